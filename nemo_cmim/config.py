@@ -1,0 +1,231 @@
+"""Every setting, with the paper's value as default (Sec. D.2). YAML overrides these; a key that is not here is an error."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from .errors import ConfigError
+
+__all__ = [
+    "DataConfig",
+    "ModelConfig",
+    "NetworkConfig",
+    "ObjectiveConfig",
+    "OptimConfig",
+    "ParallelConfig",
+    "SchedConfig",
+    "ValidationConfig",
+    "from_mapping",
+    "to_mapping",
+]
+
+T = TypeVar("T")
+
+
+def _check(holds: bool, message: str) -> None:
+    if not holds:
+        raise ConfigError(message)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkConfig:
+    """Sizes of the network (Sec. D.2). The same numbers build the plain and the Megatron realisation."""
+
+    vocabulary_size: int = 523
+    vocabulary_multiple: int = 128  # the embedding table is padded up to a multiple of this
+    hidden_size: int = 512  # D
+    latents: int = 1  # K: 1 for MIM and cMIM, 4 for Perceiver AE and MolVAE
+    encoder_layers: int = 6  # Perceiver blocks
+    decoder_layers: int = 6
+    attention_heads: int = 8
+    ffn_size: int = 2048
+    max_positions: int = 512  # a SMILES may have max_positions - 1 tokens: the decoder also sees <BOS>
+    dropout: float = 0.1
+    layer_norm_eps: float = 1e-5
+    min_variance: float = 1e-6  # Sec. 3.1
+    init_std: float = 0.02
+
+    def __post_init__(self) -> None:
+        for name in ("vocabulary_size", "vocabulary_multiple", "hidden_size", "latents", "encoder_layers", "decoder_layers",
+                     "attention_heads", "ffn_size"):
+            _check(getattr(self, name) >= 1, f"network.{name} must be at least 1, found {getattr(self, name)}.")
+        _check(self.max_positions >= 2, f"network.max_positions must be at least 2, found {self.max_positions}.")
+        _check(0.0 <= self.dropout < 1.0, f"network.dropout must be in [0, 1), found {self.dropout}.")
+        _check(self.min_variance > 0, f"network.min_variance must be positive, found {self.min_variance}.")
+        _check(
+            self.hidden_size % self.attention_heads == 0,
+            f"network.hidden_size ({self.hidden_size}) must be a multiple of network.attention_heads ({self.attention_heads}).",
+        )
+
+    @property
+    def head_size(self) -> int:
+        """Width of one attention head."""
+        return self.hidden_size // self.attention_heads
+
+    @property
+    def padded_vocabulary_size(self) -> int:
+        """Rows of the embedding table: `vocabulary_size` rounded up to a multiple of `vocabulary_multiple`."""
+        return -(-self.vocabulary_size // self.vocabulary_multiple) * self.vocabulary_multiple
+
+    @property
+    def max_tokens(self) -> int:
+        """Most tokens that a SMILES may have: one position is taken by `<BOS>`."""
+        return self.max_positions - 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObjectiveConfig:
+    """What is minimised: a name known to `losses.objective`, and its temperature."""
+
+    name: str = "cmim"
+    tau: float = 1.0  # 1 for molecules, 0.1 for images (Sec. 3)
+
+    def __post_init__(self) -> None:
+        _check(self.tau > 0, f"objective.tau must be positive, found {self.tau}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """One split of a folder that `nemo-cmim prepare` wrote."""
+
+    folder: str = "???"
+    split: str = "train"
+    batch_size: int = 256  # molecules in a micro-batch of one rank
+    seed: int = 0
+    workers: int = 2
+    limit: int | None = None  # use only this many molecules, the first of the split's order
+
+    def __post_init__(self) -> None:
+        _check(self.batch_size >= 1, f"batch_size must be at least 1, found {self.batch_size}.")
+        _check(self.workers >= 0, f"workers must be at least 0, found {self.workers}.")
+        _check(self.limit is None or self.limit >= 1, f"limit must be at least 1, found {self.limit}.")
+        _check(self.split in ("train", "valid", "test"), f"split must be train, valid or test, found {self.split!r}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SchedConfig:
+    """Learning-rate schedule, by NeMo's name. `lr` of the optimiser is the peak, reached at the end of the warm-up."""
+
+    name: str = "NoamAnnealing"
+    warmup_ratio: float | None = 0.008
+    warmup_steps: int | None = None
+    min_lr: float = 1e-5
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimConfig:
+    """Optimiser, by NeMo's name."""
+
+    name: str = "adam"
+    lr: float = 1e-4
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+    sched: SchedConfig | None = field(default_factory=SchedConfig)
+
+    def __post_init__(self) -> None:
+        _check(self.lr > 0, f"optim.lr must be positive, found {self.lr}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParallelConfig:
+    """How the network is cut over devices."""
+
+    tensor_model_parallel_size: int = 1
+    pipeline_model_parallel_size: int = 1
+
+    def __post_init__(self) -> None:
+        _check(self.tensor_model_parallel_size >= 1,
+               f"parallel.tensor_model_parallel_size must be at least 1, found {self.tensor_model_parallel_size}.")
+        _check(self.pipeline_model_parallel_size == 1,
+               f"parallel.pipeline_model_parallel_size is {self.pipeline_model_parallel_size}, but pipeline parallelism is not "
+               "offered: the network is small enough for tensor and data parallelism. Set it to 1.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ValidationConfig:
+    """What validation measures beside the loss: exact reconstruction by greedy decoding of a fixed sample."""
+
+    reconstruct: int = 64  # molecules decoded at each validation; 0 decodes none
+
+    def __post_init__(self) -> None:
+        _check(self.reconstruct >= 0, f"validation.reconstruct must be at least 0, found {self.reconstruct}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """Everything under `model:` in a training config; also what a `.nemo` file carries."""
+
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    parallel: ParallelConfig = field(default_factory=ParallelConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    train_ds: DataConfig | None = None
+    validation_ds: DataConfig | None = None
+    validation: ValidationConfig = field(default_factory=ValidationConfig)
+    vocabulary: str | None = None  # a vocabulary file; None takes that of train_ds.folder, or the shipped one
+
+    def __post_init__(self) -> None:
+        tp, net = self.parallel.tensor_model_parallel_size, self.network
+        for name in ("attention_heads", "ffn_size", "padded_vocabulary_size"):
+            _check(getattr(net, name) % tp == 0,
+                   f"network.{name} ({getattr(net, name)}) must be a multiple of parallel.tensor_model_parallel_size ({tp}).")
+
+
+def from_mapping(cls: type[T], mapping: Mapping[str, Any], where: str = "") -> T:
+    """Builds a config dataclass from nested mappings, refusing keys and types that it does not know.
+
+    Args:
+        cls: One of the dataclasses above.
+        mapping: Plain nested mappings, as YAML gives them.
+        where: Path of `mapping` in the whole config, for messages (`model.network`).
+
+    Raises:
+        ConfigError: An unknown key (with the nearest known one), a wrong type, or a value out of range.
+    """
+    hints = typing.get_type_hints(cls)
+    prefix = f"{where}." if where else ""
+    for key in mapping:
+        if key not in hints:
+            near = difflib.get_close_matches(str(key), hints, n=1)
+            hint = f" Did you mean {prefix}{near[0]}?" if near else ""
+            raise ConfigError(f"Unknown config key {prefix}{key}.{hint} Known keys here: {', '.join(hints)}.")
+    return cls(**{key: _convert(hints[key], value, prefix + key) for key, value in mapping.items()})
+
+
+def _convert(hint: Any, value: Any, where: str) -> Any:
+    if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
+        if value is None:
+            return None
+        (hint,) = (arg for arg in typing.get_args(hint) if arg is not type(None))
+    if dataclasses.is_dataclass(hint):
+        if not isinstance(value, Mapping):
+            raise ConfigError(f"{where} must be a mapping, found {value!r}.")
+        return from_mapping(typing.cast(type, hint), value, where)
+    if typing.get_origin(hint) is tuple:
+        kinds = typing.get_args(hint)
+        if isinstance(value, str) or not hasattr(value, "__len__") or len(value) != len(kinds):
+            raise ConfigError(f"{where} must be a list of {len(kinds)} numbers, found {value!r}.")
+        return tuple(_convert(kind, item, f"{where}[{i}]") for i, (kind, item) in enumerate(zip(kinds, value)))
+    if hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
+        raise ConfigError(f"{where} must be of type {hint.__name__}, found {value!r} ({type(value).__name__}).")
+    return value
+
+
+def to_mapping(config: Any) -> dict[str, Any]:
+    """The nested plain mapping of a config dataclass, as YAML stores it (tuples become lists)."""
+    return {f.name: _plain(getattr(config, f.name)) for f in dataclasses.fields(config)}
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        return to_mapping(value)
+    return list(value) if isinstance(value, tuple) else value

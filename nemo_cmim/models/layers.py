@@ -1,0 +1,107 @@
+"""Pre-layer-norm transformer layers. B molecules, T positions, S tokens, K latents, D width."""
+
+from __future__ import annotations
+
+from typing import Union
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..config import NetworkConfig
+from .attention import LatentCrossAttention, SelfAttention, SingleKeyAttention, TokenCrossAttention
+
+__all__ = ["DecoderLayer", "FeedForward", "LatentLayer", "LatentReadLayer", "Memory"]
+
+Memory = Union[Tensor, tuple[Tensor, Tensor]]
+"""What a decoder layer made of the latents, once per molecule: a constant [B, 1, D] for K = 1, else keys and values."""
+
+
+class FeedForward(nn.Module):
+    """Two linear maps with GELU between them."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.up = nn.Linear(config.hidden_size, config.ffn_size)
+        self.down = nn.Linear(config.ffn_size, config.hidden_size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Returns the shape of `x`."""
+        return self.down(F.gelu(self.up(x)))
+
+
+def _norm(config: NetworkConfig) -> nn.LayerNorm:
+    return nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+
+
+def _latent_self_attention(config: NetworkConfig) -> nn.Module:
+    return SingleKeyAttention(config) if config.latents == 1 else SelfAttention(config, causal=False)
+
+
+class LatentLayer(nn.Module):
+    """Self-attention among the latents, then FFN."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.norm_self, self.self_attention = _norm(config), _latent_self_attention(config)
+        self.norm_ffn, self.ffn = _norm(config), FeedForward(config)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, x_BKD: Tensor) -> Tensor:
+        """Returns [B, K, D]."""
+        x_BKD = x_BKD + self.dropout(self.self_attention(self.norm_self(x_BKD)))
+        return x_BKD + self.dropout(self.ffn(self.norm_ffn(x_BKD)))
+
+
+class LatentReadLayer(nn.Module):
+    """Self-attention among the latents, cross-attention from the latents to the token embeddings, FFN."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.norm_self, self.self_attention = _norm(config), _latent_self_attention(config)
+        self.norm_cross, self.cross_attention = _norm(config), TokenCrossAttention(config)
+        self.norm_ffn, self.ffn = _norm(config), FeedForward(config)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, x_BKD: Tensor, tokens_BSD: Tensor, is_token_BS: Tensor) -> Tensor:
+        """Returns [B, K, D]."""
+        x_BKD = x_BKD + self.dropout(self.self_attention(self.norm_self(x_BKD)))
+        x_BKD = x_BKD + self.dropout(self.cross_attention(self.norm_cross(x_BKD), tokens_BSD, is_token_BS))
+        return x_BKD + self.dropout(self.ffn(self.norm_ffn(x_BKD)))
+
+
+class DecoderLayer(nn.Module):
+    """Causal self-attention, cross-attention to the latents, FFN."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.norm_self, self.self_attention = _norm(config), SelfAttention(config, causal=True)
+        if config.latents == 1:
+            self.cross_attention: nn.Module = SingleKeyAttention(config)
+        else:
+            self.norm_cross, self.cross_attention = _norm(config), LatentCrossAttention(config)
+        self.norm_ffn, self.ffn = _norm(config), FeedForward(config)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def remember(self, z_BKD: Tensor) -> Memory:
+        """What this layer needs of the latents, computed once per molecule."""
+        if isinstance(self.cross_attention, LatentCrossAttention):
+            return self.cross_attention.project(z_BKD)
+        return self.cross_attention(z_BKD)
+
+    def forward(self, x_BTD: Tensor, memory: Memory) -> Tensor:
+        """Returns [B, T, D]."""
+        x_BTD = x_BTD + self.dropout(self.self_attention(self.norm_self(x_BTD)))
+        return self._read_and_feed(x_BTD, memory)
+
+    def step(self, x_B1D: Tensor, memory: Memory, cache: tuple[Tensor, Tensor], position: int) -> Tensor:
+        """One position of incremental decoding; see `SelfAttention.step`. Returns [B, 1, D]."""
+        x_B1D = x_B1D + self.self_attention.step(self.norm_self(x_B1D), cache, position)
+        return self._read_and_feed(x_B1D, memory)
+
+    def _read_and_feed(self, x_BTD: Tensor, memory: Memory) -> Tensor:
+        if isinstance(memory, tuple):
+            read = self.cross_attention(self.norm_cross(x_BTD), memory)
+        else:
+            read = memory.expand_as(x_BTD) if self.training else memory  # each position has a dropout mask of its own
+        x_BTD = x_BTD + self.dropout(read)
+        return x_BTD + self.dropout(self.ffn(self.norm_ffn(x_BTD)))

@@ -1,0 +1,149 @@
+"""The cMIM network in plain PyTorch: Perceiver encoder, Gaussian posterior, causal decoder.
+
+It serves inference, and is the oracle that the Megatron realisation is tested against. B molecules, S encoder tokens, T decoder
+tokens, K latents, D width, V padded vocabulary.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..config import NetworkConfig
+from ..errors import InvalidShapeError
+from ..types import Posterior
+from .layers import DecoderLayer, Memory
+from .perceiver import PerceiverEncoder
+
+__all__ = ["CMIMNetwork", "GaussianPosterior", "TokenEmbedding"]
+
+
+class TokenEmbedding(nn.Module):
+    """Token table and learned absolute positions, shared by encoder and decoder."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.token = nn.Embedding(config.padded_vocabulary_size, config.hidden_size)
+        self.position = nn.Embedding(config.max_positions, config.hidden_size)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, ids_BT: Tensor, first: int = 0) -> Tensor:
+        """Embeds ids that stand at positions `first`, `first + 1`, ...
+
+        Returns:
+            [B, T, D].
+
+        Raises:
+            InvalidShapeError: More positions than the model has.
+        """
+        end = first + ids_BT.shape[1]
+        if end > self.position.num_embeddings:
+            raise InvalidShapeError(f"{end} tokens do not fit into the {self.position.num_embeddings} positions of this model.")
+        return self.dropout(self.token(ids_BT) + self.position.weight[first:end])
+
+
+class GaussianPosterior(nn.Module):
+    """Linear heads for mean and log-variance of each latent; the variance is clamped from below (Sec. 3.1)."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.mean = nn.Linear(config.hidden_size, config.hidden_size)
+        self.log_variance = nn.Linear(config.hidden_size, config.hidden_size)
+        self.min_variance = config.min_variance
+
+    def forward(self, encoded_BKD: Tensor) -> Posterior:
+        """q(z|x) in fp32, each field [B, K, D]."""
+        variance = self.log_variance(encoded_BKD).float().exp().clamp_min(self.min_variance)
+        return Posterior(self.mean(encoded_BKD).float(), variance)
+
+
+class CMIMNetwork(nn.Module):
+    """Encoder q(z|x) and decoder p(x|z) of MIM and cMIM (Sec. 2.2, D.2).
+
+    Differs from the paper: nothing in what is computed. With K = 1 attention to the only latent is W_o W_v z (see
+    `SingleKeyAttention`), which saves parameters that could have no effect.
+    """
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embedding = TokenEmbedding(config)
+        self.encoder = PerceiverEncoder(config)
+        self.posterior = GaussianPosterior(config)
+        self.decoder = nn.ModuleList(DecoderLayer(config) for _ in range(config.decoder_layers))
+        self.decoder_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.output_bias = nn.Parameter(torch.zeros(config.padded_vocabulary_size))
+        self._initialise()
+
+    def _initialise(self) -> None:
+        """Megatron's scheme: N(0, init_std), outputs of residual branches scaled by 1 / sqrt(2 layers), biases zero."""
+        std = self.config.init_std
+        for name, parameter in self.named_parameters():
+            if parameter.dim() == 1:
+                nn.init.constant_(parameter, float("norm" in name and name.endswith("weight")))
+            elif name.endswith((".out.weight", ".down.weight")):
+                layers = self.config.decoder_layers if name.startswith("decoder") else 2 * self.config.encoder_layers
+                nn.init.normal_(parameter, std=std / math.sqrt(2 * layers))
+            else:
+                nn.init.normal_(parameter, std=std)
+
+    def encode(self, ids_BS: Tensor, is_token_BS: Tensor) -> Posterior:
+        """q(z|x).
+
+        Args:
+            ids_BS: int64 token ids.
+            is_token_BS: bool, True at real tokens; padding has no effect.
+
+        Returns:
+            Posterior with fields [B, K, D].
+        """
+        return self.posterior(self.encoder(self.embedding(ids_BS), is_token_BS))
+
+    def hidden_states(self, decoder_BT: Tensor, z_BKD: Tensor) -> Tensor:
+        """Decoder states h after the final norm, under teacher forcing (Eq. 10).
+
+        Args:
+            decoder_BT: int64, `<BOS>` and the tokens.
+            z_BKD: Latents.
+
+        Returns:
+            [B, T, D]; state t is what predicts token t.
+        """
+        x_BTD = self.embedding(decoder_BT)
+        z_BKD = z_BKD.to(x_BTD.dtype)
+        for layer in self.decoder:
+            x_BTD = layer(x_BTD, layer.remember(z_BKD))
+        return self.decoder_norm(x_BTD)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Scores of the padded vocabulary, [..., V]. The output projection is the token table."""
+        return F.linear(hidden, self.embedding.token.weight, self.output_bias)
+
+    def forward(self, decoder_BT: Tensor, z_BKD: Tensor) -> Tensor:
+        """log p(x|z) before normalisation: logits [B, T, V] under teacher forcing."""
+        return self.logits(self.hidden_states(decoder_BT, z_BKD))
+
+    def remember(self, z_BKD: Tensor) -> list[Memory]:
+        """What each decoder layer needs of the latents, for `step`."""
+        z_BKD = z_BKD.to(self.output_bias.dtype)
+        return [layer.remember(z_BKD) for layer in self.decoder]
+
+    def step(self, ids_B: Tensor, memory: list[Memory], caches: list[tuple[Tensor, Tensor]], position: int) -> Tensor:
+        """One step of incremental decoding.
+
+        Args:
+            ids_B: int64, the token at `position`.
+            memory: From `remember`.
+            caches: For each layer keys and values [B, H, Tmax, d], filled up to `position`; written at `position`.
+            position: 0 for `<BOS>`.
+
+        Returns:
+            Logits of the next token, [B, V].
+        """
+        x_B1D = self.embedding(ids_B[:, None], position)
+        for layer, latents, cache in zip(self.decoder, memory, caches):
+            x_B1D = layer.step(x_B1D, latents, cache, position)
+        return self.logits(self.decoder_norm(x_B1D))[:, 0]

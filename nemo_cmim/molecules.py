@@ -1,0 +1,142 @@
+"""The only user of RDKit: parsing, canonical SMILES, properties, scaffolds, fingerprints and descriptors."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from rdkit import Chem, rdBase
+
+from .errors import InvalidSmilesError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["Properties", "canonical_smiles", "descriptors", "is_valid", "logp", "molecular_weight",
+           "morgan_fingerprints", "murcko_scaffold", "parse", "properties"]
+
+Mol = Chem.Mol
+
+
+class Properties(NamedTuple):
+    """Values that ZINC's tranches are cut by.
+
+    Attributes:
+        molecular_weight: average molecular weight, Da.
+        logp: Crippen's octanol-water partition coefficient, log10.
+    """
+
+    molecular_weight: float
+    logp: float
+
+
+_quiet = threading.RLock()
+
+
+@contextmanager
+def quiet_rdkit() -> Iterator[None]:
+    """RDKit prints nothing inside; our errors say what was wrong."""
+    with _quiet, rdBase.BlockLogs():
+        yield
+
+
+def parse(smiles: str) -> Mol:
+    """Reads a SMILES with RDKit's sanitisation.
+
+    Raises:
+        InvalidSmilesError: Not text, empty, holding white space, or not parsable.
+    """
+    if not isinstance(smiles, str):
+        raise InvalidSmilesError(f"a SMILES must be text, found {smiles!r} ({type(smiles).__name__})")
+    if not smiles:
+        raise InvalidSmilesError("the SMILES is empty")
+    if any(c.isspace() for c in smiles):
+        raise InvalidSmilesError(f"{smiles!r} holds white space, which no SMILES does")
+    with quiet_rdkit():
+        mol = Chem.MolFromSmiles(smiles)
+    if mol is None or mol.GetNumAtoms() == 0:
+        raise InvalidSmilesError(f"{smiles!r} could not be parsed")
+    return mol
+
+
+def is_valid(smiles: str) -> bool:
+    """True if RDKit reads `smiles` as a molecule with at least one atom."""
+    try:
+        parse(smiles)
+    except InvalidSmilesError:
+        return False
+    return True
+
+
+def canonical_smiles(molecule: str | Mol) -> str:
+    """RDKit's canonical isomeric SMILES.
+
+    Args:
+        molecule: A SMILES, or an RDKit molecule.
+
+    Raises:
+        InvalidSmilesError: As `parse`.
+    """
+    mol = molecule if isinstance(molecule, Mol) else parse(molecule)
+    if mol.GetNumAtoms() == 0:
+        raise InvalidSmilesError("the molecule has no atoms")
+    return Chem.MolToSmiles(mol)
+
+
+def molecular_weight(mol: Mol) -> float:
+    """Average molecular weight in Da; a hundredth of the cost of `logp`."""
+    from rdkit.Chem.Descriptors import MolWt  # type: ignore[attr-defined]  # missing in RDKit's stubs
+
+    return MolWt(mol)
+
+
+def logp(mol: Mol) -> float:
+    """Crippen's octanol-water partition coefficient, log10; costs as much as parsing."""
+    from rdkit.Chem.rdMolDescriptors import CalcCrippenDescriptors
+
+    return CalcCrippenDescriptors(mol)[0]
+
+
+def properties(mol: Mol) -> Properties:
+    """Molecular weight and Crippen logP."""
+    return Properties(molecular_weight(mol), logp(mol))
+
+
+def murcko_scaffold(smiles: str) -> str:
+    """Canonical SMILES of the Bemis-Murcko scaffold, without stereo; empty for a molecule without rings."""
+    from rdkit.Chem.Scaffolds import MurckoScaffold
+
+    return MurckoScaffold.MurckoScaffoldSmiles(mol=parse(smiles), includeChirality=False)
+
+
+def morgan_fingerprints(smiles: Sequence[str], bits: int = 2048, radius: int = 2) -> NDArray[np.float32]:
+    """Folded Morgan fingerprints; radius 2 is ECFP4.
+
+    Returns:
+        float32 [N, bits] of zeros and ones.
+    """
+    from rdkit.Chem import rdFingerprintGenerator
+
+    generator = rdFingerprintGenerator.GetMorganGenerator(radius=radius, fpSize=bits)
+    rows = [generator.GetFingerprintAsNumPy(parse(s)) for s in smiles]
+    return np.array(rows, dtype=np.float32).reshape(len(rows), bits)
+
+
+def descriptors(smiles: Sequence[str]) -> NDArray[np.float32]:
+    """All of RDKit's 2D descriptors; a value that RDKit cannot compute is NaN.
+
+    Returns:
+        float32 [N, number of descriptors], columns in the order of `rdkit.Chem.Descriptors.descList`.
+    """
+    from rdkit.Chem import Descriptors
+
+    rows = []
+    with quiet_rdkit():
+        for s in smiles:
+            rows.append(list(Descriptors.CalcMolDescriptors(parse(s), missingVal=float("nan")).values()))
+    values = np.array(rows, dtype=np.float64).reshape(len(rows), len(Descriptors.descList))
+    values[np.abs(values) > np.finfo(np.float32).max] = np.nan
+    return values.astype(np.float32)

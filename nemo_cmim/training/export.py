@@ -1,0 +1,98 @@
+"""Weights between the Megatron network (any tensor-parallel size) and the plain one.
+
+Differences of the two layouts: names, and Megatron's interleaving of fused projections, [heads, q k v, d] against our [q k v, heads, d].
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+import torch
+from megatron.core import parallel_state
+from torch import Tensor
+
+from ..config import NetworkConfig
+from ..errors import CheckpointError
+from ..mcore.network import MegatronCMIMNetwork
+
+__all__ = ["load_plain", "plain_name", "to_plain"]
+
+_RENAMES = (
+    (r"^embedding\.word_embeddings", "embedding.token"),
+    (r"^embedding\.position_embeddings", "embedding.position"),
+    (r"^decoder\.layers\.", "decoder."),
+    (r"^decoder\.final_layernorm", "decoder_norm"),
+    (r"^output\.bias$", "output_bias"),
+    (r"\.input_layernorm\.", ".norm_self."),
+    (r"\.pre_cross_attn_layernorm\.", ".norm_cross."),
+    (r"\.pre_mlp_layernorm\.", ".norm_ffn."),
+    (r"\.mlp\.linear_fc1\.", ".ffn.up."),
+    (r"\.mlp\.linear_fc2\.", ".ffn.down."),
+    (r"\.linear_proj\.", ".out."),
+    (r"\.linear_qkv\.", ".qkv."),
+    (r"\.linear_kv\.", ".kv."),
+    (r"\.linear_q\.", ".q."),
+    (r"\.linear_v\.", ".value."),
+)
+
+
+def plain_name(name: str) -> str:
+    """The plain network's name of a Megatron parameter."""
+    for pattern, replacement in _RENAMES:
+        name = re.sub(pattern, replacement, name)
+    return name
+
+
+def _fused(name: str) -> int:
+    """How many projections a Megatron parameter interleaves: 3 in linear_qkv, 2 in linear_kv, else 1."""
+    return 3 if ".linear_qkv." in name else 2 if ".linear_kv." in name else 1
+
+
+def _swap_interleaving(weight: Tensor, outer: int, inner: int) -> Tensor:
+    """[outer, inner, d] rows become [inner, outer, d] rows."""
+    return weight.unflatten(0, (outer, inner, -1)).transpose(0, 1).flatten(0, 2)
+
+
+def to_plain(network: MegatronCMIMNetwork) -> dict[str, Tensor]:
+    """The whole network's weights under the plain names, on CPU. A collective call: every tensor-parallel rank must make it.
+
+    Returns:
+        The state dict of `models.CMIMNetwork` with the same sizes, in the weights' own precision.
+    """
+    group = parallel_state.get_tensor_model_parallel_group()
+    ranks, heads = parallel_state.get_tensor_model_parallel_world_size(), network.network_config.attention_heads
+    plain = {}
+    for name, parameter in network.named_parameters():
+        weight = parameter.detach()
+        if getattr(parameter, "tensor_model_parallel", False) and ranks > 1:
+            shards = [torch.empty_like(weight) for _ in range(ranks)]
+            torch.distributed.all_gather(shards, weight.contiguous(), group=group)
+            weight = torch.cat(shards, dim=parameter.partition_dim)
+        if _fused(name) > 1:
+            weight = _swap_interleaving(weight, heads, _fused(name))
+        plain[plain_name(name)] = weight.cpu().clone()
+    return plain
+
+
+def load_plain(network: MegatronCMIMNetwork, plain: Mapping[str, Tensor]) -> None:
+    """Writes plain weights into the Megatron network, each rank its own share.
+
+    Raises:
+        CheckpointError: Weights are missing, left over, or of another shape.
+    """
+    rank, ranks = parallel_state.get_tensor_model_parallel_rank(), parallel_state.get_tensor_model_parallel_world_size()
+    config: NetworkConfig = network.network_config
+    parameters = dict(network.named_parameters())
+    differ = set(map(plain_name, parameters)).symmetric_difference(plain)
+    if differ:
+        raise CheckpointError(f"The weights belong to another network: {len(differ)} names differ, such as {min(differ)!r}.")
+    for name, parameter in parameters.items():
+        weight = plain[plain_name(name)]
+        if _fused(name) > 1:
+            weight = _swap_interleaving(weight, _fused(name), config.attention_heads)
+        if getattr(parameter, "tensor_model_parallel", False):
+            weight = weight.chunk(ranks, dim=parameter.partition_dim)[rank]
+        if weight.shape != parameter.shape:
+            raise CheckpointError(f"{name} has the shape {tuple(parameter.shape)}, but the weights hold {tuple(weight.shape)}.")
+        parameter.data.copy_(weight)

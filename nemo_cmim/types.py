@@ -1,0 +1,72 @@
+"""Contracts between the parts. Shape letters: B molecules, S encoder tokens, T decoder tokens, K latents, D width, V vocabulary.
+
+Masks say what True means. Terms of a loss are per molecule, in nats, fp32.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["LossTerms", "Posterior", "TokenBatch"]
+
+
+class TokenBatch(NamedTuple):
+    """Padded token ids of B molecules, ready for teacher forcing. T = S + 1.
+
+    Attributes:
+        encoder_BS: int64, the tokens of each SMILES, then padding.
+        is_token_BS: bool, True at real encoder tokens.
+        decoder_BT: int64, `<BOS>` and the tokens, then padding.
+        target_BT: int64, the tokens and `<EOS>`, then padding.
+        is_target_BT: bool, True at real targets (tokens and `<EOS>`).
+    """
+
+    encoder_BS: Tensor
+    is_token_BS: Tensor
+    decoder_BT: Tensor
+    target_BT: Tensor
+    is_target_BT: Tensor
+
+    def to(self, device: object) -> TokenBatch:
+        """The same batch on `device`."""
+        return TokenBatch(*(t.to(device, non_blocking=True) for t in self))  # type: ignore[call-overload]
+
+    def pin_memory(self) -> TokenBatch:
+        """The same batch in page-locked memory (called by `DataLoader`)."""
+        return TokenBatch(*(t.pin_memory() for t in self))
+
+
+class Posterior(NamedTuple):
+    """Gaussian q(z|x) with diagonal covariance.
+
+    Attributes:
+        mean_BKD: mean of each latent.
+        variance_BKD: variance of each latent, at least 1e-6 (Sec. 3.1).
+    """
+
+    mean_BKD: Tensor
+    variance_BKD: Tensor
+
+    def sample(self, noise_BKD: Tensor | None = None) -> Tensor:
+        """z_BKD = mean + sqrt(variance) * noise, reparameterised; standard normal noise is drawn when none is given."""
+        noise = self.mean_BKD.new_empty(self.mean_BKD.shape).normal_() if noise_BKD is None else noise_BKD
+        return self.mean_BKD + self.variance_BKD.sqrt() * noise
+
+
+class LossTerms(NamedTuple):
+    """The parts of Eq. 9 for each molecule, in nats, fp32; a part that an objective does not use is None.
+
+    Attributes:
+        log_p_x_given_z_B: sum over tokens (and `<EOS>`).
+        log_p_k1_B: Eq. 4.
+        log_q_z_given_x_B: sum over K and D.
+        log_p_z_B: log N(z; 0, I), sum over K and D.
+    """
+
+    log_p_x_given_z_B: Tensor
+    log_p_k1_B: Tensor | None = None
+    log_q_z_given_x_B: Tensor | None = None
+    log_p_z_B: Tensor | None = None

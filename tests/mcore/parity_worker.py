@@ -1,0 +1,58 @@
+"""One rank of the parity test: `python parity_worker.py FOLDER LATENTS`, under torchrun's environment variables.
+
+Loads the plain weights of FOLDER/case.pt into the Megatron network, runs loss and backward, and (rank 0) writes what came out, with
+gradients gathered under the plain names, to FOLDER/result.pt.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import torch
+from megatron.core import parallel_state
+
+from nemo_cmim.config import ObjectiveConfig, ParallelConfig
+from nemo_cmim.losses import build_objective
+from nemo_cmim.mcore.network import MegatronCMIMNetwork
+from nemo_cmim.training.export import load_plain, to_plain
+
+
+def main(folder: Path) -> None:
+    case = torch.load(folder / "case.pt", weights_only=False)
+    ranks = int(os.environ["WORLD_SIZE"])
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo")
+    parallel_state.initialize_model_parallel(ranks)
+    network = MegatronCMIMNetwork(case["network"], ParallelConfig(tensor_model_parallel_size=ranks))
+    load_plain(network, case["weights"])
+    exported = to_plain(network)
+
+    batch = case["batch"]
+    posterior = network.encode(batch.encoder_BS, batch.is_token_BS)
+    z_BKD = posterior.sample(case["noise_BKD"])
+    logits = network(batch.decoder_BT, z_BKD)
+    shards = [torch.empty_like(logits) for _ in range(ranks)]
+    torch.distributed.all_gather(shards, logits.detach().clone())
+    log_p_x = network.log_p_x_given_z(logits, batch.target_BT, batch.is_target_BT)
+    loss = build_objective(ObjectiveConfig())(log_p_x, z_BKD, posterior).loss
+    loss.backward()
+    for parameter in network.parameters():
+        parameter.data = parameter.grad  # so that `to_plain` gathers gradients as it gathers weights
+    gradients = to_plain(network)
+    if torch.distributed.get_rank() == 0:
+        result = {
+            "mean": posterior.mean_BKD,
+            "variance": posterior.variance_BKD,
+            "logits": torch.cat(shards, -1).transpose(0, 1),
+            "loss": loss,
+            "gradients": gradients,
+            "exported": exported,
+        }
+        torch.save({k: v.detach() if isinstance(v, torch.Tensor) else v for k, v in result.items()}, folder / "result.pt")
+    torch.distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

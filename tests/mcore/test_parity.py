@@ -1,0 +1,83 @@
+"""Same weights, same batch: the Megatron network at TP 1 and TP 2 must do what the plain one does, gradients included."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from nemo_cmim.config import NetworkConfig, ObjectiveConfig
+from nemo_cmim.losses import build_objective, log_p_x_given_z
+from nemo_cmim.models import CMIMNetwork
+from nemo_cmim.types import TokenBatch
+
+WORKER = Path(__file__).with_name("parity_worker.py")
+
+
+def random_batch(network: NetworkConfig, lengths: list[int], generator: torch.Generator) -> TokenBatch:
+    """Random tokens of the given lengths, padded."""
+    size = len(lengths), max(lengths)
+    is_token = torch.arange(size[1]) < torch.tensor(lengths)[:, None]
+    ids = torch.randint(6, network.vocabulary_size, size, generator=generator) * is_token
+    start = torch.full((size[0], 1), 2)
+    target = torch.cat([ids, torch.zeros(size[0], 1, dtype=torch.long)], 1)
+    target[torch.arange(size[0]), lengths] = 3
+    is_target = torch.arange(size[1] + 1) <= torch.tensor(lengths)[:, None]
+    return TokenBatch(ids, is_token, torch.cat([start, ids], 1), target, is_target)
+
+
+def run_ranks(folder: Path, ranks: int) -> dict:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    base = os.environ | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(ranks)}
+    processes = [
+        subprocess.Popen([sys.executable, str(WORKER), str(folder)], env=base | {"RANK": str(r), "LOCAL_RANK": str(r)},
+                         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        for r in range(ranks)
+    ]
+    outputs = [p.communicate(timeout=240)[0] for p in processes]
+    assert all(p.returncode == 0 for p in processes), "\n".join(outputs)[-4000:]
+    return torch.load(folder / "result.pt", weights_only=False)
+
+
+@pytest.mark.parametrize("latents", [1, 3])
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_posterior_logits_loss_and_gradients_agree(tmp_path: Path, ranks: int, latents: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    torch.manual_seed(1)
+    config = NetworkConfig(
+        hidden_size=48, ffn_size=96, attention_heads=4, encoder_layers=2, decoder_layers=2, latents=latents, dropout=0.0,
+        vocabulary_size=61, vocabulary_multiple=16, max_positions=32, init_std=0.2,
+    )
+    network = CMIMNetwork(config)
+    for parameter in network.parameters():  # biases and norms away from their neutral start, so that a mix-up shows
+        parameter.data.add_(torch.randn(parameter.shape, generator=generator), alpha=0.05)
+    batch = random_batch(config, [11, 4, 17, 9, 1], generator)
+    noise = torch.randn(5, latents, config.hidden_size, generator=generator)
+    torch.save({"network": config, "weights": network.state_dict(), "batch": batch, "noise_BKD": noise}, tmp_path / "case.pt")
+
+    posterior = network.encode(batch.encoder_BS, batch.is_token_BS)
+    z_BKD = posterior.sample(noise)
+    logits = network(batch.decoder_BT, z_BKD)
+    log_p_x = log_p_x_given_z(logits, batch.target_BT, batch.is_target_BT)
+    loss = build_objective(ObjectiveConfig())(log_p_x, z_BKD, posterior).loss
+    loss.backward()
+
+    result = run_ranks(tmp_path, ranks)
+    close = {"rtol": 2e-5, "atol": 2e-5}
+    torch.testing.assert_close(result["mean"], posterior.mean_BKD, **close)
+    torch.testing.assert_close(result["variance"], posterior.variance_BKD, **close)
+    torch.testing.assert_close(result["logits"], logits, **close)
+    torch.testing.assert_close(result["loss"], loss.detach(), rtol=1e-6, atol=0)
+    weights = network.state_dict()
+    assert result["exported"].keys() == weights.keys()
+    for name, parameter in network.named_parameters():
+        assert torch.equal(result["exported"][name], weights[name]), name
+        scale = parameter.grad.abs().max().clamp_min(1e-3)
+        torch.testing.assert_close(result["gradients"][name] / scale, parameter.grad / scale, rtol=0, atol=1e-4, msg=lambda m, n=name: f"{n}: {m}")
