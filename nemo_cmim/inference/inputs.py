@@ -1,0 +1,105 @@
+"""From what callers pass as molecules to token ids, with every row accounted for."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import ConfigError, InvalidSmilesError, UnknownTokenError
+from ..molecules import Mol, canonical_smiles, parse
+from ..tokenizers import SmilesTokenizer
+
+__all__ = ["Tokenised", "tokenise"]
+
+
+class Tokenised(NamedTuple):
+    """Distinct molecules of N rows.
+
+    Attributes:
+        tokens: Ids of each distinct molecule, without special tokens.
+        molecule_of_row: int64 [N], index into `tokens`; -1 marks an invalid row.
+    """
+
+    tokens: list[list[int]]
+    molecule_of_row: NDArray[np.int64]
+
+
+def tokenise(molecules: Any, tokenizer: SmilesTokenizer, *, max_tokens: int, canonical: bool, on_invalid: str) -> Tokenised:
+    """Canonicalises and tokenises molecules; equal ones are kept once.
+
+    Args:
+        molecules: A sequence of SMILES or RDKit molecules: list, tuple, NumPy array, pandas or polars Series.
+        tokenizer: The model's.
+        max_tokens: Most tokens that the model takes.
+        canonical: Turn each SMILES into RDKit's canonical one first.
+        on_invalid: "raise", or "nan" to mark rows that cannot be used, with one warning for all.
+
+    Raises:
+        InvalidSmilesError: No molecules, or a row that cannot be used.
+        ConfigError: Another `on_invalid`.
+    """
+    if on_invalid not in ("raise", "nan"):
+        raise ConfigError(f'on_invalid must be "raise" or "nan", found {on_invalid!r}.')
+    rows = _rows(molecules)
+    tokens: list[list[int]] = []
+    index_of: dict[str, int] = {}
+    molecule_of_row = np.empty(len(rows), dtype=np.int64)
+    invalid: list[str] = []
+    for i, row in enumerate(rows):
+        name = f"SMILES at index {i}"
+        try:
+            smiles = _smiles(row, canonical, name)
+            if smiles not in index_of:
+                tokens.append(_encode(smiles, tokenizer, max_tokens, name))
+                index_of[smiles] = len(tokens) - 1
+            molecule_of_row[i] = index_of[smiles]
+        except InvalidSmilesError as error:
+            if on_invalid == "raise":
+                raise type(error)(f'{error}. Pass on_invalid="nan" to keep a NaN row.') from error
+            invalid.append(str(error))
+            molecule_of_row[i] = -1
+    if invalid:
+        warnings.warn(f"{len(invalid)} of {len(rows)} molecules are invalid and get NaN rows. The first: {invalid[0]}.", stacklevel=4)
+    return Tokenised(tokens, molecule_of_row)
+
+
+def _rows(molecules: Any) -> list[Any]:
+    if isinstance(molecules, (str, bytes)) or isinstance(molecules, Mol):
+        raise InvalidSmilesError(f"Molecules must come as a sequence, found the single value {_shorten(molecules)}. Pass [value].")
+    if not isinstance(molecules, Iterable):
+        raise InvalidSmilesError(f"Molecules must come as a sequence of SMILES, found {molecules!r} ({type(molecules).__name__}).")
+    if getattr(molecules, "ndim", 1) != 1:
+        raise InvalidSmilesError(f"Molecules must come as one column of SMILES, found an array of shape {molecules.shape}.")  # type: ignore[attr-defined]
+    rows = list(molecules)
+    if not rows:
+        raise InvalidSmilesError("There are no molecules: the sequence is empty. Pass at least one SMILES.")
+    return rows
+
+
+def _smiles(row: Any, canonical: bool, name: str) -> str:
+    if canonical or isinstance(row, Mol):
+        return canonical_smiles(row, name=name)
+    if not isinstance(row, str) or not row:
+        parse(row, name=name)  # says what it is
+    return row
+
+
+def _encode(smiles: str, tokenizer: SmilesTokenizer, max_tokens: int, name: str) -> list[int]:
+    try:
+        ids = tokenizer.encode(smiles)
+    except UnknownTokenError as error:
+        known = set(tokenizer.vocabulary.tokens)
+        unknown = next(token for token in tokenizer.tokenize(smiles) if token not in known)
+        raise UnknownTokenError(f"{name} ({smiles!r}) holds the token {unknown!r}, which this model does not know") from error
+    if len(ids) > max_tokens:
+        raise InvalidSmilesError(f"{name} ({_shorten(smiles)}) has {len(ids)} tokens, but this model takes at most {max_tokens}")
+    return ids
+
+
+def _shorten(value: Any, limit: int = 80) -> str:
+    text = repr(value)
+    return text if len(text) <= limit else f"{text[: limit - 3]}..."

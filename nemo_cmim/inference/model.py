@@ -1,0 +1,189 @@
+"""A trained model: embed, encode, decode. Shape letters: N rows, B molecules in a batch, T decoder positions, K latents, D width."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..config import ModelConfig
+from ..data.collate import collate
+from ..errors import ConfigError, InvalidShapeError
+from ..models import CMIMNetwork, greedy_decode
+from ..tokenizers import SmilesTokenizer
+from ..types import Posterior
+from .checkpoint import Checkpoint
+from .inputs import tokenise
+
+__all__ = ["CMIMModel"]
+
+KINDS = ("informative", "mean")
+_ENCODER_MOLECULES = 512  # in a batch of the encoder: its latents are few, so batches must be large
+_DECODER_TOKENS = 1024  # in a batch of the decoder: activations of so many stay in the processor's cache
+_GPU_FACTOR = 64  # a GPU has no such cache and wants more at a time (not run on a GPU yet)
+
+Progress = Callable[[int, int], None]
+
+
+class CMIMModel:
+    """A network with its tokenizer, in evaluation mode.
+
+    Attributes:
+        network: The plain `torch.nn.Module`.
+        tokenizer: Its tokenizer.
+        config: All settings that it was trained with.
+        card: Model card (Markdown), or None.
+        device: Where the network is.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, device: str | torch.device | None = None) -> None:
+        self.config: ModelConfig = checkpoint.config
+        self.card = checkpoint.card
+        self.tokenizer = SmilesTokenizer(checkpoint.vocabulary)
+        with torch.device("meta"):
+            network = CMIMNetwork(checkpoint.config.network)
+        weights = {name: weight.float() for name, weight in checkpoint.weights.items()}
+        network.load_state_dict(weights, assign=True)
+        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.network = network.requires_grad_(False).eval().to(self.device)
+
+    def embed(
+        self,
+        smiles: Any,
+        kind: str = "informative",
+        *,
+        on_invalid: str = "raise",
+        batch_size: int | None = None,
+        canonical: bool = True,
+        sample: bool = False,
+        seed: int | None = None,
+        progress: Progress | None = None,
+    ) -> NDArray[np.float32]:
+        """Vectors of molecules. A molecule's vector depends on nothing but the molecule.
+
+        Args:
+            smiles: N SMILES or RDKit molecules: list, NumPy array, pandas or polars Series.
+            kind: "informative": decoder states after the final norm, under teacher forcing on the molecule with z = posterior mean (Eq. 10),
+                averaged over the T = tokens + 1 positions that predict its tokens and `<EOS>`; width D. "mean": the posterior mean;
+                width K * D.
+            on_invalid: "raise", or "nan" to keep a NaN row.
+            batch_size: Most molecules in a batch; None chooses. It changes nothing but speed and memory.
+            canonical: Canonicalise first, as the training data were, so that spelling does not matter.
+            sample: Draw z from q(z|x) as Eq. 10 has it, in place of its mean.
+            seed: Of `sample`.
+            progress: Called with the molecules done and all molecules.
+
+        Returns:
+            float32 [N, width]; row i is `smiles[i]`.
+
+        Raises:
+            InvalidSmilesError: No molecules, or one that cannot be used and `on_invalid="raise"`.
+            ConfigError: An unknown `kind` or `on_invalid`.
+        """
+        if kind not in KINDS:
+            raise ConfigError(f"kind must be {' or '.join(map(repr, KINDS))}, found {kind!r}.")
+        if batch_size is not None and batch_size < 1:
+            raise ConfigError(f"batch_size must be at least 1, found {batch_size}.")
+        network = self.config.network
+        inputs = tokenise(smiles, self.tokenizer, max_tokens=network.max_tokens, canonical=canonical, on_invalid=on_invalid)
+        width = network.hidden_size * (network.latents if kind == "mean" else 1)
+        vectors = np.empty((len(inputs.tokens) + 1, width), dtype=np.float32)
+        vectors[-1] = np.nan  # what invalid rows, numbered -1, get
+        generator = None if seed is None else torch.Generator().manual_seed(seed)
+        done = 0
+        for rows, posterior in self._encode(inputs.tokens, batch_size):
+            z_BKD = posterior.mean_BKD
+            if sample:
+                z_BKD = posterior.sample(torch.randn(z_BKD.shape, generator=generator).to(self.device))
+            if kind == "mean":
+                vectors[rows] = z_BKD.flatten(1).cpu()
+            else:
+                for part, hidden_BD in self._decode_states([inputs.tokens[r] for r in rows], z_BKD, batch_size):
+                    vectors[rows[part]] = hidden_BD.cpu()
+                    if progress:
+                        progress(done + part.stop, len(inputs.tokens))
+            done += len(rows)
+            if progress:
+                progress(done, len(inputs.tokens))
+        return vectors[inputs.molecule_of_row]
+
+    def encode(self, smiles: Any, *, canonical: bool = True, batch_size: int | None = None) -> Posterior:
+        """q(z|x) of N molecules, fields [N, K, D] on the CPU; inputs and errors as `embed`."""
+        network = self.config.network
+        inputs = tokenise(smiles, self.tokenizer, max_tokens=network.max_tokens, canonical=canonical, on_invalid="raise")
+        fields = [torch.empty(len(inputs.tokens), network.latents, network.hidden_size) for _ in Posterior._fields]
+        for rows, posterior in self._encode(inputs.tokens, batch_size):
+            for field, part in zip(fields, posterior):
+                field[rows] = part.cpu()
+        order = torch.from_numpy(inputs.molecule_of_row)
+        return Posterior(*(field[order] for field in fields))
+
+    def decode(self, z: Any, *, max_tokens: int | None = None, batch_size: int = 256) -> list[str]:
+        """Greedy decoding of latents to SMILES; only chemical tokens are written.
+
+        Args:
+            z: Latents, tensor or array [N, K, D] or [N, K * D].
+            max_tokens: Most tokens of a SMILES; None means as many as the model has positions for.
+            batch_size: Molecules decoded together.
+
+        Returns:
+            N strings. Not every one need be a valid molecule: `molecules.is_valid` tells.
+
+        Raises:
+            InvalidShapeError: Another shape.
+        """
+        network, vocabulary = self.config.network, self.tokenizer.vocabulary
+        latents = torch.as_tensor(z, dtype=torch.float32, device=self.device)
+        shape = (network.latents, network.hidden_size)
+        if latents.dim() not in (2, 3) or latents[:1].numel() != shape[0] * shape[1] * len(latents[:1]):
+            raise InvalidShapeError(f"Latents must have the shape [N, {shape[0]}, {shape[1]}], found {list(latents.shape)}.")
+        latents = latents.reshape(-1, *shape)
+        texts: list[str] = []
+        for part in latents.split(batch_size) if len(latents) else ():
+            ids_BT = greedy_decode(
+                self.network,
+                part,
+                bos_id=vocabulary.bos_id,
+                eos_id=vocabulary.eos_id,
+                is_allowed_V=torch.tensor(vocabulary.is_chemical),
+                max_tokens=max_tokens,
+            )
+            texts += [self.tokenizer.decode(row) for row in ids_BT.tolist()]
+        return texts
+
+    def reconstruct(self, smiles: Any, *, canonical: bool = True, max_tokens: int | None = None) -> list[str]:
+        """What the decoder makes of each molecule's posterior mean; inputs and errors as `embed`."""
+        return self.decode(self.encode(smiles, canonical=canonical).mean_BKD, max_tokens=max_tokens)
+
+    @torch.inference_mode()
+    def _encode(self, tokens: Sequence[Sequence[int]], batch_size: int | None) -> Iterator[tuple[NDArray[np.int64], Posterior]]:
+        """Posteriors in batches of similar lengths, with the rows that they belong to."""
+        order = np.argsort([len(row) for row in tokens], kind="stable")
+        size = batch_size or _ENCODER_MOLECULES * (_GPU_FACTOR if self.device.type == "cuda" else 1)
+        for start in range(0, len(order), size):
+            rows = order[start : start + size]
+            batch = collate([tokens[r] for r in rows], self.tokenizer.vocabulary).to(self.device)
+            yield rows, self.network.encode(batch.encoder_BS, batch.is_token_BS)
+
+    @torch.inference_mode()
+    def _decode_states(
+        self, tokens: Sequence[Sequence[int]], z_BKD: Tensor, batch_size: int | None
+    ) -> Iterator[tuple[slice, Tensor]]:
+        """Averaged decoder states [b, D] of slices of a batch whose molecules are sorted by length."""
+        budget = _DECODER_TOKENS * (_GPU_FACTOR if self.device.type == "cuda" else 1)
+        start = 0
+        while start < len(tokens):
+            stop = start + 1
+            limit = batch_size or len(tokens)
+            while stop < len(tokens) and stop - start < limit and (stop - start + 1) * (len(tokens[stop]) + 1) <= budget:
+                stop += 1
+            part = slice(start, stop)
+            batch = collate(tokens[part], self.tokenizer.vocabulary).to(self.device)
+            hidden_BTD = self.network.hidden_states(batch.decoder_BT, z_BKD[part])
+            real_B1T = batch.is_target_BT.unsqueeze(1).to(hidden_BTD.dtype)
+            yield part, (real_B1T @ hidden_BTD).squeeze(1) / real_B1T.sum(2)
+            start = stop

@@ -1,0 +1,97 @@
+"""Models by name: those that ship with the package, and those on disk."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import CheckpointError
+from .checkpoint import read_checkpoint
+from .model import CMIMModel
+
+__all__ = ["embed", "list_models", "load"]
+
+_FOLDER = Path(__file__).resolve().parents[1] / "shipped"
+_DEFAULT = "cmim_tiny"
+_CHECKSUMS = "SHA256SUMS"
+
+
+def list_models() -> list[str]:
+    """Names of the models that ship with the package, the default first."""
+    names = sorted(path.stem for path in _FOLDER.glob("*.nemo"))
+    return sorted(names, key=lambda name: name != _DEFAULT)
+
+
+def load(model: str | os.PathLike[str], device: str | None = None) -> CMIMModel:
+    """Reads a model. Nothing in the file is run, and nothing is unpickled.
+
+    Args:
+        model: A name of `list_models()`, a `.nemo` file, or a folder with its parts.
+        device: Such as "cpu" or "cuda:0"; None takes a GPU if there is one.
+
+    Raises:
+        CheckpointError: There is no such model, or its file is damaged or foreign.
+    """
+    path = Path(model)
+    if str(model) in list_models():
+        path = _FOLDER / f"{model}.nemo"
+        _check_sum(path)
+    elif not path.exists():
+        known = ", ".join(list_models()) or "none"
+        raise CheckpointError(f"There is no model {str(model)!r}: no such file, and no shipped model of that name ({known}).")
+    return CMIMModel(read_checkpoint(path), device)
+
+
+def embed(
+    smiles: Any,
+    model: str | os.PathLike[str] | CMIMModel | None = None,
+    kind: str = "informative",
+    *,
+    device: str | None = None,
+    **options: Any,
+) -> NDArray[np.float32]:
+    """Vectors of molecules, float32 [N, width]; row i is `smiles[i]`.
+
+    Args:
+        smiles: N SMILES or RDKit molecules.
+        model: A loaded model, or what `load` takes; None is the default shipped model. Read once and kept while its file stays the same.
+        kind: "informative" or "mean".
+        device: As `load`.
+        **options: As `CMIMModel.embed` takes them: `on_invalid`, `batch_size`, `progress`, ...
+
+    Raises:
+        InvalidSmilesError: A molecule that cannot be used, unless `on_invalid="nan"`.
+        CheckpointError: As `load`.
+    """
+    return resolve(model, device).embed(smiles, kind, **options)
+
+
+def resolve(model: str | os.PathLike[str] | CMIMModel | None, device: str | None = None) -> CMIMModel:
+    """The model that a caller means; see `embed`."""
+    if isinstance(model, CMIMModel):
+        return model
+    if model is None:
+        names = list_models()
+        if not names:
+            raise CheckpointError("No model ships with this version. Pass model=PATH of a .nemo file; `make demo` trains one.")
+        model = names[0]
+    path = Path(model)
+    stamp = path.stat().st_mtime_ns if path.is_file() else 0
+    return _cached(os.fspath(model), device, stamp)
+
+
+@functools.lru_cache(maxsize=2)
+def _cached(model: str, device: str | None, stamp: int) -> CMIMModel:
+    return load(model, device)
+
+
+def _check_sum(path: Path) -> None:
+    sums = dict(reversed(line.split()) for line in (path.parent / _CHECKSUMS).read_text().splitlines())
+    if sums.get(path.name) != hashlib.sha256(path.read_bytes()).hexdigest():
+        raise CheckpointError(f"The shipped model {path.name} does not have the checksum in {_CHECKSUMS}: install the package again.")

@@ -1,0 +1,67 @@
+"""Settings: defaults are the paper's, YAML says the same, and a wrong key or value is named with the way out."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from nemo_cmim.config import DataConfig, ModelConfig, NetworkConfig, OptimConfig, ParallelConfig, from_mapping, to_mapping
+from nemo_cmim.errors import ConfigError
+
+CONF = Path(__file__).resolve().parents[1] / "conf"
+
+
+def read(name: str) -> Any:
+    return yaml.load((CONF / name).read_text(), Loader=yaml.SafeLoader)
+
+
+def test_defaults_are_the_papers() -> None:
+    network, optim = NetworkConfig(), OptimConfig()
+    assert (network.hidden_size, network.encoder_layers, network.decoder_layers, network.attention_heads) == (512, 6, 6, 8)
+    assert (network.ffn_size, network.max_positions, network.dropout, network.vocabulary_size) == (2048, 512, 0.1, 523)
+    assert (optim.name, optim.lr, optim.betas, optim.eps, optim.weight_decay) == ("adam", 1e-4, (0.9, 0.999), 1e-8, 0.0)
+    assert (optim.sched.name, optim.sched.warmup_ratio, optim.sched.min_lr) == ("NoamAnnealing", 0.008, 1e-5)
+
+
+def test_yaml_says_what_the_dataclasses_say() -> None:
+    assert from_mapping(NetworkConfig, read("model/molmim_70m.yaml")["network"]) == NetworkConfig()
+    model = read("pretrain.yaml")["model"]
+    assert from_mapping(OptimConfig, model["optim"]) == OptimConfig()
+    assert from_mapping(ParallelConfig, model["parallel"]) == ParallelConfig()
+    assert model["objective"] == to_mapping(ModelConfig())["objective"]
+    assert {k: v for k, v in model["train_ds"].items() if k != "seed"} == {
+        k: v for k, v in to_mapping(DataConfig()).items() if k != "seed"
+    }
+
+
+def test_mapping_round_trip() -> None:
+    config = from_mapping(ModelConfig, {"network": {"latents": 4}, "train_ds": {"folder": "x"}, "optim": {"betas": [0.8, 0.9]}})
+    assert config.optim.betas == (0.8, 0.9)
+    assert from_mapping(ModelConfig, yaml.safe_load(yaml.safe_dump(to_mapping(config)))) == config
+
+
+@pytest.mark.parametrize(
+    ("mapping", "message"),
+    [
+        ({"network": {"hiden_size": 3}}, "Unknown config key model.network.hiden_size. Did you mean model.network.hidden_size?"),
+        ({"networks": {}}, "Unknown config key model.networks. Did you mean model.network?"),
+        ({"network": {"hidden_size": "512"}}, "model.network.hidden_size must be of type int, found '512' (str)."),
+        ({"network": {"hidden_size": True}}, "model.network.hidden_size must be of type int, found True (bool)."),
+        ({"network": 3}, "model.network must be a mapping, found 3."),
+        ({"network": {"hidden_size": 511}}, "network.hidden_size (511) must be a multiple of network.attention_heads (8)."),
+        ({"network": {"dropout": 1.0}}, "network.dropout must be in [0, 1), found 1.0."),
+        ({"network": {"latents": 0}}, "network.latents must be at least 1, found 0."),
+        ({"objective": {"tau": 0}}, "objective.tau must be positive, found 0.0."),
+        ({"optim": {"betas": [0.9]}}, "model.optim.betas must be a list of 2 numbers, found [0.9]."),
+        ({"parallel": {"pipeline_model_parallel_size": 2}}, "pipeline parallelism is not offered"),
+        ({"parallel": {"tensor_model_parallel_size": 3}}, "must be a multiple of parallel.tensor_model_parallel_size (3)."),
+        ({"train_ds": {"folder": "x", "split": "dev"}}, "split must be train, valid or test, found 'dev'."),
+    ],
+)
+def test_mistakes_are_named(mapping: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        from_mapping(ModelConfig, mapping, "model")

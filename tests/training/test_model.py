@@ -1,0 +1,196 @@
+"""The NeMo model through the real path: Hydra config, Lightning, exp_manager, Megatron layers, `.nemo` files."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("nemo.core", reason="needs the [train] extra")
+
+import lightning.pytorch as pl  # noqa: E402
+from omegaconf import DictConfig, OmegaConf  # noqa: E402
+
+import nemo_cmim  # noqa: E402
+from nemo_cmim.data.prepare import prepare  # noqa: E402
+from nemo_cmim.errors import CheckpointError, ConfigError, DataError  # noqa: E402
+from nemo_cmim.tokenizers import Vocabulary  # noqa: E402
+from nemo_cmim.training.model import MegatronCMIMModel  # noqa: E402
+from nemo_cmim.training.run import compose, config_folder, train  # noqa: E402
+
+GOLDEN = Path(__file__).with_name("golden_loss.json")
+
+TINY = [
+    "model=tiny", "model.network.hidden_size=32", "model.network.ffn_size=64", "model.network.decoder_layers=2",
+    "model.train_ds.batch_size=16", "model.train_ds.workers=0", "model.validation_ds.workers=0", "trainer.accelerator=cpu",
+    "trainer.enable_progress_bar=false", "trainer.log_every_n_steps=1", "trainer.num_sanity_val_steps=0", "model.optim.lr=3e-3",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Alkanes, alcohols and amines of all lengths: small molecules that are made here, not real data."""
+    folder = tmp_path_factory.mktemp("data")
+    tails = ["", "O", "N", "F", "Cl", "C#N", "C=O", "c1ccccc1", "C(=O)O", "S"]
+    lines = [f"{head}{'C' * n}{tail}" for head in ("C", "OC", "NC", "CC(C)") for n in range(1, 12) for tail in tails]
+    (folder / "molecules.smi").write_text("\n".join(lines) + "\n")
+    prepare([folder / "molecules.smi"], folder / "store", valid_fraction=0.1, test_fraction=0.05, processes=1, progress=False)
+    return folder / "store"
+
+
+def config(data: Path, folder: Path, *more: str) -> DictConfig:
+    return compose([*TINY, f"model.train_ds.folder={data}", f"exp_manager.explicit_log_dir={folder}", *more])
+
+
+def scalars(folder: Path) -> dict[str, list[float]]:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events: dict[str, dict[int, float]] = {}
+    for file in sorted(folder.rglob("events.out.*")):
+        reader = EventAccumulator(str(file))
+        reader.Reload()
+        for tag in reader.Tags()["scalars"]:
+            events.setdefault(tag, {}).update({e.step: e.value for e in reader.Scalars(tag)})
+    return {tag: [value for _, value in sorted(steps.items())] for tag, steps in events.items()}
+
+
+@pytest.fixture(scope="session")
+def run(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("run") / "log"
+    return train(config(data, folder, "trainer.max_steps=20", "trainer.val_check_interval=10"))
+
+
+def test_training_lowers_the_loss_and_logs_every_term(run: Path) -> None:
+    logged = scalars(run)
+    assert len(logged["train_loss"]) == 20
+    per_token = logged["train/log_p_x_given_z_per_token"]
+    assert np.mean(per_token[-5:]) > per_token[0] + 0.5  # batches differ in length, so the loss itself is noisier
+    terms = ["log_p_x_given_z_per_token", "log_p_k1", "log_q_z_given_x_per_dim", "log_p_z_per_dim", "token_accuracy"]
+    validation = ["reconstruction", "validity", "posterior_std", "mean_std", "cosine_mean", "cosine_std", "effective_rank"]
+    assert {f"train/{t}" for t in terms} | {f"val/{t}" for t in terms + validation} | {"val_loss", "lr"} <= logged.keys()
+    assert 1 <= logged["val/effective_rank"][-1] <= 32
+    assert 0 < logged["val/token_accuracy"][-1] <= 1
+
+
+def test_golden_loss_curve(run: Path) -> None:
+    """A refactor must not move the first losses. To renew the file on purpose: delete it and run this test."""
+    losses = scalars(run)["train_loss"]
+    if not GOLDEN.exists():
+        GOLDEN.write_text(json.dumps([round(x, 4) for x in losses]) + "\n")
+        pytest.fail(f"{GOLDEN.name} was written anew: look at the difference and commit it")
+    np.testing.assert_allclose(losses, json.loads(GOLDEN.read_text()), rtol=2e-3)
+
+
+def test_the_run_folder_holds_checkpoints_and_one_nemo_file_that_load_reads(run: Path) -> None:
+    assert list((run / "checkpoints").glob("*-last.ckpt"))
+    (nemo_file,) = (run / "checkpoints").glob("*.nemo")
+    model = nemo_cmim.load(nemo_file)
+    for kind in ("mean", "informative"):
+        embedding = model.embed(["CCO", "CCCCN"], kind=kind)
+        assert embedding.shape == (2, 32) and np.isfinite(embedding).all()
+
+
+def test_restored_model_is_the_same_network(run: Path, tmp_path: Path) -> None:
+    (nemo_file,) = (run / "checkpoints").glob("*.nemo")
+    model = MegatronCMIMModel.restore_from(str(nemo_file))
+    assert isinstance(model, MegatronCMIMModel)
+    plain = nemo_cmim.load(nemo_file)
+    ids = torch.tensor([plain.tokenizer.encode("CCCCO")])
+    expected = plain.network.encode(ids, torch.ones_like(ids, dtype=torch.bool))
+    model.eval()
+    with torch.no_grad():
+        found = model.network.encode(ids, torch.ones_like(ids, dtype=torch.bool))
+    torch.testing.assert_close(found.mean_BKD, expected.mean_BKD, rtol=1e-5, atol=1e-5)
+    model.save_to(str(tmp_path / "again.nemo"))
+    assert (tmp_path / "again.nemo").read_bytes() == nemo_file.read_bytes()
+    config_only = MegatronCMIMModel.restore_from(str(nemo_file), return_config=True)
+    assert config_only.network.hidden_size == 32
+
+
+def test_a_resumed_run_goes_on_where_it_stopped(data: Path, run: Path, tmp_path: Path) -> None:
+    """20 steps are 10 and 10 more: the same batches, and the same losses but for the latents' noise."""
+    resume = ("exp_manager.resume_if_exists=true", "trainer.val_check_interval=10", "exp_manager.checkpoint_callback_params.save_nemo_on_train_end=false")
+    first = config(data, tmp_path / "log", "trainer.max_steps=20", *resume)
+    with pytest.MonkeyPatch.context() as patch:  # stop at step 10, as a kill after the checkpoint would
+        step = MegatronCMIMModel.training_step
+
+        def stop_at_ten(self: MegatronCMIMModel, batch: object, batch_idx: int) -> torch.Tensor:
+            if self.trainer.global_step == 10:
+                raise KeyboardInterrupt
+            return step(self, batch, batch_idx)
+
+        patch.setattr(MegatronCMIMModel, "training_step", stop_at_ten)
+        with pytest.raises((KeyboardInterrupt, SystemExit)):
+            train(first)
+    train(first)
+    logged = scalars(tmp_path / "log")
+    assert len(logged["train_loss"]) == 20
+    np.testing.assert_allclose(logged["train_loss"], scalars(run)["train_loss"], rtol=0.05)
+    np.testing.assert_allclose(logged["lr"], scalars(run)["lr"])
+
+
+def test_the_learning_rate_peaks_at_lr_and_ends_at_the_minimum(data: Path, tmp_path: Path) -> None:
+    model = MegatronCMIMModel(config(data, tmp_path).model, pl.Trainer(max_steps=250_000, logger=False, accelerator="cpu", devices=1))
+    optimiser, schedule = model.setup_optimization()
+    assert isinstance(optimiser, torch.optim.Adam)
+    scheduler = schedule["scheduler"]
+    rates = [scheduler._noam_annealing(initial_lr=1e-4, step=s) for s in (1, 1000, 2000, 8000, 250_000)]
+    np.testing.assert_allclose(rates, [5e-8, 5e-5, 1e-4, 5e-5, 1e-5], rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", sorted(p.stem for p in (config_folder() / "model").glob("*.yaml")))
+def test_every_model_config_composes(name: str) -> None:
+    from nemo_cmim.config import ModelConfig, from_mapping
+
+    cfg = compose([f"model={name}", "model.train_ds.folder=somewhere"])
+    model = from_mapping(ModelConfig, OmegaConf.to_container(cfg.model, resolve=True), "model")
+    assert model.train_ds is not None and model.train_ds.folder == "somewhere"
+
+
+@pytest.mark.parametrize(
+    ("override", "error", "message"),
+    [
+        ("+model.latents=4", ConfigError, "Unknown config key model.latents"),
+        ("model.latents=4", ConfigError, "latents"),
+        ("model.parallel.pipeline_model_parallel_size=2", ConfigError, "pipeline parallelism is not offered"),
+        ("trainer.devices=2", ConfigError, "one device in this version, found 2 devices"),
+        ("model.network.vocabulary_size=500", ConfigError, "model.network.vocabulary_size is 500, but the vocabulary has 523 tokens"),
+        ("model.train_ds.folder=/nowhere", DataError, "/nowhere"),
+        ("model.network.max_positions=8", ConfigError, "at most 7"),
+        ("model.objective.name=cmimm", ConfigError, "Known: cmim, mim"),
+        ("trainer.max_steps=-1", ConfigError, "Set trainer.max_steps"),
+    ],
+)
+def test_mistakes_are_named(data: Path, tmp_path: Path, override: str, error: type[ValueError], message: str) -> None:
+    with pytest.raises(error, match=re.escape(message)):
+        train(config(data, tmp_path / "log", "trainer.max_steps=1", override))
+
+
+def test_another_vocabulary_than_the_checkpoints_is_refused(run: Path, data: Path, tmp_path: Path) -> None:
+    """Fine-tuning a restored model on data with other token ids would train nonsense."""
+    (nemo_file,) = (run / "checkpoints").glob("*.nemo")
+    own = Vocabulary.load(data / "vocabulary.txt")
+    dataclasses.replace(own, tokens=tuple("[Xx]" if t == "Br" else t for t in own.tokens)).save(tmp_path / "other.txt")
+    prepare([data.parent / "molecules.smi"], tmp_path / "store", vocabulary=tmp_path / "other.txt", processes=1, progress=False)
+    model = MegatronCMIMModel.restore_from(str(nemo_file))
+    with pytest.raises(DataError, match="vocabulary"):
+        model.setup_training_data({"folder": str(tmp_path / "store")})
+
+
+def test_weights_of_another_network_are_refused(run: Path) -> None:
+    (nemo_file,) = (run / "checkpoints").glob("*.nemo")
+    override = MegatronCMIMModel.restore_from(str(nemo_file), return_config=True)
+    override.network.decoder_layers = 3
+    with pytest.raises(CheckpointError, match="another network"):
+        MegatronCMIMModel.restore_from(str(nemo_file), override_config_path=override)
+
+
+def test_restoring_loosely_is_refused(run: Path) -> None:
+    (nemo_file,) = (run / "checkpoints").glob("*.nemo")
+    with pytest.raises(ConfigError, match="strict"):
+        MegatronCMIMModel.restore_from(str(nemo_file), strict=False)
