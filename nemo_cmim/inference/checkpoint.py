@@ -4,7 +4,8 @@ A `.nemo` is a tar archive, as NeMo's are, of four members: `model_config.yaml`,
 dict), `vocabulary.txt` and, if there is one, `model_card.md`. The same files in a folder are read as well.
 
 Files come from anywhere, so reading runs no code and writes nothing: members are read into memory, YAML is data, tensors are
-safetensors; a pickle is never opened.
+safetensors; a pickle is never opened. A small file cannot ask for much memory or time: a member may be no larger than its limit, nor
+far larger than the file; YAML aliases and layers without weights are refused.
 """
 
 from __future__ import annotations
@@ -35,6 +36,10 @@ __all__ = ["Checkpoint", "read_checkpoint", "write_checkpoint"]
 
 CONFIG, WEIGHTS, VOCABULARY, CARD = "model_config.yaml", "model_weights.safetensors", "vocabulary.txt", "model_card.md"
 _LARGEST = {CONFIG: 2**20, WEIGHTS: 2**36, VOCABULARY: 2**24, CARD: 2**20}  # bytes
+_MOST_MEMBERS = 1000
+_MOST_COMPRESSED = 20  # times; weights of a trained network hardly compress at all
+_PICKLES = (".ckpt", ".pt", ".pth", ".pkl", ".distcp")
+_PRECISIONS = (torch.float32, torch.float16, torch.bfloat16)
 _NEMO_KEYS = {"target", "nemo_version", "nemo_cmim_version"}
 _TARGET = "nemo_cmim.training.model.MegatronCMIMModel"
 
@@ -121,36 +126,49 @@ def _read_folder(folder: Path) -> dict[str, bytes]:
 
 
 def _read_archive(path: Path) -> dict[str, bytes]:
+    """The known members of a tar file, by name. Others are skipped, wherever their names point."""
     members: dict[str, bytes] = {}
     try:
         with tarfile.open(path, "r:*") as archive:
-            for entry in archive:
+            for count, entry in enumerate(archive, 1):
                 name = entry.name.removeprefix("./")
-                if name.endswith((".ckpt", ".pt", ".pth", ".distcp")) or "model_weights/" in name:
-                    raise CheckpointError(
-                        f"{path} holds {name!r}: it is a .nemo of another kind (such as NeMo's or BioNeMo's own), whose weights are "
-                        f"pickled and are not opened. nemo_cmim reads archives with {WEIGHTS}."
-                    )
-                if name not in _LARGEST or not entry.isreg():
-                    continue
-                if entry.size > _LARGEST[name]:
-                    raise CheckpointError(f"{path}: {name} claims {entry.size:,} bytes, more than any model of this kind has.")
-                if name in members:
-                    raise CheckpointError(f"{path} holds {name} twice.")
-                content = archive.extractfile(entry)
-                assert content is not None, "a regular member has content"
-                members[name] = content.read()
-                if len(members[name]) != entry.size:
-                    raise CheckpointError(f"{path} is cut short inside {name}. Copy or save it again.")
-    except (tarfile.TarError, EOFError, OSError, ValueError) as error:
+                _check_entry(entry, name, count, members, path)
+                if name in _LARGEST:
+                    content = archive.extractfile(entry)
+                    assert content is not None, "a regular member has content"
+                    members[name] = content.read()
+                    if len(members[name]) != entry.size:
+                        raise CheckpointError(f"{path} is cut short inside {name}. Copy or save it again.")
+    except (tarfile.TarError, EOFError, OSError, ValueError, zlib.error, lzma.LZMAError) as error:
         if isinstance(error, CheckpointError):
             raise
         raise CheckpointError(f"{path} is not a .nemo file, or is damaged ({error}). Copy or save it again.") from error
     return members
 
 
+def _check_entry(entry: tarfile.TarInfo, name: str, count: int, members: Container[str], path: Path) -> None:
+    """Refuses an archive that is another project's, or made to harm."""
+    if name.endswith(_PICKLES) or "model_weights/" in name:
+        raise CheckpointError(
+            f"{path} holds {name!r}: it is a .nemo of another kind (such as NeMo's or BioNeMo's own), whose weights are pickled and are "
+            f"not opened. nemo_cmim reads archives with {WEIGHTS}."
+        )
+    if count > _MOST_MEMBERS or entry.size > _MOST_COMPRESSED * path.stat().st_size:
+        raise CheckpointError(f"{path} claims to hold far more than its own size, as no model does. It is damaged, or made to harm.")
+    if name not in _LARGEST:
+        return
+    if not entry.isreg():
+        raise CheckpointError(f"{path}: {name} is a link or another special member, not a file. It is damaged, or made to harm.")
+    if entry.size > _LARGEST[name]:
+        raise CheckpointError(f"{path}: {name} claims {entry.size:,} bytes, more than any model of this kind has.")
+    if name in members:
+        raise CheckpointError(f"{path} holds {name} twice.")
+
+
 def _parse_config(content: bytes, path: Path) -> ModelConfig:
     try:
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(content, Loader=yaml.SafeLoader)):
+            raise CheckpointError(f"{path}: {CONFIG} holds YAML aliases, which no config of this kind needs.")
         mapping = yaml.safe_load(content)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise CheckpointError(f"{path}: {CONFIG} is not plain YAML ({error}).") from error
@@ -171,7 +189,7 @@ def _parse_vocabulary(content: bytes, path: Path) -> Vocabulary:
 
 def _parse_weights(content: bytes, path: Path) -> dict[str, Tensor]:
     try:
-        return safetensors.torch.load(content)
+        weights = safetensors.torch.load(content)
     except (safetensors.SafetensorError, ValueError, KeyError) as error:
         raise CheckpointError(f"{path}: {WEIGHTS} is damaged ({error}). Copy or save it again.") from error
 

@@ -1,0 +1,134 @@
+"""Which molecules make up which batch: a pure function of (seed, step), found without going through earlier steps.
+
+The molecules come as an endless stream. Position p of the stream lies in epoch p // N, and each epoch is a random permutation of
+all N molecules, computed on the fly (`permute`). Batch `step` covers the positions from step * B on, so batches have a
+constant size and nothing is dropped: an epoch's last batch is filled up from the next epoch.
+
+To save padding, the batches of an epoch are taken in windows; the molecules of a window are sorted by length before they are cut
+into batches, and the batches of the window come in random order.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..errors import ConfigError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["BatchOrder", "permute"]
+
+_ROUNDS = 8
+
+
+def permute(positions: NDArray[np.int64], size: int, *key: int | str) -> NDArray[np.int64]:
+    """Where a random permutation of range(size), picked by `key`, sends `positions`. Memory does not depend on `size`.
+
+    A Feistel network on pairs (left, right) that number at least `size`; a result that is no position goes through it again
+    (cycle walking), which keeps the map one to one.
+
+    Args:
+        positions: int64 [P], each in [0, size).
+        size: Number of positions, at least 1.
+        key: Equal keys give the same permutation, on every machine.
+
+    Returns:
+        int64 [P], in [0, size).
+    """
+    digest = hashlib.blake2b(repr(key).encode(), digest_size=8 * _ROUNDS).digest()
+    keys = np.frombuffer(digest, dtype="<u8").astype(np.uint64)
+    lefts = math.isqrt(size - 1) + 1
+    rights = -(-size // lefts)
+    result = positions.astype(np.uint64)
+    outside = np.arange(len(result))
+    while len(outside):
+        result[outside] = _feistel(result[outside], np.uint64(lefts), np.uint64(rights), keys)
+        outside = outside[result[outside] >= size]
+    return result.astype(np.int64)
+
+
+def _feistel(numbers: NDArray[np.uint64], lefts: np.uint64, rights: np.uint64, keys: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    left, right = np.divmod(numbers, rights)
+    for left_key, right_key in keys.reshape(-1, 2):
+        left = (left + _scramble(right ^ left_key) % lefts) % lefts
+        right = (right + _scramble(left ^ right_key) % rights) % rights
+    return left * rights + right
+
+
+def _scramble(numbers: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """A random-looking function of 64 bits: the output step of SplitMix64 (Steele et al. 2014)."""
+    numbers = (numbers ^ (numbers >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    numbers = (numbers ^ (numbers >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return numbers ^ (numbers >> np.uint64(31))
+
+
+class BatchOrder:
+    """The order in which training sees N molecules, in global batches of B. See the module's docstring.
+
+    Args:
+        lengths: [N or more], the number of tokens of each molecule of the split; may be memory-mapped.
+        batch_size: B, molecules in a batch of all ranks together.
+        seed: Another seed gives another order.
+        window: Batches that are sorted by length together. 1 does not sort.
+        limit: Use only this many molecules, chosen at random.
+
+    Raises:
+        ConfigError: There are fewer molecules than a batch needs: some would be in it twice, as their own negatives.
+    """
+
+    def __init__(self, lengths: NDArray[np.int32], batch_size: int, *, seed: int = 0, window: int = 64, limit: int | None = None):
+        self.molecules = len(lengths) if limit is None else min(limit, len(lengths))
+        if batch_size > self.molecules:
+            raise ConfigError(f"A batch takes {batch_size} molecules (over all ranks), but there are only {self.molecules}: lower "
+                              "batch_size, or prepare more molecules.")
+        self.batch_size = batch_size
+        self.seed = seed
+        self._lengths = lengths
+        self._window = window
+        self._sorted: tuple[int, NDArray[np.int64]] | None = None  # first step of a window, and its batches
+
+    def batch_indices(self, step: int, rank: int = 0, ranks: int = 1) -> NDArray[np.int64]:
+        """The molecules of batch `step`: int64 [B / ranks], the part of `rank`.
+
+        The parts of the ranks are disjoint, equally large and of similar lengths. Costs O(window * B) at worst, not O(step).
+
+        Raises:
+            ConfigError: B cannot be divided among the ranks.
+        """
+        if self.batch_size % ranks:
+            raise ConfigError(f"A batch of {self.batch_size} molecules cannot be divided equally among {ranks} ranks.")
+        first, stop = self._window_of(step)
+        if self._sorted is None or self._sorted[0] != first:
+            self._sorted = first, self._batches(first, stop)
+        return self._sorted[1][step - first][rank::ranks]
+
+    def _window_of(self, step: int) -> tuple[int, int]:
+        """First step of the window that `step` is in, and the step after its last. A window does not go beyond its epoch."""
+        epoch = step * self.batch_size // self.molecules
+        epoch_start = -(-epoch * self.molecules // self.batch_size)  # the first step that begins in this epoch
+        epoch_stop = -(-(epoch + 1) * self.molecules // self.batch_size)
+        first = step - (step - epoch_start) % self._window
+        return first, min(first + self._window, epoch_stop)
+
+    def _batches(self, first: int, stop: int) -> NDArray[np.int64]:
+        positions = np.arange(first * self.batch_size, stop * self.batch_size)
+        epochs = positions // self.molecules
+        indices = np.concatenate([self._of_epoch(int(e), positions[epochs == e]) for e in np.unique(epochs)])
+        if self._window > 1:
+            # what the next epoch lends stays at the end: sorted in, a molecule would often meet itself in a batch
+            indices = indices[np.lexsort((self._lengths[indices], epochs))]
+        steps = permute(np.arange(stop - first), stop - first, self.seed, "batches", first)
+        return indices.reshape(stop - first, self.batch_size)[steps]
+
+    def _of_epoch(self, epoch: int, positions: NDArray[np.int64]) -> NDArray[np.int64]:
+        order = permute(positions % self.molecules, self.molecules, self.seed, "epoch", epoch)
+        return self.select(order)
+
+    def select(self, order: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Where in the split the molecules lie that are in use: all, or `limit` of them chosen at random."""
+        return order if self.molecules == len(self._lengths) else permute(order, len(self._lengths), self.seed, "limit")

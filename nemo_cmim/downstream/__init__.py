@@ -1,0 +1,40 @@
+"""Predicts measured properties from features of molecules, and compares features fairly.
+
+Features are anything that maps SMILES to an array: `functools.partial(nemo_cmim.embed, kind="mean")`, a scikit-learn
+transformer, or the built-in fingerprints and descriptors.
+"""
+
+from __future__ import annotations
+
+from .datasets import DroppedRow, RegressionData, freesolv, load_csv
+from .features import Featurizer, builtin_featurizer, compute_features, rdkit_descriptors
+from .heads import FeatureScaler, MLPRegressor, fit_together, svm
+from .protocol import Results, evaluate, named_heads
+from .report import describe, make_folder, markdown, parity_plot, write_report
+from .splits import Split, random_folds, scaffold_split
+
+__all__ = [
+    "DroppedRow",
+    "FeatureScaler",
+    "Featurizer",
+    "MLPRegressor",
+    "RegressionData",
+    "Results",
+    "Split",
+    "builtin_featurizer",
+    "compute_features",
+    "describe",
+    "evaluate",
+    "fit_together",
+    "freesolv",
+    "load_csv",
+    "make_folder",
+    "markdown",
+    "named_heads",
+    "parity_plot",
+    "random_folds",
+    "rdkit_descriptors",
+    "scaffold_split",
+    "svm",
+    "write_report",
+]

@@ -1,0 +1,216 @@
+"""Regressors on top of features: support vectors, and an MLP with one hidden layer (Sec. D.2).
+
+Shape letters: E models trained side by side, N rows, B rows of a batch, D columns, H hidden units.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from sklearn.base import BaseEstimator, OneToOneFeatureMixin, RegressorMixin, TransformerMixin
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVR
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from ..errors import ConfigError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["FeatureScaler", "MLPRegressor", "fit_together", "svm"]
+
+SETTINGS = ("hidden", "steps", "batch_size", "learning_rate", "device")  # equal in models that train together
+
+
+class FeatureScaler(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
+    """`StandardScaler`, except that features of zeros and ones alone (fingerprints) stay as they are."""
+
+    def fit(self, X: Any, y: Any = None) -> FeatureScaler:
+        """Learns mean and standard deviation of each column of X [N, D]."""
+        X = validate_data(self, X, dtype=np.float64)
+        self.scaler_ = None if np.isin(X, (0, 1)).all() else StandardScaler().fit(X)
+        return self
+
+    def transform(self, X: Any) -> NDArray[np.float64]:
+        """Scaled X, float64 [N, D]."""
+        check_is_fitted(self)
+        X = validate_data(self, X, dtype=np.float64, reset=False)
+        return X if self.scaler_ is None else self.scaler_.transform(X)
+
+
+def svm() -> Pipeline:
+    """Scikit-learn's `SVR` with its default values (Sec. D.2) on scaled features; targets are not scaled."""
+    return make_pipeline(FeatureScaler(), SVR())
+
+
+class _Weights(NamedTuple):
+    """w_DH, b_H of the hidden layer; v_H, c_1 of the output; in training each with a leading E."""
+
+    w: Any
+    b: Any
+    v: Any
+    c: Any
+
+
+class MLPRegressor(RegressorMixin, BaseEstimator):
+    """One hidden layer, ReLU, mean squared error, Adam (Sec. D.2), in fp32 with PyTorch.
+
+    Features are scaled by `FeatureScaler` and targets are standardised inside; predictions are in the unit of the targets that
+    `fit` was given. Columns without information in training (zero after scaling) are ignored. Batches walk through
+    shuffled rows, epoch after epoch. The same `random_state` gives the same model on the same device.
+
+    Differs from the paper: it does not say how features and targets were scaled.
+
+    Args:
+        hidden: Units of the hidden layer.
+        steps: Optimiser steps.
+        batch_size: Rows of a step.
+        learning_rate: Of Adam, constant.
+        random_state: Seed of the weights and of the order of rows.
+        device: Where to train, such as "cpu" or "cuda"; None takes a GPU where there is one.
+    """
+
+    def __init__(
+        self,
+        hidden: int = 128,
+        steps: int = 10_000,
+        batch_size: int = 32,
+        learning_rate: float = 1e-3,
+        random_state: Any = 0,
+        device: str | None = None,
+    ) -> None:
+        self.hidden = hidden
+        self.steps = steps
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.random_state = random_state
+        self.device = device
+
+    def fit(self, X: Any, y: Any) -> MLPRegressor:
+        """Trains on features X [N, D] and targets y [N]."""
+        fit_together([self], [X], [y])
+        return self
+
+    def predict(self, X: Any) -> NDArray[np.float64]:
+        """Predictions [N] in the unit of the training targets."""
+        check_is_fitted(self)
+        X = validate_data(self, X, dtype=np.float64, reset=False)
+        x_ND = self.scaler_.transform(X)[:, self.columns_].astype(np.float32)
+        net = self.weights_
+        y_N = np.maximum(x_ND @ net.w + net.b, 0) @ net.v + net.c
+        return y_N.astype(np.float64) * self.target_scale_ + self.target_mean_
+
+    def _prepare(self, X: Any, y: Any) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Checks and scales: x_ND with the informative columns, y_N."""
+        for name in ("hidden", "steps", "batch_size", "learning_rate"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"MLPRegressor: {name} must be positive, found {getattr(self, name)!r}.")
+        X, y = validate_data(self, X, y, dtype=np.float64, y_numeric=True)
+        self.scaler_ = FeatureScaler().fit(X)
+        x = self.scaler_.transform(X).astype(np.float32)
+        self.columns_ = np.flatnonzero(x.any(axis=0))
+        self.target_mean_ = float(np.mean(y))
+        self.target_scale_ = float(np.std(y)) or 1.0
+        return x[:, self.columns_], ((y - self.target_mean_) / self.target_scale_).astype(np.float32)
+
+    def _draw(self, rows: int, columns: int) -> tuple[_Weights, NDArray[np.int64]]:
+        """Initial weights, uniform within 1 / sqrt(inputs of the layer), and the rows of each step [steps, B]."""
+        rng = check_random_state(self.random_state)
+        first, second = max(columns, 1) ** -0.5, self.hidden**-0.5
+        start = _Weights(
+            w=rng.uniform(-first, first, (columns, self.hidden)),
+            b=rng.uniform(-first, first, self.hidden),
+            v=rng.uniform(-second, second, self.hidden),
+            c=rng.uniform(-second, second, 1),
+        )
+        epochs = -(-self.steps * self.batch_size // rows)
+        order = np.concatenate([rng.permutation(rows) for _ in range(epochs)])[: self.steps * self.batch_size]
+        return start, order.reshape(self.steps, self.batch_size)
+
+
+def fit_together(
+    models: Sequence[MLPRegressor], Xs: Sequence[Any], ys: Sequence[Any], progress: Callable[[int], None] | None = None
+) -> None:
+    """Trains E independent models in one loop: each ends as its own `fit` would leave it, to rounding, but sooner.
+
+    Args:
+        models: Models with equal settings except for `random_state`.
+        Xs: Features [N, D] of each; N and D may differ.
+        ys: Targets [N] of each.
+        progress: Called with the number of steps done, now and then.
+
+    Raises:
+        ConfigError: Settings differ or are out of range.
+    """
+    for name in SETTINGS:
+        if len({getattr(model, name) for model in models}) > 1:
+            raise ConfigError(f"fit_together: the models differ in {name}; train them one by one.")
+    prepared = [model._prepare(X, y) for model, X, y in zip(models, Xs, ys)]
+    drawn = [model._draw(*x.shape) for model, (x, _) in zip(models, prepared)]
+    with _one_thread():
+        trained = _train(
+            models[0],
+            x_END=_stack([x for x, _ in prepared]),
+            y_EN=_stack([y for _, y in prepared]),
+            start=_Weights(*map(_stack, zip(*(start for start, _ in drawn)))),
+            order_TEB=np.stack([order for _, order in drawn], axis=1),
+            progress=progress,
+        )
+    for model, weights in zip(models, trained):
+        model.weights_ = weights._replace(w=weights.w[: len(model.columns_)])
+
+
+def _stack(arrays: Sequence[NDArray[Any]]) -> NDArray[np.float32]:
+    """Arrays of one rank and different sizes, filled up with zeros, stacked."""
+    size = np.max([a.shape for a in arrays], axis=0)
+    return np.stack([np.pad(a, [(0, most - n) for most, n in zip(size, a.shape)]) for a in arrays]).astype(np.float32)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """PyTorch uses one thread inside: the matrices are small, and where cores are busy threads that wait cost many times more."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _train(
+    settings: MLPRegressor,
+    x_END: NDArray[np.float32],
+    y_EN: NDArray[np.float32],
+    start: _Weights,
+    order_TEB: NDArray[np.int64],
+    progress: Callable[[int], None] | None,
+) -> list[_Weights]:
+    """The loop. The losses are added, so that each model gets the gradient of its own and no other."""
+    import torch
+
+    device = settings.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"The device {device!r} cannot be used: {error}. Pass another one, such as cpu.") from error
+    x, y, order = (torch.from_numpy(array).to(device) for array in (x_END, y_EN, order_TEB))
+    model_E1 = torch.arange(len(x), device=device)[:, None]
+    w, b, v, c = net = _Weights(*(torch.from_numpy(part).to(device).requires_grad_() for part in start))
+    optimiser = torch.optim.Adam(net, lr=settings.learning_rate, fused=True)
+    for step, rows_EB in enumerate(order):
+        h_EBH = torch.relu(torch.baddbmm(b[:, None, :], x[model_E1, rows_EB], w))
+        y_EB = torch.baddbmm(c[:, :, None], h_EBH, v[:, :, None]).squeeze(2)
+        loss = (y_EB - y[model_E1, rows_EB]).square().mean(dim=1).sum()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        if progress is not None and (step + 1) % 250 == 0:
+            progress(step + 1)
+    return [_Weights(*parts) for parts in zip(*(part.detach().cpu().numpy() for part in net))]

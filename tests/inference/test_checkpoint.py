@@ -1,0 +1,207 @@
+"""The .nemo format: exact round trip, and files that are damaged, foreign or hostile."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import pickle
+import re
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+from tests.inference.conftest import random_checkpoint
+
+from nemo_cmim.config import DataConfig
+from nemo_cmim.errors import CheckpointError
+from nemo_cmim.inference.checkpoint import CONFIG, VOCABULARY, WEIGHTS, read_checkpoint, write_checkpoint
+
+
+class Bomb:
+    """Unpickling this would create a file: the sign that code ran."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Callable[[str], object], tuple[str]]:
+        return Path.touch, (self.path,)  # type: ignore[return-value]
+
+
+def members(path: Path) -> dict[str, bytes]:
+    with tarfile.open(path) as archive:
+        return {m.name: archive.extractfile(m).read() for m in archive}  # type: ignore[union-attr]
+
+
+def pack(path: Path, content: dict[str, bytes], *extra: tarfile.TarInfo, mode: str = "w") -> Path:
+    with tarfile.open(path, mode) as archive:
+        for entry in extra:
+            archive.addfile(entry, io.BytesIO(b"x" * entry.size))
+        for name, data in content.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(data)
+            archive.addfile(entry, io.BytesIO(data))
+    return path
+
+
+def test_round_trip_is_exact_and_bytes_are_the_same_again(tmp_path: Path) -> None:
+    checkpoint = dataclasses.replace(random_checkpoint(), card="# A card")
+    write_checkpoint(tmp_path / "a.nemo", checkpoint)
+    read = read_checkpoint(tmp_path / "a.nemo")
+    assert read.config == checkpoint.config and read.vocabulary == checkpoint.vocabulary and read.card == "# A card"
+    assert all(torch.equal(read.weights[name], weight) for name, weight in checkpoint.weights.items())
+    write_checkpoint(tmp_path / "b.nemo", read)
+    assert (tmp_path / "a.nemo").read_bytes() == (tmp_path / "b.nemo").read_bytes()
+    assert {p.name for p in tmp_path.iterdir()} == {"a.nemo", "b.nemo"}
+
+
+def test_half_precision_storage_halves_the_file(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path / "a.nemo", random_checkpoint())
+    write_checkpoint(tmp_path / "b.nemo", random_checkpoint(), dtype=torch.float16)
+    weights = [len(members(tmp_path / name)[WEIGHTS]) for name in ("a.nemo", "b.nemo")]
+    assert weights[1] < 0.6 * weights[0]
+
+
+def test_places_on_this_machine_are_not_written(tmp_path: Path) -> None:
+    checkpoint = random_checkpoint()
+    config = dataclasses.replace(checkpoint.config, train_ds=DataConfig(folder="/home/me/data"))
+    write_checkpoint(tmp_path / "a.nemo", dataclasses.replace(checkpoint, config=config))
+    assert b"/home/me" not in (tmp_path / "a.nemo").read_bytes()
+
+
+def test_a_folder_and_a_compressed_archive_are_read_too(model_file: Path, tmp_path: Path) -> None:
+    content = members(model_file)
+    for name, data in content.items():
+        (tmp_path / name).write_bytes(data)
+    packed = pack(tmp_path / "c.nemo", {f"./{name}": data for name, data in content.items()}, mode="w:gz")
+    for path in (tmp_path, packed):
+        assert read_checkpoint(path).config == read_checkpoint(model_file).config
+
+
+def test_a_failed_write_leaves_the_old_file(model_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.nemo").write_bytes(b"old")
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(tarfile.TarFile, "addfile", full)
+    with pytest.raises(OSError, match="No space"):
+        write_checkpoint(tmp_path / "a.nemo", random_checkpoint())
+    assert [p.name for p in tmp_path.iterdir()] == ["a.nemo"]
+    assert (tmp_path / "a.nemo").read_bytes() == b"old"
+
+
+def test_missing_empty_cut_and_foreign_files_are_named(model_file: Path, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="There is no model at"):
+        read_checkpoint(tmp_path / "none.nemo")
+    with pytest.raises(CheckpointError, match="lacks model_config.yaml"):
+        read_checkpoint(tmp_path)
+    whole = model_file.read_bytes()
+    for i, content in enumerate((b"", b"not a tar archive" * 100, whole[:700], whole[: len(whole) // 2], whole[:-20_000])):
+        path = tmp_path / f"{i}.nemo"
+        path.write_bytes(content)
+        with pytest.raises(CheckpointError, match=re.escape(str(path))):
+            read_checkpoint(path)
+
+
+def test_every_flipped_byte_region_is_survived(model_file: Path, tmp_path: Path) -> None:
+    """Damage anywhere ends in a CheckpointError or (inside the numbers of a weight) in a model, never in another error."""
+    whole = bytearray(model_file.read_bytes())
+    path = tmp_path / "damaged.nemo"
+    for place in range(0, len(whole), 2048):
+        damaged = bytearray(whole)
+        damaged[place : place + 8] = b"\xff" * 8
+        path.write_bytes(damaged)
+        try:
+            read_checkpoint(path)
+        except CheckpointError as error:
+            assert str(path) in str(error)
+
+
+def test_a_pickled_model_of_nemo_is_refused_unopened(tmp_path: Path) -> None:
+    mark = tmp_path / "code_ran"
+    buffer = io.BytesIO()
+    torch.save(Bomb(mark), buffer)
+    path = pack(tmp_path / "molmim.nemo", {CONFIG: b"micro_batch_size: 4\n", "model_weights.ckpt": buffer.getvalue()})
+    with pytest.raises(CheckpointError, match=r"pickled and are not opened.*model_weights.safetensors"):
+        read_checkpoint(path)
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize("name", [CONFIG, WEIGHTS, VOCABULARY])
+def test_a_pickle_in_the_place_of_a_member_is_not_run(model_file: Path, tmp_path: Path, name: str) -> None:
+    mark = tmp_path / "code_ran"
+    path = pack(tmp_path / "a.nemo", members(model_file) | {name: pickle.dumps(Bomb(mark))})
+    with pytest.raises(CheckpointError, match=name):
+        read_checkpoint(path)
+    assert not mark.exists()
+
+
+def test_yaml_cannot_make_objects(model_file: Path, tmp_path: Path) -> None:
+    mark = tmp_path / "code_ran"
+    hostile = f"network: !!python/object/apply:os.system ['touch {mark}']\n".encode()
+    with pytest.raises(CheckpointError, match="not plain YAML"):
+        read_checkpoint(pack(tmp_path / "a.nemo", members(model_file) | {CONFIG: hostile}))
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize("name", ["../outside.txt", "/tmp/outside_of_nemo_cmim.txt", f"../{CONFIG}"])
+def test_members_with_odd_names_are_written_nowhere(model_file: Path, tmp_path: Path, name: str) -> None:
+    inner = tmp_path / "inner"
+    inner.mkdir()
+    entry = tarfile.TarInfo(name)
+    entry.size = 4
+    read_checkpoint(pack(inner / "a.nemo", members(model_file), entry))
+    assert [p.name for p in tmp_path.rglob("*")] == ["inner", "a.nemo"]
+    assert not Path("/tmp/outside_of_nemo_cmim.txt").exists()
+
+
+def test_links_are_not_followed(model_file: Path, tmp_path: Path) -> None:
+    secret = tmp_path / "secret.txt"
+    secret.write_text("secret")
+    link = tarfile.TarInfo(VOCABULARY)
+    link.type, link.linkname = tarfile.SYMTYPE, str(secret)
+    content = {name: data for name, data in members(model_file).items() if name != VOCABULARY}
+    with pytest.raises(CheckpointError, match=f"lacks {VOCABULARY}"):
+        read_checkpoint(pack(tmp_path / "a.nemo", content, link))
+
+
+def test_a_member_that_claims_too_much_is_refused(model_file: Path, tmp_path: Path) -> None:
+    entry = tarfile.TarInfo(CONFIG)
+    entry.size = 2**20 + 1
+    with pytest.raises(CheckpointError, match="claims 1,048,577 bytes"):
+        read_checkpoint(pack(tmp_path / "a.nemo", {}, entry))
+
+
+def test_a_member_that_comes_twice_is_refused(model_file: Path, tmp_path: Path) -> None:
+    entry = tarfile.TarInfo(CONFIG)
+    entry.size = 3
+    with pytest.raises(CheckpointError, match="twice"):
+        read_checkpoint(pack(tmp_path / "a.nemo", members(model_file), entry))
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (b"[1, 2]", "must be a mapping, found list"),
+        (b"network: {hiden_size: 3}", "Unknown config key model.network.hiden_size. Did you mean"),
+        (b"network: 3", "model.network must be a mapping"),
+        (b"\xff\xfe\x00", "not plain YAML"),
+        (b"network: {vocabulary_size: 524}", "made for 524 tokens, but the vocabulary has 523"),
+        (b"network: {hidden_size: 64}", "do not fit the config"),
+    ],
+)
+def test_a_config_that_does_not_fit_is_named(model_file: Path, tmp_path: Path, config: bytes, message: str) -> None:
+    with pytest.raises(CheckpointError, match=re.escape(message)):
+        read_checkpoint(pack(tmp_path / "a.nemo", members(model_file) | {CONFIG: config}))
+
+
+def test_missing_and_reshaped_weights_are_named(model_file: Path, tmp_path: Path) -> None:
+    weights = dict(random_checkpoint().weights)
+    missing = {k: v for k, v in weights.items() if k != "output_bias"}
+    for changed in (missing, weights | {"output_bias": torch.zeros(3)}, weights | {"more": torch.zeros(3)}):
+        data = safetensors.torch.save(changed)
+        with pytest.raises(CheckpointError, match="the weights do not fit the config: (output_bias|more) should have the shape"):
+            read_checkpoint(pack(tmp_path / "a.nemo", members(model_file) | {WEIGHTS: data}))

@@ -1,0 +1,161 @@
+"""Embeddings: what they are, that they depend on the molecule alone, and what bad input gets."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from rdkit import Chem
+
+import nemo_cmim
+from nemo_cmim.errors import CheckpointError, ConfigError, InvalidShapeError, InvalidSmilesError, UnknownTokenError
+from nemo_cmim.inference import CMIMModel
+
+SMILES = ["CCO", "c1ccccc1O", "CC(=O)Oc1ccccc1C(=O)O", "C", "F/C=C\\F", "CN1CCC[C@H]1c1cccnc1", "[Na+].[Cl-]"]
+
+
+@pytest.mark.parametrize("kind", ["informative", "mean"])
+def test_one_molecule_by_hand(model: CMIMModel, kind: str) -> None:
+    """Eq. 10 written out: encode, teacher forcing with z = mean, average over the positions that predict tokens and <EOS>."""
+    ids = torch.tensor([model.tokenizer.encode("CCO")])
+    posterior = model.network.encode(ids, torch.ones_like(ids, dtype=torch.bool))
+    expected = posterior.mean_BKD[0].flatten()
+    if kind == "informative":
+        decoder = torch.cat([torch.tensor([[2]]), ids], 1)
+        expected = model.network.hidden_states(decoder, posterior.mean_BKD)[0].mean(0)
+    np.testing.assert_allclose(model.embed(["CCO"], kind)[0], expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["informative", "mean"])
+def test_a_vector_depends_on_nothing_but_its_molecule(model: CMIMModel, model_of_three_latents: CMIMModel, kind: str) -> None:
+    for each in (model, model_of_three_latents):
+        together = each.embed(SMILES, kind)
+        assert together.dtype == np.float32
+        alone = np.concatenate([each.embed([s], kind) for s in SMILES])
+        pairs = each.embed(SMILES[::-1], kind, batch_size=2)[::-1]
+        np.testing.assert_allclose(alone, together, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(pairs, together, rtol=1e-4, atol=1e-5)
+
+
+def test_widths(model: CMIMModel, model_of_three_latents: CMIMModel) -> None:
+    assert model.embed(SMILES).shape == model.embed(SMILES, "mean").shape == (7, 32)
+    assert model_of_three_latents.embed(SMILES).shape == (7, 32)
+    assert model_of_three_latents.embed(SMILES, "mean").shape == (7, 96)
+
+
+def test_spelling_does_not_matter_unless_asked(model: CMIMModel) -> None:
+    a, b = model.embed(["CCO", "OCC"])
+    assert np.array_equal(a, b)
+    a, b = model.embed(["CCO", "OCC"], canonical=False)
+    assert not np.allclose(a, b)
+
+
+def test_duplicates_are_embedded_once(model: CMIMModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    encode = model.network.encode
+    monkeypatch.setattr(model.network, "encode", lambda ids, mask: seen.append(len(ids)) or encode(ids, mask))
+    out = model.embed(["CCO", "C", "OCC", "CCO"], "mean")
+    assert sum(seen) == 2
+    assert np.array_equal(out[0], out[2]) and np.array_equal(out[0], out[3])
+
+
+@pytest.mark.parametrize(
+    "container",
+    [list, tuple, np.array, pd.Series, lambda x: pd.Series(x, index=range(50, 57)), lambda x: [Chem.MolFromSmiles(s) for s in x], iter],
+)
+def test_containers(model: CMIMModel, container: Any) -> None:
+    np.testing.assert_allclose(model.embed(container(SMILES)), model.embed(SMILES), rtol=1e-5, atol=1e-6)
+
+
+def test_sampling_follows_the_posterior(model: CMIMModel) -> None:
+    a, b = (model.embed(["CCO"], "mean", sample=True, seed=s) for s in (0, 1))
+    assert np.array_equal(a, model.embed(["CCO"], "mean", sample=True, seed=0))
+    posterior = model.encode(["CCO"])
+    draws = np.stack([model.embed(["CCO"], "mean", sample=True, seed=s)[0] for s in range(200)])
+    np.testing.assert_allclose(draws.std(0), posterior.variance_BKD[0, 0].sqrt(), rtol=0.35)
+    assert not np.array_equal(a, b)
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "message"),
+    [
+        (["CC", "C1CC"], InvalidSmilesError, "SMILES at index 1 ('C1CC') could not be parsed. Pass on_invalid=\"nan\" to keep a NaN row."),
+        ([None], InvalidSmilesError, "SMILES at index 0 must be text, found None (NoneType)."),
+        ([1.5], InvalidSmilesError, "SMILES at index 0 must be text, found 1.5 (float)."),
+        (["C", ""], InvalidSmilesError, "SMILES at index 1 is empty."),
+        (["C" * 64], InvalidSmilesError, "has 64 tokens, but this model takes at most 63."),
+        (["C", "[U+6]"], UnknownTokenError, "SMILES at index 1 ('[U+6]') holds the token '[U+6]', which this model does not know."),
+        ([Chem.Mol()], InvalidSmilesError, "SMILES at index 0 is a molecule without atoms."),
+        ([], InvalidSmilesError, "There are no molecules"),
+        ("CCO", InvalidSmilesError, "found the single value 'CCO'. Pass [value]."),
+        (7, InvalidSmilesError, "a sequence of SMILES, found 7 (int)"),
+        (np.array([["C", "CC"]]), InvalidSmilesError, "an array of shape (1, 2)"),
+    ],
+)
+def test_bad_molecules_are_named(model: CMIMModel, value: Any, error: type[ValueError], message: str) -> None:
+    with pytest.raises(error, match=re.escape(message)):
+        model.embed(value)
+
+
+def test_invalid_rows_can_be_kept(model: CMIMModel) -> None:
+    rows = ["CCO", "C1CC", None, "C" * 64, "[U+6]", "", "C"]
+    with pytest.warns(UserWarning, match="5 of 7 molecules are invalid.*index 1"):
+        out = model.embed(rows, on_invalid="nan")
+    assert np.isnan(out[1:6]).all()
+    np.testing.assert_allclose(out[[0, 6]], model.embed(["CCO", "C"]), rtol=1e-5, atol=1e-6)
+    with pytest.warns(UserWarning, match="2 of 2"):
+        assert np.isnan(model.embed(["(", "["], on_invalid="nan")).all()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"kind": "means"}, "kind must be 'informative' or 'mean', found 'means'"),
+        ({"on_invalid": "skip"}, 'on_invalid must be "raise" or "nan", found \'skip\''),
+        ({"batch_size": 0}, "batch_size must be at least 1, found 0"),
+    ],
+)
+def test_bad_options_are_named(model: CMIMModel, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        model.embed(["C"], **options)
+
+
+def test_decoding_writes_chemical_tokens_and_takes_arrays(model: CMIMModel) -> None:
+    z = model.encode(SMILES).mean_BKD
+    decoded = model.decode(z, max_tokens=20)
+    assert decoded == model.decode(z.flatten(1).numpy(), max_tokens=20) == model.reconstruct(SMILES, max_tokens=20)
+    vocabulary = model.tokenizer.vocabulary
+    known = {t for t, chemical in zip(vocabulary.tokens, vocabulary.is_chemical) if chemical}
+    assert all(token in known for text in decoded for token in model.tokenizer.tokenize(text))
+    assert any(decoded)
+    assert model.decode(torch.empty(0, 1, 32)) == []
+
+
+@pytest.mark.parametrize("shape", [(32,), (2, 31), (2, 2, 32), (1, 2, 3, 4)])
+def test_wrong_latents_are_named(model: CMIMModel, shape: tuple[int, ...]) -> None:
+    with pytest.raises(InvalidShapeError, match=re.escape(f"found {list(shape)}")):
+        model.decode(torch.zeros(shape))
+
+
+def test_embed_function_keeps_the_model_it_read(model_file: Path, model: CMIMModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = nemo_cmim.embed(SMILES, model=model_file)
+    monkeypatch.setattr("nemo_cmim.inference.shipped.read_checkpoint", None)  # a second reading would fail
+    np.testing.assert_array_equal(nemo_cmim.embed(SMILES, model=str(model_file)), first)
+    np.testing.assert_allclose(nemo_cmim.embed(SMILES, model=model), first, rtol=1e-5, atol=1e-6)
+
+
+def test_a_model_that_is_not_there_is_named() -> None:
+    with pytest.raises(CheckpointError, match="no model 'cmim_huge'"):
+        nemo_cmim.load("cmim_huge")
+
+
+def test_progress_ends_at_all_distinct_molecules(model: CMIMModel) -> None:
+    calls: list[tuple[int, int]] = []
+    model.embed([*SMILES, "OCC"], progress=lambda done, total: calls.append((done, total)))
+    assert calls[-1] == (7, 7)
+    assert [done for done, _ in calls] == sorted(done for done, _ in calls)

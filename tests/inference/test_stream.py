@@ -1,0 +1,114 @@
+"""`nemo-cmim embed`: rows in are rows out, whatever the format; bad files are named and leave nothing behind."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from nemo_cmim.cli import main
+from nemo_cmim.inference import CMIMModel, stream
+
+ROWS = {"id": ["007", "8", ""], "smiles": ["CCO", "c1ccccc1", "OCC"], "note": ['a "quoted", text', "two\nlines", "ünï"]}
+
+
+def run(*arguments: object) -> int:
+    return main(["embed", *map(str, arguments)])
+
+
+@pytest.mark.parametrize("name", ["in.csv", "in.tsv", "in.csv.gz", "in.parquet"])
+@pytest.mark.parametrize("out", ["out.parquet", "out.csv"])
+def test_columns_and_rows_are_kept(tmp_path: Path, model_file: Path, model: CMIMModel, name: str, out: str) -> None:
+    table = pd.DataFrame(ROWS)
+    if name.endswith("parquet"):
+        table.to_parquet(tmp_path / name)
+    else:
+        table.to_csv(tmp_path / name, index=False, sep="\t" if "tsv" in name else ",")
+    assert run(tmp_path / name, "-o", tmp_path / out, "--model", model_file) == 0
+    if out.endswith("parquet"):
+        result = pd.read_parquet(tmp_path / out)
+        vectors = np.stack(result.pop("embedding"))
+    else:
+        result = pd.read_csv(tmp_path / out, dtype={"id": str}, keep_default_na=False)
+        vectors = result[[f"e{i}" for i in range(32)]].to_numpy()
+        result = result[list(ROWS)]
+    pd.testing.assert_frame_equal(result, table, check_dtype=False)
+    np.testing.assert_allclose(vectors, model.embed(ROWS["smiles"]), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("header", ["", "smiles zinc_id\n"])
+def test_smi_files(tmp_path: Path, model_file: Path, model: CMIMModel, header: str) -> None:
+    (tmp_path / "in.smi").write_text(f"{header}CCO 007\r\nc1ccccc1 ZINC0001\r\n")
+    assert run(tmp_path / "in.smi", "-o", tmp_path / "out.parquet", "--model", model_file, "--kind", "mean") == 0
+    result = pd.read_parquet(tmp_path / "out.parquet")
+    assert list(result["smiles"]) == ["CCO", "c1ccccc1"] and list(result["id"]) == ["007", "ZINC0001"]
+    np.testing.assert_allclose(np.stack(result["embedding"]), model.embed(["CCO", "c1ccccc1"], "mean"), rtol=1e-4, atol=1e-5)
+
+
+def test_many_blocks(tmp_path: Path, model_file: Path, model: CMIMModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream, "ROWS_AT_ONCE", 7)
+    smiles = ["C" * (1 + i % 40) + "O" for i in range(100)]
+    pd.DataFrame({"n": range(100), "smiles": smiles}).to_csv(tmp_path / "in.csv", index=False)
+    seen: list[int] = []
+    rows = stream.embed_file(model, tmp_path / "in.csv", tmp_path / "out.parquet", progress=seen.append)
+    result = pd.read_parquet(tmp_path / "out.parquet")
+    assert rows == len(result) == sum(seen) == 100 and len(seen) == 15
+    assert list(result["n"].astype(int)) == list(range(100))
+    np.testing.assert_allclose(np.stack(result["embedding"]), model.embed(smiles), rtol=1e-4, atol=1e-5)
+
+
+def test_invalid_rows_stop_or_stay(tmp_path: Path, model_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pd.DataFrame({"smiles": ["C", "C1C", "CC"]}).to_csv(tmp_path / "in.csv", index=False)
+    command = (tmp_path / "in.csv", "-o", tmp_path / "out.csv", "--model", model_file)
+    assert run(*command) == 2
+    assert "'C1C') could not be parsed" in capsys.readouterr().err
+    assert [p.name for p in tmp_path.iterdir()] == ["in.csv"]
+    with pytest.warns(UserWarning, match="1 of 3"):
+        assert run(*command, "--on-invalid", "nan") == 0
+    assert list(pd.read_csv(tmp_path / "out.csv")["e0"].isna()) == [False, True, False]
+
+
+def test_bad_files_are_named_and_leave_nothing(tmp_path: Path, model_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "in.csv").write_text("id,structure\n1,CCO\n")
+    (tmp_path / "empty.csv").write_text("")
+    (tmp_path / "header.csv").write_text("smiles\n")
+    (tmp_path / "ragged.csv").write_text("smiles,id\nCC,1\nCCC\n")
+    whole = gzip.compress(("smiles\n" + "".join(f"{'C' * (i % 60 + 1)}\n" for i in range(50_000))).encode())
+    (tmp_path / "cut.csv.gz").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "not.parquet").write_bytes(b"PAR1 no")
+    (tmp_path / "in.xlsx").write_bytes(b"")
+    before = sorted(tmp_path.iterdir())
+    for name, message in {
+        "in.csv": "no column 'smiles'; its columns are id, structure. Name one with --column.",
+        "empty.csv": "empty",
+        "header.csv": "holds no rows",
+        "ragged.csv": "damaged",
+        "cut.csv.gz": "damaged, cut short",
+        "not.parquet": "damaged, cut short",
+        "in.xlsx": "not '.xlsx'",
+        "none.csv": "There is no file",
+    }.items():
+        assert run(tmp_path / name, "-o", tmp_path / "out.parquet", "--model", model_file) == 2, name
+        printed = capsys.readouterr().err
+        assert message in printed and name in printed, printed
+    assert run(tmp_path / "in.csv", "-o", tmp_path / "in.csv", "--model", model_file) == 2
+    assert "exists already" in capsys.readouterr().err
+    assert run(tmp_path / "in.csv", "-o", tmp_path / "out.npy", "--model", model_file) == 2
+    assert "written as .parquet or .csv" in capsys.readouterr().err
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_overwriting_on_request(tmp_path: Path, model_file: Path) -> None:
+    (tmp_path / "in.csv").write_text("smiles\nCCO\n")
+    (tmp_path / "out.csv").write_text("old")
+    assert run(tmp_path / "in.csv", "-o", tmp_path / "out.csv", "--model", model_file, "--overwrite") == 0
+    assert len(pd.read_csv(tmp_path / "out.csv")) == 1
+
+
+def test_a_column_in_the_way_is_named(tmp_path: Path, model_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pd.DataFrame({"smiles": ["C"], "embedding": [1]}).to_parquet(tmp_path / "in.parquet")
+    assert run(tmp_path / "in.parquet", "-o", tmp_path / "out.parquet", "--model", model_file) == 2
+    assert "column 'embedding' already" in capsys.readouterr().err
