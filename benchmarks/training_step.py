@@ -69,9 +69,15 @@ def bart_step(config: NetworkConfig) -> tuple[torch.nn.Module, Step]:
         for name, value in (("layers", layers), ("attention_heads", config.attention_heads), ("ffn_dim", config.ffn_size))
     }
     network = BartForConditionalGeneration(
-        BartConfig(vocab_size=config.padded_vocabulary_size, d_model=config.hidden_size, max_position_embeddings=config.max_positions,
-                   dropout=config.dropout, attention_dropout=config.dropout, **sizes)
-    )  # fmt: skip
+        BartConfig(
+            vocab_size=config.padded_vocabulary_size,
+            d_model=config.hidden_size,
+            max_position_embeddings=config.max_positions,
+            dropout=config.dropout,
+            attention_dropout=config.dropout,
+            **sizes,
+        )
+    )
 
     def loss(batch: TokenBatch) -> torch.Tensor:
         labels = batch.target_BT.masked_fill(~batch.is_target_BT, -100)
@@ -112,10 +118,8 @@ def main() -> None:
     lines = ["| network | peer | molecules/s | Megatron / peer |", "|---|---|---|---|"]
     for title, (config, batch_size) in SIZES.items():
         smiles = sorted(sample_smiles(4 * batch_size), key=len)
-        batches = [
-            collate([tokenizer.encode(s, on_unknown="unk") for s in smiles[i * batch_size : (i + 1) * batch_size]], tokenizer.vocabulary)
-            for i in range(4)
-        ]
+        tokens = [tokenizer.encode(text, on_unknown="unk") for text in smiles]
+        batches = [collate(tokens[i : i + batch_size], tokenizer.vocabulary) for i in range(0, len(tokens), batch_size)]
         seconds = measure(config, batches, args.repeats)
         for name, value in seconds.items():
             ratio = seconds[name] / seconds["Megatron"]

@@ -27,12 +27,11 @@ HERE = Path(__file__).resolve().parent
 
 
 def run(title: str, *command: str | Path, quiet: bool = False) -> None:
-    """Runs one command as a user would type it, and says how long it took."""
-    shown = " ".join(Path(c).name if c == sys.executable else str(c) for c in command)
-    print(f"\n== {title}\n   {shown}", flush=True)
+    """Runs Python on `command` as a user would type it, and says how long it took."""
+    print(f"\n== {title}\n   python {' '.join(map(str, command))}", flush=True)
     start = time.monotonic()
     environment = os.environ | ({"PYTHONWARNINGS": "ignore"} if quiet else {})
-    subprocess.run([str(c) for c in command], check=True, env=environment)
+    subprocess.run([sys.executable, *map(str, command)], check=True, env=environment)
     print(f"   took {time.monotonic() - start:.0f} s", flush=True)
 
 
@@ -55,11 +54,16 @@ def main() -> None:
     start = time.monotonic()
     data, training = args.folder / "data", (args.folder / "training").resolve()
 
-    run(f"1/4 Prepare {args.molecules:,} molecules of MOSES", sys.executable, "-m", "nemo_cmim.cli", "prepare", moses(), "-o", data,
-        "--limit", str(args.molecules), "--max-tokens", "127", "--valid-fraction", "0.02", "--overwrite")  # fmt: skip
-    run(f"2/4 Train a tiny cMIM for {args.steps} steps through NeMo and Megatron-Core", sys.executable, HERE / "pretrain.py",
-        "--config-name=demo", f"model.train_ds.folder={data.resolve()}", f"trainer.max_steps={args.steps}",
-        f"trainer.val_check_interval={max(1, args.steps // 4)}", f"exp_manager.explicit_log_dir={training}", quiet=True)  # fmt: skip
+    prepare = ["--limit", str(args.molecules), "--max-tokens", "127", "--valid-fraction", "0.02", "--overwrite"]
+    run(f"1/4 Prepare {args.molecules:,} molecules of MOSES", "-m", "nemo_cmim.cli", "prepare", moses(), "-o", data, *prepare)
+    settings = [
+        f"model.train_ds.folder={data.resolve()}",
+        f"trainer.max_steps={args.steps}",
+        f"trainer.val_check_interval={max(1, args.steps // 4)}",
+        f"exp_manager.explicit_log_dir={training}",
+    ]
+    title = f"2/4 Train a tiny cMIM for {args.steps} steps through NeMo and Megatron-Core"
+    run(title, HERE / "pretrain.py", "--config-name=demo", *settings, quiet=True)
 
     print(f"\n== 3/4 Embed FreeSolv, and predict hydration free energies ({args.mlp_steps:,} MLP steps)", flush=True)
     (nemo_file,) = sorted((training / "checkpoints").glob("*.nemo"), key=lambda p: p.stat().st_mtime)[-1:]
@@ -84,9 +88,10 @@ def main() -> None:
     print(f"   {args.folder}/latents.png   FreeSolv in the latent space, coloured by hydration free energy")
     print(f"   {args.folder}/losses.png    every term of the loss ({losses})")
     print(f"   {args.folder}/freesolv/     table, single runs, predictions, parity plot")
-    print(f"   {nemo_file}\n\nDone in {(time.monotonic() - start) / 60:.1f} minutes. This is a tiny model after minutes of training: it shows the "
-          "path. Embed molecules of your own with\n   python -c \"import nemo_cmim; print(nemo_cmim.embed(['CCO'], "
-          f"model='{nemo_file}').shape)\"")  # fmt: skip
+    print(f"   {nemo_file}")
+    print(f"\nDone in {(time.monotonic() - start) / 60:.1f} minutes. A tiny model after minutes of training: it shows the path.")
+    print("Embed molecules of your own with")
+    print(f"   .venv/bin/nemo-cmim embed FILE.csv --column smiles --model '{nemo_file}' -o embedded.parquet")
 
 
 if __name__ == "__main__":

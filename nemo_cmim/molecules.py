@@ -15,8 +15,19 @@ from .errors import InvalidSmilesError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Mol", "Properties", "canonical_smiles", "descriptors", "is_valid", "logp", "molecular_weight",
-           "morgan_fingerprints", "murcko_scaffold", "parse", "properties"]
+__all__ = [
+    "Mol",
+    "Properties",
+    "canonical_smiles",
+    "descriptors",
+    "is_valid",
+    "logp",
+    "molecular_weight",
+    "morgan_fingerprints",
+    "murcko_scaffold",
+    "parse",
+    "properties",
+]
 
 Mol = Chem.Mol
 

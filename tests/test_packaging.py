@@ -65,7 +65,7 @@ def test_every_data_file_is_packaged(metadata: dict[str, Any]) -> None:
     packaged = set()
     for package in metadata["packages"]:
         folder = ROOT / metadata["package_dir"].get(package, package.replace(".", "/"))
-        for pattern in metadata["package_data"][""] + metadata["package_data"].get(package, []):
+        for pattern in metadata["package_data"].get(package, []):
             packaged.update(folder.glob(pattern))
     present = {p for top in ("nemo_cmim", "conf") for p in (ROOT / top).rglob("*") if p.is_file()}
     assert {p for p in present if p.suffix not in (".py", ".pyc")} == packaged

@@ -5,12 +5,15 @@ from __future__ import annotations
 import importlib.util
 import subprocess
 import sys
+import tempfile
 from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
 
 import nemo_cmim
+from nemo_cmim.config import ModelConfig, NetworkConfig
+from nemo_cmim.inference.checkpoint import Checkpoint, write_checkpoint
 
 TRAINING_STACK = ("nemo", "megatron", "lightning", "transformers", "pytest")
 
@@ -22,28 +25,41 @@ def check_files() -> None:
     found = [name for name in TRAINING_STACK if importlib.util.find_spec(name) is not None]
     assert not found, f"the base dependencies brought {found}"
     assert (package / "py.typed").is_file()
-    assert any((package / "tokenizers").glob("*.txt")), "the vocabulary is missing"
     conf = files("nemo_cmim.conf")
     assert (conf / "pretrain.yaml").is_file() and (conf / "model" / "tiny.yaml").is_file(), "the Hydra tree is missing"
 
 
-def check_embedding() -> None:
-    """Two molecules get finite vectors, from each model that is shipped or from a tiny one with random weights."""
-    models = nemo_cmim.list_models() or [None]
-    for name in models:
-        for kind in ("mean", "informative"):
-            vectors = nemo_cmim.embed(["CCO", "c1ccccc1"], model=name, kind=kind)
-            assert vectors.shape[0] == 2 and vectors.dtype == np.float32 and np.isfinite(vectors).all()
-            print(f"{name}, {kind}: {vectors.shape}")
+def random_model(path: Path) -> Path:
+    """Writes a tiny network with random weights and the shipped vocabulary."""
+    network = NetworkConfig(hidden_size=32, encoder_layers=1, decoder_layers=1, attention_heads=2, ffn_size=64, max_positions=64)
+    weights = nemo_cmim.CMIMNetwork(network).state_dict()
+    write_checkpoint(path, Checkpoint(ModelConfig(network=network), nemo_cmim.SmilesTokenizer().vocabulary, weights))
+    return path
 
 
-def check_command() -> None:
-    """The console script stands beside the interpreter and starts."""
-    subprocess.run([Path(sys.executable).with_name("nemo-cmim"), "--help"], check=True, stdout=subprocess.DEVNULL)
+def check_embedding(model: str | Path) -> None:
+    """Two molecules get finite vectors of both kinds."""
+    for kind in ("mean", "informative"):
+        vectors = nemo_cmim.embed(["CCO", "c1ccccc1"], model=model, kind=kind)
+        assert vectors.shape[0] == 2 and vectors.dtype == np.float32 and np.isfinite(vectors).all()
+        print(f"{Path(model).stem}, {kind}: {vectors.shape}")
+
+
+def check_command(model: Path) -> None:
+    """The console script embeds a file."""
+    (model.parent / "in.smi").write_text("CCO\nc1ccccc1\n")
+    target = model.parent / "out.parquet"
+    command = [Path(sys.executable).with_name("nemo-cmim"), "embed", model.parent / "in.smi", "-o", target, "--model", model]
+    subprocess.run(command, check=True)
+    assert target.stat().st_size > 0
 
 
 if __name__ == "__main__":
     check_files()
-    check_embedding()
-    check_command()
+    with tempfile.TemporaryDirectory() as folder:
+        for model in nemo_cmim.list_models():
+            check_embedding(model)
+        path = random_model(Path(folder) / "random.nemo")
+        check_embedding(path)
+        check_command(path)
     print(f"nemo_cmim {nemo_cmim.__version__} works from its wheel")

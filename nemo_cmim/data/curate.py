@@ -44,8 +44,9 @@ class Fractions:
 
     def __post_init__(self) -> None:
         if not (self.valid >= 0 and self.test >= 0 and self.valid + self.test < 1):
-            raise ConfigError(f"valid_fraction and test_fraction must be at least 0 and less than 1 together, found {self.valid} "
-                              f"and {self.test}.")
+            raise ConfigError(
+                f"valid_fraction and test_fraction must be at least 0 and less than 1 together, found {self.valid} and {self.test}."
+            )
 
     def split_of(self, digest: bytes) -> str:
         """`train`, `valid` or `test`, by the molecule alone.

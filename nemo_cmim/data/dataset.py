@@ -117,8 +117,10 @@ def _open(config: DataConfig, vocabulary: Vocabulary | None, max_tokens: int | N
     store = TokenStore.open(config.folder, config.split, vocabulary=vocabulary)
     longest = max(map(int, store.manifest.splits[config.split]["lengths"]))
     if max_tokens is not None and longest > max_tokens:
-        raise ConfigError(f"Split {config.split!r} of {config.folder} holds a molecule of {longest} tokens, but the model takes at "
-                          f"most {max_tokens}: prepare it with --max-tokens {max_tokens}, or raise network.max_positions.")
+        raise ConfigError(
+            f"Split {config.split!r} of {config.folder} holds a molecule of {longest} tokens, but the model takes at "
+            f"most {max_tokens}: prepare it with --max-tokens {max_tokens}, or raise network.max_positions."
+        )
     return store
 
 

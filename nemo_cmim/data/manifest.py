@@ -57,8 +57,10 @@ class Manifest:
         """
         path = folder / MANIFEST
         if not path.is_file():
-            raise DataError(f"{folder} holds no {MANIFEST}: no prepared data are there. Prepare them first: "
-                            f"nemo-cmim prepare INPUT... -o {folder}")
+            raise DataError(
+                f"{folder} holds no {MANIFEST}: no prepared data are there. Prepare them first: "
+                f"nemo-cmim prepare INPUT... -o {folder}"
+            )
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
             if content.pop("format") != _FORMAT:

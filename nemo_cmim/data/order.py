@@ -84,8 +84,10 @@ class BatchOrder:
     def __init__(self, lengths: NDArray[np.int32], batch_size: int, *, seed: int = 0, window: int = 64, limit: int | None = None):
         self.molecules = len(lengths) if limit is None else min(limit, len(lengths))
         if batch_size > self.molecules:
-            raise ConfigError(f"A batch takes {batch_size} molecules (over all ranks), but there are only {self.molecules}: lower "
-                              "batch_size, or prepare more molecules.")
+            raise ConfigError(
+                f"A batch takes {batch_size} molecules (over all ranks), but there are only {self.molecules}: lower "
+                "batch_size, or prepare more molecules."
+            )
         self.batch_size = batch_size
         self.seed = seed
         self._lengths = lengths

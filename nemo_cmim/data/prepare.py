@@ -214,13 +214,22 @@ def _manifest(folder: Path, sources: list[str], tally: _Tally, settings: dict[st
         rejected=dict(rejected.most_common()),
         unknown_tokens=dict(tally.unknown_tokens.most_common()),
         inputs=[
-            {"file": s, "bytes": Path(s).stat().st_size, "sha256": sha256_of(Path(s)), "read": tally.read[s],
-             "kept": tally.kept[s], "rejected": dict(tally.rejected[s].most_common())}
+            {
+                "file": s,
+                "bytes": Path(s).stat().st_size,
+                "sha256": sha256_of(Path(s)),
+                "read": tally.read[s],
+                "kept": tally.kept[s],
+                "rejected": dict(tally.rejected[s].most_common()),
+            }
             for s in sources
         ],
         splits={
-            split: {"molecules": lengths.total(), "tokens": sum(length * count for length, count in lengths.items()),
-                    "lengths": {str(length): lengths[length] for length in sorted(lengths)}}
+            split: {
+                "molecules": lengths.total(),
+                "tokens": sum(length * count for length, count in lengths.items()),
+                "lengths": {str(length): lengths[length] for length in sorted(lengths)},
+            }
             for split, lengths in tally.lengths.items()
         },
         files={path.name: {"bytes": path.stat().st_size, "sha256": sha256_of(path)} for path in sorted(folder.iterdir())},

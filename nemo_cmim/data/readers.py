@@ -102,8 +102,9 @@ def _decoded_lines(path: Path) -> Iterator[tuple[int, str]]:
             for number, line in enumerate(stream, 1):
                 yield number, line.decode("utf-8-sig" if number == 1 else "utf-8")
     except UnicodeDecodeError as error:
-        raise DataError(f"{path}, line {number}, is not UTF-8 text: {error.reason}. Convert the file, "
-                        f"as by: iconv -f latin1 -t utf-8.") from error
+        raise DataError(
+            f"{path}, line {number}, is not UTF-8 text: {error.reason}. Convert the file, as by: iconv -f latin1 -t utf-8."
+        ) from error
     except _DAMAGED as error:
         raise _damaged(path, error, f"line {number}") from error
 

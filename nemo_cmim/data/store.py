@@ -38,8 +38,9 @@ def _indexed_dataset() -> ModuleType:
             warnings.simplefilter("ignore")  # that Apex and Transformer Engine are missing does not matter to files
             from megatron.core.datasets import indexed_dataset
     except ImportError as error:
-        raise ConfigError(f"The training data are in Megatron's format, which needs megatron-core ({error}): "
-                          "pip install 'nemo_cmim[train]'") from error
+        raise ConfigError(
+            f"The training data are in Megatron's format, which needs megatron-core ({error}): pip install 'nemo_cmim[train]'"
+        ) from error
     return indexed_dataset
 
 
@@ -106,7 +107,8 @@ class TokenStore:
             raise DataError(
                 f"{folder} was prepared with a vocabulary of {len(own)} tokens (fingerprint {own.fingerprint[:12]}), but the model "
                 f"has one of {len(vocabulary)} (fingerprint {vocabulary.fingerprint[:12]}). Prepare the folder with the model's "
-                "vocabulary: nemo-cmim prepare --vocabulary FILE.")
+                "vocabulary: nemo-cmim prepare --vocabulary FILE."
+            )
         if not manifest.splits[split]["molecules"]:
             raise DataError(f"Split {split!r} of {folder} holds no molecules: prepare more, or give the split a larger fraction.")
         return cls(folder, split, own, manifest)

@@ -12,10 +12,12 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import lzma
 import os
 import tarfile
 import tempfile
-from collections.abc import Mapping
+import zlib
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -192,6 +194,10 @@ def _parse_weights(content: bytes, path: Path) -> dict[str, Tensor]:
         weights = safetensors.torch.load(content)
     except (safetensors.SafetensorError, ValueError, KeyError) as error:
         raise CheckpointError(f"{path}: {WEIGHTS} is damaged ({error}). Copy or save it again.") from error
+    for name, weight in weights.items():
+        if weight.dtype not in _PRECISIONS:
+            raise CheckpointError(f"{path}: {name} is stored as {weight.dtype}; weights are stored as float32, float16 or bfloat16.")
+    return weights
 
 
 def _check_fit(checkpoint: Checkpoint, path: str | Path) -> None:
@@ -201,6 +207,9 @@ def _check_fit(checkpoint: Checkpoint, path: str | Path) -> None:
         raise CheckpointError(
             f"{path}: the network was made for {network.vocabulary_size} tokens, but the vocabulary has {len(checkpoint.vocabulary)}."
         )
+    layers = network.encoder_layers + network.decoder_layers
+    if layers > len(checkpoint.weights):
+        raise CheckpointError(f"{path}: the weights do not fit the config: {layers} layers cannot be made of {len(checkpoint.weights)} tensors.")
     with torch.device("meta"):
         expected: dict[str, Any] = {name: tuple(weight.shape) for name, weight in CMIMNetwork(network).state_dict().items()}
     found = {name: tuple(weight.shape) for name, weight in checkpoint.weights.items()}

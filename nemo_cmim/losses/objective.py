@@ -1,7 +1,7 @@
 """Objectives by name: which terms a training loss adds up, and with which weights.
 
-Losses are sums over tokens and latent dimensions and a mean over molecules, so neither the micro-batch, nor the sequence length, nor
-the number of devices moves the balance of the terms.
+Losses are sums over tokens and latent dimensions and a mean over molecules, so neither the micro-batch, nor the sequence length,
+nor the number of devices moves the balance of the terms.
 """
 
 from __future__ import annotations

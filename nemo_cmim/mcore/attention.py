@@ -1,6 +1,7 @@
 """Attention modules that Megatron-Core layers are specified with.
 
-Shape letters as Megatron has them: S positions first, B molecules, D width; K latents; H heads of this tensor-parallel rank, d width of a head.
+Shape letters as Megatron has them: S positions first, B molecules, D width; K latents; H heads of this tensor-parallel rank,
+d width of a head.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ def _attention_rng() -> AbstractContextManager[Any]:
 
 
 class SdpaCoreAttention(MegatronModule):
-    """Core attention on `torch.nn.functional.scaled_dot_product_attention`; runs on CPU, where Megatron's own needs CUDA buffers."""
+    """Core attention on torch's `scaled_dot_product_attention`; runs on CPU, where Megatron's own needs CUDA buffers."""
 
     def __init__(self, config: TransformerConfig, layer_number: int, attn_mask_type: AttnMaskType, **_: Any) -> None:
         super().__init__(config=config)
@@ -62,15 +63,13 @@ class SingleKeyAttention(MegatronModule):
         )
 
     def forward(self, hidden_states: Tensor, *, key_value_states: Tensor | None = None, **_: Any) -> tuple[Tensor, Tensor | None]:
-        """Attends to the only row of `key_value_states`, or to `hidden_states` itself where there is none; [1, B, D] and its bias."""
+        """Attends to the only row of `key_value_states`, or of `hidden_states` where there is none; [1, B, D] and its bias."""
         memory_1BD = hidden_states if key_value_states is None else key_value_states
         value, _ = self.linear_v(memory_1BD)
         return self.linear_proj(value)
 
 
-def broadcast_dropout_add(
-    training: bool, fused: bool
-) -> Callable[[tuple[Tensor, Tensor | None], Tensor, float], Tensor]:
+def broadcast_dropout_add(training: bool, fused: bool) -> Callable[[tuple[Tensor, Tensor | None], Tensor, float], Tensor]:
     """Megatron's bias-dropout-add for a [1, B, D] update that is the same at each position, with a dropout mask for each."""
 
     def add(update_and_bias: tuple[Tensor, Tensor | None], residual_SBD: Tensor, probability: float) -> Tensor:

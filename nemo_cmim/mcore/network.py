@@ -9,7 +9,11 @@ from __future__ import annotations
 import torch
 from megatron.core import parallel_state
 from megatron.core.models.common.embeddings.language_model_embedding import LanguageModelEmbedding
-from megatron.core.tensor_parallel import ColumnParallelLinear, gather_from_tensor_model_parallel_region, vocab_parallel_cross_entropy
+from megatron.core.tensor_parallel import (
+    ColumnParallelLinear,
+    gather_from_tensor_model_parallel_region,
+    vocab_parallel_cross_entropy,
+)
 from megatron.core.transformer.module import MegatronModule
 from megatron.core.transformer.spec_utils import build_module
 from megatron.core.transformer.transformer_block import TransformerBlock
@@ -104,7 +108,7 @@ class MegatronCMIMNetwork(MegatronModule):
         return logits_TBv
 
     def predicted_tokens(self, logits_TBv: Tensor) -> Tensor:
-        """The most likely token at each target, int64 [B, T]. To be called before `log_p_x_given_z`, which overwrites the logits."""
+        """The most likely token at each target, int64 [B, T]; to be called before `log_p_x_given_z`, which spends the logits."""
         logits_TBV = gather_from_tensor_model_parallel_region(logits_TBv.detach(), group=self.output.tp_group)
         return logits_TBV.argmax(-1).T
 

@@ -31,7 +31,8 @@ def initialise(parallel: ParallelConfig, *, seed: int = 0) -> None:
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
             torch.distributed.init_process_group(backend)
         else:
-            torch.distributed.init_process_group(backend, store=torch.distributed.HashStore(), rank=0, world_size=1)
+            store = torch.distributed.HashStore()  # type: ignore[attr-defined]  # missing in torch's stubs
+            torch.distributed.init_process_group(backend, store=store, rank=0, world_size=1)
     size = parallel.tensor_model_parallel_size
     if not parallel_state.model_parallel_is_initialized():
         world = torch.distributed.get_world_size()

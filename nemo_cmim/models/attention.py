@@ -58,12 +58,16 @@ class SelfAttention(nn.Module):
         self.qkv = nn.Linear(config.hidden_size, 3 * config.hidden_size)
         self.out = nn.Linear(config.hidden_size, config.hidden_size)
 
-    def forward(self, x_BTD: Tensor) -> Tensor:
-        """Returns [B, T, D]."""
+    def gather(self, x_BTD: Tensor) -> Tensor:
+        """What `out` takes: the heads' weighted sums of values, [B, T, D]."""
         query, key, value = (_heads(part, self.heads) for part in self.qkv(x_BTD).chunk(3, dim=-1))
         dropout = self.dropout if self.training else 0.0
         context_BHTd = F.scaled_dot_product_attention(query, key, value, dropout_p=dropout, is_causal=self.causal)
-        return self.out(context_BHTd.transpose(1, 2).flatten(2))
+        return context_BHTd.transpose(1, 2).flatten(2)
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        """Returns [B, T, D]."""
+        return self.out(self.gather(x_BTD))
 
     def step(self, x_B1D: Tensor, cache: tuple[Tensor, Tensor], position: int) -> Tensor:
         """One position of incremental decoding.
@@ -79,15 +83,16 @@ class SelfAttention(nn.Module):
         query, key, value = (_heads(part, self.heads) for part in self.qkv(x_B1D).chunk(3, dim=-1))
         for store, new in zip(cache, (key, value)):
             store[:, :, position] = new[:, :, 0]
-        context = F.scaled_dot_product_attention(query, *(store[:, :, : position + 1] for store in cache))
+        keys, values = (store[:, :, : position + 1] for store in cache)
+        context = F.scaled_dot_product_attention(query, keys, values)
         return self.out(context.transpose(1, 2).flatten(2))
 
 
 class SingleKeyAttention(nn.Module):
     """Attention to a single key. Its softmax is exactly 1, so what is left is W_o W_v m, the same for every query.
 
-    Queries and keys would have no effect and no gradient: they are no parameters here. Nor is there dropout of attention weights: it
-    would drop the only one, and the whole molecule with it.
+    Queries and keys would have no effect and no gradient: they are no parameters here. Nor is there dropout of attention weights:
+    it would drop the only one, and the whole molecule with it.
     """
 
     def __init__(self, config: NetworkConfig) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Union
-
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -12,7 +10,7 @@ from .attention import LatentCrossAttention, SelfAttention, SingleKeyAttention, 
 
 __all__ = ["DecoderLayer", "FeedForward", "LatentLayer", "LatentReadLayer", "Memory"]
 
-Memory = Union[Tensor, tuple[Tensor, Tensor]]
+Memory = Tensor | tuple[Tensor, Tensor]
 """What a decoder layer made of the latents, once per molecule: a constant [B, 1, D] for K = 1, else keys and values."""
 
 
@@ -24,9 +22,19 @@ class FeedForward(nn.Module):
         self.up = nn.Linear(config.hidden_size, config.ffn_size)
         self.down = nn.Linear(config.ffn_size, config.hidden_size)
 
+    def widen(self, x: Tensor) -> Tensor:
+        """What `down` takes: [..., ffn_size]."""
+        return F.gelu(self.up(x))
+
     def forward(self, x: Tensor) -> Tensor:
         """Returns the shape of `x`."""
-        return self.down(F.gelu(self.up(x)))
+        return self.down(self.widen(x))
+
+
+def _add_linear_(x: Tensor, h: Tensor, linear: nn.Linear) -> None:
+    """x += linear(h), in place: the sum rides on the matrix product, which saves two passes over memory."""
+    x += linear.bias
+    x.view(-1, linear.out_features).addmm_(h.view(-1, linear.in_features), linear.weight.t())
 
 
 def _norm(config: NetworkConfig) -> nn.LayerNorm:
@@ -92,6 +100,15 @@ class DecoderLayer(nn.Module):
         """Returns [B, T, D]."""
         x_BTD = x_BTD + self.dropout(self.self_attention(self.norm_self(x_BTD)))
         return self._read_and_feed(x_BTD, memory)
+
+    def infer_(self, x_BTD: Tensor, memory: Memory) -> None:
+        """`forward` in evaluation mode and without gradients; the result overwrites `x_BTD`."""
+        _add_linear_(x_BTD, self.self_attention.gather(self.norm_self(x_BTD)), self.self_attention.out)
+        if isinstance(memory, tuple):
+            x_BTD += self.cross_attention(self.norm_cross(x_BTD), memory)
+        else:
+            x_BTD += memory
+        _add_linear_(x_BTD, self.ffn.widen(self.norm_ffn(x_BTD)), self.ffn.down)
 
     def step(self, x_B1D: Tensor, memory: Memory, cache: tuple[Tensor, Tensor], position: int) -> Tensor:
         """One position of incremental decoding; see `SelfAttention.step`. Returns [B, 1, D]."""

@@ -7,6 +7,7 @@ tokens, K latents, D width, V padded vocabulary.
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -90,6 +91,10 @@ class CMIMNetwork(nn.Module):
             else:
                 nn.init.normal_(parameter, std=std)
 
+    @property
+    def _layers(self) -> list[DecoderLayer]:
+        return cast("list[DecoderLayer]", list(self.decoder))
+
     def encode(self, ids_BS: Tensor, is_token_BS: Tensor) -> Posterior:
         """q(z|x).
 
@@ -114,8 +119,11 @@ class CMIMNetwork(nn.Module):
         """
         x_BTD = self.embedding(decoder_BT)
         z_BKD = z_BKD.to(x_BTD.dtype)
-        for layer in self.decoder:
-            x_BTD = layer(x_BTD, layer.remember(z_BKD))
+        for layer in self._layers:
+            if self.training or torch.is_grad_enabled():
+                x_BTD = layer(x_BTD, layer.remember(z_BKD))
+            else:
+                layer.infer_(x_BTD, layer.remember(z_BKD))
         return self.decoder_norm(x_BTD)
 
     def logits(self, hidden: Tensor) -> Tensor:
@@ -129,7 +137,7 @@ class CMIMNetwork(nn.Module):
     def remember(self, z_BKD: Tensor) -> list[Memory]:
         """What each decoder layer needs of the latents, for `step`."""
         z_BKD = z_BKD.to(self.output_bias.dtype)
-        return [layer.remember(z_BKD) for layer in self.decoder]
+        return [layer.remember(z_BKD) for layer in self._layers]
 
     def step(self, ids_B: Tensor, memory: list[Memory], caches: list[tuple[Tensor, Tensor]], position: int) -> Tensor:
         """One step of incremental decoding.
@@ -144,6 +152,6 @@ class CMIMNetwork(nn.Module):
             Logits of the next token, [B, V].
         """
         x_B1D = self.embedding(ids_B[:, None], position)
-        for layer, latents, cache in zip(self.decoder, memory, caches):
+        for layer, latents, cache in zip(self._layers, memory, caches):
             x_B1D = layer.step(x_B1D, latents, cache, position)
         return self.logits(self.decoder_norm(x_B1D))[:, 0]

@@ -8,8 +8,7 @@ import torch
 from nemo.core.connectors.save_restore_connector import SaveRestoreConnector
 from omegaconf import DictConfig, OmegaConf
 
-from ..config import from_mapping, to_mapping
-from ..config import ModelConfig
+from ..config import ModelConfig, from_mapping, to_mapping
 from ..errors import ConfigError
 from ..inference.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from .export import load_plain, to_plain
@@ -51,7 +50,9 @@ class CMIMSaveRestoreConnector(SaveRestoreConnector):
         checkpoint = read_checkpoint(restore_path)
         config = OmegaConf.create(to_mapping(checkpoint.config))
         if override_config_path is not None:
-            override = override_config_path if isinstance(override_config_path, DictConfig) else OmegaConf.load(override_config_path)
+            override = (
+                override_config_path if isinstance(override_config_path, DictConfig) else OmegaConf.load(override_config_path)
+            )
             config = OmegaConf.create(OmegaConf.to_container(override.get("model", override), resolve=True))
             from_mapping(ModelConfig, OmegaConf.to_container(config), "model")
         if return_config:

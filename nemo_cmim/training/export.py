@@ -1,6 +1,6 @@
 """Weights between the Megatron network (any tensor-parallel size) and the plain one.
 
-Differences of the two layouts: names, and Megatron's interleaving of fused projections, [heads, q k v, d] against our [q k v, heads, d].
+The layouts differ in names, and in fused projections: Megatron interleaves them as [heads, q k v, d], ours are [q k v, heads, d].
 """
 
 from __future__ import annotations

@@ -117,7 +117,7 @@ class MegatronCMIMModel(ModelPT):
     # ---- steps
 
     def on_train_start(self) -> None:
-        """Makes the logged step the optimiser's after a resume: Lightning's own counter is one behind in a checkpoint of a validation."""
+        """Makes the logged step the optimiser's after a resume: Lightning's counter is one behind in a validation's checkpoint."""
         self.trainer.fit_loop.epoch_loop._batches_that_stepped = self.trainer.global_step
 
     def forward(self, batch: TokenBatch, noise_BKD: Tensor | None = None) -> tuple[ObjectiveOutput, Posterior, Tensor]:

@@ -14,8 +14,8 @@ def nemo_optim_config(optim: OptimConfig, max_steps: int) -> dict[str, Any]:
     """What `ModelPT.setup_optimization` takes.
 
     NeMo's `NoamAnnealing` multiplies `lr` by d_model^-1/2 and step^-1/2, so that with the paper's numbers (lr 1e-4, minimum 1e-5,
-    Sec. D.2) every step would lie below the minimum. The paper's lr is read as the peak, at the end of the warm-up: 1 / warm-up steps
-    in the place of d_model gives just that, and then 250k steps with 2,000 of warm-up decay to 0.9e-5, the paper's minimum.
+    Sec. D.2) every step would lie below the minimum. The paper's lr is read as the peak, at the end of the warm-up: 1 / warm-up
+    steps in the place of d_model gives just that, and then 250k steps with 2,000 of warm-up decay to 0.9e-5, the paper's minimum.
 
     Args:
         optim: Settings.

@@ -22,7 +22,8 @@ def reconstruct(
 ) -> dict[str, float]:
     """Encodes molecules to their posterior means, decodes these greedily, and compares.
 
-    The plain network does it, with the weights as they stand: it decodes with a cache. A collective call over tensor-parallel ranks.
+    The plain network does it, with the weights as they stand: it decodes with a cache. A collective call over tensor-parallel
+    ranks.
 
     Args:
         network: The network in training.

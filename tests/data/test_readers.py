@@ -86,9 +86,7 @@ def test_a_column_by_name(tmp_path: Path) -> None:
         ("wide.csv", "smiles,y\nCCO,1,2\nCN\n", ["wrong number of columns"] * 2),
     ],
 )
-def test_bad_lines_come_out_with_their_problem_and_text(
-    name: str, content: str, problems: list[str], tmp_path: Path
-) -> None:
+def test_bad_lines_come_out_with_their_problem_and_text(name: str, content: str, problems: list[str], tmp_path: Path) -> None:
     lines = list(read_molecules(write(tmp_path / name, content.encode())))
     assert [line.problem for line in lines] == problems
     assert [line.text for line in lines] == content.split("\n")[1 : len(lines) + 1]

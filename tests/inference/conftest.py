@@ -17,7 +17,14 @@ from nemo_cmim.tokenizers import SmilesTokenizer
 def random_checkpoint(latents: int = 1) -> Checkpoint:
     torch.manual_seed(0)
     network = NetworkConfig(
-        hidden_size=32, ffn_size=64, attention_heads=4, encoder_layers=2, decoder_layers=2, latents=latents, max_positions=64, init_std=0.2
+        hidden_size=32,
+        ffn_size=64,
+        attention_heads=4,
+        encoder_layers=2,
+        decoder_layers=2,
+        latents=latents,
+        max_positions=64,
+        init_std=0.2,
     )
     return Checkpoint(ModelConfig(network=network), SmilesTokenizer().vocabulary, CMIMNetwork(network).state_dict())
 

@@ -164,7 +164,7 @@ def test_links_are_not_followed(model_file: Path, tmp_path: Path) -> None:
     link = tarfile.TarInfo(VOCABULARY)
     link.type, link.linkname = tarfile.SYMTYPE, str(secret)
     content = {name: data for name, data in members(model_file).items() if name != VOCABULARY}
-    with pytest.raises(CheckpointError, match=f"lacks {VOCABULARY}"):
+    with pytest.raises(CheckpointError, match=f"{VOCABULARY} is a link"):
         read_checkpoint(pack(tmp_path / "a.nemo", content, link))
 
 
@@ -173,6 +173,30 @@ def test_a_member_that_claims_too_much_is_refused(model_file: Path, tmp_path: Pa
     entry.size = 2**20 + 1
     with pytest.raises(CheckpointError, match="claims 1,048,577 bytes"):
         read_checkpoint(pack(tmp_path / "a.nemo", {}, entry))
+
+
+def test_a_small_file_that_claims_to_unpack_to_much_is_refused(model_file: Path, tmp_path: Path) -> None:
+    entry = tarfile.TarInfo("notes.txt")
+    entry.size = 2**24
+    for extra in ([entry], [tarfile.TarInfo(f"{i}.txt") for i in range(1001)]):
+        with pytest.raises(CheckpointError, match="far more than its own size"):
+            read_checkpoint(pack(tmp_path / "a.nemo", members(model_file), *extra, mode="w:gz"))
+
+
+def test_a_sparse_member_is_refused(tmp_path: Path) -> None:
+    """A header of 512 bytes that stands for a gigabyte of zeros."""
+    entry = tarfile.TarInfo(WEIGHTS)
+    entry.type = tarfile.GNUTYPE_SPARSE
+    header = bytearray(entry.tobuf(format=tarfile.GNU_FORMAT))
+    header[386:410] = b"%011o\0%011o\0" % (2**30, 0)  # the only block of data: empty, at the end
+    header[483:495] = b"%011o\0" % 2**30
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    (tmp_path / "a.nemo").write_bytes(bytes(header) + bytes(10_240))
+    with tarfile.open(tmp_path / "a.nemo") as archive:
+        assert archive.getmember(WEIGHTS).size == 2**30
+    with pytest.raises(CheckpointError, match="far more than its own size"):
+        read_checkpoint(tmp_path / "a.nemo")
 
 
 def test_a_member_that_comes_twice_is_refused(model_file: Path, tmp_path: Path) -> None:
@@ -191,11 +215,19 @@ def test_a_member_that_comes_twice_is_refused(model_file: Path, tmp_path: Path) 
         (b"\xff\xfe\x00", "not plain YAML"),
         (b"network: {vocabulary_size: 524}", "made for 524 tokens, but the vocabulary has 523"),
         (b"network: {hidden_size: 64}", "do not fit the config"),
+        (b"network: {encoder_layers: 1000000000}", "1000000006 layers cannot be made of"),
+        (b"a: &a [x]\nb: [*a, *a]", "holds YAML aliases"),
     ],
 )
 def test_a_config_that_does_not_fit_is_named(model_file: Path, tmp_path: Path, config: bytes, message: str) -> None:
     with pytest.raises(CheckpointError, match=re.escape(message)):
         read_checkpoint(pack(tmp_path / "a.nemo", members(model_file) | {CONFIG: config}))
+
+
+def test_weights_of_another_kind_of_number_are_named(model_file: Path, tmp_path: Path) -> None:
+    weights = {name: weight.long() for name, weight in random_checkpoint().weights.items()}
+    with pytest.raises(CheckpointError, match=r"stored as torch.int64; weights are stored as float32, float16 or bfloat16"):
+        read_checkpoint(pack(tmp_path / "a.nemo", members(model_file) | {WEIGHTS: safetensors.torch.save(weights)}))
 
 
 def test_missing_and_reshaped_weights_are_named(model_file: Path, tmp_path: Path) -> None:

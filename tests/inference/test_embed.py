@@ -66,7 +66,15 @@ def test_duplicates_are_embedded_once(model: CMIMModel, monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize(
     "container",
-    [list, tuple, np.array, pd.Series, lambda x: pd.Series(x, index=range(50, 57)), lambda x: [Chem.MolFromSmiles(s) for s in x], iter],
+    [
+        list,
+        tuple,
+        np.array,
+        pd.Series,
+        lambda x: pd.Series(x, index=range(50, 57)),
+        lambda x: [Chem.MolFromSmiles(s) for s in x],
+        iter,
+    ],
 )
 def test_containers(model: CMIMModel, container: Any) -> None:
     np.testing.assert_allclose(model.embed(container(SMILES)), model.embed(SMILES), rtol=1e-5, atol=1e-6)
@@ -84,7 +92,11 @@ def test_sampling_follows_the_posterior(model: CMIMModel) -> None:
 @pytest.mark.parametrize(
     ("value", "error", "message"),
     [
-        (["CC", "C1CC"], InvalidSmilesError, "SMILES at index 1 ('C1CC') could not be parsed. Pass on_invalid=\"nan\" to keep a NaN row."),
+        (
+            ["CC", "C1CC"],
+            InvalidSmilesError,
+            "SMILES at index 1 ('C1CC') could not be parsed. Pass on_invalid=\"nan\" to keep a NaN row.",
+        ),
         ([None], InvalidSmilesError, "SMILES at index 0 must be text, found None (NoneType)."),
         ([1.5], InvalidSmilesError, "SMILES at index 0 must be text, found 1.5 (float)."),
         (["C", ""], InvalidSmilesError, "SMILES at index 1 is empty."),

@@ -71,7 +71,12 @@ def test_as_a_column_of_a_table(model_file: Path, model: CMIMModel) -> None:
 
 
 def test_pandas_output(model_file: Path) -> None:
-    out = MoleculeEmbedder(str(model_file)).set_output(transform="pandas").fit(SMILES).transform(pd.Series(SMILES, index=range(10, 42)))
+    out = (
+        MoleculeEmbedder(str(model_file))
+        .set_output(transform="pandas")
+        .fit(SMILES)
+        .transform(pd.Series(SMILES, index=range(10, 42)))
+    )
     assert list(out.columns[:2]) == ["informative0", "informative1"]
     assert list(out.index[:2]) == [10, 11]
 

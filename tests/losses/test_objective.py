@@ -128,5 +128,5 @@ def test_steps_move_each_quantity_the_right_way() -> None:
 
 
 def test_an_unknown_objective_is_named() -> None:
-    with pytest.raises(ConfigError, match="'cmimm'.*cmim, mim"):
+    with pytest.raises(ConfigError, match=r"'cmimm'.*cmim, mim"):
         build_objective(ObjectiveConfig(name="cmimm"))

@@ -37,8 +37,13 @@ def run_ranks(folder: Path, ranks: int) -> dict:
         port = probe.getsockname()[1]
     base = os.environ | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(ranks)}
     processes = [
-        subprocess.Popen([sys.executable, str(WORKER), str(folder)], env=base | {"RANK": str(r), "LOCAL_RANK": str(r)},
-                         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        subprocess.Popen(
+            [sys.executable, str(WORKER), str(folder)],
+            env=base | {"RANK": str(r), "LOCAL_RANK": str(r)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
         for r in range(ranks)
     ]
     outputs = [p.communicate(timeout=240)[0] for p in processes]
@@ -52,8 +57,17 @@ def test_posterior_logits_loss_and_gradients_agree(tmp_path: Path, ranks: int, l
     generator = torch.Generator().manual_seed(0)
     torch.manual_seed(1)
     config = NetworkConfig(
-        hidden_size=48, ffn_size=96, attention_heads=4, encoder_layers=2, decoder_layers=2, latents=latents, dropout=0.0,
-        vocabulary_size=61, vocabulary_multiple=16, max_positions=32, init_std=0.2,
+        hidden_size=48,
+        ffn_size=96,
+        attention_heads=4,
+        encoder_layers=2,
+        decoder_layers=2,
+        latents=latents,
+        dropout=0.0,
+        vocabulary_size=61,
+        vocabulary_multiple=16,
+        max_positions=32,
+        init_std=0.2,
     )
     network = CMIMNetwork(config)
     for parameter in network.parameters():  # biases and norms away from their neutral start, so that a mix-up shows
@@ -80,4 +94,6 @@ def test_posterior_logits_loss_and_gradients_agree(tmp_path: Path, ranks: int, l
     for name, parameter in network.named_parameters():
         assert torch.equal(result["exported"][name], weights[name]), name
         scale = parameter.grad.abs().max().clamp_min(1e-3)
-        torch.testing.assert_close(result["gradients"][name] / scale, parameter.grad / scale, rtol=0, atol=1e-4, msg=lambda m, n=name: f"{n}: {m}")
+        torch.testing.assert_close(
+            result["gradients"][name] / scale, parameter.grad / scale, rtol=0, atol=1e-4, msg=lambda m, n=name: f"{n}: {m}"
+        )

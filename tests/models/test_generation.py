@@ -16,8 +16,19 @@ ALLOWED = torch.arange(30) > 5
 def network(latents: int, max_positions: int = 48) -> CMIMNetwork:
     torch.manual_seed(0)
     return CMIMNetwork(
-        NetworkConfig(hidden_size=32, ffn_size=64, attention_heads=4, encoder_layers=1, decoder_layers=2, latents=latents, dropout=0.0,
-                      max_positions=max_positions, init_std=0.4, vocabulary_size=30, vocabulary_multiple=8)
+        NetworkConfig(
+            hidden_size=32,
+            ffn_size=64,
+            attention_heads=4,
+            encoder_layers=1,
+            decoder_layers=2,
+            latents=latents,
+            dropout=0.0,
+            max_positions=max_positions,
+            init_std=0.4,
+            vocabulary_size=30,
+            vocabulary_multiple=8,
+        )
     ).eval()
 
 

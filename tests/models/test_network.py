@@ -11,8 +11,18 @@ from nemo_cmim.errors import InvalidShapeError
 from nemo_cmim.models import CMIMNetwork
 from nemo_cmim.models.attention import LatentCrossAttention, SingleKeyAttention, TokenCrossAttention, absorbed_attention
 
-SMALL = {"hidden_size": 32, "ffn_size": 64, "attention_heads": 4, "encoder_layers": 2, "decoder_layers": 2, "max_positions": 24,
-         "dropout": 0.0, "init_std": 0.2, "vocabulary_size": 30, "vocabulary_multiple": 8}
+SMALL = {
+    "hidden_size": 32,
+    "ffn_size": 64,
+    "attention_heads": 4,
+    "encoder_layers": 2,
+    "decoder_layers": 2,
+    "max_positions": 24,
+    "dropout": 0.0,
+    "init_std": 0.2,
+    "vocabulary_size": 30,
+    "vocabulary_multiple": 8,
+}
 
 
 def network(latents: int = 1, **changes: object) -> CMIMNetwork:

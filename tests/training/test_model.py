@@ -13,15 +13,15 @@ import torch
 
 pytest.importorskip("nemo.core", reason="needs the [train] extra")
 
-import lightning.pytorch as pl  # noqa: E402
-from omegaconf import DictConfig, OmegaConf  # noqa: E402
+import lightning.pytorch as pl
+from omegaconf import DictConfig, OmegaConf
 
-import nemo_cmim  # noqa: E402
-from nemo_cmim.data.prepare import prepare  # noqa: E402
-from nemo_cmim.errors import CheckpointError, ConfigError, DataError  # noqa: E402
-from nemo_cmim.tokenizers import Vocabulary  # noqa: E402
-from nemo_cmim.training.model import MegatronCMIMModel  # noqa: E402
-from nemo_cmim.training.run import compose, config_folder, train  # noqa: E402
+import nemo_cmim
+from nemo_cmim.data.prepare import prepare
+from nemo_cmim.errors import CheckpointError, ConfigError, DataError
+from nemo_cmim.tokenizers import Vocabulary
+from nemo_cmim.training.model import MegatronCMIMModel
+from nemo_cmim.training.run import compose, config_folder, train
 
 GOLDEN = Path(__file__).with_name("golden_loss.json")
 
@@ -114,7 +114,11 @@ def test_restored_model_is_the_same_network(run: Path, tmp_path: Path) -> None:
 
 def test_a_resumed_run_goes_on_where_it_stopped(data: Path, run: Path, tmp_path: Path) -> None:
     """20 steps are 10 and 10 more: the same batches, and the same losses but for the latents' noise."""
-    resume = ("exp_manager.resume_if_exists=true", "trainer.val_check_interval=10", "exp_manager.checkpoint_callback_params.save_nemo_on_train_end=false")
+    resume = (
+        "exp_manager.resume_if_exists=true",
+        "trainer.val_check_interval=10",
+        "exp_manager.checkpoint_callback_params.save_nemo_on_train_end=false",
+    )
     first = config(data, tmp_path / "log", "trainer.max_steps=20", *resume)
     with pytest.MonkeyPatch.context() as patch:  # stop at step 10, as a kill after the checkpoint would
         step = MegatronCMIMModel.training_step
@@ -135,7 +139,9 @@ def test_a_resumed_run_goes_on_where_it_stopped(data: Path, run: Path, tmp_path:
 
 
 def test_the_learning_rate_peaks_at_lr_and_ends_at_the_minimum(data: Path, tmp_path: Path) -> None:
-    model = MegatronCMIMModel(config(data, tmp_path).model, pl.Trainer(max_steps=250_000, logger=False, accelerator="cpu", devices=1))
+    model = MegatronCMIMModel(
+        config(data, tmp_path).model, pl.Trainer(max_steps=250_000, logger=False, accelerator="cpu", devices=1)
+    )
     optimiser, schedule = model.setup_optimization()
     assert isinstance(optimiser, torch.optim.Adam)
     scheduler = schedule["scheduler"]
@@ -159,7 +165,11 @@ def test_every_model_config_composes(name: str) -> None:
         ("model.latents=4", ConfigError, "latents"),
         ("model.parallel.pipeline_model_parallel_size=2", ConfigError, "pipeline parallelism is not offered"),
         ("trainer.devices=2", ConfigError, "one device in this version, found 2 devices"),
-        ("model.network.vocabulary_size=500", ConfigError, "model.network.vocabulary_size is 500, but the vocabulary has 523 tokens"),
+        (
+            "model.network.vocabulary_size=500",
+            ConfigError,
+            "model.network.vocabulary_size is 500, but the vocabulary has 523 tokens",
+        ),
         ("model.train_ds.folder=/nowhere", DataError, "/nowhere"),
         ("model.network.max_positions=8", ConfigError, "at most 7"),
         ("model.objective.name=cmimm", ConfigError, "Known: cmim, mim"),
