@@ -38,6 +38,8 @@ class _PerceiverEncoder(MegatronModule):
         super().__init__(config=config)
         self.latents_KD = nn.Parameter(torch.empty(network.latents, network.hidden_size))
         config.init_method(self.latents_KD)
+        norm = {"config": config, "hidden_size": config.hidden_size, "eps": config.layernorm_epsilon}
+        self.norm_tokens = build_module(specs.LNImpl, **norm)
         blocks = range(network.encoder_layers)
         self.read = nn.ModuleList(
             build_module(specs.latent_read_layer(network.latents), config=config, layer_number=2 * i + 1) for i in blocks
@@ -45,10 +47,11 @@ class _PerceiverEncoder(MegatronModule):
         self.think = nn.ModuleList(
             build_module(specs.latent_layer(network.latents), config=config, layer_number=2 * i + 2) for i in blocks
         )
-        self.norm = build_module(specs.LNImpl, config=config, hidden_size=config.hidden_size, eps=config.layernorm_epsilon)
+        self.norm = build_module(specs.LNImpl, **norm)
 
     def forward(self, tokens_SBD: Tensor, is_token_BS: Tensor) -> Tensor:
         """Returns [K, B, D]."""
+        tokens_SBD = self.norm_tokens(tokens_SBD)
         x_KBD = self.latents_KD.unsqueeze(1).expand(-1, tokens_SBD.shape[1], -1)
         for read, think in zip(self.read, self.think):
             latents, _ = read(x_KBD, context=tokens_SBD, context_mask=is_token_BS)

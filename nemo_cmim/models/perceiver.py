@@ -16,11 +16,15 @@ class PerceiverEncoder(nn.Module):
 
     A block is a layer that reads (self-attention, cross-attention to the tokens, FFN) and a layer that thinks (self-attention,
     FFN), with a residual around both. One final norm.
+
+    Differs from the paper: the token embeddings are normalised before they are read. At their initial scale (0.02) they would
+    hardly move the latents, and MIM's latent term shrinks what does not yet carry information.
     """
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
         self.latents_KD = nn.Parameter(torch.empty(config.latents, config.hidden_size))
+        self.norm_tokens = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.read = nn.ModuleList(LatentReadLayer(config) for _ in range(config.encoder_layers))
         self.think = nn.ModuleList(LatentLayer(config) for _ in range(config.encoder_layers))
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
@@ -35,6 +39,7 @@ class PerceiverEncoder(nn.Module):
         Returns:
             [B, K, D].
         """
+        tokens_BSD = self.norm_tokens(tokens_BSD)
         x_BKD = self.latents_KD.expand(len(tokens_BSD), -1, -1)
         for read, think in zip(self.read, self.think):
             x_BKD = x_BKD + think(read(x_BKD, tokens_BSD, is_token_BS))

@@ -61,6 +61,7 @@ class MegatronCMIMModel(ModelPT):
         self.network = MegatronCMIMNetwork(self.model_config.network, self.model_config.parallel)
         self.objective = build_objective(self.model_config.objective)
         self._validation_posteriors: list[Posterior] = []
+        self._rng_state: Tensor | None = None
 
     @classmethod
     def list_available_models(cls) -> list[Any]:
@@ -116,8 +117,25 @@ class MegatronCMIMModel(ModelPT):
 
     # ---- steps
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Adds the state of the random numbers, so that a resumed run draws what the uninterrupted one would have."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["rng_state"] = torch.get_rng_state()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keeps that state until training starts: what happens before must not use it up."""
+        super().on_load_checkpoint(checkpoint)
+        self._rng_state = checkpoint["rng_state"]
+
     def on_train_start(self) -> None:
-        """Makes the logged step the optimiser's after a resume: Lightning's counter is one behind in a validation's checkpoint."""
+        """Takes up random numbers and the logged step where a checkpoint left them.
+
+        Lightning's own count of logged steps is one behind in a checkpoint that a validation wrote.
+        """
+        super().on_train_start()
+        if self._rng_state is not None:
+            torch.set_rng_state(self._rng_state)
+            self._rng_state = None
         self.trainer.fit_loop.epoch_loop._batches_that_stepped = self.trainer.global_step
 
     def forward(self, batch: TokenBatch, noise_BKD: Tensor | None = None) -> tuple[ObjectiveOutput, Posterior, Tensor]:

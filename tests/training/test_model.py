@@ -22,6 +22,7 @@ from nemo_cmim.errors import CheckpointError, ConfigError, DataError
 from nemo_cmim.tokenizers import Vocabulary
 from nemo_cmim.training.model import MegatronCMIMModel
 from nemo_cmim.training.run import compose, config_folder, train
+from nemo_cmim.types import TokenBatch
 
 GOLDEN = Path(__file__).with_name("golden_loss.json")
 
@@ -112,30 +113,35 @@ def test_restored_model_is_the_same_network(run: Path, tmp_path: Path) -> None:
     assert config_only.network.hidden_size == 32
 
 
-def test_a_resumed_run_goes_on_where_it_stopped(data: Path, run: Path, tmp_path: Path) -> None:
-    """20 steps are 10 and 10 more: the same batches, and the same losses but for the latents' noise."""
-    resume = (
+def test_a_resumed_run_is_the_uninterrupted_one(data: Path, tmp_path: Path) -> None:
+    """10 steps are 5, an interruption, and 5 more, bit for bit: the same batches, latent noise, dropout and learning rates."""
+    more = (
+        "trainer.max_steps=10",
+        "trainer.val_check_interval=5",
+        "model.network.dropout=0.1",
         "exp_manager.resume_if_exists=true",
-        "trainer.val_check_interval=10",
-        "exp_manager.checkpoint_callback_params.save_nemo_on_train_end=false",
     )
-    first = config(data, tmp_path / "log", "trainer.max_steps=20", *resume)
-    with pytest.MonkeyPatch.context() as patch:  # stop at step 10, as a kill after the checkpoint would
+    more = (*more, "exp_manager.resume_if_exists=true")
+    train(config(data, tmp_path / "whole", *more))
+    interrupted = config(data, tmp_path / "halves", *more)
+    with pytest.MonkeyPatch.context() as patch:  # stops after the checkpoint of step 5, with two more steps done
         step = MegatronCMIMModel.training_step
 
-        def stop_at_ten(self: MegatronCMIMModel, batch: object, batch_idx: int) -> torch.Tensor:
-            if self.trainer.global_step == 10:
+        def stop(self: MegatronCMIMModel, batch: TokenBatch, batch_idx: int) -> torch.Tensor:
+            if self.trainer.global_step == 7:
                 raise KeyboardInterrupt
             return step(self, batch, batch_idx)
 
-        patch.setattr(MegatronCMIMModel, "training_step", stop_at_ten)
+        patch.setattr(MegatronCMIMModel, "training_step", stop)
         with pytest.raises((KeyboardInterrupt, SystemExit)):
-            train(first)
-    train(first)
-    logged = scalars(tmp_path / "log")
-    assert len(logged["train_loss"]) == 20
-    np.testing.assert_allclose(logged["train_loss"], scalars(run)["train_loss"], rtol=0.05)
-    np.testing.assert_allclose(logged["lr"], scalars(run)["lr"])
+            train(interrupted)
+    train(interrupted)
+    whole, halves = scalars(tmp_path / "whole"), scalars(tmp_path / "halves")
+    assert len(whole["train_loss"]) == 10
+    for tag in ("train_loss", "lr", "val_loss", "val/mean_std"):
+        assert halves[tag] == whole[tag], tag
+    files = [next((tmp_path / name / "checkpoints").glob("*.nemo")).read_bytes() for name in ("whole", "halves")]
+    assert files[0] == files[1]
 
 
 def test_the_learning_rate_peaks_at_lr_and_ends_at_the_minimum(data: Path, tmp_path: Path) -> None:

@@ -1,0 +1,164 @@
+"""`embed` with the paper-size network: its matrix products against plain ones of the same shapes, and molecules/s against BART.
+
+    python -m benchmarks.embed [--record]
+
+Takes about five minutes on two cores. Everything is measured in one process, taking turns; weights are random.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from transformers import BartConfig, BartModel
+
+from benchmarks.molecules import sample_smiles
+from benchmarks.report import record
+from nemo_cmim.config import ModelConfig
+from nemo_cmim.data.collate import collate
+from nemo_cmim.inference import CMIMModel
+from nemo_cmim.inference.checkpoint import Checkpoint
+from nemo_cmim.models import CMIMNetwork
+from nemo_cmim.tokenizers import SmilesTokenizer
+
+KINDS = ("informative", "mean")
+SIZE = {"d_model": 512, "encoder_ffn_dim": 2048, "decoder_ffn_dim": 2048, "encoder_attention_heads": 8, "decoder_attention_heads": 8}
+LAYERS = {"encoder_layers": 6, "decoder_layers": 6}
+
+Shape = tuple[int, ...]
+
+
+class RecordProducts(TorchDispatchMode):
+    """Counts the matrix products that run inside by the shape [batch, rows, inner, columns]; attention's own are not among them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shapes: Counter[Shape] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Notes the product, then runs it."""
+        name = func.overloadpacket.__name__
+        if name in ("mm", "bmm", "addmm", "addmm_", "baddbmm", "linear"):
+            a, b = args[:2] if name in ("mm", "bmm", "linear") else args[1:3]
+            rows = a.shape[:-1].numel() if a.dim() == 2 or name == "linear" else a.shape[1]
+            self.shapes[len(a) if "bmm" in name else 1, rows, a.shape[-1], len(b) if name == "linear" else b.shape[-1]] += 1
+        return func(*args, **(kwargs or {}))
+
+
+def plain_products(shapes: Counter[Shape]) -> Callable[[], None]:
+    """A function that runs `torch.mm` or `torch.bmm` for each counted shape, on operands that exist already."""
+    operands = {}
+    for batch, rows, inner, columns in shapes:
+        a, b = torch.randn(batch, rows, inner), torch.randn(batch, columns, inner).transpose(1, 2)
+        operands[batch, rows, inner, columns] = (a, b) if batch > 1 else (a[0], b[0])
+
+    def run() -> None:
+        for shape, count in shapes.items():
+            a, b = operands[shape]
+            product = torch.bmm if shape[0] > 1 else torch.mm
+            for _ in range(count):
+                product(a, b)
+
+    return run
+
+
+def bart(tokens: Sequence[Sequence[int]], size: int, encoder_only: bool) -> Callable[[], None]:
+    """A function that embeds with BART: averaged states of the decoder, or of the encoder. Its batches of ids are ready before."""
+    vocabulary = SmilesTokenizer().vocabulary
+    special = {"pad_token_id": vocabulary.pad_id, "bos_token_id": vocabulary.bos_id, "eos_token_id": vocabulary.eos_id}
+    network = BartModel(BartConfig(vocab_size=640, max_position_embeddings=512, **SIZE, **LAYERS, **special)).eval()
+    order = sorted(range(len(tokens)), key=lambda i: len(tokens[i]))
+    batches = [collate([tokens[i] for i in order[start : start + size]], vocabulary) for start in range(0, len(order), size)]
+
+    @torch.inference_mode()
+    def run() -> None:
+        for batch in batches:
+            mask = batch.is_token_BS.long()
+            if encoder_only:
+                states, real = network.encoder(batch.encoder_BS, mask).last_hidden_state, batch.is_token_BS
+            else:
+                output = network(batch.encoder_BS, mask, decoder_input_ids=batch.decoder_BT)
+                states, real = output.last_hidden_state, batch.is_target_BT
+            (states * real.unsqueeze(-1)).sum(1) / real.sum(1, keepdim=True)
+
+    return run
+
+
+def take_turns(functions: dict[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
+    """Seconds of each function in each of `repeats` rounds, after one round that does not count."""
+    seconds: dict[str, list[float]] = {name: [] for name in functions}
+    for round_ in range(repeats + 1):
+        for name, function in functions.items():
+            start = time.perf_counter()
+            function()
+            if round_:
+                seconds[name].append(time.perf_counter() - start)
+    return seconds
+
+
+def ratio(of: list[float], to: list[float]) -> float:
+    """The median over rounds of `of` / `to`."""
+    return statistics.median(a / b for a, b in zip(of, to))
+
+
+def main() -> None:
+    """Measures and prints; `--record` keeps the result."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--molecules", type=int, default=512)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--record", action="store_true", help="keep the result in RESULTS.md")
+    args = parser.parse_args()
+    torch.manual_seed(0)
+    torch.set_num_threads(args.threads)
+    config = ModelConfig()
+    tokenizer = SmilesTokenizer()
+    model = CMIMModel(Checkpoint(config, tokenizer.vocabulary, CMIMNetwork(config.network).state_dict()), device="cpu")
+    smiles = sample_smiles(args.molecules)
+    tokens = [tokenizer.encode(s) for s in smiles]
+
+    functions: dict[str, Callable[[], object]] = {}
+    operations = {}
+    for kind in KINDS:
+        functions[kind] = lambda kind=kind: model.embed(smiles, kind)
+        with RecordProducts() as products:
+            model.embed(smiles, kind)
+        operations[kind] = sum(2 * count * batch * m * k * n for (batch, m, k, n), count in products.shapes.items())
+        functions[f"products of {kind}"] = plain_products(products.shapes)
+    functions["BART"] = bart(tokens, 32, encoder_only=False)
+    functions["BART encoder"] = bart(tokens, 32, encoder_only=True)
+    seconds = take_turns(functions, args.repeats)
+
+    lines = [
+        f"{args.molecules} molecules of MOSES ({sum(map(len, tokens)) / len(tokens):.1f} tokens on average), {args.threads} threads, "
+        f"fp32, paper-size network (61 M parameters), medians of {args.repeats} rounds.",
+        "",
+        "| | molecules/s | GFLOP/s | rate against plain products | molecules/s against BART | against BART's encoder alone |",
+        "|---|---|---|---|---|---|",
+    ]
+    for kind in KINDS:
+        median = statistics.median(seconds[kind])
+        rate = ratio(seconds[f"products of {kind}"], seconds[kind])
+        times = [ratio(seconds[name], seconds[kind]) for name in ("BART", "BART encoder")]
+        lines.append(f"| `{kind}` | {args.molecules / median:.1f} | {operations[kind] / median / 1e9:.0f} | {rate:.1%} | "
+                     f"{times[0]:.2f}x | {times[1]:.2f}x |")  # fmt: skip
+    lines += [
+        "",
+        "`embed` is timed from SMILES to array, canonicalisation included. Plain products: `torch.mm` and `torch.bmm` alone, once for "
+        "each matrix product that `embed` runs, at its shape; attention's own products count for neither side. BART: Hugging Face "
+        "`BartModel`, 6+6 layers of 512, on the same tokens, sorted by length, in ready batches of 32, averaged states. Aims: "
+        "`informative` at least 85 % and 2x, `mean` at least 8x.",
+    ]
+    print("\n".join(lines))
+    if args.record:
+        record("Embedding", "python -m benchmarks.embed --record", lines, seed=0)
+
+
+if __name__ == "__main__":
+    main()
