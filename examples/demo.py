@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -47,7 +48,7 @@ def main() -> None:
     """Runs the demo."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--molecules", type=int, default=60_000, help="molecules to prepare (default: %(default)s)")
-    parser.add_argument("--steps", type=int, default=700, help="training steps of 128 molecules (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=1400, help="training steps of 64 molecules (default: %(default)s)")
     parser.add_argument("--mlp-steps", type=int, default=2000, help="steps of the MLP regressor (default: %(default)s)")
     parser.add_argument("--folder", type=Path, default=Path("demo"), help="where to write (default: %(default)s)")
     args = parser.parse_args()
@@ -62,11 +63,12 @@ def main() -> None:
         f"trainer.val_check_interval={max(1, args.steps // 4)}",
         f"exp_manager.explicit_log_dir={training}",
     ]
+    shutil.rmtree(training, ignore_errors=True)  # of an earlier demo
     title = f"2/4 Train a tiny cMIM for {args.steps} steps through NeMo and Megatron-Core"
     run(title, HERE / "pretrain.py", "--config-name=demo", *settings, quiet=True)
 
     print(f"\n== 3/4 Embed FreeSolv, and predict hydration free energies ({args.mlp_steps:,} MLP steps)", flush=True)
-    (nemo_file,) = sorted((training / "checkpoints").glob("*.nemo"), key=lambda p: p.stat().st_mtime)[-1:]
+    (nemo_file,) = (training / "checkpoints").glob("*.nemo")
     model, control = nemo_cmim.load(nemo_file), nemo_cmim.load(nemo_file)
     torch.manual_seed(0)
     control.network.load_state_dict(CMIMNetwork(control.network.config).state_dict())

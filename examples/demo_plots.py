@@ -45,8 +45,7 @@ def plot_losses(run_folder: Path, path: Path) -> str:
     """
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    newest = max(run_folder.glob("events.out.*"), key=lambda file: file.stat().st_mtime)
-    reader = EventAccumulator(str(newest))
+    reader = EventAccumulator(str(run_folder))
     reader.Reload()
     tags = reader.Tags()["scalars"]
     figure = Figure(figsize=(12, 6), layout="constrained")

@@ -66,8 +66,12 @@ def _add_train(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def _run_train(args: argparse.Namespace) -> None:
-    from .training.run import compose, train
+    from .errors import ConfigError
 
+    try:
+        from .training.run import compose, train
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"Training needs {error.name}, which is not installed. Run pip install 'nemo_cmim[train]'.") from error
     print(f"Run folder: {train(compose(args.overrides, args.config_name))}")
 
 
