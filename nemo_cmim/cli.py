@@ -110,6 +110,10 @@ def _run_regress(args: argparse.Namespace) -> None:
     from . import downstream
 
     if args.data == "freesolv":
+        if (args.smiles, args.target, args.unit, args.on_invalid) != ("smiles", "target", "", "raise"):
+            raise ValueError(
+                "--smiles, --target, --unit and --on-invalid are for CSV files: those of freesolv are known. Leave them out."
+            )
         data = downstream.freesolv()
     else:
         data = downstream.load_csv(args.data, args.smiles, args.target, unit=args.unit, on_invalid=args.on_invalid)

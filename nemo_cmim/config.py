@@ -6,7 +6,7 @@ import dataclasses
 import difflib
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -21,6 +21,7 @@ __all__ = [
     "ParallelConfig",
     "SchedConfig",
     "ValidationConfig",
+    "check_keys",
     "from_mapping",
     "to_mapping",
 ]
@@ -205,12 +206,22 @@ def from_mapping(cls: type[T], mapping: Mapping[str, Any], where: str = "") -> T
     """
     hints = typing.get_type_hints(cls)
     prefix = f"{where}." if where else ""
-    for key in mapping:
-        if key not in hints:
-            near = difflib.get_close_matches(str(key), hints, n=1)
-            hint = f" Did you mean {prefix}{near[0]}?" if near else ""
-            raise ConfigError(f"Unknown config key {prefix}{key}.{hint} Known keys here: {', '.join(hints)}.")
+    check_keys(mapping, hints, prefix)
     return cls(**{key: _convert(hints[key], value, prefix + key) for key, value in mapping.items()})
+
+
+def check_keys(mapping: Iterable[Any], known: Iterable[str], prefix: str) -> None:
+    """Refuses keys that are not known.
+
+    Raises:
+        ConfigError: Names the key and the nearest known one.
+    """
+    names = list(known)
+    for key in mapping:
+        if key not in names:
+            near = difflib.get_close_matches(str(key), names, n=1)
+            hint = f" Did you mean {prefix}{near[0]}?" if near else ""
+            raise ConfigError(f"Unknown config key {prefix}{key}.{hint} Known keys here: {', '.join(names)}.")
 
 
 def _convert(hint: Any, value: Any, where: str) -> Any:

@@ -100,10 +100,11 @@ def canonical_smiles(molecule: str | Mol, *, name: str = "the SMILES") -> str:
     Raises:
         InvalidSmilesError: As `parse`.
     """
-    mol = molecule if isinstance(molecule, Mol) else parse(molecule, name=name)
-    if mol.GetNumAtoms() == 0:
-        raise InvalidSmilesError(f"{name} is a molecule without atoms")
-    return Chem.MolToSmiles(mol)
+    if isinstance(molecule, Mol):
+        if molecule.GetNumAtoms() == 0:
+            raise InvalidSmilesError(f"{name} is a molecule without atoms")
+        molecule = Chem.MolToSmiles(molecule)  # read again, so that explicit hydrogens of a structure file do not matter
+    return Chem.MolToSmiles(parse(molecule, name=name))
 
 
 def molecular_weight(mol: Mol) -> float:

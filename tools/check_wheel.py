@@ -49,8 +49,8 @@ def check_command(model: Path) -> None:
     """The console script embeds a file."""
     (model.parent / "in.smi").write_text("CCO\nc1ccccc1\n")
     target = model.parent / "out.parquet"
-    command = [Path(sys.executable).with_name("nemo-cmim"), "embed", model.parent / "in.smi", "-o", target, "--model", model]
-    subprocess.run(command, check=True)
+    command: list[str | Path] = [Path(sys.executable).with_name("nemo-cmim"), "embed", model.parent / "in.smi"]
+    subprocess.run([*command, "-o", target, "--model", model], check=True)
     assert target.stat().st_size > 0
 
 

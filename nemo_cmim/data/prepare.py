@@ -87,7 +87,7 @@ def prepare(
         if value is not None and value < 1:
             raise ConfigError(f"{name} must be at least 1, found {value}.")
     tokenizer = SmilesTokenizer(None if vocabulary is None else Vocabulary.load(vocabulary))
-    sources = list(dict.fromkeys(map(str, inputs)))
+    sources = list(dict.fromkeys(str(Path(path)) for path in inputs))
     if not sources:
         raise DataError("There is no input file: name at least one.")
     for source in sources:
@@ -202,6 +202,7 @@ def _manifest(folder: Path, sources: list[str], tally: _Tally, settings: dict[st
     for source in sources:
         assert tally.read[source] == tally.kept[source] + tally.rejected[source].total(), f"lines of {source} were lost"
     rejected = sum(tally.rejected.values(), Counter[str]())
+    assert set(tally.read) <= set(sources), "a line came from no input"
     if not tally.kept.total():
         reasons = ", ".join(f"{count} {reason}" for reason, count in rejected.most_common(3))
         raise DataError(f"No molecule is left of {tally.read.total()} lines ({reasons}). Check the inputs and the filters.")

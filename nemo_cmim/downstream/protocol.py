@@ -184,7 +184,9 @@ def _metrics(predictions: pd.DataFrame) -> pd.DataFrame:
     for (features, head, seed), run in predictions.groupby(["features", "head", "seed"], sort=False):
         truth, guess = run["target"], run["prediction"]
         errors = {
-            "rmse": root_mean_squared_error(truth, guess), "mae": mean_absolute_error(truth, guess), "r2": r2_score(truth, guess)
+            "rmse": root_mean_squared_error(truth, guess),
+            "mae": mean_absolute_error(truth, guess),
+            "r2": r2_score(truth, guess),
         }
         rows.append({"features": features, "head": head, "seed": seed, "tested": len(run), **errors})
     return pd.DataFrame(rows)

@@ -28,7 +28,7 @@ import torch
 import yaml
 from torch import Tensor
 
-from ..config import DataConfig, ModelConfig, from_mapping, to_mapping
+from ..config import ModelConfig, from_mapping, to_mapping
 from ..errors import CheckpointError, ConfigError, DataError
 from ..models import CMIMNetwork
 from ..tokenizers import Vocabulary
@@ -37,12 +37,13 @@ from ..version import __version__
 __all__ = ["Checkpoint", "read_checkpoint", "write_checkpoint"]
 
 CONFIG, WEIGHTS, VOCABULARY, CARD = "model_config.yaml", "model_weights.safetensors", "vocabulary.txt", "model_card.md"
-_LARGEST = {CONFIG: 2**20, WEIGHTS: 2**36, VOCABULARY: 2**24, CARD: 2**20}  # bytes
+_LARGEST = {CONFIG: 2**16, WEIGHTS: 2**36, VOCABULARY: 2**24, CARD: 2**20}  # bytes
 _MOST_MEMBERS = 1000
 _MOST_COMPRESSED = 20  # times; weights of a trained network hardly compress at all
 _PICKLES = (".ckpt", ".pt", ".pth", ".pkl", ".distcp")
 _PRECISIONS = (torch.float32, torch.float16, torch.bfloat16)
-_NEMO_KEYS = {"target", "nemo_version", "nemo_cmim_version"}
+_FINGERPRINT = "vocabulary_fingerprint"
+_MORE_KEYS = {"target", "nemo_version", "nemo_cmim_version", _FINGERPRINT}
 _TARGET = "nemo_cmim.training.model.MegatronCMIMModel"
 
 
@@ -74,6 +75,7 @@ def write_checkpoint(path: str | Path, checkpoint: Checkpoint, dtype: torch.dtyp
     _check_fit(checkpoint, path)
     config = dataclasses.replace(checkpoint.config, train_ds=None, validation_ds=None, vocabulary=None)
     mapping = {"target": _TARGET, "nemo_cmim_version": __version__, **to_mapping(config)}
+    mapping[_FINGERPRINT] = checkpoint.vocabulary.fingerprint
     weights = {name: weight.detach().to(dtype or weight.dtype).contiguous().cpu() for name, weight in checkpoint.weights.items()}
     members = {
         CONFIG: yaml.safe_dump(mapping, sort_keys=False).encode(),
@@ -108,18 +110,27 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     """
     path = Path(path)
     if not path.exists():
-        raise CheckpointError(f"There is no model at {path}. Pass a .nemo file, or a folder with {CONFIG}, {WEIGHTS} and {VOCABULARY}.")
+        raise CheckpointError(
+            f"There is no model at {path}. Pass a .nemo file, or a folder with {CONFIG}, {WEIGHTS} and {VOCABULARY}."
+        )
     members = _read_folder(path) if path.is_dir() else _read_archive(path)
     missing = [name for name in (CONFIG, WEIGHTS, VOCABULARY) if name not in members]
     if missing:
         raise CheckpointError(f"{path} lacks {', '.join(missing)}: it is not a model of nemo_cmim, or not a whole one.")
+    config, fingerprint = _parse_config(members[CONFIG], path)
+    vocabulary = _parse_vocabulary(members[VOCABULARY], path)
     checkpoint = Checkpoint(
-        _parse_config(members[CONFIG], path),
-        _parse_vocabulary(members[VOCABULARY], path),
+        config,
+        vocabulary,
         _parse_weights(members[WEIGHTS], path),
         members[CARD].decode(errors="replace") if CARD in members else None,
     )
     _check_fit(checkpoint, path)
+    if fingerprint != vocabulary.fingerprint:
+        raise CheckpointError(
+            f"{path}: the model was trained with the vocabulary {fingerprint[:12]}, but {VOCABULARY} is {vocabulary.fingerprint[:12]}. "
+            "Put the right one in its place."
+        )
     return checkpoint
 
 
@@ -156,7 +167,9 @@ def _check_entry(entry: tarfile.TarInfo, name: str, count: int, members: Contain
             f"not opened. nemo_cmim reads archives with {WEIGHTS}."
         )
     if count > _MOST_MEMBERS or entry.size > _MOST_COMPRESSED * path.stat().st_size:
-        raise CheckpointError(f"{path} claims to hold far more than its own size, as no model does. It is damaged, or made to harm.")
+        raise CheckpointError(
+            f"{path} claims to hold far more than its own size, as no model does. It is damaged, or made to harm."
+        )
     if name not in _LARGEST:
         return
     if not entry.isreg():
@@ -167,19 +180,21 @@ def _check_entry(entry: tarfile.TarInfo, name: str, count: int, members: Contain
         raise CheckpointError(f"{path} holds {name} twice.")
 
 
-def _parse_config(content: bytes, path: Path) -> ModelConfig:
+def _parse_config(content: bytes, path: Path) -> tuple[ModelConfig, str]:
+    """The settings, and the fingerprint of the vocabulary that the model was trained with."""
     try:
         if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(content, Loader=yaml.SafeLoader)):
             raise CheckpointError(f"{path}: {CONFIG} holds YAML aliases, which no config of this kind needs.")
         mapping = yaml.safe_load(content)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise CheckpointError(f"{path}: {CONFIG} is not plain YAML ({error}).") from error
     if not isinstance(mapping, dict):
         raise CheckpointError(f"{path}: {CONFIG} must be a mapping, found {type(mapping).__name__}.")
     try:
-        return from_mapping(ModelConfig, {key: value for key, value in mapping.items() if key not in _NEMO_KEYS}, "model")
+        config = from_mapping(ModelConfig, {key: value for key, value in mapping.items() if key not in _MORE_KEYS}, "model")
     except (ConfigError, TypeError) as error:
         raise CheckpointError(f"{path}: {CONFIG} is not a config of this version of nemo_cmim. {error}") from error
+    return config, str(mapping.get(_FINGERPRINT, "unknown"))
 
 
 def _parse_vocabulary(content: bytes, path: Path) -> Vocabulary:
@@ -196,7 +211,9 @@ def _parse_weights(content: bytes, path: Path) -> dict[str, Tensor]:
         raise CheckpointError(f"{path}: {WEIGHTS} is damaged ({error}). Copy or save it again.") from error
     for name, weight in weights.items():
         if weight.dtype not in _PRECISIONS:
-            raise CheckpointError(f"{path}: {name} is stored as {weight.dtype}; weights are stored as float32, float16 or bfloat16.")
+            raise CheckpointError(
+                f"{path}: {name} is stored as {weight.dtype}; weights are stored as float32, float16 or bfloat16."
+            )
     return weights
 
 
@@ -209,9 +226,14 @@ def _check_fit(checkpoint: Checkpoint, path: str | Path) -> None:
         )
     layers = network.encoder_layers + network.decoder_layers
     if layers > len(checkpoint.weights):
-        raise CheckpointError(f"{path}: the weights do not fit the config: {layers} layers cannot be made of {len(checkpoint.weights)} tensors.")
-    with torch.device("meta"):
-        expected: dict[str, Any] = {name: tuple(weight.shape) for name, weight in CMIMNetwork(network).state_dict().items()}
+        raise CheckpointError(
+            f"{path}: the weights do not fit the config: {layers} layers cannot be made of {len(checkpoint.weights)} tensors."
+        )
+    try:
+        with torch.device("meta"):
+            expected: dict[str, Any] = {name: tuple(weight.shape) for name, weight in CMIMNetwork(network).state_dict().items()}
+    except (RuntimeError, TypeError, OverflowError) as error:
+        raise CheckpointError(f"{path}: no network has the sizes of the config ({error}).") from error
     found = {name: tuple(weight.shape) for name, weight in checkpoint.weights.items()}
     for name in sorted(expected.keys() | found.keys()):
         if expected.get(name) != found.get(name):

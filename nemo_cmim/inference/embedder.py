@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
-from .model import CMIMModel
+from ..errors import ConfigError
+from .model import KINDS, CMIMModel
 from .shipped import resolve
 
 __all__ = ["MoleculeEmbedder"]
@@ -45,6 +46,8 @@ class MoleculeEmbedder(TransformerMixin, BaseEstimator):
 
     def fit(self, X: Any, y: Any = None) -> MoleculeEmbedder:
         """Checks that the model can be read. `X` [N] is not looked at."""
+        if self.kind not in KINDS:
+            raise ConfigError(f"kind must be {' or '.join(map(repr, KINDS))}, found {self.kind!r}.")
         network = resolve(self.model, self.device).config.network
         self.n_features_out_ = network.hidden_size * (network.latents if self.kind == "mean" else 1)
         return self

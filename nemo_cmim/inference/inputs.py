@@ -28,7 +28,16 @@ class Tokenised(NamedTuple):
     molecule_of_row: NDArray[np.int64]
 
 
-def tokenise(molecules: Any, tokenizer: SmilesTokenizer, *, max_tokens: int, canonical: bool, on_invalid: str) -> Tokenised:
+def tokenise(
+    molecules: Any,
+    tokenizer: SmilesTokenizer,
+    *,
+    max_tokens: int,
+    canonical: bool,
+    on_invalid: str,
+    first_index: int = 0,
+    way_out: str = ".",
+) -> Tokenised:
     """Canonicalises and tokenises molecules; equal ones are kept once.
 
     Args:
@@ -36,6 +45,8 @@ def tokenise(molecules: Any, tokenizer: SmilesTokenizer, *, max_tokens: int, can
         tokenizer: The model's.
         max_tokens: Most tokens that the model takes.
         canonical: Turn each SMILES into RDKit's canonical one first.
+        first_index: What the first row is called in messages.
+        way_out: How an error ends: what the caller can do about it.
         on_invalid: "raise", or "nan" to mark rows that cannot be used, with one warning for all.
 
     Raises:
@@ -50,7 +61,7 @@ def tokenise(molecules: Any, tokenizer: SmilesTokenizer, *, max_tokens: int, can
     molecule_of_row = np.empty(len(rows), dtype=np.int64)
     invalid: list[str] = []
     for i, row in enumerate(rows):
-        name = f"SMILES at index {i}"
+        name = f"SMILES at index {first_index + i}"
         try:
             smiles = _smiles(row, canonical, name)
             if smiles not in index_of:
@@ -59,16 +70,18 @@ def tokenise(molecules: Any, tokenizer: SmilesTokenizer, *, max_tokens: int, can
             molecule_of_row[i] = index_of[smiles]
         except InvalidSmilesError as error:
             if on_invalid == "raise":
-                raise type(error)(f'{error}. Pass on_invalid="nan" to keep a NaN row.') from error
+                raise type(error)(f"{error}{way_out}") from error
             invalid.append(str(error))
             molecule_of_row[i] = -1
     if invalid:
-        warnings.warn(f"{len(invalid)} of {len(rows)} molecules are invalid and get NaN rows. The first: {invalid[0]}.", stacklevel=4)
+        warnings.warn(
+            f"{len(invalid)} of {len(rows)} molecules are invalid and get NaN rows. The first: {invalid[0]}.", stacklevel=4
+        )
     return Tokenised(tokens, molecule_of_row)
 
 
 def _rows(molecules: Any) -> list[Any]:
-    if isinstance(molecules, (str, bytes)) or isinstance(molecules, Mol):
+    if isinstance(molecules, (str, bytes, Mol)):
         raise InvalidSmilesError(f"Molecules must come as a sequence, found the single value {_shorten(molecules)}. Pass [value].")
     if not isinstance(molecules, Iterable):
         raise InvalidSmilesError(f"Molecules must come as a sequence of SMILES, found {molecules!r} ({type(molecules).__name__}).")

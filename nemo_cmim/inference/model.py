@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ from ..config import ModelConfig
 from ..data.collate import collate
 from ..errors import ConfigError, InvalidShapeError
 from ..models import CMIMNetwork, greedy_decode
+from ..models.layers import select
 from ..tokenizers import SmilesTokenizer
 from ..types import Posterior
 from .checkpoint import Checkpoint
@@ -24,6 +26,7 @@ __all__ = ["CMIMModel"]
 KINDS = ("informative", "mean")
 _ENCODER_MOLECULES = 512  # in a batch of the encoder: its latents are few, so batches must be large
 _DECODER_TOKENS = 1024  # in a batch of the decoder: activations of so many stay in the processor's cache
+_FREED_BYTES = 32_000_000  # glibc that has freed a block of this size keeps smaller ones, and does not fetch their pages anew
 _GPU_FACTOR = 64  # a GPU has no such cache and wants more at a time (not run on a GPU yet)
 
 Progress = Callable[[int, int], None]
@@ -48,7 +51,7 @@ class CMIMModel:
             network = CMIMNetwork(checkpoint.config.network)
         weights = {name: weight.float() for name, weight in checkpoint.weights.items()}
         network.load_state_dict(weights, assign=True)
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.device = _device(device)
         self.network = network.requires_grad_(False).eval().to(self.device)
 
     def embed(
@@ -61,20 +64,22 @@ class CMIMModel:
         canonical: bool = True,
         sample: bool = False,
         seed: int | None = None,
+        first_index: int = 0,
         progress: Progress | None = None,
     ) -> NDArray[np.float32]:
         """Vectors of molecules. A molecule's vector depends on nothing but the molecule.
 
         Args:
             smiles: N SMILES or RDKit molecules: list, NumPy array, pandas or polars Series.
-            kind: "informative": decoder states after the final norm, under teacher forcing on the molecule with z = posterior mean (Eq. 10),
-                averaged over the T = tokens + 1 positions that predict its tokens and `<EOS>`; width D. "mean": the posterior mean;
-                width K * D.
+            kind: "informative": decoder states after the final norm, under teacher forcing on the molecule with z = posterior mean
+                (Eq. 10), averaged over the T = tokens + 1 positions that predict its tokens and `<EOS>`; width D.
+                "mean": the posterior mean; width K * D.
             on_invalid: "raise", or "nan" to keep a NaN row.
             batch_size: Most molecules in a batch; None chooses. It changes nothing but speed and memory.
             canonical: Canonicalise first, as the training data were, so that spelling does not matter.
             sample: Draw z from q(z|x) as Eq. 10 has it, in place of its mean.
-            seed: Of `sample`.
+            seed: Of `sample`. Equal molecules get equal draws.
+            first_index: What the first molecule is called in errors, for callers that pass a long list in parts.
             progress: Called with the molecules done and all molecules.
 
         Returns:
@@ -89,7 +94,15 @@ class CMIMModel:
         if batch_size is not None and batch_size < 1:
             raise ConfigError(f"batch_size must be at least 1, found {batch_size}.")
         network = self.config.network
-        inputs = tokenise(smiles, self.tokenizer, max_tokens=network.max_tokens, canonical=canonical, on_invalid=on_invalid)
+        inputs = tokenise(
+            smiles,
+            self.tokenizer,
+            max_tokens=network.max_tokens,
+            canonical=canonical,
+            on_invalid=on_invalid,
+            first_index=first_index,
+            way_out='. Pass on_invalid="nan" to keep a NaN row.',
+        )
         width = network.hidden_size * (network.latents if kind == "mean" else 1)
         vectors = np.empty((len(inputs.tokens) + 1, width), dtype=np.float32)
         vectors[-1] = np.nan  # what invalid rows, numbered -1, get
@@ -131,18 +144,23 @@ class CMIMModel:
             batch_size: Molecules decoded together.
 
         Returns:
-            N strings. Not every one need be a valid molecule: `molecules.is_valid` tells.
+            N strings; a warning counts those that were cut at `max_tokens`. Not every one need be a valid molecule:
+            `molecules.is_valid` tells.
 
         Raises:
             InvalidShapeError: Another shape.
         """
         network, vocabulary = self.config.network, self.tokenizer.vocabulary
+        for name, value in (("max_tokens", max_tokens), ("batch_size", batch_size)):
+            if value is not None and value < 1:
+                raise ConfigError(f"{name} must be at least 1, found {value}.")
         latents = torch.as_tensor(z, dtype=torch.float32, device=self.device)
         shape = (network.latents, network.hidden_size)
-        if latents.dim() not in (2, 3) or latents[:1].numel() != shape[0] * shape[1] * len(latents[:1]):
+        if tuple(latents.shape[1:]) not in (shape, (shape[0] * shape[1],)):
             raise InvalidShapeError(f"Latents must have the shape [N, {shape[0]}, {shape[1]}], found {list(latents.shape)}.")
         latents = latents.reshape(-1, *shape)
         texts: list[str] = []
+        cut = 0
         for part in latents.split(batch_size) if len(latents) else ():
             ids_BT = greedy_decode(
                 self.network,
@@ -153,6 +171,11 @@ class CMIMModel:
                 max_tokens=max_tokens,
             )
             texts += [self.tokenizer.decode(row) for row in ids_BT.tolist()]
+            cut += int((ids_BT != vocabulary.eos_id).all(1).sum())
+        if cut:
+            warnings.warn(
+                f"{cut} of {len(texts)} SMILES had not ended after {ids_BT.shape[1]} tokens, and are cut there.", stacklevel=2
+            )
         return texts
 
     def reconstruct(self, smiles: Any, *, canonical: bool = True, max_tokens: int | None = None) -> list[str]:
@@ -175,6 +198,8 @@ class CMIMModel:
     ) -> Iterator[tuple[slice, Tensor]]:
         """Averaged decoder states [b, D] of slices of a batch whose molecules are sorted by length."""
         budget = _DECODER_TOKENS * (_GPU_FACTOR if self.device.type == "cuda" else 1)
+        memory = self.network.remember(z_BKD)
+        torch.empty(_FREED_BYTES, dtype=torch.uint8)
         start = 0
         while start < len(tokens):
             stop = start + 1
@@ -183,7 +208,17 @@ class CMIMModel:
                 stop += 1
             part = slice(start, stop)
             batch = collate(tokens[part], self.tokenizer.vocabulary).to(self.device)
-            hidden_BTD = self.network.hidden_states(batch.decoder_BT, z_BKD[part])
+            hidden_BTD = self.network.states(batch.decoder_BT, select(memory, part))
             real_B1T = batch.is_target_BT.unsqueeze(1).to(hidden_BTD.dtype)
             yield part, (real_B1T @ hidden_BTD).squeeze(1) / real_B1T.sum(2)
             start = stop
+
+
+def _device(device: str | torch.device | None) -> torch.device:
+    try:
+        chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    except RuntimeError as error:
+        raise ConfigError(f"There is no device {device!r} ({error}). Pass cpu, or cuda where there is a GPU.") from error
+    if chosen.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(f"The device {device!r} was asked for, but torch finds no GPU here. Pass device='cpu'.")
+    return chosen

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, ConfigError
 from .checkpoint import read_checkpoint
 from .model import CMIMModel
 
@@ -75,6 +76,8 @@ def embed(
 def resolve(model: str | os.PathLike[str] | CMIMModel | None, device: str | None = None) -> CMIMModel:
     """The model that a caller means; see `embed`."""
     if isinstance(model, CMIMModel):
+        if device is not None and torch.device(device) != model.device:
+            raise ConfigError(f"The loaded model is on {model.device}, but device={device!r} was asked for. Load it there.")
         return model
     if model is None:
         names = list_models()
@@ -92,6 +95,8 @@ def _cached(model: str, device: str | None, stamp: int) -> CMIMModel:
 
 
 def _check_sum(path: Path) -> None:
-    sums = dict(reversed(line.split()) for line in (path.parent / _CHECKSUMS).read_text().splitlines())
+    sums: dict[str, str] = dict(line.split()[::-1] for line in (path.parent / _CHECKSUMS).read_text().splitlines())
     if sums.get(path.name) != hashlib.sha256(path.read_bytes()).hexdigest():
-        raise CheckpointError(f"The shipped model {path.name} does not have the checksum in {_CHECKSUMS}: install the package again.")
+        raise CheckpointError(
+            f"The shipped model {path.name} does not have the checksum in {_CHECKSUMS}: install the package again."
+        )

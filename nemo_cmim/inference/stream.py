@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import csv
+import gzip
+import itertools
 import os
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,14 +17,13 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 
+from ..data.readers import read_molecules
 from ..errors import DataError, InvalidSmilesError
 from .model import CMIMModel
 
 __all__ = ["embed_file"]
 
 ROWS_AT_ONCE = 8192
-_TEXT = (".csv", ".tsv", ".smi", ".txt")
-_PACKED = (".gz",)
 
 
 def embed_file(
@@ -39,11 +42,11 @@ def embed_file(
 
     Args:
         model: The model.
-        source: `.csv`, `.tsv` (with a header), `.smi`, `.txt` (SMILES and an id, white space between; a header line that begins with
-            `smiles` is recognised), each also `.gz`; or `.parquet`.
+        source: `.csv`, `.tsv` (with a header), also `.gz`; `.smi`, `.txt` (as `data.readers` reads them; the output has `smiles`, and
+            in `id` all else that the line holds); or `.parquet`.
         target: `.parquet`: the columns of `source` as they are, and `embedding`, a list of float32. `.csv`: the columns, and one for
             each dimension, `e0`, `e1`, ... Written whole or not at all.
-        column: The column of SMILES (`.smi` and `.txt` have `smiles` and `id`).
+        column: The column of SMILES.
         kind: "informative" or "mean".
         on_invalid: "raise", or "nan" to keep a row of NaN.
         batch_size: Most molecules in a batch; None chooses.
@@ -62,14 +65,18 @@ def embed_file(
         raise DataError(f"{target} exists already. Name another file, or replace it with --overwrite.")
     if target.suffix not in (".parquet", ".csv"):
         raise DataError(f"{target}: embeddings are written as .parquet or .csv, not {target.suffix or 'without a suffix'!r}.")
+    if not target.parent.is_dir():
+        raise DataError(f"There is no folder {target.parent} to write {target.name} into. Make it first.")
     if not source.is_file():
         raise DataError(f"There is no file {source}.")
     rows = 0
-    with _errors_of(source), _writer(target) as write:
-        for block in _blocks(source):
-            if column not in block.column_names:
-                raise DataError(f"{source} has no column {column!r}; its columns are {', '.join(block.column_names)}. Name one with --column.")
-            vectors = _embed_block(model, block[column].to_pylist(), rows, source, kind, on_invalid, batch_size)
+    with _writer(target) as write:
+        for block in _blocks(source, column):
+            smiles = block["smiles" if _kind_of(source) in (".smi", ".txt") else column].to_pylist()
+            try:
+                vectors = model.embed(smiles, kind, on_invalid=on_invalid, batch_size=batch_size, first_index=rows)
+            except InvalidSmilesError as error:
+                raise type(error)(f"{source}, rows counted from 0: {error} On the command line: --on-invalid nan.") from error
             write(block, vectors)
             rows += len(vectors)
             if progress:
@@ -79,90 +86,68 @@ def embed_file(
     return rows
 
 
-def _embed_block(
-    model: CMIMModel, smiles: list[Any], first: int, source: Path, kind: str, on_invalid: str, batch_size: int | None
-) -> np.ndarray:
-    try:
-        return model.embed(smiles, kind, on_invalid=on_invalid, batch_size=batch_size)
-    except InvalidSmilesError as error:
-        where = f"{source}, rows from {first} on (the first row of data is 0)"
-        raise type(error)(f"{where}: {error} On the command line: --on-invalid nan.") from error
-
-
 def _kind_of(path: Path) -> str:
-    suffixes = [s for s in path.suffixes[-2:] if s not in _PACKED]
-    return suffixes[-1] if suffixes else ""
+    return Path(path.name.removesuffix(".gz").removesuffix(".xz")).suffix
 
 
-def _blocks(source: Path) -> Iterator[pa.Table]:
+def _blocks(source: Path, column: str) -> Iterator[pa.Table]:
+    """The rows of `source` in tables of at most `ROWS_AT_ONCE`, with the column of SMILES checked."""
     kind = _kind_of(source)
-    if kind == ".parquet":
-        with pyarrow.parquet.ParquetFile(source) as file:
-            for batch in file.iter_batches(ROWS_AT_ONCE):
-                yield pa.Table.from_batches([batch])
-    elif kind in (".csv", ".tsv"):
-        yield from _delimited_blocks(source, "\t" if kind == ".tsv" else ",")
-    elif kind in (".smi", ".txt"):
-        yield from _smi_blocks(source)
-    else:
-        raise DataError(f"{source}: molecules are read from {', '.join(_TEXT)} (also .gz) and .parquet, not {source.suffix!r}.")
+    try:
+        if kind == ".parquet":
+            yield from _parquet_blocks(source, column)
+        elif kind in (".csv", ".tsv"):
+            yield from _delimited_blocks(source, column, "\t" if kind == ".tsv" else ",")
+        elif kind in (".smi", ".txt"):
+            yield from _smi_blocks(source, column)
+        else:
+            raise DataError(
+                f"{source}: molecules are read from .csv, .tsv, .smi, .txt (also .gz) and .parquet, not {source.suffix!r}."
+            )
+    except (pa.ArrowInvalid, EOFError, OSError, UnicodeDecodeError, zlib.error) as error:
+        raise DataError(f"{source} is damaged, cut short, or not what its name says ({error}).") from error
 
 
-def _delimited_blocks(source: Path, delimiter: str) -> Iterator[pa.Table]:
-    """Every column as text, so that an id like 007 survives."""
+def _check_columns(source: Path, names: list[str], column: str) -> None:
+    if column not in names:
+        raise DataError(f"{source} has no column {column!r}; its columns are {', '.join(names)}. Name one with --column.")
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise DataError(f"{source} has two columns {twice!r}. Rename one.")
+
+
+def _parquet_blocks(source: Path, column: str) -> Iterator[pa.Table]:
+    with pyarrow.parquet.ParquetFile(source) as file:
+        _check_columns(source, file.schema_arrow.names, column)
+        for batch in file.iter_batches(ROWS_AT_ONCE):
+            yield pa.Table.from_batches([batch])
+
+
+def _delimited_blocks(source: Path, column: str, delimiter: str) -> Iterator[pa.Table]:
+    """Every column as text, so that an id like 007 survives; an empty line of a one-column file is an empty SMILES."""
     with _open(source) as file:
-        head = file.read(1 << 20)
-    if not head.strip():
+        head = file.readline().decode("utf-8-sig").rstrip("\r\n")
+    if not head:
         raise DataError(f"{source} is empty.")
-    names = next(iter(_csv_rows(head.split(b"\n")[0].decode("utf-8-sig").rstrip("\r"), delimiter)))
+    names = next(csv.reader([head], delimiter=delimiter))
+    _check_columns(source, names, column)
     text = pyarrow.csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=False)
-    parse = pyarrow.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True)
-    with _open(source) as file, pyarrow.csv.open_csv(
-        file, pyarrow.csv.ReadOptions(block_size=1 << 20), parse, text
-    ) as reader:  # fmt: skip
+    parse = pyarrow.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True, ignore_empty_lines=False)
+    with _open(source) as file, pyarrow.csv.open_csv(file, pyarrow.csv.ReadOptions(block_size=1 << 20), parse, text) as reader:
         for batch in reader:
-            yield from _cut(pa.Table.from_batches([batch]))
+            for start in range(0, len(batch), ROWS_AT_ONCE):
+                yield pa.Table.from_batches([batch.slice(start, ROWS_AT_ONCE)])
 
 
-def _csv_rows(line: str, delimiter: str) -> Iterator[list[str]]:
-    import csv
-
-    return csv.reader([line], delimiter=delimiter)
-
-
-def _smi_blocks(source: Path) -> Iterator[pa.Table]:
-    from ..data.readers import read_molecules
-
-    smiles: list[str] = []
-    ids: list[str] = []
-    for line in read_molecules(source):
-        fields = line.text.split()
-        smiles.append(line.smiles)
-        ids.append(fields[1] if len(fields) > 1 else "")
-        if len(smiles) == ROWS_AT_ONCE:
-            yield pa.table({"smiles": smiles, "id": ids})
-            smiles, ids = [], []
-    if smiles:
-        yield pa.table({"smiles": smiles, "id": ids})
-
-
-def _cut(table: pa.Table) -> Iterator[pa.Table]:
-    for start in range(0, len(table), ROWS_AT_ONCE):
-        yield table.slice(start, ROWS_AT_ONCE)
+def _smi_blocks(source: Path, column: str) -> Iterator[pa.Table]:
+    lines = read_molecules(source, None if column == "smiles" else column)
+    while chunk := list(itertools.islice(lines, ROWS_AT_ONCE)):
+        others = [" ".join(line.text.replace(line.smiles, " ", 1).split()) for line in chunk]
+        yield pa.table({"smiles": [line.smiles for line in chunk], "id": others})
 
 
 def _open(source: Path) -> Any:
-    import gzip
-
     return gzip.open(source, "rb") if source.suffix == ".gz" else source.open("rb")
-
-
-@contextmanager
-def _errors_of(source: Path) -> Iterator[None]:
-    try:
-        yield
-    except (pa.ArrowInvalid, EOFError, OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{source} is damaged, cut short, or not what its name says ({error}).") from error
 
 
 @contextmanager

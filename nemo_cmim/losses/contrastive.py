@@ -54,7 +54,8 @@ def log_p_k1(z_BKD: Tensor, tau: float, *, block: int = 1024) -> Tensor:
 
 def _block_log_p_k1(anchor_RH: Tensor, unit_BH: Tensor, first: int, tau: float) -> Tensor:
     """Rows `first`, `first + 1`, ... of Eq. 4 against the whole batch: float32 [R]."""
-    s_RB = anchor_RH @ unit_BH.T / tau
+    with torch.autocast(anchor_RH.device.type, enabled=False):
+        s_RB = anchor_RH @ unit_BH.T / tau
     own = torch.arange(len(anchor_RH), device=s_RB.device)
     s_own_R = s_RB[own, own + first]
     negatives_RB = s_RB.index_put((own, own + first), s_RB.new_tensor(-math.inf))

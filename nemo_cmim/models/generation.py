@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InvalidShapeError
-from .layers import Memory
+from .layers import select
 from .network import CMIMNetwork
 
 __all__ = ["greedy_decode"]
@@ -60,7 +60,7 @@ def greedy_decode(
         if not goes_on_A.all():
             keep = goes_on_A.nonzero()[:, 0]
             alive_A, ids_A = alive_A[keep], ids_A[keep]
-            memory = [_select(latents, keep) for latents in memory]
+            memory = select(memory, keep)
             caches = [(key[keep], value[keep]) for key, value in caches]
     return written_BT
 
@@ -80,7 +80,3 @@ def _grown(caches: list[tuple[Tensor, Tensor]], position: int) -> list[tuple[Ten
         return caches
     room = (0, 0, 0, _GROWTH)
     return [(torch.nn.functional.pad(key, room), torch.nn.functional.pad(value, room)) for key, value in caches]
-
-
-def _select(latents: Memory, rows: Tensor) -> Memory:
-    return (latents[0][rows], latents[1][rows]) if isinstance(latents, tuple) else latents[rows]

@@ -8,10 +8,15 @@ from torch import Tensor, nn
 from ..config import NetworkConfig
 from .attention import LatentCrossAttention, SelfAttention, SingleKeyAttention, TokenCrossAttention
 
-__all__ = ["DecoderLayer", "FeedForward", "LatentLayer", "LatentReadLayer", "Memory"]
+__all__ = ["DecoderLayer", "FeedForward", "LatentLayer", "LatentReadLayer", "Memory", "select"]
 
 Memory = Tensor | tuple[Tensor, Tensor]
 """What a decoder layer made of the latents, once per molecule: a constant [B, 1, D] for K = 1, else keys and values."""
+
+
+def select(memory: list[Memory], rows: Tensor | slice) -> list[Memory]:
+    """The memory of some molecules, for each layer."""
+    return [(m[0][rows], m[1][rows]) if isinstance(m, tuple) else m[rows] for m in memory]
 
 
 class FeedForward(nn.Module):
@@ -31,9 +36,9 @@ class FeedForward(nn.Module):
         return self.down(self.widen(x))
 
 
-def _add_linear_(x: Tensor, h: Tensor, linear: nn.Linear) -> None:
-    """x += linear(h), in place: the sum rides on the matrix product, which saves two passes over memory."""
-    x += linear.bias
+def _add_linear_(x: Tensor, h: Tensor, linear: nn.Linear, constant: Tensor | None = None) -> None:
+    """x += linear(h) + constant, in place: the sum rides on the matrix product, which saves passes over memory."""
+    x += linear.bias if constant is None else linear.bias + constant
     x.view(-1, linear.out_features).addmm_(h.view(-1, linear.in_features), linear.weight.t())
 
 
@@ -103,11 +108,12 @@ class DecoderLayer(nn.Module):
 
     def infer_(self, x_BTD: Tensor, memory: Memory) -> None:
         """`forward` in evaluation mode and without gradients; the result overwrites `x_BTD`."""
-        _add_linear_(x_BTD, self.self_attention.gather(self.norm_self(x_BTD)), self.self_attention.out)
+        context_BTD = self.self_attention.gather(self.norm_self(x_BTD))
         if isinstance(memory, tuple):
+            _add_linear_(x_BTD, context_BTD, self.self_attention.out)
             x_BTD += self.cross_attention(self.norm_cross(x_BTD), memory)
         else:
-            x_BTD += memory
+            _add_linear_(x_BTD, context_BTD, self.self_attention.out, memory)
         _add_linear_(x_BTD, self.ffn.widen(self.norm_ffn(x_BTD)), self.ffn.down)
 
     def step(self, x_B1D: Tensor, memory: Memory, cache: tuple[Tensor, Tensor], position: int) -> Tensor:

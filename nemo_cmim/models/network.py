@@ -64,8 +64,8 @@ class GaussianPosterior(nn.Module):
 class CMIMNetwork(nn.Module):
     """Encoder q(z|x) and decoder p(x|z) of MIM and cMIM (Sec. 2.2, D.2).
 
-    Differs from the paper: nothing in what is computed. With K = 1 attention to the only latent is W_o W_v z (see
-    `SingleKeyAttention`), which saves parameters that could have no effect.
+    Differs from the paper: token embeddings are normalised in front of the bottleneck (see `PerceiverEncoder`). With K = 1
+    attention to the only latent is W_o W_v z (see `SingleKeyAttention`), which computes the same with fewer parameters.
     """
 
     def __init__(self, config: NetworkConfig) -> None:
@@ -117,13 +117,16 @@ class CMIMNetwork(nn.Module):
         Returns:
             [B, T, D]; state t is what predicts token t.
         """
+        return self.states(decoder_BT, self.remember(z_BKD))
+
+    def states(self, decoder_BT: Tensor, memory: list[Memory]) -> Tensor:
+        """`hidden_states` with what `remember` made of the latents."""
         x_BTD = self.embedding(decoder_BT)
-        z_BKD = z_BKD.to(x_BTD.dtype)
-        for layer in self._layers:
+        for layer, latents in zip(self._layers, memory):
             if self.training or torch.is_grad_enabled():
-                x_BTD = layer(x_BTD, layer.remember(z_BKD))
+                x_BTD = layer(x_BTD, latents)
             else:
-                layer.infer_(x_BTD, layer.remember(z_BKD))
+                layer.infer_(x_BTD, latents)
         return self.decoder_norm(x_BTD)
 
     def logits(self, hidden: Tensor) -> Tensor:
@@ -135,7 +138,7 @@ class CMIMNetwork(nn.Module):
         return self.logits(self.hidden_states(decoder_BT, z_BKD))
 
     def remember(self, z_BKD: Tensor) -> list[Memory]:
-        """What each decoder layer needs of the latents, for `step`."""
+        """What each decoder layer needs of the latents, for `states` and `step`."""
         z_BKD = z_BKD.to(self.output_bias.dtype)
         return [layer.remember(z_BKD) for layer in self._layers]
 

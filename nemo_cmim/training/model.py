@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 from ..config import DataConfig, ModelConfig, from_mapping
 from ..data.dataset import make_loader, make_validation_loader
 from ..data.store import TokenStore
-from ..errors import ConfigError
+from ..errors import CheckpointError, ConfigError
 from ..losses import ObjectiveOutput, build_objective
 from ..mcore.network import MegatronCMIMNetwork
 from ..mcore.parallel import initialise
@@ -29,6 +29,7 @@ from .reconstruction import reconstruct
 
 __all__ = ["MegatronCMIMModel"]
 
+_PER_TOKEN = ("log_p_x_given_z_per_token", "token_accuracy")
 _HEALTH_SAMPLE = 2048  # molecules whose posteriors are compared with each other at validation
 
 
@@ -61,6 +62,7 @@ class MegatronCMIMModel(ModelPT):
         self.network = MegatronCMIMNetwork(self.model_config.network, self.model_config.parallel)
         self.objective = build_objective(self.model_config.objective)
         self._validation_posteriors: list[Posterior] = []
+        self._validated = 0
         self._rng_state: Tensor | None = None
 
     @classmethod
@@ -121,10 +123,21 @@ class MegatronCMIMModel(ModelPT):
         """Adds the state of the random numbers, so that a resumed run draws what the uninterrupted one would have."""
         super().on_save_checkpoint(checkpoint)
         checkpoint["rng_state"] = torch.get_rng_state()
+        checkpoint["vocabulary_fingerprint"] = self.tokenizer.vocabulary.fingerprint
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keeps that state until training starts: what happens before must not use it up."""
+        """Keeps that state until training starts: what happens before must not use it up.
+
+        Raises:
+            CheckpointError: The checkpoint was trained with another vocabulary than this model's.
+        """
         super().on_load_checkpoint(checkpoint)
+        trained, own = checkpoint["vocabulary_fingerprint"], self.tokenizer.vocabulary.fingerprint
+        if trained != own:
+            raise CheckpointError(
+                f"The checkpoint was trained with the vocabulary {trained[:12]}, but the data have {own[:12]}. Prepare them with "
+                "the model's vocabulary: nemo-cmim prepare --vocabulary FILE."
+            )
         self._rng_state = checkpoint["rng_state"]
 
     def on_train_start(self) -> None:
@@ -173,14 +186,20 @@ class MegatronCMIMModel(ModelPT):
         size = len(batch.encoder_BS)
         self.log("val_loss", output.loss, prog_bar=True, batch_size=size, sync_dist=True)
         metrics = self._metrics(output, batch, predicted_BT)
-        self.log_dict({f"val/{name}": value for name, value in metrics.items()}, batch_size=size, sync_dist=True)
-        self._validation_posteriors.append(Posterior(*(field[:: self._health_stride] for field in posterior)))
+        tokens = int(batch.is_target_BT.sum())
+        for name, value in metrics.items():
+            weight = tokens if name in _PER_TOKEN else size
+            self.log(f"val/{name}", value, batch_size=weight, sync_dist=True)
+        sampled = slice(-self._validated % self._health_stride, None, self._health_stride)
+        self._validation_posteriors.append(Posterior(*(field[sampled].clone() for field in posterior)))
+        self._validated += size
         return output.loss
 
     def on_validation_epoch_end(self) -> None:
         """Latent health over a sample of the validation set, and exact reconstruction of a fixed sample by greedy decoding."""
         posterior = Posterior(*(torch.cat(parts) for parts in zip(*self._validation_posteriors)))
         self._validation_posteriors.clear()
+        self._validated = 0
         metrics = latent_health(posterior) if len(posterior.mean_BKD) > 1 else {}
         if self._reconstruct_tokens and not self.trainer.sanity_checking:
             metrics |= reconstruct(self.network, self._reconstruct_tokens, self.tokenizer)
@@ -212,5 +231,5 @@ def _find_vocabulary(config: ModelConfig) -> Vocabulary:
     if config.vocabulary is not None:
         return Vocabulary.load(Path(config.vocabulary))
     if config.train_ds is not None:
-        return Vocabulary.load(Path(config.train_ds.folder) / "vocabulary.txt")
+        return TokenStore.open(config.train_ds.folder, config.train_ds.split).vocabulary
     return SmilesTokenizer().vocabulary

@@ -35,8 +35,9 @@ def reconstruct(
         `reconstruction`: share of molecules whose decoded SMILES is the same string.
         `validity`: share of decoded SMILES that RDKit reads.
     """
-    plain = CMIMNetwork(network.network_config)
-    plain.load_state_dict(to_plain(network))
+    with torch.device("meta"):  # no initial weights: they would use up random numbers of the run
+        plain = CMIMNetwork(network.network_config)
+    plain.load_state_dict(to_plain(network), assign=True)
     plain.eval()
     vocabulary = tokenizer.vocabulary
     batch = collate(molecules, vocabulary)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import hydra
 import lightning.pytorch as pl
@@ -11,7 +13,7 @@ from hydra.errors import HydraException
 from nemo.utils.exp_manager import exp_manager
 from omegaconf import DictConfig, OmegaConf
 
-from ..config import ModelConfig, from_mapping
+from ..config import ModelConfig, check_keys, from_mapping
 from ..errors import ConfigError
 from .model import MegatronCMIMModel
 from .strategy import MegatronStrategy
@@ -42,6 +44,26 @@ def compose(overrides: Sequence[str], config_name: str = "pretrain") -> DictConf
         raise ConfigError(str(error)) from error
 
 
+def _checked(cfg: DictConfig) -> dict[str, Any]:
+    """Refuses what the parts below `model:` would not notice; returns the trainer's settings."""
+    check_keys(cfg, ("name", "seed", "model", "trainer", "exp_manager"), "")
+    check_keys(cfg.trainer, inspect.signature(pl.Trainer).parameters, "trainer.")
+    if OmegaConf.is_missing(cfg.model.train_ds, "folder"):
+        raise ConfigError(
+            "model.train_ds.folder is not set. Name the folder that `nemo-cmim prepare` wrote: model.train_ds.folder=data."
+        )
+    settings = OmegaConf.to_container(cfg.trainer, resolve=True)
+    if str(settings.get("precision", 32)) not in ("32", "32-true"):
+        raise ConfigError(
+            f"trainer.precision is {settings['precision']!r}, but training runs in fp32 in this version. Set it to 32."
+        )
+    interval = settings.get("val_check_interval")
+    if isinstance(interval, int):  # a short run validates at its end
+        micro_batches = settings["max_steps"] * settings.get("accumulate_grad_batches", 1)
+        settings["val_check_interval"] = min(interval, max(micro_batches, 1))
+    return settings
+
+
 def train(cfg: DictConfig) -> Path:
     """Trains as `conf/pretrain.yaml` says.
 
@@ -55,6 +77,7 @@ def train(cfg: DictConfig) -> Path:
         ConfigError: An unknown or impossible setting under `model:`.
         DataError: The data folder cannot be used.
     """
+    trainer_settings = _checked(cfg)
     model_config = from_mapping(ModelConfig, OmegaConf.to_container(cfg.model, resolve=True), "model")
     pl.seed_everything(cfg.seed, verbose=False)
     trainer = pl.Trainer(
@@ -62,7 +85,7 @@ def train(cfg: DictConfig) -> Path:
         logger=False,  # exp_manager brings logger and checkpoints
         enable_checkpointing=False,
         use_distributed_sampler=False,  # the data set gives each rank its part
-        **OmegaConf.to_container(cfg.trainer, resolve=True),
+        **trainer_settings,
     )
     folder = exp_manager(trainer, OmegaConf.to_container(cfg.exp_manager, resolve=True))
     model = MegatronCMIMModel(cfg.model, trainer)

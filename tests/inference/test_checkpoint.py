@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
-from tests.inference.conftest import random_checkpoint
 
 from nemo_cmim.config import DataConfig
 from nemo_cmim.errors import CheckpointError
 from nemo_cmim.inference.checkpoint import CONFIG, VOCABULARY, WEIGHTS, read_checkpoint, write_checkpoint
+from tests.inference.conftest import random_checkpoint
 
 
 class Bomb:
@@ -96,7 +96,7 @@ def test_a_failed_write_leaves_the_old_file(model_file: Path, tmp_path: Path, mo
 def test_missing_empty_cut_and_foreign_files_are_named(model_file: Path, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="There is no model at"):
         read_checkpoint(tmp_path / "none.nemo")
-    with pytest.raises(CheckpointError, match="lacks model_config.yaml"):
+    with pytest.raises(CheckpointError, match=r"lacks model_config\.yaml"):
         read_checkpoint(tmp_path)
     whole = model_file.read_bytes()
     for i, content in enumerate((b"", b"not a tar archive" * 100, whole[:700], whole[: len(whole) // 2], whole[:-20_000])):
@@ -235,5 +235,21 @@ def test_missing_and_reshaped_weights_are_named(model_file: Path, tmp_path: Path
     missing = {k: v for k, v in weights.items() if k != "output_bias"}
     for changed in (missing, weights | {"output_bias": torch.zeros(3)}, weights | {"more": torch.zeros(3)}):
         data = safetensors.torch.save(changed)
-        with pytest.raises(CheckpointError, match="the weights do not fit the config: (output_bias|more) should have the shape"):
+        with pytest.raises(CheckpointError, match=r"the weights do not fit the config: (output_bias|more) should have the shape"):
             read_checkpoint(pack(tmp_path / "a.nemo", members(model_file) | {WEIGHTS: data}))
+
+
+def test_another_vocabulary_of_the_same_size_is_refused(model_file: Path, tmp_path: Path) -> None:
+    own = random_checkpoint().vocabulary
+    tokens = [*own.tokens[:6], *own.tokens[:5:-1]]
+    other = dataclasses.replace(own, tokens=tuple(tokens)).dumps().encode()
+    with pytest.raises(CheckpointError, match=f"trained with the vocabulary {own.fingerprint[:12]}"):
+        read_checkpoint(pack(tmp_path / "a.nemo", members(model_file) | {VOCABULARY: other}))
+
+
+@pytest.mark.parametrize(
+    "size", ["hidden_size: 8000000000000000", "latents: 8000000000000000000000", "max_positions: 99999999999999999999"]
+)
+def test_impossible_sizes_are_refused(model_file: Path, tmp_path: Path, size: str) -> None:
+    with pytest.raises(CheckpointError, match="sizes|fit the config"):
+        read_checkpoint(pack(tmp_path / "a.nemo", members(model_file) | {CONFIG: f"{{network: {{{size}}}}}".encode()}))

@@ -171,3 +171,15 @@ def test_progress_ends_at_all_distinct_molecules(model: CMIMModel) -> None:
     model.embed([*SMILES, "OCC"], progress=lambda done, total: calls.append((done, total)))
     assert calls[-1] == (7, 7)
     assert [done for done, _ in calls] == sorted(done for done, _ in calls)
+
+
+def test_hydrogens_of_a_structure_file_do_not_matter(model: CMIMModel) -> None:
+    explicit = Chem.AddHs(Chem.MolFromSmiles("CCO"))
+    np.testing.assert_array_equal(model.embed([explicit]), model.embed(["CCO"]))
+
+
+def test_cut_molecules_are_counted(model: CMIMModel) -> None:
+    with pytest.warns(UserWarning, match="2 of 2 SMILES had not ended after 1 tokens"):
+        model.decode(torch.randn(2, 1, 32, generator=torch.Generator().manual_seed(0)) * 5, max_tokens=1)
+    with pytest.raises(ConfigError, match="max_tokens must be at least 1, found 0"):
+        model.decode(torch.zeros(1, 1, 32), max_tokens=0)

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from nemo_cmim.cli import main
+from nemo_cmim.errors import InvalidSmilesError
 from nemo_cmim.inference import CMIMModel, stream
 
 ROWS = {"id": ["007", "8", ""], "smiles": ["CCO", "c1ccccc1", "OCC"], "note": ['a "quoted", text', "two\nlines", "ünï"]}
@@ -112,3 +113,40 @@ def test_a_column_in_the_way_is_named(tmp_path: Path, model_file: Path, capsys: 
     pd.DataFrame({"smiles": ["C"], "embedding": [1]}).to_parquet(tmp_path / "in.parquet")
     assert run(tmp_path / "in.parquet", "-o", tmp_path / "out.parquet", "--model", model_file) == 2
     assert "column 'embedding' already" in capsys.readouterr().err
+
+
+def test_an_empty_row_is_a_row(tmp_path: Path, model_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "in.csv").write_text("smiles\nCCO\n\nCCN\n")
+    command = (tmp_path / "in.csv", "-o", tmp_path / "out.csv", "--model", model_file)
+    assert run(*command) == 2
+    assert "SMILES at index 1 is empty" in capsys.readouterr().err
+    with pytest.warns(UserWarning, match="1 of 3"):
+        assert run(*command, "--on-invalid", "nan") == 0
+    assert len(pd.read_csv(tmp_path / "out.csv")) == 3
+
+
+def test_every_field_of_a_text_file_is_kept(tmp_path: Path, model_file: Path) -> None:
+    (tmp_path / "in.txt").write_text("zinc_id\tsmiles\tmwt\n007\tCCO\t46.07\n8\tC\t16.04\n")
+    assert run(tmp_path / "in.txt", "-o", tmp_path / "out.parquet", "--model", model_file) == 0
+    table = pd.read_parquet(tmp_path / "out.parquet")
+    assert list(table["smiles"]) == ["CCO", "C"] and list(table["id"]) == ["007 46.07", "8 16.04"]
+
+
+def test_errors_count_rows_over_blocks(tmp_path: Path, model: CMIMModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream, "ROWS_AT_ONCE", 4)
+    (tmp_path / "in.csv").write_text("smiles\n" + "C\n" * 9 + "C1C\n")
+    with pytest.raises(InvalidSmilesError, match=r"in\.csv, rows counted from 0: SMILES at index 9"):
+        stream.embed_file(model, tmp_path / "in.csv", tmp_path / "out.csv")
+
+
+def test_the_way_out_is_named_where_the_output_is_wrong(
+    tmp_path: Path, model_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "in.csv").write_text("smiles\nC\n")
+    assert run(tmp_path / "in.csv", "-o", tmp_path / "no" / "out.csv", "--model", model_file) == 2
+    assert "There is no folder" in capsys.readouterr().err
+    (tmp_path / "twice.csv").write_text("smiles,a,a\nC,1,2\n")
+    assert run(tmp_path / "twice.csv", "-o", tmp_path / "out.csv", "--model", model_file) == 2
+    assert "two columns 'a'" in capsys.readouterr().err
+    assert run(tmp_path / "in.csv", "-o", tmp_path / "out.csv", "--model", model_file, "--device", "warp") == 2
+    assert "no device 'warp'" in capsys.readouterr().err

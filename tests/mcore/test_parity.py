@@ -51,8 +51,7 @@ def run_ranks(folder: Path, ranks: int) -> dict:
     return torch.load(folder / "result.pt", weights_only=False)
 
 
-@pytest.mark.parametrize("latents", [1, 3])
-@pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize(("ranks", "latents"), [(1, 1), (2, 1), pytest.param(1, 3, marks=pytest.mark.slow), (2, 3)])
 def test_posterior_logits_loss_and_gradients_agree(tmp_path: Path, ranks: int, latents: int) -> None:
     generator = torch.Generator().manual_seed(0)
     torch.manual_seed(1)

@@ -180,6 +180,10 @@ def test_every_model_config_composes(name: str) -> None:
         ("model.network.max_positions=8", ConfigError, "at most 7"),
         ("model.objective.name=cmimm", ConfigError, "Known: cmim, mim"),
         ("trainer.max_steps=-1", ConfigError, "Set trainer.max_steps"),
+        ("model.train_ds.folder=???", ConfigError, "model.train_ds.folder is not set"),
+        ("trainer.precision=16-mixed", ConfigError, "training runs in fp32"),
+        ("+trainr.max_steps=1", ConfigError, "Unknown config key trainr. Did you mean trainer?"),
+        ("+trainer.max_stepz=1", ConfigError, "Unknown config key trainer.max_stepz. Did you mean trainer.max_steps?"),
     ],
 )
 def test_mistakes_are_named(data: Path, tmp_path: Path, override: str, error: type[ValueError], message: str) -> None:
@@ -210,3 +214,16 @@ def test_restoring_loosely_is_refused(run: Path) -> None:
     (nemo_file,) = (run / "checkpoints").glob("*.nemo")
     with pytest.raises(ConfigError, match="strict"):
         MegatronCMIMModel.restore_from(str(nemo_file), strict=False)
+
+
+def test_a_checkpoint_of_another_vocabulary_is_not_resumed(run: Path, data: Path) -> None:
+    model = MegatronCMIMModel.restore_from(str(next((run / "checkpoints").glob("*.nemo"))))
+    saved = torch.load(next((run / "checkpoints").glob("*-last.ckpt")), weights_only=False)
+    model.on_load_checkpoint(saved)
+    with pytest.raises(CheckpointError, match="trained with the vocabulary abc"):
+        model.on_load_checkpoint(saved | {"vocabulary_fingerprint": "abc"})
+
+
+def test_a_run_shorter_than_the_validation_interval_validates_at_its_end(data: Path, tmp_path: Path) -> None:
+    train(config(data, tmp_path / "log", "trainer.max_steps=2", "model.validation.reconstruct=0"))
+    assert len(scalars(tmp_path / "log")["val_loss"]) == 1
