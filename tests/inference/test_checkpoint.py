@@ -251,5 +251,5 @@ def test_another_vocabulary_of_the_same_size_is_refused(model_file: Path, tmp_pa
     "size", ["hidden_size: 8000000000000000", "latents: 8000000000000000000000", "max_positions: 99999999999999999999"]
 )
 def test_impossible_sizes_are_refused(model_file: Path, tmp_path: Path, size: str) -> None:
-    with pytest.raises(CheckpointError, match="sizes|fit the config"):
+    with pytest.raises(CheckpointError, match=r"sizes|fit the config"):
         read_checkpoint(pack(tmp_path / "a.nemo", members(model_file) | {CONFIG: f"{{network: {{{size}}}}}".encode()}))
