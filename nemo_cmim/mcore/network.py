@@ -7,6 +7,7 @@ order [S, B, D]; outside, ours.
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from megatron.core import parallel_state
 from megatron.core.models.common.embeddings.language_model_embedding import LanguageModelEmbedding
 from megatron.core.tensor_parallel import (
@@ -118,7 +119,12 @@ class MegatronCMIMNetwork(MegatronModule):
     def log_p_x_given_z(self, logits_TBv: Tensor, target_BT: Tensor, is_target_BT: Tensor) -> Tensor:
         """log p(x|z) of Eq. 9 from logits that are cut over ranks: float32 [B], nats, summed over targets.
 
-        Megatron's cross-entropy computes in place: fp32 logits are spent afterwards.
+        Over several ranks Megatron's cross-entropy computes in place: fp32 logits are spent afterwards. For one rank torch's is
+        faster.
         """
-        nats_TB = vocab_parallel_cross_entropy(logits_TBv.float(), target_BT.T.contiguous())
+        target_TB = target_BT.T.contiguous()
+        if self.output.tp_group.size() == 1:
+            nats_TB = F.cross_entropy(logits_TBv.float().flatten(0, 1), target_TB.flatten(), reduction="none").view_as(target_TB)
+        else:
+            nats_TB = vocab_parallel_cross_entropy(logits_TBv.float(), target_TB)
         return sum_over_targets(-nats_TB.T, is_target_BT)

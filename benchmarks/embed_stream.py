@@ -1,0 +1,75 @@
+"""Peak memory of `nemo-cmim embed` over 1,000,000 rows against 10,000 rows, and rows in against rows out.
+
+    python -m benchmarks.embed_stream [--record]
+
+Each size runs the command in a process of its own. Takes about ten minutes, nearly all of it RDKit's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pyarrow.parquet
+import torch
+
+from benchmarks.molecules import sample_smiles
+from benchmarks.report import record
+from nemo_cmim.config import ModelConfig, NetworkConfig
+from nemo_cmim.inference.checkpoint import Checkpoint, write_checkpoint
+from nemo_cmim.models import CMIMNetwork
+from nemo_cmim.tokenizers import SmilesTokenizer
+
+NETWORK = NetworkConfig(hidden_size=16, encoder_layers=1, decoder_layers=1, attention_heads=2, ffn_size=32, max_positions=128)
+MEASURE = """
+import resource, sys
+from nemo_cmim.cli import main
+status = main(sys.argv[1:])
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+sys.exit(status)
+"""
+
+
+def embed_rows(folder: Path, smiles: list[str], rows: int) -> float:
+    """Embeds a CSV of `rows` rows that cycles through `smiles`; returns the peak memory in MB, after counting the rows."""
+    source, target = folder / f"{rows}.csv", folder / f"{rows}.parquet"
+    with source.open("w") as file:
+        file.write("id,smiles\n")
+        file.writelines(f"{i:07d},{smiles[i % len(smiles)]}\n" for i in range(rows))
+    command = [sys.executable, "-c", MEASURE, "embed", str(source), "-o", str(target), "--model", str(folder / "m.nemo")]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    written = pyarrow.parquet.read_table(target, columns=["id"])["id"]
+    assert len(written) == rows and written[rows - 1].as_py() == f"{rows - 1:07d}", "rows in are rows out"
+    return int(done.stdout.split()[-1]) / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def main() -> None:
+    """Measures both sizes."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--record", action="store_true", help="keep the result in RESULTS.md")
+    args = parser.parse_args()
+    torch.manual_seed(0)
+    smiles = sample_smiles(50_000)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder)
+        weights = CMIMNetwork(NETWORK).state_dict()
+        write_checkpoint(path / "m.nemo", Checkpoint(ModelConfig(network=NETWORK), SmilesTokenizer().vocabulary, weights))
+        small, large = embed_rows(path, smiles, 10_000), embed_rows(path, smiles, args.rows)
+    lines = [
+        "A CSV of real SMILES (50,000 distinct), tiny network with random weights, Parquet out; every row was counted out again.",
+        "",
+        f"- 10,000 rows: peak memory {small:.0f} MB",
+        f"- {args.rows:,} rows: peak memory {large:.0f} MB",
+        f"- **difference {large - small:.0f} MB** (aim: within 300 MB)",
+    ]
+    print("\n".join(lines))
+    if args.record:
+        record("Embedding a large file", "python -m benchmarks.embed_stream --record", lines, seed=0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,84 @@
+"""What a newcomer waits for: `import nemo_cmim`, and a first `embed(["CCO"])` in a fresh process.
+
+python -m benchmarks.startup [--record]
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+from benchmarks.report import record
+from nemo_cmim import list_models
+from nemo_cmim.config import ModelConfig, NetworkConfig
+from nemo_cmim.inference.checkpoint import Checkpoint, write_checkpoint
+from nemo_cmim.models import CMIMNetwork
+from nemo_cmim.tokenizers import SmilesTokenizer
+
+NETWORK = NetworkConfig(hidden_size=128, encoder_layers=2, decoder_layers=3, attention_heads=4, ffn_size=512, max_positions=128)
+PROGRAMS = {
+    "nothing": "pass",
+    "import": "import nemo_cmim",
+    "floor": """
+import torch
+from rdkit import Chem
+Chem.MolToSmiles(Chem.MolFromSmiles("CCO"))
+layer = torch.nn.TransformerEncoderLayer(128, 4, 512, batch_first=True)
+with torch.inference_mode():
+    torch.nn.TransformerEncoder(layer, 5, enable_nested_tensor=False).eval()(torch.randn(1, 4, 128))
+""",
+    "embed": "import nemo_cmim; nemo_cmim.embed(['CCO'], model={model!r})",
+}
+
+
+def seconds(program: str) -> float:
+    """Wall time of a fresh process that runs `program`."""
+    start = time.perf_counter()
+    subprocess.run([sys.executable, "-c", program], check=True)
+    return time.perf_counter() - start
+
+
+def main() -> None:
+    """Measures and prints; `--record` keeps the result."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument("--record", action="store_true", help="keep the result in RESULTS.md")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        model, kind = None, "the shipped model"
+        if not list_models():
+            model, kind = str(Path(folder) / "random.nemo"), "a tiny model with random weights"
+            torch.manual_seed(0)
+            weights = CMIMNetwork(NETWORK).state_dict()
+            write_checkpoint(model, Checkpoint(ModelConfig(network=NETWORK), SmilesTokenizer().vocabulary, weights))
+        programs = {name: program.format(model=model) for name, program in PROGRAMS.items()}
+        times: dict[str, list[float]] = {name: [] for name in programs}
+        for round_ in range(args.repeats + 1):
+            for name, program in programs.items():
+                taken = seconds(program)
+                if round_:  # the first round fills the system's file cache
+                    times[name].append(taken)
+    median = {name: statistics.median(values) for name, values in times.items()}
+    ratio = statistics.median(embed / floor for embed, floor in zip(times["embed"], times["floor"]))
+    lines = [
+        f"Fresh processes, taking turns, medians of {args.repeats}; the interpreter's own start ({median['nothing']:.2f} s) is in all.",
+        "",
+        f"- `import nemo_cmim`: {median['import'] - median['nothing']:.3f} s above the interpreter's start (aim: under 0.5 s)",
+        f"- a first `embed([\"CCO\"])` with {kind}: {median['embed']:.2f} s",
+        f"- importing torch and rdkit, one molecule parsed, one forward of five torch layers of the same width: {median['floor']:.2f} s",
+        f"- **ratio {ratio:.2f}** (aim: at most 1.5)",
+    ]
+    print("\n".join(lines))
+    if args.record:
+        record("Start", "python -m benchmarks.startup --record", lines, seed=0)
+
+
+if __name__ == "__main__":
+    main()
