@@ -8,6 +8,7 @@ Takes about five minutes on two cores. Everything is measured in one process, ta
 from __future__ import annotations
 
 import argparse
+import functools
 import statistics
 import time
 from collections import Counter
@@ -37,7 +38,7 @@ SIZE = {
 }
 LAYERS = {"encoder_layers": 6, "decoder_layers": 6}
 
-Shape = tuple[int, ...]
+Shape = tuple[int, int, int, int]
 
 
 class RecordProducts(TorchDispatchMode):
@@ -59,7 +60,7 @@ class RecordProducts(TorchDispatchMode):
 
 def plain_products(shapes: Counter[Shape]) -> Callable[[], None]:
     """A function that runs `torch.mm` or `torch.bmm` for each counted shape, on operands that exist already."""
-    operands = {}
+    operands: dict[Shape, tuple[torch.Tensor, torch.Tensor]] = {}
     for batch, rows, inner, columns in shapes:
         a, b = torch.randn(batch, rows, inner), torch.randn(batch, columns, inner).transpose(1, 2)
         operands[batch, rows, inner, columns] = (a, b) if batch > 1 else (a[0], b[0])
@@ -132,7 +133,7 @@ def main() -> None:
     functions: dict[str, Callable[[], object]] = {}
     operations = {}
     for kind in KINDS:
-        functions[kind] = lambda kind=kind: model.embed(smiles, kind)
+        functions[kind] = functools.partial(model.embed, smiles, kind)
         with RecordProducts() as products:
             model.embed(smiles, kind)
         operations[kind] = sum(2 * count * batch * m * k * n for (batch, m, k, n), count in products.shapes.items())

@@ -71,7 +71,7 @@ def main() -> None:
         f"Fresh processes, taking turns, medians of {args.repeats}; the interpreter's own start ({median['nothing']:.2f} s) is in all.",
         "",
         f"- `import nemo_cmim`: {median['import'] - median['nothing']:.3f} s above the interpreter's start (aim: under 0.5 s)",
-        f"- a first `embed([\"CCO\"])` with {kind}: {median['embed']:.2f} s",
+        f'- a first `embed(["CCO"])` with {kind}: {median["embed"]:.2f} s',
         f"- importing torch and rdkit, one molecule parsed, one forward of five torch layers of the same width: {median['floor']:.2f} s",
         f"- **ratio {ratio:.2f}** (aim: at most 1.5)",
     ]

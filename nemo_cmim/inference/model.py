@@ -182,6 +182,54 @@ class CMIMModel:
         """What the decoder makes of each molecule's posterior mean; inputs and errors as `embed`."""
         return self.decode(self.encode(smiles, canonical=canonical).mean_BKD, max_tokens=max_tokens)
 
+    def sample(
+        self, n: int = 1, *, smiles: Any = None, scaled_radius: float = 1.0, seed: int | None = None, max_tokens: int | None = None
+    ) -> list[str] | list[list[str]]:
+        """New molecules: latents drawn at random, decoded greedily.
+
+        Args:
+            n: How many; around each molecule if `smiles` is given.
+            smiles: Molecules to sample around, as `embed` takes them; None samples the prior, z ~ N(0, I).
+            scaled_radius: How far from each molecule, in posterior standard deviations: z = mean + scaled_radius * std * noise. 0 gives
+                reconstructions, 1 draws from q(z|x).
+            seed: Of the noise; None draws anew.
+            max_tokens: As `decode`.
+
+        Returns:
+            n strings; with `smiles` a list of n for each of its rows. Not every one need be a valid molecule: `molecules.is_valid` tells.
+
+        Raises:
+            InvalidSmilesError: A molecule that cannot be used.
+            ConfigError: `n` below 1, or a negative radius.
+        """
+        if n < 1 or scaled_radius < 0:
+            raise ConfigError(f"n must be at least 1 and scaled_radius at least 0, found n={n} and scaled_radius={scaled_radius}.")
+        generator = torch.Generator()
+        generator.manual_seed(generator.seed() if seed is None else seed)
+        shape = (n, self.config.network.latents, self.config.network.hidden_size)
+        if smiles is None:
+            if scaled_radius != 1:
+                raise ConfigError("scaled_radius has no effect without smiles: it is the distance from them. Pass smiles=[...].")
+            return self.decode(torch.randn(shape, generator=generator), max_tokens=max_tokens)
+        mean_N1KD, variance_N1KD = (field.unsqueeze(1) for field in self.encode(smiles))
+        noise_NnKD = torch.randn(len(mean_N1KD), *shape, generator=generator)
+        z_NnKD = mean_N1KD + scaled_radius * variance_N1KD.sqrt() * noise_NnKD
+        texts = self.decode(z_NnKD.flatten(0, 1), max_tokens=max_tokens)
+        return [texts[start : start + n] for start in range(0, len(texts), n)]
+
+    def interpolate(self, a: str, b: str, steps: int = 10, *, max_tokens: int | None = None) -> list[str]:
+        """What the decoder makes of `steps` latents on the straight line between two molecules' posterior means, ends included.
+
+        Raises:
+            InvalidSmilesError: A molecule that cannot be used.
+            ConfigError: Fewer than 2 steps.
+        """
+        if steps < 2:
+            raise ConfigError(f"steps must be at least 2 (the two ends), found {steps}.")
+        start, end = self.encode([a, b]).mean_BKD
+        share = torch.linspace(0, 1, steps)[:, None, None]
+        return self.decode(torch.lerp(start, end, share), max_tokens=max_tokens)
+
     @torch.inference_mode()
     def _encode(self, tokens: Sequence[Sequence[int]], batch_size: int | None) -> Iterator[tuple[NDArray[np.int64], Posterior]]:
         """Posteriors in batches of similar lengths, with the rows that they belong to."""
