@@ -27,8 +27,9 @@ class TokenEmbedding(nn.Module):
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
-        self.token = nn.Embedding(config.padded_vocabulary_size, config.hidden_size)
-        self.position = nn.Embedding(config.max_positions, config.hidden_size)
+        # torch's own start of an embedding would be drawn twice over, and on the meta device it imports 2 s of torch._dynamo
+        self.token = nn.Embedding.from_pretrained(torch.empty(config.padded_vocabulary_size, config.hidden_size), freeze=False)
+        self.position = nn.Embedding.from_pretrained(torch.empty(config.max_positions, config.hidden_size), freeze=False)
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, ids_BT: Tensor, first: int = 0) -> Tensor:
@@ -77,7 +78,8 @@ class CMIMNetwork(nn.Module):
         self.decoder = nn.ModuleList(DecoderLayer(config) for _ in range(config.decoder_layers))
         self.decoder_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.output_bias = nn.Parameter(torch.zeros(config.padded_vocabulary_size))
-        self._initialise()
+        if not self.output_bias.is_meta:
+            self._initialise()
 
     def _initialise(self) -> None:
         """Megatron's scheme: N(0, init_std), outputs of residual branches scaled by 1 / sqrt(2 layers), biases zero."""
