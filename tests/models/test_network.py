@@ -162,7 +162,7 @@ def test_overfits_sixteen_molecules() -> None:
     objective = build_objective(ObjectiveConfig())
     optimiser = torch.optim.Adam(net.parameters(), lr=2e-3)
     torch.manual_seed(0)
-    for _ in range(300):
+    for _ in range(700):
         posterior = net.encode(ids, every[:, 1:])
         z = posterior.sample()
         loss = objective(log_p_x_given_z(net(decoder, z), target, every), z, posterior).loss
