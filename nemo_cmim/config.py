@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from .errors import ConfigError
 
 __all__ = [
+    "AugmentationConfig",
     "DataConfig",
     "ModelConfig",
     "NetworkConfig",
@@ -34,6 +35,11 @@ def _check(holds: bool, message: str) -> None:
         raise ConfigError(message)
 
 
+ENCODERS = ("perceiver", "transformer", "hybrid")
+POSTERIORS = ("gaussian", "point")
+NEGATIVES = ("local", "global")
+
+
 @dataclass(frozen=True, kw_only=True)
 class NetworkConfig:
     """Sizes of the network (Sec. D.2). The same numbers build the plain and the Megatron realisation."""
@@ -41,9 +47,11 @@ class NetworkConfig:
     vocabulary_size: int = 523
     vocabulary_multiple: int = 128  # the embedding table is padded up to a multiple of this
     hidden_size: int = 512  # D
+    encoder: str = "perceiver"  # perceiver | transformer (no bottleneck: N states for N tokens) | hybrid
     latents: int = 1  # K: 1 for MIM and cMIM, 4 for Perceiver AE and MolVAE
-    encoder_layers: int = 6  # Perceiver blocks
-    decoder_layers: int = 6
+    posterior: str = "gaussian"  # gaussian | point (the encoder's output is the latent: no mean and variance heads)
+    encoder_layers: int = 6  # Perceiver blocks, or transformer layers; hybrid: transformer layers below its one Perceiver block
+    decoder_layers: int = 6  # 0: no decoder
     attention_heads: int = 8
     ffn_size: int = 2048
     max_positions: int = 512  # a SMILES may have max_positions - 1 tokens: the decoder also sees <BOS>
@@ -59,11 +67,17 @@ class NetworkConfig:
             "hidden_size",
             "latents",
             "encoder_layers",
-            "decoder_layers",
             "attention_heads",
             "ffn_size",
         ):
             _check(getattr(self, name) >= 1, f"network.{name} must be at least 1, found {getattr(self, name)}.")
+        _check(self.decoder_layers >= 0, f"network.decoder_layers must be at least 0 (no decoder), found {self.decoder_layers}.")
+        for name, known in (("encoder", ENCODERS), ("posterior", POSTERIORS)):
+            _check(getattr(self, name) in known, f"network.{name} must be {' | '.join(known)}, found {getattr(self, name)!r}.")
+        if not self.has_bottleneck:
+            why = "with network.encoder=transformer, which has a state for each token and no bottleneck"
+            _check(self.latents == 1, f"network.latents={self.latents} has no effect {why}: leave it at 1.")
+            _check(self.posterior == "point", f"network.posterior={self.posterior} is not offered {why}: set it to point.")
         _check(self.max_positions >= 2, f"network.max_positions must be at least 2, found {self.max_positions}.")
         _check(0.0 <= self.dropout < 1.0, f"network.dropout must be in [0, 1), found {self.dropout}.")
         _check(self.min_variance > 0, f"network.min_variance must be positive, found {self.min_variance}.")
@@ -71,6 +85,28 @@ class NetworkConfig:
             self.hidden_size % self.attention_heads == 0,
             f"network.hidden_size ({self.hidden_size}) must be a multiple of network.attention_heads ({self.attention_heads}).",
         )
+
+    @property
+    def has_bottleneck(self) -> bool:
+        """The encoder makes K latents of a molecule of any length."""
+        return self.encoder != "transformer"
+
+    @property
+    def has_single_latent(self) -> bool:
+        """Attention to the latents is attention to one key."""
+        return self.has_bottleneck and self.latents == 1
+
+    @property
+    def is_stochastic(self) -> bool:
+        """q(z|x) has a variance, so z can be drawn."""
+        return self.posterior == "gaussian"
+
+    @property
+    def encoder_depth(self) -> int:
+        """Layers that a token passes through in the encoder; residual branches start scaled by 1 / sqrt(2 depth)."""
+        return {"perceiver": 2 * self.encoder_layers, "transformer": self.encoder_layers, "hybrid": self.encoder_layers + 2}[
+            self.encoder
+        ]
 
     @property
     def head_size(self) -> int:
@@ -90,13 +126,37 @@ class NetworkConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ObjectiveConfig:
-    """What is minimised: a name known to `losses.objective`, and its temperature."""
+    """What is minimised: a name known to `losses.objective`, and its settings."""
 
     name: str = "cmim"
-    tau: float = 1.0  # 1 for molecules, 0.1 for images (Sec. 3)
+    tau: float = 1.0  # temperature of the contrastive term: 1 for molecules, 0.1 for images (Sec. 3)
+    negatives: str = "local"  # local (the micro-batch of one rank, the paper's) | global (of all data-parallel ranks)
+    queue: int = 0  # M: so many past latents are negatives too (Sec. 2.2.2); the paper uses none
+    beta: float | None = None  # weight of the KL term of beta_vae; None: 1 / (K D), the paper's
 
     def __post_init__(self) -> None:
         _check(self.tau > 0, f"objective.tau must be positive, found {self.tau}.")
+        _check(self.negatives in NEGATIVES, f"objective.negatives must be {' | '.join(NEGATIVES)}, found {self.negatives!r}.")
+        _check(self.queue >= 0, f"objective.queue must be at least 0, found {self.queue}.")
+        _check(self.beta is None or self.beta > 0, f"objective.beta must be positive, found {self.beta}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentationConfig:
+    """How training and validation strings are changed (Sec. D.2); a function of the data seed, epoch and molecule alone."""
+
+    enumerate_smiles: bool = False  # encoder and decoder get different random spellings of the molecule
+    mask_fraction: float = 0.0  # share of the encoder's tokens that is hidden behind <MASK>, in spans
+    mask_span: float = 3.0  # mean length of a span: Poisson, as in BART
+
+    def __post_init__(self) -> None:
+        _check(0.0 <= self.mask_fraction < 1.0, f"augmentation.mask_fraction must be in [0, 1), found {self.mask_fraction}.")
+        _check(self.mask_span > 0, f"augmentation.mask_span must be positive, found {self.mask_span}.")
+
+    @property
+    def is_identity(self) -> bool:
+        """Strings stay as they are."""
+        return not self.enumerate_smiles and self.mask_fraction == 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,6 +237,7 @@ class ModelConfig:
 
     network: NetworkConfig = field(default_factory=NetworkConfig)
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     train_ds: DataConfig | None = None

@@ -27,6 +27,7 @@ __all__ = [
     "murcko_scaffold",
     "parse",
     "properties",
+    "random_spellings",
 ]
 
 Mol = Chem.Mol
@@ -105,6 +106,22 @@ def canonical_smiles(molecule: str | Mol, *, name: str = "the SMILES") -> str:
             raise InvalidSmilesError(f"{name} is a molecule without atoms")
         molecule = Chem.MolToSmiles(molecule)  # read again, so that explicit hydrogens of a structure file do not matter
     return Chem.MolToSmiles(parse(molecule, name=name))
+
+
+def random_spellings(smiles: str, count: int, seed: int) -> list[str]:
+    """Random SMILES of one molecule (enumeration, Sec. D.2): valid, with its stereo, and not always different.
+
+    Args:
+        smiles: The molecule.
+        count: How many.
+        seed: 1 to 2**32 - 1; equal seeds give equal spellings.
+
+    RDKit may print; hold `quiet_rdkit` around a loop.
+
+    Raises:
+        InvalidSmilesError: As `parse`.
+    """
+    return list(Chem.MolToRandomSmilesVect(parse(smiles, quiet=False), count, randomSeed=seed))
 
 
 def molecular_weight(mol: Mol) -> float:

@@ -14,7 +14,7 @@ __all__ = ["LossTerms", "Posterior", "TokenBatch"]
 
 
 class TokenBatch(NamedTuple):
-    """Padded token ids of B molecules, ready for teacher forcing. T = S + 1.
+    """Padded token ids of B molecules, ready for teacher forcing. T = S + 1, unless augmentation gave the encoder another string.
 
     Attributes:
         encoder_BS: int64, the tokens of each SMILES, then padding.
@@ -30,6 +30,11 @@ class TokenBatch(NamedTuple):
     target_BT: Tensor
     is_target_BT: Tensor
 
+    @property
+    def decoder_view(self) -> tuple[Tensor, Tensor]:
+        """The decoder's string as an encoder takes it, ids_BS and is_token_BS: a second view where the two strings differ."""
+        return self.decoder_BT[:, 1:], self.is_target_BT[:, 1:]
+
     def to(self, device: object) -> TokenBatch:
         """The same batch on `device`."""
         return TokenBatch(*(t.to(device, non_blocking=True) for t in self))  # type: ignore[call-overload]
@@ -40,33 +45,50 @@ class TokenBatch(NamedTuple):
 
 
 class Posterior(NamedTuple):
-    """Gaussian q(z|x) with diagonal covariance.
+    """Gaussian q(z|x) with diagonal covariance; a point where the network has no variance head.
+
+    K is the number of tokens (S) for a transformer encoder, which has no bottleneck.
 
     Attributes:
         mean_BKD: mean of each latent.
-        variance_BKD: variance of each latent, at least 1e-6 (Sec. 3.1).
+        variance_BKD: variance of each latent, at least 1e-6 (Sec. 3.1); 0 throughout for a point.
+        is_latent_BK: bool, True at real latents; None means all.
     """
 
     mean_BKD: Tensor
     variance_BKD: Tensor
+    is_latent_BK: Tensor | None = None
 
     def sample(self, noise_BKD: Tensor | None = None) -> Tensor:
         """z_BKD = mean + sqrt(variance) * noise, reparameterised; standard normal noise is drawn when none is given."""
         noise = self.mean_BKD.new_empty(self.mean_BKD.shape).normal_() if noise_BKD is None else noise_BKD
         return self.mean_BKD + self.variance_BKD.sqrt() * noise
 
+    def pooled(self) -> Tensor:
+        """One vector of a fixed size for each molecule: the K latents side by side [B, K * D], or the mean over real states [B, D]."""
+        if self.is_latent_BK is None:
+            return self.mean_BKD.flatten(1)
+        real_B1K = self.is_latent_BK.unsqueeze(1).to(self.mean_BKD.dtype)
+        return (real_B1K @ self.mean_BKD).squeeze(1) / real_B1K.sum(2)
+
 
 class LossTerms(NamedTuple):
-    """The parts of Eq. 9 for each molecule, in nats, fp32; a part that an objective does not use is None.
+    """The parts of a training loss for each molecule, in nats, fp32; a part that an objective does not use is None.
 
     Attributes:
-        log_p_x_given_z_B: sum over tokens (and `<EOS>`).
+        log_p_x_given_z_B: reconstruction, sum over tokens (and `<EOS>`).
         log_p_k1_B: Eq. 4.
+        log_p_k1_sum_B: Eq. 4 with the sum over negatives in place of their mean (cMIM-Sigma, Sec. 3.6).
+        log_p_positive_B: minus Eq. 1.
         log_q_z_given_x_B: sum over K and D.
         log_p_z_B: log N(z; 0, I), sum over K and D.
+        kl_B: KL(q(z|x) || N(0, I)), sum over K and D.
     """
 
-    log_p_x_given_z_B: Tensor
+    log_p_x_given_z_B: Tensor | None = None
     log_p_k1_B: Tensor | None = None
+    log_p_k1_sum_B: Tensor | None = None
+    log_p_positive_B: Tensor | None = None
     log_q_z_given_x_B: Tensor | None = None
     log_p_z_B: Tensor | None = None
+    kl_B: Tensor | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
@@ -10,30 +11,38 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from ..config import DataConfig
+from ..config import AugmentationConfig, DataConfig
 from ..errors import ConfigError
+from ..molecules import quiet_rdkit
 from ..types import TokenBatch
+from .augment import Augmentation
 from .collate import collate
-from .order import BatchOrder
+from .order import BatchOrder, Members
 from .store import TokenStore
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from ..tokenizers import Vocabulary
 
 __all__ = ["SmilesBatches", "make_loader", "make_validation_loader"]
 
 
 class SmilesBatches(Dataset[TokenBatch]):
-    """Batches of a store by number: item i is a `TokenBatch` of the molecules that `indices_of(i)` names."""
+    """Batches of a store by number: item i is a `TokenBatch` of the molecules that `members_of(i)` names."""
 
-    def __init__(self, store: TokenStore, indices_of: Callable[[int], NDArray[np.int64]]) -> None:
+    def __init__(self, store: TokenStore, members_of: Callable[[int], Members], augmentation: Augmentation | None) -> None:
         self.store = store
-        self.indices_of = indices_of
+        self.members_of = members_of
+        self.augmentation = augmentation
 
     def __getitem__(self, number: int) -> TokenBatch:
-        return collate(self.store.gather(self.indices_of(number)), self.store.vocabulary)
+        members = self.members_of(number)
+        tokens = self.store.gather(members.indices)
+        if self.augmentation is None:
+            return collate(tokens, self.store.vocabulary)
+        with quiet_rdkit():
+            pairs = [self.augmentation(*molecule) for molecule in zip(tokens, members.epochs.tolist(), members.indices.tolist())]
+        encoder, decoder = zip(*pairs)
+        return collate(decoder, self.store.vocabulary, encoder_tokens=encoder)
 
 
 class _Steps(Sampler[int]):
@@ -59,6 +68,7 @@ def make_loader(
     ranks: int = 1,
     vocabulary: Vocabulary | None = None,
     max_tokens: int | None = None,
+    augmentation: AugmentationConfig | None = None,
 ) -> DataLoader[TokenBatch]:
     """Training batches: step i is the same whatever the workers and wherever the run was interrupted.
 
@@ -70,6 +80,7 @@ def make_loader(
         ranks: Number of data-parallel ranks.
         vocabulary: The model's, checked against that of the data.
         max_tokens: Most tokens that the model can take.
+        augmentation: How strings are changed; None leaves them as they are.
 
     Raises:
         DataError: The folder cannot be used: see `TokenStore.open`.
@@ -77,8 +88,9 @@ def make_loader(
     """
     store = _open(config, vocabulary, max_tokens)
     order = BatchOrder(store.lengths, config.batch_size * ranks, seed=config.seed, limit=config.limit)
-    indices_of = functools.partial(order.batch_indices, rank=rank, ranks=ranks)
-    return _loader(SmilesBatches(store, indices_of), _Steps(start_step, steps), config.workers)
+    members_of = functools.partial(order.members, rank=rank, ranks=ranks)
+    batches = SmilesBatches(store, members_of, _augmentation(augmentation, config, store, max_tokens))
+    return _loader(batches, _Steps(start_step, steps), config.workers)
 
 
 def make_validation_loader(
@@ -88,6 +100,7 @@ def make_validation_loader(
     ranks: int = 1,
     vocabulary: Vocabulary | None = None,
     max_tokens: int | None = None,
+    augmentation: AugmentationConfig | None = None,
 ) -> DataLoader[TokenBatch]:
     """Each molecule once, from short to long, always in the same batches.
 
@@ -99,6 +112,7 @@ def make_validation_loader(
         ranks: Number of data-parallel ranks.
         vocabulary: The model's, checked against that of the data.
         max_tokens: Most tokens that the model can take.
+        augmentation: As in training; each molecule gets the spelling and the spans of epoch 0.
 
     Raises:
         DataError: The folder cannot be used: see `TokenStore.open`.
@@ -109,8 +123,9 @@ def make_validation_loader(
     indices = order.select(np.arange(order.molecules))
     indices = indices[np.lexsort((indices, store.lengths[indices]))]
     count = min(-(-len(indices) // (config.batch_size * ranks)), len(indices) // ranks)  # no rank's part is empty
-    batches = np.array_split(indices, count)
-    return _loader(SmilesBatches(store, [b[rank::ranks] for b in batches].__getitem__), _Steps(0, len(batches)), config.workers)
+    members = [Members(part[rank::ranks], np.zeros_like(part[rank::ranks])) for part in np.array_split(indices, count)]
+    batches = SmilesBatches(store, members.__getitem__, _augmentation(augmentation, config, store, max_tokens))
+    return _loader(batches, _Steps(0, len(members)), config.workers)
 
 
 def _open(config: DataConfig, vocabulary: Vocabulary | None, max_tokens: int | None) -> TokenStore:
@@ -122,6 +137,15 @@ def _open(config: DataConfig, vocabulary: Vocabulary | None, max_tokens: int | N
             f"most {max_tokens}: prepare it with --max-tokens {max_tokens}, or raise network.max_positions."
         )
     return store
+
+
+def _augmentation(
+    augmentation: AugmentationConfig | None, config: DataConfig, store: TokenStore, max_tokens: int | None
+) -> Augmentation | None:
+    if augmentation is None or augmentation.is_identity:
+        return None
+    limit = sys.maxsize if max_tokens is None else max_tokens
+    return Augmentation(augmentation, store.vocabulary, max_tokens=limit, seed=config.seed)
 
 
 def _loader(batches: SmilesBatches, steps: _Steps, workers: int) -> DataLoader[TokenBatch]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -21,7 +21,7 @@ from ..errors import ConfigError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["BatchOrder", "permute"]
+__all__ = ["BatchOrder", "Members", "permute"]
 
 _ROUNDS = 8
 
@@ -67,6 +67,18 @@ def _scramble(numbers: NDArray[np.uint64]) -> NDArray[np.uint64]:
     return numbers ^ (numbers >> np.uint64(31))
 
 
+class Members(NamedTuple):
+    """The molecules of a batch.
+
+    Attributes:
+        indices: int64 [B], where in the split they lie.
+        epochs: int64 [B], the pass over the data in which each is met.
+    """
+
+    indices: NDArray[np.int64]
+    epochs: NDArray[np.int64]
+
+
 class BatchOrder:
     """The order in which training sees N molecules, in global batches of B. See the module's docstring.
 
@@ -92,10 +104,14 @@ class BatchOrder:
         self.seed = seed
         self._lengths = lengths
         self._window = window
-        self._sorted: tuple[int, NDArray[np.int64]] | None = None  # first step of a window, and its batches
+        self._sorted: tuple[int, Members] | None = None  # first step of a window, and its batches [steps, B]
 
     def batch_indices(self, step: int, rank: int = 0, ranks: int = 1) -> NDArray[np.int64]:
-        """The molecules of batch `step`: int64 [B / ranks], the part of `rank`.
+        """The indices of `members`."""
+        return self.members(step, rank, ranks).indices
+
+    def members(self, step: int, rank: int = 0, ranks: int = 1) -> Members:
+        """The molecules of batch `step`, each field [B / ranks]: the part of `rank`.
 
         The parts of the ranks are disjoint, equally large and of similar lengths. Costs O(window * B) at worst, not O(step).
 
@@ -107,7 +123,7 @@ class BatchOrder:
         first, stop = self._window_of(step)
         if self._sorted is None or self._sorted[0] != first:
             self._sorted = first, self._batches(first, stop)
-        return self._sorted[1][step - first][rank::ranks]
+        return Members(*(field[step - first, rank::ranks] for field in self._sorted[1]))
 
     def _window_of(self, step: int) -> tuple[int, int]:
         """First step of the window that `step` is in, and the step after its last. A window does not go beyond its epoch."""
@@ -117,15 +133,16 @@ class BatchOrder:
         first = step - (step - epoch_start) % self._window
         return first, min(first + self._window, epoch_stop)
 
-    def _batches(self, first: int, stop: int) -> NDArray[np.int64]:
+    def _batches(self, first: int, stop: int) -> Members:
         positions = np.arange(first * self.batch_size, stop * self.batch_size)
         epochs = positions // self.molecules
         indices = np.concatenate([self._of_epoch(int(e), positions[epochs == e]) for e in np.unique(epochs)])
         if self._window > 1:
             # what the next epoch lends stays at the end: sorted in, a molecule would often meet itself in a batch
-            indices = indices[np.lexsort((self._lengths[indices], epochs))]
+            order = np.lexsort((self._lengths[indices], epochs))
+            indices, epochs = indices[order], epochs[order]
         steps = permute(np.arange(stop - first), stop - first, self.seed, "batches", first)
-        return indices.reshape(stop - first, self.batch_size)[steps]
+        return Members(*(field.reshape(stop - first, self.batch_size)[steps] for field in (indices, epochs)))
 
     def _of_epoch(self, epoch: int, positions: NDArray[np.int64]) -> NDArray[np.int64]:
         order = permute(positions % self.molecules, self.molecules, self.seed, "epoch", epoch)

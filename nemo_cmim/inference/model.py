@@ -1,9 +1,12 @@
-"""A trained model: embed, encode, decode. Shape letters: N rows, B molecules in a batch, T decoder positions, K latents, D width."""
+"""A trained model: embed, encode, decode.
+
+Shape letters: N rows, B molecules in a batch, T decoder positions, K latents (S for a transformer encoder), D width.
+"""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,8 +27,10 @@ from .inputs import tokenise
 __all__ = ["CMIMModel"]
 
 KINDS = ("informative", "mean")
-_ENCODER_MOLECULES = 512  # in a batch of the encoder: its latents are few, so batches must be large
+_ENCODER_MOLECULES = 512  # in a batch of the Perceiver: its latents are few, so batches must be large
+_TOKEN_ENCODER_MOLECULES = 64  # in a batch of an encoder that works on all tokens
 _DECODER_TOKENS = 2048  # in a batch of the decoder: more gain nothing, fewer make its matrix products slower
+_DECODED_MOLECULES = 256  # decoded together
 _FREED_BYTES = 32_000_000  # glibc that has freed a block of this size keeps smaller ones, and does not fetch their pages anew
 _GPU_FACTOR = 64  # a GPU has no such cache and wants more at a time (not run on a GPU yet)
 
@@ -73,7 +78,7 @@ class CMIMModel:
             smiles: N SMILES or RDKit molecules: list, NumPy array, pandas or polars Series.
             kind: "informative": decoder states after the final norm, under teacher forcing on the molecule with z = posterior mean
                 (Eq. 10), averaged over the T = tokens + 1 positions that predict its tokens and `<EOS>`; width D.
-                "mean": the posterior mean; width K * D.
+                "mean": the posterior mean; width K * D. Without bottleneck (`bart`) the mean over the encoder's S states; width D.
             on_invalid: "raise", or "nan" to keep a NaN row.
             batch_size: Most molecules in a batch; None chooses. It changes nothing but speed and memory.
             canonical: Canonicalise first, as the training data were, so that spelling does not matter.
@@ -87,13 +92,16 @@ class CMIMModel:
 
         Raises:
             InvalidSmilesError: No molecules, or one that cannot be used and `on_invalid="raise"`.
-            ConfigError: An unknown `kind` or `on_invalid`.
+            ConfigError: An unknown `kind` or `on_invalid`, or one that this model has no part for.
         """
         if kind not in KINDS:
             raise ConfigError(f"kind must be {' or '.join(map(repr, KINDS))}, found {kind!r}.")
-        if batch_size is not None and batch_size < 1:
-            raise ConfigError(f"batch_size must be at least 1, found {batch_size}.")
+        _check_positive("batch_size", batch_size)
         network = self.config.network
+        if kind == "informative":
+            self._need_decoder('kind="informative"', 'pass kind="mean"')
+        if sample and not network.is_stochastic:
+            raise ConfigError(f"sample=True has no effect: {self._named} gives a point, not a distribution. Leave it out.")
         inputs = tokenise(
             smiles,
             self.tokenizer,
@@ -103,19 +111,19 @@ class CMIMModel:
             first_index=first_index,
             way_out='. Pass on_invalid="nan" to keep a NaN row.',
         )
-        width = network.hidden_size * (network.latents if kind == "mean" else 1)
+        width = network.hidden_size * (network.latents if kind == "mean" else 1)  # `latents` is 1 without bottleneck
         vectors = np.empty((len(inputs.tokens) + 1, width), dtype=np.float32)
         vectors[-1] = np.nan  # what invalid rows, numbered -1, get
         generator = None if seed is None else torch.Generator().manual_seed(seed)
         done = 0
         for rows, posterior in self._encode(inputs.tokens, batch_size):
-            z_BKD = posterior.mean_BKD
             if sample:
-                z_BKD = posterior.sample(torch.randn(z_BKD.shape, generator=generator).to(self.device))
+                noise = torch.randn(posterior.mean_BKD.shape, generator=generator)
+                posterior = posterior._replace(mean_BKD=posterior.sample(noise.to(self.device)))
             if kind == "mean":
-                vectors[rows] = z_BKD.flatten(1).cpu()
+                vectors[rows] = posterior.pooled().cpu()
             else:
-                for part, hidden_BD in self._decode_states([inputs.tokens[r] for r in rows], z_BKD, batch_size):
+                for part, hidden_BD in self._decode_states([inputs.tokens[r] for r in rows], posterior, batch_size):
                     vectors[rows[part]] = hidden_BD.cpu()
                     if progress:
                         progress(done + part.stop, len(inputs.tokens))
@@ -125,17 +133,21 @@ class CMIMModel:
         return vectors[inputs.molecule_of_row]
 
     def encode(self, smiles: Any, *, canonical: bool = True, batch_size: int | None = None) -> Posterior:
-        """q(z|x) of N molecules, fields [N, K, D] on the CPU; inputs and errors as `embed`."""
+        """q(z|x) of N molecules, fields [N, K, D] on the CPU; inputs and errors as `embed`.
+
+        Raises:
+            ConfigError: The model has no bottleneck, so its molecules have no latents of a fixed number.
+        """
+        self._need_latent("encode", 'pass them to embed(..., kind="mean")')
         network = self.config.network
         inputs = tokenise(smiles, self.tokenizer, max_tokens=network.max_tokens, canonical=canonical, on_invalid="raise")
-        fields = [torch.empty(len(inputs.tokens), network.latents, network.hidden_size) for _ in Posterior._fields]
+        mean, variance = torch.empty(2, len(inputs.tokens), network.latents, network.hidden_size)
         for rows, posterior in self._encode(inputs.tokens, batch_size):
-            for field, part in zip(fields, posterior):
-                field[rows] = part.cpu()
+            mean[rows], variance[rows] = posterior.mean_BKD.cpu(), posterior.variance_BKD.cpu()
         order = torch.from_numpy(inputs.molecule_of_row)
-        return Posterior(*(field[order] for field in fields))
+        return Posterior(mean[order], variance[order])
 
-    def decode(self, z: Any, *, max_tokens: int | None = None, batch_size: int = 256) -> list[str]:
+    def decode(self, z: Any, *, max_tokens: int | None = None, batch_size: int = _DECODED_MOLECULES) -> list[str]:
         """Greedy decoding of latents to SMILES; only chemical tokens are written.
 
         Args:
@@ -149,22 +161,46 @@ class CMIMModel:
 
         Raises:
             InvalidShapeError: Another shape.
+            ConfigError: The model has no decoder, or no bottleneck.
         """
-        network, vocabulary = self.config.network, self.tokenizer.vocabulary
-        for name, value in (("max_tokens", max_tokens), ("batch_size", batch_size)):
-            if value is not None and value < 1:
-                raise ConfigError(f"{name} must be at least 1, found {value}.")
+        self._need_decoder("decode")
+        self._need_latent("decode", "call reconstruct with their SMILES")
+        network = self.config.network
+        _check_positive("batch_size", batch_size)
         latents = torch.as_tensor(z, dtype=torch.float32, device=self.device)
         shape = (network.latents, network.hidden_size)
         if tuple(latents.shape[1:]) not in (shape, (shape[0] * shape[1],)):
             raise InvalidShapeError(f"Latents must have the shape [N, {shape[0]}, {shape[1]}], found {list(latents.shape)}.")
         latents = latents.reshape(-1, *shape)
+        return self._written(((part, None) for part in latents.split(batch_size) if len(part)), max_tokens)
+
+    def reconstruct(self, smiles: Any, *, canonical: bool = True, max_tokens: int | None = None) -> list[str]:
+        """What the decoder makes of each molecule's posterior mean; inputs and errors as `embed`."""
+        self._need_decoder("reconstruct")
+        limit = self.config.network.max_tokens
+        inputs = tokenise(smiles, self.tokenizer, max_tokens=limit, canonical=canonical, on_invalid="raise")
+        order: list[int] = []
+
+        def encoded() -> Iterator[tuple[Tensor, Tensor | None]]:
+            for rows, posterior in self._encode(inputs.tokens, _DECODED_MOLECULES):
+                order.extend(rows.tolist())
+                yield posterior.mean_BKD, posterior.is_latent_BK
+
+        texts = self._written(encoded(), max_tokens)
+        of_molecule = dict(zip(order, texts))
+        return [of_molecule[molecule] for molecule in inputs.molecule_of_row.tolist()]
+
+    def _written(self, latents: Iterable[tuple[Tensor, Tensor | None]], max_tokens: int | None) -> list[str]:
+        """Greedy decoding of batches of latents, each with the mask of its real ones."""
+        _check_positive("max_tokens", max_tokens)
+        vocabulary = self.tokenizer.vocabulary
         texts: list[str] = []
         cut = 0
-        for part in latents.split(batch_size) if len(latents) else ():
+        for z_BKD, is_latent_BK in latents:
             ids_BT = greedy_decode(
                 self.network,
-                part,
+                z_BKD,
+                is_latent_BK,
                 bos_id=vocabulary.bos_id,
                 eos_id=vocabulary.eos_id,
                 is_allowed_V=torch.tensor(vocabulary.is_chemical),
@@ -173,14 +209,9 @@ class CMIMModel:
             texts += [self.tokenizer.decode(row) for row in ids_BT.tolist()]
             cut += int((ids_BT != vocabulary.eos_id).all(1).sum())
         if cut:
-            warnings.warn(
-                f"{cut} of {len(texts)} SMILES had not ended after {ids_BT.shape[1]} tokens, and are cut there.", stacklevel=2
-            )
+            limit = max_tokens or self.config.network.max_tokens
+            warnings.warn(f"{cut} of {len(texts)} SMILES had not ended after {limit} tokens, and are cut there.", stacklevel=3)
         return texts
-
-    def reconstruct(self, smiles: Any, *, canonical: bool = True, max_tokens: int | None = None) -> list[str]:
-        """What the decoder makes of each molecule's posterior mean; inputs and errors as `embed`."""
-        return self.decode(self.encode(smiles, canonical=canonical).mean_BKD, max_tokens=max_tokens)
 
     def sample(
         self, n: int = 1, *, smiles: Any = None, scaled_radius: float = 1.0, seed: int | None = None, max_tokens: int | None = None
@@ -200,8 +231,13 @@ class CMIMModel:
 
         Raises:
             InvalidSmilesError: A molecule that cannot be used.
-            ConfigError: `n` below 1, or a negative radius.
+            ConfigError: `n` below 1, a negative radius, or a model without q(z|x) and prior, or without decoder.
         """
+        self._need_decoder("sample")
+        if not self.config.network.is_stochastic:
+            raise ConfigError(
+                f"sample needs a prior and a posterior to draw from, but {self._named} has neither: call reconstruct."
+            )
         if n < 1 or scaled_radius < 0:
             raise ConfigError(f"n must be at least 1 and scaled_radius at least 0, found n={n} and scaled_radius={scaled_radius}.")
         generator = torch.Generator()
@@ -211,7 +247,8 @@ class CMIMModel:
             if scaled_radius != 1:
                 raise ConfigError("scaled_radius has no effect without smiles: it is the distance from them. Pass smiles=[...].")
             return self.decode(torch.randn(shape, generator=generator), max_tokens=max_tokens)
-        mean_N1KD, variance_N1KD = (field.unsqueeze(1) for field in self.encode(smiles))
+        posterior = self.encode(smiles)
+        mean_N1KD, variance_N1KD = posterior.mean_BKD.unsqueeze(1), posterior.variance_BKD.unsqueeze(1)
         noise_NnKD = torch.randn(len(mean_N1KD), *shape, generator=generator)
         z_NnKD = mean_N1KD + scaled_radius * variance_N1KD.sqrt() * noise_NnKD
         texts = self.decode(z_NnKD.flatten(0, 1), max_tokens=max_tokens)
@@ -222,19 +259,36 @@ class CMIMModel:
 
         Raises:
             InvalidSmilesError: A molecule that cannot be used.
-            ConfigError: Fewer than 2 steps.
+            ConfigError: Fewer than 2 steps, or a model without bottleneck or decoder.
         """
+        self._need_decoder("interpolate")
         if steps < 2:
             raise ConfigError(f"steps must be at least 2 (the two ends), found {steps}.")
         start, end = self.encode([a, b]).mean_BKD
         share = torch.linspace(0, 1, steps)[:, None, None]
         return self.decode(torch.lerp(start, end, share), max_tokens=max_tokens)
 
+    @property
+    def _named(self) -> str:
+        return f"this model (objective {self.config.objective.name})"
+
+    def _need_decoder(self, what: str, way_out: str = "use a model with one") -> None:
+        if not self.config.network.decoder_layers:
+            raise ConfigError(f"{what} needs a decoder, but {self._named} only encodes: {way_out}.")
+
+    def _need_latent(self, what: str, way_out: str) -> None:
+        if not self.config.network.has_bottleneck:
+            raise ConfigError(
+                f"{what} needs latents of a fixed number, but {self._named} has a state for each token and no bottleneck: to use "
+                f"molecules, {way_out}."
+            )
+
     @torch.inference_mode()
     def _encode(self, tokens: Sequence[Sequence[int]], batch_size: int | None) -> Iterator[tuple[NDArray[np.int64], Posterior]]:
         """Posteriors in batches of similar lengths, with the rows that they belong to."""
         order = np.argsort([len(row) for row in tokens], kind="stable")
-        size = batch_size or _ENCODER_MOLECULES * (_GPU_FACTOR if self.device.type == "cuda" else 1)
+        molecules = _ENCODER_MOLECULES if self.config.network.encoder == "perceiver" else _TOKEN_ENCODER_MOLECULES
+        size = batch_size or molecules * (_GPU_FACTOR if self.device.type == "cuda" else 1)
         for start in range(0, len(order), size):
             rows = order[start : start + size]
             batch = collate([tokens[r] for r in rows], self.tokenizer.vocabulary).to(self.device)
@@ -242,11 +296,11 @@ class CMIMModel:
 
     @torch.inference_mode()
     def _decode_states(
-        self, tokens: Sequence[Sequence[int]], z_BKD: Tensor, batch_size: int | None
+        self, tokens: Sequence[Sequence[int]], posterior: Posterior, batch_size: int | None
     ) -> Iterator[tuple[slice, Tensor]]:
         """Averaged decoder states [b, D] of slices of a batch whose molecules are sorted by length."""
         budget = _DECODER_TOKENS * (_GPU_FACTOR if self.device.type == "cuda" else 1)
-        memory = self.network.remember(z_BKD)
+        memory = self.network.remember(posterior.mean_BKD, posterior.is_latent_BK)
         torch.empty(_FREED_BYTES, dtype=torch.uint8)
         start = 0
         while start < len(tokens):
@@ -260,6 +314,11 @@ class CMIMModel:
             real_B1T = batch.is_target_BT.unsqueeze(1).to(hidden_BTD.dtype)
             yield part, (real_B1T @ hidden_BTD).squeeze(1) / real_B1T.sum(2)
             start = stop
+
+
+def _check_positive(name: str, value: int | None) -> None:
+    if value is not None and value < 1:
+        raise ConfigError(f"{name} must be at least 1, found {value}.")
 
 
 def _device(device: str | torch.device | None) -> torch.device:

@@ -41,12 +41,12 @@ class SdpaCoreAttention(MegatronModule):
         self.causal = attn_mask_type == AttnMaskType.causal
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **_: Any) -> Tensor:
-        """Attention of [S, B, H, d] queries; returns [S, B, H * d]. No mask beside the causal one is taken."""
-        assert attention_mask is None, "latents have no padding, and a causal decoder needs no padding mask"
+        """Attention of [S, B, H, d] queries; returns [S, B, H * d]. `attention_mask` [B, keys] is True at keys that count, None: all."""
+        mask = None if attention_mask is None else attention_mask[:, None, None, :]
         query, key, value = (x.permute(1, 2, 0, 3) for x in (query, key, value))
         dropout = self.config.attention_dropout if self.training else 0.0
         with _attention_rng() if dropout else nullcontext():
-            context_BHSd = F.scaled_dot_product_attention(query, key, value, dropout_p=dropout, is_causal=self.causal)
+            context_BHSd = F.scaled_dot_product_attention(query, key, value, mask, dropout, is_causal=self.causal)
         return context_BHSd.permute(2, 0, 1, 3).flatten(2)
 
 

@@ -1,6 +1,7 @@
 """The cMIM network on Megatron-Core: the same function as `models.CMIMNetwork`, cut over tensor-parallel ranks.
 
-Shape letters: S encoder tokens, T decoder tokens, B molecules, K latents, D width, v vocabulary of this rank. Inside, Megatron's
+Shape letters: S encoder tokens, T decoder tokens, B molecules, K latents (S for a transformer encoder), D width, v vocabulary of this
+rank. Inside, Megatron's
 order [S, B, D]; outside, ours.
 """
 
@@ -16,49 +17,19 @@ from megatron.core.tensor_parallel import (
     vocab_parallel_cross_entropy,
 )
 from megatron.core.transformer.module import MegatronModule
-from megatron.core.transformer.spec_utils import build_module
 from megatron.core.transformer.transformer_block import TransformerBlock
-from megatron.core.transformer.transformer_config import TransformerConfig
 from torch import Tensor, nn
 
 from ..config import NetworkConfig, ParallelConfig
 from ..errors import InvalidShapeError
 from ..losses.reconstruction import sum_over_targets
-from ..models.network import GaussianPosterior
+from ..models.posterior import build_posterior
 from ..types import Posterior
 from . import specs
+from .encoders import build_encoder
 from .provider import transformer_config
 
 __all__ = ["MegatronCMIMNetwork"]
-
-
-class _PerceiverEncoder(MegatronModule):
-    """`models.perceiver.PerceiverEncoder` from Megatron layers."""
-
-    def __init__(self, network: NetworkConfig, config: TransformerConfig) -> None:
-        super().__init__(config=config)
-        self.latents_KD = nn.Parameter(torch.empty(network.latents, network.hidden_size))
-        config.init_method(self.latents_KD)
-        norm = {"config": config, "hidden_size": config.hidden_size, "eps": config.layernorm_epsilon}
-        self.norm_tokens = build_module(specs.LNImpl, **norm)
-        blocks = range(network.encoder_layers)
-        self.read = nn.ModuleList(
-            build_module(specs.latent_read_layer(network.latents), config=config, layer_number=2 * i + 1) for i in blocks
-        )
-        self.think = nn.ModuleList(
-            build_module(specs.latent_layer(network.latents), config=config, layer_number=2 * i + 2) for i in blocks
-        )
-        self.norm = build_module(specs.LNImpl, **norm)
-
-    def forward(self, tokens_SBD: Tensor, is_token_BS: Tensor) -> Tensor:
-        """Returns [K, B, D]."""
-        tokens_SBD = self.norm_tokens(tokens_SBD)
-        x_KBD = self.latents_KD.unsqueeze(1).expand(-1, tokens_SBD.shape[1], -1)
-        for read, think in zip(self.read, self.think):
-            latents, _ = read(x_KBD, context=tokens_SBD, context_mask=is_token_BS)
-            latents, _ = think(latents)
-            x_KBD = x_KBD + latents
-        return self.norm(x_KBD)
 
 
 class MegatronCMIMNetwork(MegatronModule):
@@ -70,16 +41,17 @@ class MegatronCMIMNetwork(MegatronModule):
     """
 
     def __init__(self, network: NetworkConfig, parallel: ParallelConfig) -> None:
-        config = transformer_config(network, parallel, layers=network.decoder_layers)
+        config = transformer_config(network, parallel, layers=max(1, network.decoder_layers))
         super().__init__(config=config)
         self.network_config = network
         self.embedding = LanguageModelEmbedding(config, network.padded_vocabulary_size, network.max_positions)
-        self.encoder = _PerceiverEncoder(network, transformer_config(network, parallel, layers=2 * network.encoder_layers))
-        self.posterior = GaussianPosterior(network)
-        for head in (self.posterior.mean, self.posterior.log_variance):
-            config.init_method(head.weight)
-            nn.init.zeros_(head.bias)
-        self.decoder = TransformerBlock(config, specs.decoder_block(network.latents, network.decoder_layers))
+        self.encoder = build_encoder(network, transformer_config(network, parallel, layers=network.encoder_depth))
+        self.posterior = build_posterior(network)
+        for name, parameter in self.posterior.named_parameters():
+            config.init_method(parameter) if name.endswith("weight") else nn.init.zeros_(parameter)
+        if not network.decoder_layers:
+            return
+        self.decoder = TransformerBlock(config, specs.decoder_block(network.has_single_latent, network.decoder_layers))
         self.output = ColumnParallelLinear(
             network.hidden_size,
             network.padded_vocabulary_size,
@@ -101,13 +73,14 @@ class MegatronCMIMNetwork(MegatronModule):
 
     def encode(self, ids_BS: Tensor, is_token_BS: Tensor) -> Posterior:
         """q(z|x), fields [B, K, D]; as `models.CMIMNetwork.encode`."""
-        return self.posterior(self.encoder(self._embed(ids_BS), is_token_BS).transpose(0, 1))
+        posterior: Posterior = self.posterior(self.encoder(self._embed(ids_BS), is_token_BS).transpose(0, 1))
+        return posterior if self.network_config.has_bottleneck else posterior._replace(is_latent_BK=is_token_BS)
 
-    def forward(self, decoder_BT: Tensor, z_BKD: Tensor) -> Tensor:
+    def forward(self, decoder_BT: Tensor, z_BKD: Tensor, is_latent_BK: Tensor | None = None) -> Tensor:
         """Logits [T, B, v] of this rank's share of the padded vocabulary, under teacher forcing."""
         x_TBD = self._embed(decoder_BT)
         z_KBD = z_BKD.to(x_TBD.dtype).transpose(0, 1)
-        x_TBD = self.decoder(x_TBD, attention_mask=None, context=z_KBD, context_mask=None)
+        x_TBD = self.decoder(x_TBD, attention_mask=None, context=z_KBD, context_mask=is_latent_BK)
         logits_TBv, _ = self.output(x_TBD, weight=self.embedding.word_embeddings.weight)
         return logits_TBv
 

@@ -19,7 +19,7 @@ from megatron.core.transformer.transformer_layer import TransformerLayer, Transf
 
 from .attention import SdpaCoreAttention, SingleKeyAttention, TokenCrossAttention, broadcast_dropout_add
 
-__all__ = ["LNImpl", "decoder_block", "latent_layer", "latent_read_layer"]
+__all__ = ["LNImpl", "decoder_block", "latent_layer", "latent_read_layer", "token_layer"]
 
 
 def _self_attention(mask: AttnMaskType) -> ModuleSpec:
@@ -70,9 +70,14 @@ def latent_read_layer(latents: int) -> ModuleSpec:
     )
 
 
-def decoder_block(latents: int, layers: int) -> TransformerBlockSubmodules:
+def token_layer() -> ModuleSpec:
+    """Self-attention among the tokens, which takes a mask [B, S] True at real ones, then FFN."""
+    return _layer(self_attention=_self_attention(AttnMaskType.no_mask))
+
+
+def decoder_block(single_latent: bool, layers: int) -> TransformerBlockSubmodules:
     """Causal layers that attend to the latents, and the final norm."""
-    if latents == 1:
+    if single_latent:
         cross = {"cross_attention": ModuleSpec(module=SingleKeyAttention), "cross_attn_bda": broadcast_dropout_add}
     else:
         cross = {

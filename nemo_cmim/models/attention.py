@@ -49,7 +49,7 @@ def _heads(x_BTD: Tensor, heads: int) -> Tensor:
 class SelfAttention(nn.Module):
     """Positions attend to each other; causal ones only to themselves and what came before.
 
-    There is no padding mask: latents have no padding, and in a causal decoder padding stands behind all that matters.
+    Tokens of an encoder need a mask of what is padding. Latents have none, and in a causal decoder it stands behind all that matters.
     """
 
     def __init__(self, config: NetworkConfig, *, causal: bool) -> None:
@@ -58,16 +58,17 @@ class SelfAttention(nn.Module):
         self.qkv = nn.Linear(config.hidden_size, 3 * config.hidden_size)
         self.out = nn.Linear(config.hidden_size, config.hidden_size)
 
-    def gather(self, x_BTD: Tensor) -> Tensor:
+    def gather(self, x_BTD: Tensor, is_token_BT: Tensor | None = None) -> Tensor:
         """What `out` takes: the heads' weighted sums of values, [B, T, D]."""
+        mask = None if is_token_BT is None else is_token_BT[:, None, None, :]
         query, key, value = (_heads(part, self.heads) for part in self.qkv(x_BTD).chunk(3, dim=-1))
         dropout = self.dropout if self.training else 0.0
-        context_BHTd = F.scaled_dot_product_attention(query, key, value, dropout_p=dropout, is_causal=self.causal)
+        context_BHTd = F.scaled_dot_product_attention(query, key, value, mask, dropout, is_causal=self.causal)
         return context_BHTd.transpose(1, 2).flatten(2)
 
-    def forward(self, x_BTD: Tensor) -> Tensor:
-        """Returns [B, T, D]."""
-        return self.out(self.gather(x_BTD))
+    def forward(self, x_BTD: Tensor, is_token_BT: Tensor | None = None) -> Tensor:
+        """Returns [B, T, D]; `is_token_BT` is True at positions that may be attended to, None means all."""
+        return self.out(self.gather(x_BTD, is_token_BT))
 
     def step(self, x_B1D: Tensor, cache: tuple[Tensor, Tensor], position: int) -> Tensor:
         """One position of incremental decoding.
@@ -117,17 +118,19 @@ class _CrossAttention(nn.Module):
 
 
 class LatentCrossAttention(_CrossAttention):
-    """Decoder positions attend to K > 1 latents, whose keys and values are computed once per molecule."""
+    """Decoder positions attend to several latents, whose keys and values are computed once per molecule."""
 
-    def project(self, z_BKD: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values of the latents, each [B, H, K, d]."""
-        key, value = self.kv(z_BKD).chunk(2, dim=-1)
-        return _heads(key, self.heads), _heads(value, self.heads)
+    def project(self, z_BKD: Tensor, is_latent_BK: Tensor | None = None) -> tuple[Tensor, ...]:
+        """Keys and values of the latents, each [B, H, K, d], and where some are padding the mask [B, 1, 1, K]."""
+        keys_and_values = tuple(_heads(part, self.heads) for part in self.kv(z_BKD).chunk(2, dim=-1))
+        return keys_and_values if is_latent_BK is None else (*keys_and_values, is_latent_BK[:, None, None, :])
 
-    def forward(self, x_BTD: Tensor, projected: tuple[Tensor, Tensor]) -> Tensor:
+    def forward(self, x_BTD: Tensor, projected: tuple[Tensor, ...]) -> Tensor:
         """Returns [B, T, D]."""
         dropout = self.dropout if self.training else 0.0
-        context = F.scaled_dot_product_attention(_heads(self.q(x_BTD), self.heads), *projected, dropout_p=dropout)
+        key, value, *rest = projected
+        mask = rest[0] if rest else None
+        context = F.scaled_dot_product_attention(_heads(self.q(x_BTD), self.heads), key, value, mask, dropout)
         return self.out(context.transpose(1, 2).flatten(2))
 
 

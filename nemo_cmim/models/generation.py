@@ -14,7 +14,14 @@ __all__ = ["greedy_decode"]
 
 @torch.inference_mode()
 def greedy_decode(
-    network: CMIMNetwork, z_BKD: Tensor, *, bos_id: int, eos_id: int, is_allowed_V: Tensor, max_tokens: int | None = None
+    network: CMIMNetwork,
+    z_BKD: Tensor,
+    is_latent_BK: Tensor | None = None,
+    *,
+    bos_id: int,
+    eos_id: int,
+    is_allowed_V: Tensor,
+    max_tokens: int | None = None,
 ) -> Tensor:
     """The most likely token, one after the other, until `<EOS>`.
 
@@ -23,6 +30,7 @@ def greedy_decode(
     Args:
         network: The decoder.
         z_BKD: Latents.
+        is_latent_BK: bool, True at real latents; None means all.
         bos_id: Id that starts a sequence.
         eos_id: Id that ends it.
         is_allowed_V: bool [vocabulary_size], True for ids that may be written; `<EOS>` always may.
@@ -35,10 +43,9 @@ def greedy_decode(
         InvalidShapeError: `z_BKD` does not fit the network.
     """
     config = network.config
-    if z_BKD.dim() != 3 or z_BKD.shape[1:] != (config.latents, config.hidden_size):
-        raise InvalidShapeError(
-            f"Latents must have the shape [B, {config.latents}, {config.hidden_size}], found {tuple(z_BKD.shape)}."
-        )
+    latents = config.latents if config.has_bottleneck else "any number"
+    if z_BKD.dim() != 3 or z_BKD.shape[2] != config.hidden_size or (config.has_bottleneck and z_BKD.shape[1] != latents):
+        raise InvalidShapeError(f"Latents must have the shape [B, {latents}, {config.hidden_size}], found {tuple(z_BKD.shape)}.")
     limit = config.max_tokens if max_tokens is None else min(max_tokens, config.max_tokens)
     device, molecules = z_BKD.device, len(z_BKD)
     forbidden_V = torch.ones(config.padded_vocabulary_size, dtype=torch.bool, device=device)
@@ -48,7 +55,7 @@ def greedy_decode(
     written_BT = torch.full((molecules, limit), eos_id, dtype=torch.long, device=device)
     alive_A = torch.arange(molecules, device=device)
     ids_A = torch.full((molecules,), bos_id, dtype=torch.long, device=device)
-    memory, caches = network.remember(z_BKD), _empty_caches(network, molecules)
+    memory, caches = network.remember(z_BKD, is_latent_BK), _empty_caches(network, molecules)
     for position in range(limit):
         if not len(alive_A):
             return written_BT[:, :position]

@@ -8,15 +8,16 @@ from torch import Tensor, nn
 from ..config import NetworkConfig
 from .attention import LatentCrossAttention, SelfAttention, SingleKeyAttention, TokenCrossAttention
 
-__all__ = ["DecoderLayer", "FeedForward", "LatentLayer", "LatentReadLayer", "Memory", "select"]
+__all__ = ["DecoderLayer", "EncoderLayer", "FeedForward", "LatentReadLayer", "Memory", "latent_self_attention", "norm", "select"]
 
-Memory = Tensor | tuple[Tensor, Tensor]
-"""What a decoder layer made of the latents, once per molecule: a constant [B, 1, D] for K = 1, else keys and values."""
+Memory = Tensor | tuple[Tensor, ...]
+"""What a decoder layer made of the latents, once per molecule: a constant [B, 1, D] for K = 1, else keys, values and, where some
+are padding, their mask."""
 
 
 def select(memory: list[Memory], rows: Tensor | slice) -> list[Memory]:
     """The memory of some molecules, for each layer."""
-    return [(m[0][rows], m[1][rows]) if isinstance(m, tuple) else m[rows] for m in memory]
+    return [tuple(part[rows] for part in m) if isinstance(m, tuple) else m[rows] for m in memory]
 
 
 class FeedForward(nn.Module):
@@ -42,27 +43,30 @@ def _add_linear_(x: Tensor, h: Tensor, linear: nn.Linear, constant: Tensor | Non
     x.view(-1, linear.out_features).addmm_(h.view(-1, linear.in_features), linear.weight.t())
 
 
-def _norm(config: NetworkConfig) -> nn.LayerNorm:
+def norm(config: NetworkConfig) -> nn.LayerNorm:
+    """Layer norm over the width."""
     return nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
 
 
-def _latent_self_attention(config: NetworkConfig) -> nn.Module:
+def latent_self_attention(config: NetworkConfig) -> nn.Module:
+    """Attention of the K latents to each other."""
     return SingleKeyAttention(config) if config.latents == 1 else SelfAttention(config, causal=False)
 
 
-class LatentLayer(nn.Module):
-    """Self-attention among the latents, then FFN."""
+class EncoderLayer(nn.Module):
+    """Self-attention among latents or tokens, then FFN."""
 
-    def __init__(self, config: NetworkConfig) -> None:
+    def __init__(self, config: NetworkConfig, self_attention: nn.Module) -> None:
         super().__init__()
-        self.norm_self, self.self_attention = _norm(config), _latent_self_attention(config)
-        self.norm_ffn, self.ffn = _norm(config), FeedForward(config)
+        self.norm_self, self.self_attention = norm(config), self_attention
+        self.norm_ffn, self.ffn = norm(config), FeedForward(config)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x_BKD: Tensor) -> Tensor:
-        """Returns [B, K, D]."""
-        x_BKD = x_BKD + self.dropout(self.self_attention(self.norm_self(x_BKD)))
-        return x_BKD + self.dropout(self.ffn(self.norm_ffn(x_BKD)))
+    def forward(self, x_BTD: Tensor, is_token_BT: Tensor | None = None) -> Tensor:
+        """Returns [B, T, D]; `is_token_BT` is True at positions that may be attended to, None means all."""
+        mask = () if is_token_BT is None else (is_token_BT,)
+        x_BTD = x_BTD + self.dropout(self.self_attention(self.norm_self(x_BTD), *mask))
+        return x_BTD + self.dropout(self.ffn(self.norm_ffn(x_BTD)))
 
 
 class LatentReadLayer(nn.Module):
@@ -70,9 +74,9 @@ class LatentReadLayer(nn.Module):
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
-        self.norm_self, self.self_attention = _norm(config), _latent_self_attention(config)
-        self.norm_cross, self.cross_attention = _norm(config), TokenCrossAttention(config)
-        self.norm_ffn, self.ffn = _norm(config), FeedForward(config)
+        self.norm_self, self.self_attention = norm(config), latent_self_attention(config)
+        self.norm_cross, self.cross_attention = norm(config), TokenCrossAttention(config)
+        self.norm_ffn, self.ffn = norm(config), FeedForward(config)
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, x_BKD: Tensor, tokens_BSD: Tensor, is_token_BS: Tensor) -> Tensor:
@@ -87,18 +91,18 @@ class DecoderLayer(nn.Module):
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
-        self.norm_self, self.self_attention = _norm(config), SelfAttention(config, causal=True)
-        if config.latents == 1:
+        self.norm_self, self.self_attention = norm(config), SelfAttention(config, causal=True)
+        if config.has_single_latent:
             self.cross_attention: nn.Module = SingleKeyAttention(config)
         else:
-            self.norm_cross, self.cross_attention = _norm(config), LatentCrossAttention(config)
-        self.norm_ffn, self.ffn = _norm(config), FeedForward(config)
+            self.norm_cross, self.cross_attention = norm(config), LatentCrossAttention(config)
+        self.norm_ffn, self.ffn = norm(config), FeedForward(config)
         self.dropout = nn.Dropout(config.dropout)
 
-    def remember(self, z_BKD: Tensor) -> Memory:
+    def remember(self, z_BKD: Tensor, is_latent_BK: Tensor | None) -> Memory:
         """What this layer needs of the latents, computed once per molecule."""
         if isinstance(self.cross_attention, LatentCrossAttention):
-            return self.cross_attention.project(z_BKD)
+            return self.cross_attention.project(z_BKD, is_latent_BK)
         return self.cross_attention(z_BKD)
 
     def forward(self, x_BTD: Tensor, memory: Memory) -> Tensor:

@@ -1,7 +1,7 @@
-"""The cMIM network in plain PyTorch: Perceiver encoder, Gaussian posterior, causal decoder.
+"""The network in plain PyTorch: encoder, posterior, causal decoder.
 
 It serves inference, and is the oracle that the Megatron realisation is tested against. B molecules, S encoder tokens, T decoder
-tokens, K latents, D width, V padded vocabulary.
+tokens, K latents (S for a transformer encoder), D width, V padded vocabulary.
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..config import NetworkConfig
-from ..errors import InvalidShapeError
+from ..errors import ConfigError, InvalidShapeError
 from ..types import Posterior
-from .layers import DecoderLayer, Memory
-from .perceiver import PerceiverEncoder
+from .layers import DecoderLayer, Memory, norm
+from .posterior import build_posterior
+from .transformer import build_encoder
 
-__all__ = ["CMIMNetwork", "GaussianPosterior", "TokenEmbedding"]
+__all__ = ["CMIMNetwork", "TokenEmbedding"]
 
 
 class TokenEmbedding(nn.Module):
@@ -47,23 +48,8 @@ class TokenEmbedding(nn.Module):
         return self.dropout(self.token(ids_BT) + self.position.weight[first:end])
 
 
-class GaussianPosterior(nn.Module):
-    """Linear heads for mean and log-variance of each latent; the variance is clamped from below (Sec. 3.1)."""
-
-    def __init__(self, config: NetworkConfig) -> None:
-        super().__init__()
-        self.mean = nn.Linear(config.hidden_size, config.hidden_size)
-        self.log_variance = nn.Linear(config.hidden_size, config.hidden_size)
-        self.min_variance = config.min_variance
-
-    def forward(self, encoded_BKD: Tensor) -> Posterior:
-        """q(z|x) in fp32, each field [B, K, D]."""
-        variance = self.log_variance(encoded_BKD).float().exp().clamp_min(self.min_variance)
-        return Posterior(self.mean(encoded_BKD).float(), variance)
-
-
 class CMIMNetwork(nn.Module):
-    """Encoder q(z|x) and decoder p(x|z) of MIM and cMIM (Sec. 2.2, D.2).
+    """Encoder q(z|x) and decoder p(x|z) of all objectives (Sec. 2.2, D.2); without decoder layers, the encoder alone.
 
     Differs from the paper: token embeddings are normalised in front of the bottleneck (see `PerceiverEncoder`). With K = 1
     attention to the only latent is W_o W_v z (see `SingleKeyAttention`), which computes the same with fewer parameters.
@@ -73,12 +59,13 @@ class CMIMNetwork(nn.Module):
         super().__init__()
         self.config = config
         self.embedding = TokenEmbedding(config)
-        self.encoder = PerceiverEncoder(config)
-        self.posterior = GaussianPosterior(config)
+        self.encoder = build_encoder(config)
+        self.posterior = build_posterior(config)
         self.decoder = nn.ModuleList(DecoderLayer(config) for _ in range(config.decoder_layers))
-        self.decoder_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.output_bias = nn.Parameter(torch.zeros(config.padded_vocabulary_size))
-        if not self.output_bias.is_meta:
+        if config.decoder_layers:
+            self.decoder_norm = norm(config)
+            self.output_bias = nn.Parameter(torch.zeros(config.padded_vocabulary_size))
+        if not self.embedding.token.weight.is_meta:
             self._initialise()
 
     def _initialise(self) -> None:
@@ -88,7 +75,7 @@ class CMIMNetwork(nn.Module):
             if parameter.dim() == 1:
                 nn.init.constant_(parameter, float("norm" in name and name.endswith("weight")))
             elif name.endswith((".out.weight", ".down.weight")):
-                layers = self.config.decoder_layers if name.startswith("decoder") else 2 * self.config.encoder_layers
+                layers = self.config.decoder_layers if name.startswith("decoder") else self.config.encoder_depth
                 nn.init.normal_(parameter, std=std / math.sqrt(2 * layers))
             else:
                 nn.init.normal_(parameter, std=std)
@@ -105,21 +92,23 @@ class CMIMNetwork(nn.Module):
             is_token_BS: bool, True at real tokens; padding has no effect.
 
         Returns:
-            Posterior with fields [B, K, D].
+            Posterior with fields [B, K, D]; without bottleneck a latent is a state, K = S and `is_latent_BK` says which are real.
         """
-        return self.posterior(self.encoder(self.embedding(ids_BS), is_token_BS))
+        posterior: Posterior = self.posterior(self.encoder(self.embedding(ids_BS), is_token_BS))
+        return posterior if self.config.has_bottleneck else posterior._replace(is_latent_BK=is_token_BS)
 
-    def hidden_states(self, decoder_BT: Tensor, z_BKD: Tensor) -> Tensor:
+    def hidden_states(self, decoder_BT: Tensor, z_BKD: Tensor, is_latent_BK: Tensor | None = None) -> Tensor:
         """Decoder states h after the final norm, under teacher forcing (Eq. 10).
 
         Args:
             decoder_BT: int64, `<BOS>` and the tokens.
             z_BKD: Latents.
+            is_latent_BK: bool, True at real latents; None means all.
 
         Returns:
             [B, T, D]; state t is what predicts token t.
         """
-        return self.states(decoder_BT, self.remember(z_BKD))
+        return self.states(decoder_BT, self.remember(z_BKD, is_latent_BK))
 
     def states(self, decoder_BT: Tensor, memory: list[Memory]) -> Tensor:
         """`hidden_states` with what `remember` made of the latents."""
@@ -135,14 +124,20 @@ class CMIMNetwork(nn.Module):
         """Scores of the padded vocabulary, [..., V]. The output projection is the token table."""
         return F.linear(hidden, self.embedding.token.weight, self.output_bias)
 
-    def forward(self, decoder_BT: Tensor, z_BKD: Tensor) -> Tensor:
-        """log p(x|z) before normalisation: logits [B, T, V] under teacher forcing."""
-        return self.logits(self.hidden_states(decoder_BT, z_BKD))
+    def forward(self, decoder_BT: Tensor, z_BKD: Tensor, is_latent_BK: Tensor | None = None) -> Tensor:
+        """log p(x|z) before normalisation: logits [B, T, V] under teacher forcing; arguments as `hidden_states`."""
+        return self.logits(self.hidden_states(decoder_BT, z_BKD, is_latent_BK))
 
-    def remember(self, z_BKD: Tensor) -> list[Memory]:
-        """What each decoder layer needs of the latents, for `states` and `step`."""
+    def remember(self, z_BKD: Tensor, is_latent_BK: Tensor | None = None) -> list[Memory]:
+        """What each decoder layer needs of the latents, for `states` and `step`.
+
+        Raises:
+            ConfigError: The network has no decoder.
+        """
+        if not self.config.decoder_layers:
+            raise ConfigError("This network has no decoder (network.decoder_layers is 0): it only encodes.")
         z_BKD = z_BKD.to(self.output_bias.dtype)
-        return [layer.remember(z_BKD) for layer in self._layers]
+        return [layer.remember(z_BKD, is_latent_BK) for layer in self._layers]
 
     def step(self, ids_B: Tensor, memory: list[Memory], caches: list[tuple[Tensor, Tensor]], position: int) -> Tensor:
         """One step of incremental decoding.

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ..config import NetworkConfig
-from .layers import LatentLayer, LatentReadLayer
+from .layers import EncoderLayer, LatentReadLayer, latent_self_attention, norm
 
 __all__ = ["PerceiverEncoder"]
 
@@ -21,13 +21,13 @@ class PerceiverEncoder(nn.Module):
     hardly move the latents, and MIM's latent term shrinks what does not yet carry information.
     """
 
-    def __init__(self, config: NetworkConfig) -> None:
+    def __init__(self, config: NetworkConfig, blocks: int) -> None:
         super().__init__()
         self.latents_KD = nn.Parameter(torch.empty(config.latents, config.hidden_size))
-        self.norm_tokens = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.read = nn.ModuleList(LatentReadLayer(config) for _ in range(config.encoder_layers))
-        self.think = nn.ModuleList(LatentLayer(config) for _ in range(config.encoder_layers))
-        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.norm_tokens = norm(config)
+        self.read = nn.ModuleList(LatentReadLayer(config) for _ in range(blocks))
+        self.think = nn.ModuleList(EncoderLayer(config, latent_self_attention(config)) for _ in range(blocks))
+        self.norm = norm(config)
 
     def forward(self, tokens_BSD: Tensor, is_token_BS: Tensor) -> Tensor:
         """Pools token embeddings into latents.

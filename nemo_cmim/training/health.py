@@ -1,12 +1,10 @@
-"""Numbers that tell whether the latent space is alive. N molecules, K latents, D width, H = K * D."""
+"""Numbers that tell whether the latent space is alive. N molecules, H width of a molecule's vector."""
 
 from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-
-from ..types import Posterior
 
 __all__ = ["effective_rank", "latent_health"]
 
@@ -22,20 +20,17 @@ def effective_rank(x_NH: Tensor) -> float:
     return float(torch.exp(-(share * share.clamp_min(1e-300).log()).sum()))
 
 
-def latent_health(posterior: Posterior) -> dict[str, float]:
-    """Summary of the posteriors of N >= 2 molecules.
+def latent_health(mean_NH: Tensor) -> dict[str, float]:
+    """Summary of the vectors (posterior means) of N >= 2 molecules.
 
     Returns:
-        `posterior_std`: mean standard deviation over latent dimensions; near 1e-3 it is at the clamp.
         `mean_std`: spread of the means over molecules, averaged over dimensions; near 0 the encoder has collapsed.
         `cosine_mean`, `cosine_std`: cosine similarity of the means of different molecules.
         `effective_rank`: of the means.
     """
-    mean_NH = posterior.mean_BKD.flatten(1).float()
     unit_NH = F.normalize(mean_NH, dim=1)
     cosine = (unit_NH @ unit_NH.T)[~torch.eye(len(unit_NH), dtype=torch.bool, device=unit_NH.device)]
     return {
-        "posterior_std": float(posterior.variance_BKD.sqrt().mean()),
         "mean_std": float(mean_NH.std(0).mean()),
         "cosine_mean": float(cosine.mean()),
         "cosine_std": float(cosine.std()),

@@ -1,4 +1,4 @@
-"""The NeMo model: cMIM on Megatron-Core, trained by Lightning. Shape letters as in `types`."""
+"""The NeMo model: cMIM and its baselines on Megatron-Core, trained by Lightning. Shape letters as in `types`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
+from megatron.core import parallel_state
 from nemo.core import ModelPT
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
@@ -17,24 +18,24 @@ from ..config import DataConfig, ModelConfig, from_mapping
 from ..data.dataset import make_loader, make_validation_loader
 from ..data.store import TokenStore
 from ..errors import CheckpointError, ConfigError
-from ..losses import ObjectiveOutput, build_objective
+from ..losses import Objective, ObjectiveOutput, build_objective
 from ..mcore.network import MegatronCMIMNetwork
 from ..mcore.parallel import initialise
 from ..tokenizers import SmilesTokenizer, Vocabulary
-from ..types import LossTerms, Posterior, TokenBatch
+from ..types import Posterior, TokenBatch
 from .connector import CMIMSaveRestoreConnector
 from .health import latent_health
+from .metrics import PER_TOKEN, readable
 from .optimisation import nemo_optim_config
 from .reconstruction import reconstruct
 
 __all__ = ["MegatronCMIMModel"]
 
-_PER_TOKEN = ("log_p_x_given_z_per_token", "token_accuracy")
 _HEALTH_SAMPLE = 2048  # molecules whose posteriors are compared with each other at validation
 
 
 class MegatronCMIMModel(ModelPT):
-    """A Megatron encoder-decoder with a Perceiver bottleneck under the cMIM objective (Eq. 9).
+    """A Megatron encoder-decoder, with a Perceiver bottleneck under the cMIM objective (Eq. 9) unless the settings name others.
 
     Args:
         cfg: The settings of `config.ModelConfig`, as a NeMo config has them under `model:`.
@@ -59,9 +60,11 @@ class MegatronCMIMModel(ModelPT):
         super().__init__(cfg=OmegaConf.create(plain), trainer=trainer)
         self._save_restore_connector = CMIMSaveRestoreConnector()
         initialise(self.model_config.parallel)
-        self.network = MegatronCMIMNetwork(self.model_config.network, self.model_config.parallel)
-        self.objective = build_objective(self.model_config.objective)
-        self._validation_posteriors: list[Posterior] = []
+        network = self.model_config.network
+        self.objective = build_objective(self.model_config.objective, network, group=parallel_state.get_data_parallel_group())
+        _check_views(self.objective, self.model_config)
+        self.network = MegatronCMIMNetwork(network, self.model_config.parallel)
+        self._validation_latents: list[tuple[Tensor, Tensor]] = []
         self._validated = 0
         self._rng_state: Tensor | None = None
 
@@ -88,7 +91,10 @@ class MegatronCMIMModel(ModelPT):
         config = _data_config(val_data_config, "model.validation_ds")
         store = self._open_store(config)
         self._validation_dl = make_validation_loader(
-            config, vocabulary=self.tokenizer.vocabulary, max_tokens=self.model_config.network.max_tokens
+            config,
+            vocabulary=self.tokenizer.vocabulary,
+            max_tokens=self.model_config.network.max_tokens,
+            augmentation=self.model_config.augmentation,
         )
         molecules = min(len(store), config.limit or len(store))
         self._health_stride = -(-molecules // _HEALTH_SAMPLE)
@@ -107,6 +113,7 @@ class MegatronCMIMModel(ModelPT):
             steps=self.trainer.max_steps * micro_batches,
             vocabulary=self.tokenizer.vocabulary,
             max_tokens=self.model_config.network.max_tokens,
+            augmentation=self.model_config.augmentation,
         )
 
     # ---- optimisation
@@ -151,75 +158,72 @@ class MegatronCMIMModel(ModelPT):
             self._rng_state = None
         self.trainer.fit_loop.epoch_loop._batches_that_stepped = self.trainer.global_step
 
-    def forward(self, batch: TokenBatch, noise_BKD: Tensor | None = None) -> tuple[ObjectiveOutput, Posterior, Tensor]:
-        """One pass of Alg. 1.
+    def forward(self, batch: TokenBatch, noise: torch.Generator | None = None) -> tuple[ObjectiveOutput, Posterior, Tensor | None]:
+        """One pass of Alg. 1, through the parts that network and objective have.
 
         Args:
             batch: Tokens.
-            noise_BKD: Standard normal noise of the latents; None draws it.
+            noise: Where the latents' noise comes from; None is the global generator.
 
         Returns:
-            Loss and terms, q(z|x), and the most likely token at each target [B, T].
+            Loss and terms, q(z|x), and the most likely token at each target [B, T] if there is a decoder.
         """
+        config, composition = self.model_config.network, self.objective.composition
         posterior = self.network.encode(batch.encoder_BS, batch.is_token_BS)
-        z_BKD = posterior.sample(noise_BKD)
-        logits_TBv = self.network(batch.decoder_BT, z_BKD)
-        predicted_BT = self.network.predicted_tokens(logits_TBv)
-        log_p_x = self.network.log_p_x_given_z(logits_TBv, batch.target_BT, batch.is_target_BT)
-        return self.objective(log_p_x, z_BKD, posterior), posterior, predicted_BT
+        z_BKD = posterior.mean_BKD
+        if config.is_stochastic:
+            drawn = None if noise is None else torch.randn(z_BKD.shape, generator=noise).to(z_BKD.device)
+            z_BKD = posterior.sample(drawn)
+        positive_BKD = self.network.encode(*batch.decoder_view).mean_BKD if composition.needs_positive else None
+        log_p_x_B = predicted_BT = None
+        if config.decoder_layers:
+            logits_TBv = self.network(batch.decoder_BT, z_BKD, posterior.is_latent_BK)
+            predicted_BT = self.network.predicted_tokens(logits_TBv)
+            log_p_x_B = self.network.log_p_x_given_z(logits_TBv, batch.target_BT, batch.is_target_BT)
+        return self.objective(log_p_x_B, z_BKD, posterior, positive_BKD), posterior, predicted_BT
 
     def training_step(self, batch: TokenBatch, batch_idx: int) -> Tensor:
         """Loss of one micro-batch, nats per molecule."""
-        output, _, predicted_BT = self(batch)
-        metrics = self._metrics(output, batch, predicted_BT)
+        output, posterior, predicted_BT = self(batch)
         self.log("train_loss", output.loss, prog_bar=True)
         self.log("lr", self.trainer.optimizers[0].param_groups[0]["lr"])
+        metrics = readable(output.terms, batch, posterior, predicted_BT)
         self.log_dict({f"train/{name}": value for name, value in metrics.items()})
         return output.loss
 
     def validation_step(self, batch: TokenBatch, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
         """Loss terms and token accuracy of one batch, with noise that is the same at each validation."""
-        config = self.model_config.network
-        generator = torch.Generator().manual_seed(batch_idx)
-        noise = torch.randn(len(batch.encoder_BS), config.latents, config.hidden_size, generator=generator)
-        output, posterior, predicted_BT = self(batch, noise.to(self.device))
+        output, posterior, predicted_BT = self(batch, torch.Generator().manual_seed(batch_idx))
         size = len(batch.encoder_BS)
         self.log("val_loss", output.loss, prog_bar=True, batch_size=size, sync_dist=True)
-        metrics = self._metrics(output, batch, predicted_BT)
         tokens = int(batch.is_target_BT.sum())
-        for name, value in metrics.items():
-            weight = tokens if name in _PER_TOKEN else size
-            self.log(f"val/{name}", value, batch_size=weight, sync_dist=True)
+        for name, value in readable(output.terms, batch, posterior, predicted_BT).items():
+            self.log(f"val/{name}", value, batch_size=tokens if name in PER_TOKEN else size, sync_dist=True)
         sampled = slice(-self._validated % self._health_stride, None, self._health_stride)
-        self._validation_posteriors.append(Posterior(*(field[sampled].clone() for field in posterior)))
+        self._validation_latents.append((posterior.pooled()[sampled].clone(), posterior.variance_BKD[sampled].sqrt().mean()))
         self._validated += size
         return output.loss
 
     def on_validation_epoch_end(self) -> None:
         """Latent health over a sample of the validation set, and exact reconstruction of a fixed sample by greedy decoding."""
-        posterior = Posterior(*(torch.cat(parts) for parts in zip(*self._validation_posteriors)))
-        self._validation_posteriors.clear()
+        vectors, deviations = zip(*self._validation_latents)
+        self._validation_latents.clear()
         self._validated = 0
-        metrics = latent_health(posterior) if len(posterior.mean_BKD) > 1 else {}
-        if self._reconstruct_tokens and not self.trainer.sanity_checking:
+        vectors_NH = torch.cat(vectors)
+        metrics = latent_health(vectors_NH) if len(vectors_NH) > 1 else {}
+        if self.model_config.network.is_stochastic:
+            metrics["posterior_std"] = float(torch.stack(deviations).nanmean())
+        if self._reconstruct_tokens and self.model_config.network.decoder_layers and not self.trainer.sanity_checking:
             metrics |= reconstruct(self.network, self._reconstruct_tokens, self.tokenizer)
         self.log_dict({f"val/{name}": value for name, value in metrics.items()}, sync_dist=True)
 
-    def _metrics(self, output: ObjectiveOutput, batch: TokenBatch, predicted_BT: Tensor) -> dict[str, Tensor]:
-        right = (predicted_BT == batch.target_BT) & batch.is_target_BT
-        latents = self.model_config.network.latents * self.model_config.network.hidden_size
-        return _readable(output.terms, batch.is_target_BT, latents) | {"token_accuracy": right.sum() / batch.is_target_BT.sum()}
 
-
-def _readable(terms: LossTerms, is_target_BT: Tensor, latents: int) -> dict[str, Tensor]:
-    """Each term under its own key, nats: per token, per molecule, or per latent dimension."""
-    named = {
-        "log_p_x_given_z_per_token": terms.log_p_x_given_z_B.sum() / is_target_BT.sum(),
-        "log_p_k1": None if terms.log_p_k1_B is None else terms.log_p_k1_B.mean(),
-        "log_q_z_given_x_per_dim": None if terms.log_q_z_given_x_B is None else terms.log_q_z_given_x_B.mean() / latents,
-        "log_p_z_per_dim": None if terms.log_p_z_B is None else terms.log_p_z_B.mean() / latents,
-    }
-    return {name: value.detach() for name, value in named.items() if value is not None}
+def _check_views(objective: Objective, config: ModelConfig) -> None:
+    if objective.composition.needs_positive and not config.augmentation.enumerate_smiles:
+        raise ConfigError(
+            f"objective {config.objective.name} compares two spellings of each molecule: set augmentation.enumerate_smiles=true, as "
+            f"objective={config.objective.name} does in a training config."
+        )
 
 
 def _data_config(config: DictConfig | Mapping[str, Any], where: str) -> DataConfig:

@@ -8,9 +8,10 @@ import numpy as np
 import torch
 
 from ..data.collate import collate
+from ..errors import InvalidSmilesError
 from ..mcore.network import MegatronCMIMNetwork
 from ..models import CMIMNetwork, greedy_decode
-from ..molecules import is_valid
+from ..molecules import canonical_smiles
 from ..tokenizers import SmilesTokenizer
 from .export import to_plain
 
@@ -32,7 +33,8 @@ def reconstruct(
         slack: A decoded molecule may be this much longer than the longest of `molecules`; more tells nothing new.
 
     Returns:
-        `reconstruction`: share of molecules whose decoded SMILES is the same string.
+        `reconstruction`: share of molecules whose decoded SMILES names the same molecule, however spelled: decoders that were
+            trained on random spellings write those.
         `validity`: share of decoded SMILES that RDKit reads.
     """
     with torch.device("meta"):  # no initial weights: they would use up random numbers of the run
@@ -42,18 +44,26 @@ def reconstruct(
     vocabulary = tokenizer.vocabulary
     batch = collate(molecules, vocabulary)
     with torch.inference_mode():
-        z_BKD = plain.encode(batch.encoder_BS, batch.is_token_BS).mean_BKD
+        posterior = plain.encode(batch.encoder_BS, batch.is_token_BS)
     ids_BT = greedy_decode(
         plain,
-        z_BKD,
+        posterior.mean_BKD,
+        posterior.is_latent_BK,
         bos_id=vocabulary.bos_id,
         eos_id=vocabulary.eos_id,
         is_allowed_V=torch.tensor(vocabulary.is_chemical),
         max_tokens=max(map(len, molecules)) + slack,
     )
-    decoded = [tokenizer.decode(row) for row in ids_BT.tolist()]
-    wanted = [tokenizer.decode(row.tolist()) for row in molecules]
+    wanted = [canonical_smiles(tokenizer.decode(row.tolist())) for row in molecules]
+    decoded = [_canonical_or_none(tokenizer.decode(row)) for row in ids_BT.tolist()]
     return {
         "reconstruction": float(np.mean([a == b for a, b in zip(decoded, wanted)])),
-        "validity": float(np.mean([is_valid(s) for s in decoded])),
+        "validity": float(np.mean([smiles is not None for smiles in decoded])),
     }
+
+
+def _canonical_or_none(smiles: str) -> str | None:
+    try:
+        return canonical_smiles(smiles)
+    except InvalidSmilesError:
+        return None

@@ -26,6 +26,10 @@ def case(seed: int = 0, requires_grad: bool = False) -> tuple[torch.Tensor, Post
     return log_p_x, posterior, posterior.sample(noise)
 
 
+def part(posterior: Posterior, rows: slice | torch.Tensor) -> Posterior:
+    return Posterior(posterior.mean_BKD[rows], posterior.variance_BKD[rows])
+
+
 @pytest.mark.parametrize(("name", "tau"), [("mim", None), ("cmim", 1.0), ("cmim", 0.1)])
 def test_loss_and_gradient_equal_the_loops(name: str, tau: float | None) -> None:
     g = torch.Generator().manual_seed(1)
@@ -49,7 +53,7 @@ def test_loss_and_gradient_equal_the_loops(name: str, tau: float | None) -> None
 
 def test_gaussian_terms_equal_the_loops() -> None:
     _, posterior, z = case()
-    torch.testing.assert_close(log_normal(z, posterior).double(), reference.log_normal(z, *posterior))
+    torch.testing.assert_close(log_normal(z, posterior).double(), reference.log_normal(z, *posterior[:2]))
     standard = reference.log_normal(z, torch.zeros_like(z), torch.ones_like(z))
     torch.testing.assert_close(log_standard_normal(z).double(), standard)
 
@@ -91,7 +95,7 @@ def test_mim_of_a_batch_is_the_mean_of_its_parts() -> None:
     log_p_x, posterior, z = case()
     objective = build_objective(ObjectiveConfig(name="mim"))
     whole = objective(log_p_x, z, posterior).loss
-    parts = [objective(log_p_x[i : i + 2], z[i : i + 2], Posterior(*(f[i : i + 2] for f in posterior))).loss for i in (0, 2, 4)]
+    parts = [objective(log_p_x[i : i + 2], z[i : i + 2], part(posterior, slice(i, i + 2))).loss for i in (0, 2, 4)]
     torch.testing.assert_close(whole, torch.stack(parts).mean())
 
 
@@ -107,7 +111,7 @@ def test_order_of_the_batch_does_not_matter() -> None:
     log_p_x, posterior, z = case()
     order = torch.randperm(B, generator=torch.Generator().manual_seed(5))
     objective = build_objective(ObjectiveConfig())
-    shuffled = objective(log_p_x[order], z[order], Posterior(*(f[order] for f in posterior)))
+    shuffled = objective(log_p_x[order], z[order], part(posterior, order))
     torch.testing.assert_close(objective(log_p_x, z, posterior).loss, shuffled.loss)
 
 

@@ -32,11 +32,16 @@ def main(folder: Path) -> None:
     batch = case["batch"]
     posterior = network.encode(batch.encoder_BS, batch.is_token_BS)
     z_BKD = posterior.sample(case["noise_BKD"])
-    logits = network(batch.decoder_BT, z_BKD)
-    shards = [torch.empty_like(logits) for _ in range(ranks)]
-    torch.distributed.all_gather(shards, logits.detach().clone())
-    log_p_x = network.log_p_x_given_z(logits, batch.target_BT, batch.is_target_BT)
-    loss = build_objective(ObjectiveConfig())(log_p_x, z_BKD, posterior).loss
+    positive_BKD = network.encode(*batch.decoder_view).mean_BKD
+    log_p_x, whole_logits = None, None
+    if case["network"].decoder_layers:
+        logits = network(batch.decoder_BT, z_BKD, posterior.is_latent_BK)
+        shards = [torch.empty_like(logits) for _ in range(ranks)]
+        torch.distributed.all_gather(shards, logits.detach().clone())
+        whole_logits = torch.cat(shards, -1).transpose(0, 1)
+        log_p_x = network.log_p_x_given_z(logits, batch.target_BT, batch.is_target_BT)
+    objective = build_objective(ObjectiveConfig(name=case["objective"]), case["network"])
+    loss = objective(log_p_x, z_BKD, posterior, positive_BKD if objective.composition.needs_positive else None).loss
     loss.backward()
     for parameter in network.parameters():
         parameter.data = parameter.grad  # so that `to_plain` gathers gradients as it gathers weights
@@ -45,7 +50,7 @@ def main(folder: Path) -> None:
         result = {
             "mean": posterior.mean_BKD,
             "variance": posterior.variance_BKD,
-            "logits": torch.cat(shards, -1).transpose(0, 1),
+            "logits": whole_logits,
             "loss": loss,
             "gradients": gradients,
             "exported": exported,

@@ -51,42 +51,63 @@ def run_ranks(folder: Path, ranks: int) -> dict:
     return torch.load(folder / "result.pt", weights_only=False)
 
 
-@pytest.mark.parametrize(("ranks", "latents"), [(1, 1), (2, 1), pytest.param(1, 3, marks=pytest.mark.slow), (2, 3)])
-def test_posterior_logits_loss_and_gradients_agree(tmp_path: Path, ranks: int, latents: int) -> None:
+slow = pytest.mark.slow
+CASES = {
+    "one latent": ("cmim", {}),
+    "three latents": ("cmim", {"latents": 3}),
+    "bart": ("bart", {"encoder": "transformer", "posterior": "point"}),
+    "hybrid": ("vae", {"encoder": "hybrid", "latents": 2}),
+    "encoder only": ("infonce", {"posterior": "point", "decoder_layers": 0}),
+    "point": ("cae", {"posterior": "point", "latents": 2}),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("ranks", [pytest.param(1, marks=slow), 2])
+def test_posterior_logits_loss_and_gradients_agree(tmp_path: Path, ranks: int, case: str) -> None:
+    objective_name, changes = CASES[case]
     generator = torch.Generator().manual_seed(0)
     torch.manual_seed(1)
-    config = NetworkConfig(
-        hidden_size=48,
-        ffn_size=96,
-        attention_heads=4,
-        encoder_layers=2,
-        decoder_layers=2,
-        latents=latents,
-        dropout=0.0,
-        vocabulary_size=61,
-        vocabulary_multiple=16,
-        max_positions=32,
-        init_std=0.2,
-    )
+    sizes = {
+        "hidden_size": 48,
+        "ffn_size": 96,
+        "attention_heads": 4,
+        "encoder_layers": 2,
+        "decoder_layers": 2,
+        "dropout": 0.0,
+        "vocabulary_size": 61,
+        "vocabulary_multiple": 16,
+        "max_positions": 32,
+        "init_std": 0.2,
+    }
+    config = NetworkConfig(**(sizes | changes))
     network = CMIMNetwork(config)
     for parameter in network.parameters():  # biases and norms away from their neutral start, so that a mix-up shows
         parameter.data.add_(torch.randn(parameter.shape, generator=generator), alpha=0.05)
     batch = random_batch(config, [11, 4, 17, 9, 1], generator)
-    noise = torch.randn(5, latents, config.hidden_size, generator=generator)
-    torch.save({"network": config, "weights": network.state_dict(), "batch": batch, "noise_BKD": noise}, tmp_path / "case.pt")
-
+    other = random_batch(config, [8, 6, 12, 9, 2], generator)
+    batch = batch._replace(encoder_BS=other.encoder_BS, is_token_BS=other.is_token_BS)  # as after enumeration
     posterior = network.encode(batch.encoder_BS, batch.is_token_BS)
+    noise = torch.randn(posterior.mean_BKD.shape, generator=generator)
+    saved = {"network": config, "objective": objective_name, "weights": network.state_dict(), "batch": batch, "noise_BKD": noise}
+    torch.save(saved, tmp_path / "case.pt")
+
     z_BKD = posterior.sample(noise)
-    logits = network(batch.decoder_BT, z_BKD)
-    log_p_x = log_p_x_given_z(logits, batch.target_BT, batch.is_target_BT)
-    loss = build_objective(ObjectiveConfig())(log_p_x, z_BKD, posterior).loss
+    positive_BKD = network.encode(*batch.decoder_view).mean_BKD
+    logits, log_p_x = None, None
+    if config.decoder_layers:
+        logits = network(batch.decoder_BT, z_BKD, posterior.is_latent_BK)
+        log_p_x = log_p_x_given_z(logits, batch.target_BT, batch.is_target_BT)
+    objective = build_objective(ObjectiveConfig(name=objective_name), config)
+    loss = objective(log_p_x, z_BKD, posterior, positive_BKD if objective.composition.needs_positive else None).loss
     loss.backward()
 
     result = run_ranks(tmp_path, ranks)
     close = {"rtol": 2e-5, "atol": 2e-5}
     torch.testing.assert_close(result["mean"], posterior.mean_BKD, **close)
     torch.testing.assert_close(result["variance"], posterior.variance_BKD, **close)
-    torch.testing.assert_close(result["logits"], logits, **close)
+    if logits is not None:
+        torch.testing.assert_close(result["logits"], logits, **close)
     torch.testing.assert_close(result["loss"], loss.detach(), rtol=1e-6, atol=0)
     weights = network.state_dict()
     assert result["exported"].keys() == weights.keys()

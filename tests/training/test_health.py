@@ -1,4 +1,4 @@
-"""Latent health: closed forms on made-up posteriors."""
+"""Latent health: closed forms on made-up means."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import torch
 pytest.importorskip("nemo.core", reason="needs the [train] extra")
 
 from nemo_cmim.training.health import effective_rank, latent_health
-from nemo_cmim.types import Posterior
 
 
 def test_effective_rank_counts_the_axes_that_vary() -> None:
@@ -20,10 +19,9 @@ def test_effective_rank_counts_the_axes_that_vary() -> None:
 
 
 def test_health_of_orthogonal_and_of_collapsed_means() -> None:
-    apart = latent_health(Posterior(torch.eye(6).unsqueeze(1), torch.full((6, 1, 6), 0.25)))
-    assert apart["posterior_std"] == pytest.approx(0.5)
+    apart = latent_health(torch.eye(6))
     assert apart["cosine_mean"] == pytest.approx(0.0, abs=1e-6)
     assert apart["effective_rank"] == pytest.approx(5, abs=1e-3)
-    collapsed = latent_health(Posterior(torch.ones(6, 1, 6), torch.ones(6, 1, 6)))
+    collapsed = latent_health(torch.ones(6, 6))
     assert collapsed["cosine_mean"] == pytest.approx(1.0)
     assert collapsed["mean_std"] == 0.0

@@ -1,0 +1,87 @@
+"""The encoders of `models`, from Megatron layers, with the same names of parts. K latents, S tokens, B molecules, D width."""
+
+from __future__ import annotations
+
+import torch
+from megatron.core.transformer.module import MegatronModule
+from megatron.core.transformer.spec_utils import build_module
+from megatron.core.transformer.transformer_config import TransformerConfig
+from torch import Tensor, nn
+
+from ..config import NetworkConfig
+from . import specs
+
+__all__ = ["build_encoder"]
+
+
+def _norm(config: TransformerConfig) -> nn.Module:
+    return build_module(specs.LNImpl, config=config, hidden_size=config.hidden_size, eps=config.layernorm_epsilon)
+
+
+def _token_layers(network: NetworkConfig, config: TransformerConfig) -> nn.ModuleList:
+    layer = specs.token_layer()
+    return nn.ModuleList(build_module(layer, config=config, layer_number=i + 1) for i in range(network.encoder_layers))
+
+
+class _PerceiverEncoder(MegatronModule):
+    """`models.perceiver.PerceiverEncoder`; its layers are numbered from `first_layer` on."""
+
+    def __init__(self, network: NetworkConfig, config: TransformerConfig, blocks: int, first_layer: int = 1) -> None:
+        super().__init__(config=config)
+        self.latents_KD = nn.Parameter(torch.empty(network.latents, network.hidden_size))
+        config.init_method(self.latents_KD)
+        self.norm_tokens = _norm(config)
+        read, think = specs.latent_read_layer(network.latents), specs.latent_layer(network.latents)
+        numbers = range(first_layer, first_layer + 2 * blocks, 2)
+        self.read = nn.ModuleList(build_module(read, config=config, layer_number=n) for n in numbers)
+        self.think = nn.ModuleList(build_module(think, config=config, layer_number=n + 1) for n in numbers)
+        self.norm = _norm(config)
+
+    def forward(self, tokens_SBD: Tensor, is_token_BS: Tensor) -> Tensor:
+        """Returns [K, B, D]."""
+        tokens_SBD = self.norm_tokens(tokens_SBD)
+        x_KBD = self.latents_KD.unsqueeze(1).expand(-1, tokens_SBD.shape[1], -1)
+        for read, think in zip(self.read, self.think):
+            latents, _ = read(x_KBD, context=tokens_SBD, context_mask=is_token_BS)
+            latents, _ = think(latents)
+            x_KBD = x_KBD + latents
+        return self.norm(x_KBD)
+
+
+class _TransformerEncoder(MegatronModule):
+    """`models.transformer.TransformerEncoder`."""
+
+    def __init__(self, network: NetworkConfig, config: TransformerConfig) -> None:
+        super().__init__(config=config)
+        self.layers = _token_layers(network, config)
+        self.norm = _norm(config)
+
+    def forward(self, tokens_SBD: Tensor, is_token_BS: Tensor) -> Tensor:
+        """Returns [S, B, D]."""
+        return self.norm(_through(self.layers, tokens_SBD, is_token_BS))
+
+
+class _HybridEncoder(MegatronModule):
+    """`models.transformer.HybridEncoder`."""
+
+    def __init__(self, network: NetworkConfig, config: TransformerConfig) -> None:
+        super().__init__(config=config)
+        self.layers = _token_layers(network, config)
+        self.pool = _PerceiverEncoder(network, config, blocks=1, first_layer=network.encoder_layers + 1)
+
+    def forward(self, tokens_SBD: Tensor, is_token_BS: Tensor) -> Tensor:
+        """Returns [K, B, D]."""
+        return self.pool(_through(self.layers, tokens_SBD, is_token_BS), is_token_BS)
+
+
+def _through(layers: nn.ModuleList, tokens_SBD: Tensor, is_token_BS: Tensor) -> Tensor:
+    for layer in layers:
+        tokens_SBD, _ = layer(tokens_SBD, attention_mask=is_token_BS)
+    return tokens_SBD
+
+
+def build_encoder(network: NetworkConfig, config: TransformerConfig) -> MegatronModule:
+    """The encoder that `network.encoder` names; see `models.transformer.build_encoder`."""
+    if network.encoder == "perceiver":
+        return _PerceiverEncoder(network, config, blocks=network.encoder_layers)
+    return _TransformerEncoder(network, config) if network.encoder == "transformer" else _HybridEncoder(network, config)
