@@ -1,10 +1,13 @@
-"""`nemo-cmim prepare|train|embed|regress`: each command is one call of the package. Heavy imports wait for their command."""
+"""`nemo-cmim prepare|train|compare|embed|regress`: each command is one call of the package. Heavy imports wait for their command."""
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import re
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 __all__ = ["main"]
 
@@ -15,6 +18,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_prepare(commands)
     _add_train(commands)
+    _add_compare(commands)
     _add_embed(commands)
     _add_regress(commands)
     return parser
@@ -66,13 +70,49 @@ def _add_train(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def _run_train(args: argparse.Namespace) -> None:
+    train, compose = _training("train"), _training("compose")
+    print(f"Run folder: {train(compose(args.overrides, args.config_name))}")
+
+
+def _training(name: str) -> Any:
+    """A function of `training.run`."""
     from .errors import ConfigError
 
     try:
-        from .training.run import compose, train
+        from .training import run
     except ModuleNotFoundError as error:
         raise ConfigError(f"Training needs {error.name}, which is not installed. Run pip install 'nemo_cmim[train]'.") from error
-    print(f"Run folder: {train(compose(args.overrides, args.config_name))}")
+    return getattr(run, name)
+
+
+def _add_compare(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    about = "Trains objectives on the same molecules in the same order, and writes one table and one figure. Settings: conf/compare.yaml."
+    parser = commands.add_parser(
+        "compare", help="train objectives side by side and compare them (needs [train])", description=about
+    )
+    example = "objectives=[cmim,mim] data=FOLDER steps=2000 ..., and overrides of conf/pretrain.yaml for all runs"
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help=example)
+    parser.set_defaults(run=_run_compare)
+
+
+def _run_compare(args: argparse.Namespace) -> None:
+    compose = _training("compose")
+    from omegaconf import OmegaConf
+
+    from .comparison import CompareConfig, compare
+    from .config import from_mapping
+    from .errors import ConfigError
+
+    known = {field.name for field in dataclasses.fields(CompareConfig)}
+    own = [override for override in args.overrides if re.split(r"[.=]", override.lstrip("+~"))[0] in known]
+    settings = compose(own, "compare")
+    for key in ("data", "steps"):
+        if OmegaConf.is_missing(settings, key):
+            raise ConfigError(f"{key} is not set: pass {key}=VALUE.")
+    train = [override for override in args.overrides if override not in own]
+    compose(train)  # says now what is wrong with them
+    config = from_mapping(CompareConfig, {**OmegaConf.to_container(settings, resolve=True), "train": train})
+    print(f"Comparison: {compare(config)}")
 
 
 def _add_regress(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

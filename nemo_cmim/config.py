@@ -22,6 +22,7 @@ __all__ = [
     "ParallelConfig",
     "SchedConfig",
     "ValidationConfig",
+    "check",
     "check_keys",
     "from_mapping",
     "to_mapping",
@@ -30,7 +31,8 @@ __all__ = [
 T = TypeVar("T")
 
 
-def _check(holds: bool, message: str) -> None:
+def check(holds: bool, message: str) -> None:
+    """Raises a `ConfigError` unless `holds`."""
     if not holds:
         raise ConfigError(message)
 
@@ -70,18 +72,18 @@ class NetworkConfig:
             "attention_heads",
             "ffn_size",
         ):
-            _check(getattr(self, name) >= 1, f"network.{name} must be at least 1, found {getattr(self, name)}.")
-        _check(self.decoder_layers >= 0, f"network.decoder_layers must be at least 0 (no decoder), found {self.decoder_layers}.")
+            check(getattr(self, name) >= 1, f"network.{name} must be at least 1, found {getattr(self, name)}.")
+        check(self.decoder_layers >= 0, f"network.decoder_layers must be at least 0 (no decoder), found {self.decoder_layers}.")
         for name, known in (("encoder", ENCODERS), ("posterior", POSTERIORS)):
-            _check(getattr(self, name) in known, f"network.{name} must be {' | '.join(known)}, found {getattr(self, name)!r}.")
+            check(getattr(self, name) in known, f"network.{name} must be {' | '.join(known)}, found {getattr(self, name)!r}.")
         if not self.has_bottleneck:
             why = "with network.encoder=transformer, which has a state for each token and no bottleneck"
-            _check(self.latents == 1, f"network.latents={self.latents} has no effect {why}: leave it at 1.")
-            _check(self.posterior == "point", f"network.posterior={self.posterior} is not offered {why}: set it to point.")
-        _check(self.max_positions >= 2, f"network.max_positions must be at least 2, found {self.max_positions}.")
-        _check(0.0 <= self.dropout < 1.0, f"network.dropout must be in [0, 1), found {self.dropout}.")
-        _check(self.min_variance > 0, f"network.min_variance must be positive, found {self.min_variance}.")
-        _check(
+            check(self.latents == 1, f"network.latents={self.latents} has no effect {why}: leave it at 1.")
+            check(self.posterior == "point", f"network.posterior={self.posterior} is not offered {why}: set it to point.")
+        check(self.max_positions >= 2, f"network.max_positions must be at least 2, found {self.max_positions}.")
+        check(0.0 <= self.dropout < 1.0, f"network.dropout must be in [0, 1), found {self.dropout}.")
+        check(self.min_variance > 0, f"network.min_variance must be positive, found {self.min_variance}.")
+        check(
             self.hidden_size % self.attention_heads == 0,
             f"network.hidden_size ({self.hidden_size}) must be a multiple of network.attention_heads ({self.attention_heads}).",
         )
@@ -135,10 +137,10 @@ class ObjectiveConfig:
     beta: float | None = None  # weight of the KL term of beta_vae; None: 1 / (K D), the paper's
 
     def __post_init__(self) -> None:
-        _check(self.tau > 0, f"objective.tau must be positive, found {self.tau}.")
-        _check(self.negatives in NEGATIVES, f"objective.negatives must be {' | '.join(NEGATIVES)}, found {self.negatives!r}.")
-        _check(self.queue >= 0, f"objective.queue must be at least 0, found {self.queue}.")
-        _check(self.beta is None or self.beta > 0, f"objective.beta must be positive, found {self.beta}.")
+        check(self.tau > 0, f"objective.tau must be positive, found {self.tau}.")
+        check(self.negatives in NEGATIVES, f"objective.negatives must be {' | '.join(NEGATIVES)}, found {self.negatives!r}.")
+        check(self.queue >= 0, f"objective.queue must be at least 0, found {self.queue}.")
+        check(self.beta is None or self.beta > 0, f"objective.beta must be positive, found {self.beta}.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,8 +152,8 @@ class AugmentationConfig:
     mask_span: float = 3.0  # mean length of a span: Poisson, as in BART
 
     def __post_init__(self) -> None:
-        _check(0.0 <= self.mask_fraction < 1.0, f"augmentation.mask_fraction must be in [0, 1), found {self.mask_fraction}.")
-        _check(self.mask_span > 0, f"augmentation.mask_span must be positive, found {self.mask_span}.")
+        check(0.0 <= self.mask_fraction < 1.0, f"augmentation.mask_fraction must be in [0, 1), found {self.mask_fraction}.")
+        check(self.mask_span > 0, f"augmentation.mask_span must be positive, found {self.mask_span}.")
 
     @property
     def is_identity(self) -> bool:
@@ -171,10 +173,10 @@ class DataConfig:
     limit: int | None = None  # use only this many molecules, a random but fixed choice
 
     def __post_init__(self) -> None:
-        _check(self.batch_size >= 1, f"batch_size must be at least 1, found {self.batch_size}.")
-        _check(self.workers >= 0, f"workers must be at least 0, found {self.workers}.")
-        _check(self.limit is None or self.limit >= 1, f"limit must be at least 1, found {self.limit}.")
-        _check(self.split in ("train", "valid", "test"), f"split must be train, valid or test, found {self.split!r}.")
+        check(self.batch_size >= 1, f"batch_size must be at least 1, found {self.batch_size}.")
+        check(self.workers >= 0, f"workers must be at least 0, found {self.workers}.")
+        check(self.limit is None or self.limit >= 1, f"limit must be at least 1, found {self.limit}.")
+        check(self.split in ("train", "valid", "test"), f"split must be train, valid or test, found {self.split!r}.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -199,7 +201,7 @@ class OptimConfig:
     sched: SchedConfig | None = field(default_factory=SchedConfig)
 
     def __post_init__(self) -> None:
-        _check(self.lr > 0, f"optim.lr must be positive, found {self.lr}.")
+        check(self.lr > 0, f"optim.lr must be positive, found {self.lr}.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -210,11 +212,11 @@ class ParallelConfig:
     pipeline_model_parallel_size: int = 1
 
     def __post_init__(self) -> None:
-        _check(
+        check(
             self.tensor_model_parallel_size >= 1,
             f"parallel.tensor_model_parallel_size must be at least 1, found {self.tensor_model_parallel_size}.",
         )
-        _check(
+        check(
             self.pipeline_model_parallel_size == 1,
             f"parallel.pipeline_model_parallel_size is {self.pipeline_model_parallel_size}, but pipeline parallelism is not "
             "offered: the network is small enough for tensor and data parallelism. Set it to 1.",
@@ -228,7 +230,7 @@ class ValidationConfig:
     reconstruct: int = 64  # molecules decoded at each validation; 0 decodes none
 
     def __post_init__(self) -> None:
-        _check(self.reconstruct >= 0, f"validation.reconstruct must be at least 0, found {self.reconstruct}.")
+        check(self.reconstruct >= 0, f"validation.reconstruct must be at least 0, found {self.reconstruct}.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -248,7 +250,7 @@ class ModelConfig:
     def __post_init__(self) -> None:
         tp, net = self.parallel.tensor_model_parallel_size, self.network
         for name in ("attention_heads", "ffn_size", "padded_vocabulary_size"):
-            _check(
+            check(
                 getattr(net, name) % tp == 0,
                 f"network.{name} ({getattr(net, name)}) must be a multiple of parallel.tensor_model_parallel_size ({tp}).",
             )
@@ -296,7 +298,11 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         return from_mapping(typing.cast(type, hint), value, where)
     if typing.get_origin(hint) is tuple:
         kinds = typing.get_args(hint)
-        if isinstance(value, str) or not hasattr(value, "__len__") or len(value) != len(kinds):
+        if isinstance(value, str) or not hasattr(value, "__len__"):
+            raise ConfigError(f"{where} must be a list, found {value!r}.")
+        if kinds[-1] is ...:
+            kinds = kinds[:1] * len(value)
+        if len(value) != len(kinds):
             raise ConfigError(f"{where} must be a list of {len(kinds)} numbers, found {value!r}.")
         return tuple(_convert(kind, item, f"{where}[{i}]") for i, (kind, item) in enumerate(zip(kinds, value)))
     if hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):

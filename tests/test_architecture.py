@@ -28,6 +28,7 @@ MAY_IMPORT = {part: {p for above in LEVELS[:i] for p in above} for i, level in e
 MAY_IMPORT["downstream"] = {"version", "errors", "types", "molecules"}
 MAY_IMPORT["mcore"].add("downstream")
 MAY_IMPORT["training"].add("downstream")
+MAY_IMPORT["comparison"] = MAY_IMPORT["training"] - {"mcore"}  # trains by the command line, in processes of their own
 ENTRANCES = {"__init__", "cli"}  # may import every part; no part may import them
 
 TRAINING_STACK = {"megatron", "nemo", "lightning", "pytorch_lightning", "transformer_engine", "apex"}

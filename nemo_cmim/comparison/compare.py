@@ -1,0 +1,125 @@
+"""A comparison from start to end: train, measure, report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from ..data.store import TokenStore
+from ..downstream import Featurizer, RegressionData, builtin_featurizer, freesolv, load_csv, make_folder
+from ..inference import CMIMModel, load
+from ..tokenizers import SmilesTokenizer
+from .measure import decoding, embeddings, randomised, regression
+from .report import draw, markdown
+from .runs import Run, planned, train_all
+from .settings import CompareConfig
+
+__all__ = ["compare"]
+
+
+def compare(config: CompareConfig, say: Callable[[str], None] = print) -> Path:
+    """Trains each objective under each seed, on the same molecules in the same order for the same number of steps, and measures.
+
+    Writes `table.md`, `measured.csv` (each value of each run), `figure.png` and `runs/` into `config.output`. What was trained or
+    measured before an interruption is kept.
+
+    Args:
+        config: What to compare.
+        say: Gets a line now and then.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ConfigError: A setting that cannot be, or a run that failed.
+        DataError: The data folder or a CSV file cannot be used.
+    """
+    output = make_folder(config.output)
+    test = _test_molecules(config)
+    data = [freesolv() if name == "freesolv" else load_csv(name) for name in config.regression.data]
+    runs = planned(config)
+    say(f"{len(runs)} runs of {config.steps:,} steps into {output}/runs")
+    tables = []
+    for done, (run, seconds) in enumerate(train_all(runs, config.jobs), 1):
+        trained = f"trained in {seconds:.0f} s" if seconds else "was trained before"
+        table = _measured(run, config, test, data)
+        tables.append((runs.index(run), table))
+        say(f"{done}/{len(runs)} {run.objective}, seed {run.seed}: {trained}; {_in_words(table)}")
+    tables.append((len(runs), _controls(runs, config, data)))
+    measured = pd.concat([table for _, table in sorted(tables, key=lambda pair: pair[0])], ignore_index=True)
+    measured.to_csv(output / "measured.csv", index=False)
+    (output / "table.md").write_text(f"{_protocol(config, data, len(test))}\n\n{markdown(measured)}\n", encoding="utf-8")
+    draw(measured, output / "figure.png")
+    say(markdown(measured))
+    return output
+
+
+def _test_molecules(config: CompareConfig) -> list[str]:
+    """Molecules of the test split, evenly spread."""
+    store = TokenStore.open(config.data, "test")
+    tokenizer = SmilesTokenizer(store.vocabulary)
+    chosen = torch.linspace(0, len(store) - 1, min(config.decoded, len(store))).long().tolist()
+    return [tokenizer.decode(store.tokens(i).tolist()) for i in chosen]
+
+
+def _measured(run: Run, config: CompareConfig, test: list[str], data: list[RegressionData]) -> pd.DataFrame:
+    """Rows `objective, seed, kind, measure, value` of a run; kept in its folder."""
+    kept = run.folder / "measured.csv"
+    if kept.exists():
+        return pd.read_csv(kept, keep_default_na=False, dtype={"kind": str})
+    nemo_file = run.nemo_file()
+    assert nemo_file is not None, "the run has ended"
+    model = load(nemo_file)
+    rows = [_row(run, "", name, value) for name, value in decoding(model, test).items()]
+    rows += _errors(run.objective, run.seed, embeddings(model), config, data)
+    table = pd.DataFrame(rows)
+    table.to_csv(kept, index=False)
+    return table
+
+
+def _controls(runs: list[Run], config: CompareConfig, data: list[RegressionData]) -> pd.DataFrame:
+    """The first run's network with random weights, under each seed, and fingerprints."""
+    rows: list[dict[str, Any]] = []
+    for run in runs:
+        if run.objective == runs[0].objective:
+            nemo_file = run.nemo_file()
+            assert nemo_file is not None, "the run has ended"
+            model: CMIMModel = randomised(load(nemo_file), run.seed)
+            rows += _errors("random weights", run.seed, embeddings(model), config, data)
+    for name in config.regression.features:
+        rows += _errors(name, 0, {"": builtin_featurizer(name)}, config, data)
+    return pd.DataFrame(rows)
+
+
+def _errors(
+    objective: str, seed: int, features: Mapping[str, Featurizer], config: CompareConfig, data: list[RegressionData]
+) -> list[dict[str, Any]]:
+    table = regression(data, features, config.regression)
+    return [
+        {"objective": objective, "seed": seed, "kind": row.features, "measure": f"{row.data} {row.head}", "value": row.rmse}
+        for row in table.itertuples()
+    ]
+
+
+def _row(run: Run, kind: str, measure: str, value: float) -> dict[str, Any]:
+    return {"objective": run.objective, "seed": run.seed, "kind": kind, "measure": measure, "value": value}
+
+
+def _in_words(table: pd.DataFrame) -> str:
+    return ", ".join(f"{row.kind} {row.measure} {row.value:.3f}".strip() for row in table.itertuples())
+
+
+def _protocol(config: CompareConfig, data: list[RegressionData], decoded: int) -> str:
+    """What the numbers are, in a few sentences."""
+    regress = config.regression
+    sets = ", ".join(f"{one.name} ({len(one)} rows)" for one in data)
+    return (
+        f"Each run: {config.steps:,} steps, {' '.join(config.train)}, training seeds {', '.join(map(str, config.seeds))}; "
+        f"mean ± standard deviation over training seeds. RMSE, lower is better: {sets}; {regress.folds}-fold cross-validation, "
+        f"random, seeds {', '.join(map(str, regress.seeds))}, MLP of {regress.mlp_steps:,} steps. Decoding: {decoded} molecules of "
+        "the test split, greedy, from the posterior mean; a molecule counts as reconstructed however it is spelled."
+    )

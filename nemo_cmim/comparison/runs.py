@@ -1,0 +1,110 @@
+"""The training runs of a comparison, each in a process of its own, so that none knows what ran before it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import ConfigError
+from .settings import CompareConfig
+
+__all__ = ["Run", "planned", "train_all"]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training run.
+
+    Attributes:
+        objective: Its name.
+        seed: Of weights, noise and order.
+        folder: Where it writes.
+        overrides: Of conf/pretrain.yaml.
+    """
+
+    objective: str
+    seed: int
+    folder: Path
+    overrides: tuple[str, ...]
+
+    def nemo_file(self) -> Path | None:
+        """The trained model, once the run has ended."""
+        return next(iter((self.folder / "checkpoints").glob("*.nemo")), None)
+
+
+def planned(config: CompareConfig) -> list[Run]:
+    """All runs, first those of the first seed. They differ in the objective, the seed and the folder, and in nothing else."""
+    output = Path(config.output).resolve()
+    runs = []
+    for seed in config.seeds:
+        for objective in config.objectives:
+            folder = output / "runs" / f"{objective}-{seed}"
+            overrides = (
+                *config.train,
+                f"objective={objective}",
+                f"seed={seed}",
+                f"model.train_ds.folder={Path(config.data).resolve()}",
+                f"trainer.max_steps={config.steps}",
+                "exp_manager.resume_if_exists=true",
+                f"exp_manager.explicit_log_dir={folder}",
+            )
+            runs.append(Run(objective, seed, folder, overrides))
+    return runs
+
+
+def train_all(runs: list[Run], jobs: int) -> Iterator[tuple[Run, float]]:
+    """Trains what is not trained yet, `jobs` at a time on equal shares of the cores; each run with its seconds, as it ends.
+
+    Raises:
+        ConfigError: A run failed, or its folder holds a run with other settings.
+    """
+    waiting = []
+    for run in runs:
+        _claim(run)
+        if run.nemo_file() is None:
+            waiting.append(run)
+        else:
+            yield run, 0.0
+    with ThreadPoolExecutor(jobs) as pool:
+        futures = {pool.submit(_train, run, jobs): run for run in waiting}
+        try:
+            for future in as_completed(futures):
+                yield futures[future], future.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _claim(run: Run) -> None:
+    settings = run.folder / "overrides.json"
+    if settings.exists():
+        found = tuple(json.loads(settings.read_text()))
+        if found != run.overrides:
+            raise ConfigError(
+                f"{run.folder} holds a run with other settings ({', '.join(sorted(set(found) ^ set(run.overrides)))} differ). "
+                "Remove it, or choose another output."
+            )
+    run.folder.mkdir(parents=True, exist_ok=True)
+    settings.write_text(json.dumps(run.overrides))
+
+
+def _train(run: Run, jobs: int) -> float:
+    """Seconds of the run; its output goes to train.log."""
+    start = time.monotonic()
+    threads = max(1, (os.cpu_count() or 1) // jobs)
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads), "PYTHONWARNINGS": "ignore"}
+    log = run.folder / "train.log"
+    with log.open("a") as file:
+        command = [sys.executable, "-m", "nemo_cmim.cli", "train", *run.overrides]
+        done = subprocess.run(command, env=environment, stdout=file, stderr=subprocess.STDOUT)
+    if done.returncode or run.nemo_file() is None:
+        last = log.read_text(errors="replace").strip().splitlines()[-1:]
+        raise ConfigError(f"The run {run.folder.name} failed: {' '.join(last)} More is in {log}.")
+    return time.monotonic() - start

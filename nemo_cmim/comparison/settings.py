@@ -1,0 +1,46 @@
+"""Settings of a comparison: those of conf/compare.yaml."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from ..config import check
+from ..losses import OBJECTIVES
+
+__all__ = ["CompareConfig", "RegressionConfig"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RegressionConfig:
+    """How embeddings are judged by predicting properties; see `downstream.evaluate`."""
+
+    data: tuple[str, ...] = ("freesolv",)  # freesolv, or CSV files with the columns smiles and target
+    heads: tuple[str, ...] = ("svm", "mlp")
+    mlp_steps: int = 2000
+    folds: int = 5
+    seeds: tuple[int, ...] = (0,)
+    features: tuple[str, ...] = ("morgan512", "morgan2048")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareConfig:
+    """What is compared, and how."""
+
+    data: str
+    steps: int
+    objectives: tuple[str, ...] = tuple(OBJECTIVES)
+    seeds: tuple[int, ...] = (0, 1)
+    output: str = "comparison"
+    train: tuple[str, ...] = ()  # overrides of conf/pretrain.yaml, for all runs alike
+    jobs: int = 1
+    decoded: int = 500
+    regression: RegressionConfig = field(default_factory=RegressionConfig)
+
+    def __post_init__(self) -> None:
+        for name in self.objectives:
+            check(name in OBJECTIVES, f"Unknown objective {name!r} in objectives. Known: {', '.join(OBJECTIVES)}.")
+        for name in ("objectives", "seeds"):
+            values = getattr(self, name)
+            check(0 < len(values) == len(set(values)), f"{name} must name at least one, each once, found {list(values)}.")
+        for name in ("steps", "jobs", "decoded"):
+            check(getattr(self, name) >= 1, f"{name} must be at least 1, found {getattr(self, name)}.")
