@@ -25,7 +25,7 @@ class Run:
     Attributes:
         objective: Its name.
         seed: Of weights, noise and order.
-        folder: Where it writes.
+        folder: Where it writes: settings, log, measures, and in `training` what training writes.
         overrides: Of conf/pretrain.yaml.
     """
 
@@ -36,7 +36,7 @@ class Run:
 
     def nemo_file(self) -> Path | None:
         """The trained model, once the run has ended."""
-        return next(iter((self.folder / "checkpoints").glob("*.nemo")), None)
+        return next(iter((self.folder / "training" / "checkpoints").glob("*.nemo")), None)
 
 
 def planned(config: CompareConfig) -> list[Run]:
@@ -53,7 +53,7 @@ def planned(config: CompareConfig) -> list[Run]:
                 f"model.train_ds.folder={Path(config.data).resolve()}",
                 f"trainer.max_steps={config.steps}",
                 "exp_manager.resume_if_exists=true",
-                f"exp_manager.explicit_log_dir={folder}",
+                f"exp_manager.explicit_log_dir={folder / 'training'}",  # its own: exp_manager moves older files away
             )
             runs.append(Run(objective, seed, folder, overrides))
     return runs

@@ -1,4 +1,4 @@
-"""log p_k1 of Eq. 4."""
+"""log p_k1 of Eq. 4 and InfoNCE of Eq. 1."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from nemo_cmim.errors import InvalidShapeError
-from nemo_cmim.losses import log_p_k1
+from nemo_cmim.losses import info_nce, log_p_k1
 from tests import reference
 
 
@@ -30,6 +30,29 @@ def test_value_and_gradient_equal_the_loops(shape: tuple[int, int, int], tau: fl
     torch.testing.assert_close(z.grad.double(), slow.grad, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("tau", [0.1, 1.0])
+def test_info_nce_equals_the_loops(tau: float) -> None:
+    fast = [latents(7, 2, 5, seed=s).requires_grad_() for s in (0, 1)]
+    slow = [z.detach().double().requires_grad_() for z in fast]
+    value, expected = info_nce(*fast, tau), reference.info_nce(*slow, tau)
+    weight = latents(7, seed=2)
+    (value * weight).sum().backward()
+    (expected * weight).sum().backward()
+    torch.testing.assert_close(value.double(), expected, rtol=1e-5, atol=1e-6)
+    for a, b in zip(fast, slow):
+        torch.testing.assert_close(a.grad.double(), b.grad, rtol=1e-4, atol=1e-5)
+
+
+def test_info_nce_of_equal_latents_is_log_of_the_batch() -> None:
+    z = torch.ones(8, 1, 4)
+    torch.testing.assert_close(info_nce(z, z, 0.1), torch.full((8,), math.log(8.0)))
+
+
+def test_info_nce_refuses_unequal_shapes() -> None:
+    with pytest.raises(InvalidShapeError, match=r"\(3, 1, 4\).*\(2, 1, 4\)"):
+        info_nce(torch.zeros(3, 1, 4), torch.zeros(2, 1, 4), 1.0)
+
+
 @pytest.mark.parametrize("block", [1, 3, 4, 10])
 def test_blocks_change_neither_value_nor_gradient(block: int) -> None:
     whole, parts = latents(10, 2, 4).requires_grad_(), latents(10, 2, 4).requires_grad_()
@@ -40,9 +63,9 @@ def test_blocks_change_neither_value_nor_gradient(block: int) -> None:
     torch.testing.assert_close(whole.grad, parts.grad)
 
 
-def test_blocks_bound_the_largest_tensor() -> None:
-    """With blocks no tensor of B x B elements is made, forward or backward."""
-    B, block = 1024, 64
+@pytest.mark.parametrize(("B", "block"), [(1024, 64), (16_384, 256)])
+def test_blocks_bound_the_largest_tensor(B: int, block: int) -> None:
+    """With blocks no tensor of B x B elements is made, forward or backward: O(B) memory per anchor, also at the paper's batch."""
     sizes = []
 
     class Watch(torch.utils._python_dispatch.TorchDispatchMode):

@@ -1,13 +1,23 @@
-"""MIM and cMIM (Eq. 9) and their Gaussian and reconstruction terms."""
+"""All objectives, and their Gaussian and reconstruction terms."""
 
 from __future__ import annotations
+
+import warnings
+from typing import Any
 
 import pytest
 import torch
 
-from nemo_cmim.config import ObjectiveConfig
+from nemo_cmim.config import NetworkConfig, ObjectiveConfig
 from nemo_cmim.errors import ConfigError, InvalidShapeError
-from nemo_cmim.losses import build_objective, log_normal, log_p_x_given_z, log_standard_normal
+from nemo_cmim.losses import (
+    OBJECTIVES,
+    build_objective,
+    kl_to_standard_normal,
+    log_normal,
+    log_p_x_given_z,
+    log_standard_normal,
+)
 from nemo_cmim.types import Posterior
 from tests import reference
 
@@ -30,25 +40,91 @@ def part(posterior: Posterior, rows: slice | torch.Tensor) -> Posterior:
     return Posterior(posterior.mean_BKD[rows], posterior.variance_BKD[rows])
 
 
-@pytest.mark.parametrize(("name", "tau"), [("mim", None), ("cmim", 1.0), ("cmim", 0.1)])
-def test_loss_and_gradient_equal_the_loops(name: str, tau: float | None) -> None:
+def network_for(name: str) -> NetworkConfig:
+    """A network that the objective can train."""
+    composition = OBJECTIVES[name]
+    shape = {"encoder": "transformer"} if composition.full_length else {"latents": K}
+    posterior = "gaussian" if composition.is_stochastic else "point"
+    return NetworkConfig(
+        hidden_size=D, attention_heads=1, posterior=posterior, decoder_layers=2 if composition.decodes else 0, **shape
+    )
+
+
+@pytest.mark.parametrize("tau", [1.0, 0.1])
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_loss_and_gradient_equal_the_loops(name: str, tau: float) -> None:
+    """All objectives against loops over scalars in float64."""
     g = torch.Generator().manual_seed(1)
-    values = [torch.randn(B, K, D, generator=g), torch.randn(B, K, D, generator=g), torch.rand(B, generator=g) * -50]
-    noise = torch.randn(B, K, D, generator=g)
+    mean, log_variance, positive, noise = (torch.randn(B, K, D, generator=g) for _ in range(4))
+    values = [mean, log_variance, positive, torch.rand(B, generator=g) * -50]
     fast = [v.clone().requires_grad_() for v in values]
     slow = [v.double().requires_grad_() for v in values]
+    config, network = ObjectiveConfig(name=name, tau=tau), network_for(name)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # tau has no effect on some
+        objective = build_objective(config, network)
     losses = []
-    for mean, log_variance, log_p_x in (fast, slow):
+    for mean, log_variance, positive, log_p_x in (fast, slow):
         posterior = Posterior(mean, log_variance.exp())
-        z = posterior.sample(noise.to(mean.dtype))
+        z = posterior.sample(noise.to(mean.dtype)) if network.is_stochastic else mean
         if mean.dtype == torch.float64:
-            losses.append(reference.a_mim_loss(log_p_x, z, posterior, contrast_tau=tau))
+            losses.append(reference.loss(name, log_p_x, z, posterior, positive, tau, beta=1 / (K * D)))
         else:
-            losses.append(build_objective(ObjectiveConfig(name=name, tau=tau or 1.0))(log_p_x, z, posterior).loss)
+            composition = objective.composition
+            given = (log_p_x if composition.decodes else None, z, posterior, positive if composition.needs_positive else None)
+            losses.append(objective(*given).loss)
         losses[-1].backward()
-    torch.testing.assert_close(losses[0].double(), losses[1], rtol=1e-6, atol=0)
+    torch.testing.assert_close(losses[0].double(), losses[1], rtol=1e-6, atol=1e-7)
     for a, b in zip(fast, slow):
-        torch.testing.assert_close(a.grad.double(), b.grad, rtol=1e-4, atol=1e-6)
+        expected = torch.zeros_like(b) if b.grad is None else b.grad
+        found = torch.zeros_like(a) if a.grad is None else a.grad
+        torch.testing.assert_close(found.double(), expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["vae", "beta_vae", "ae", "bart"])
+def test_objectives_without_contrast_do_not_see_the_batch(name: str) -> None:
+    """Scale: how a batch is split does not move the loss per molecule."""
+    log_p_x, posterior, z = case()
+    objective = build_objective(ObjectiveConfig(name=name), network_for(name))
+    whole = objective(log_p_x, z, posterior).loss
+    parts = [objective(log_p_x[i : i + 2], z[i : i + 2], part(posterior, slice(i, i + 2))).loss for i in (0, 2, 4)]
+    torch.testing.assert_close(whole, torch.stack(parts).mean())
+
+
+def test_beta_is_one_over_all_latent_dimensions_unless_it_is_set() -> None:
+    network = network_for("beta_vae")
+    assert build_objective(ObjectiveConfig(name="beta_vae"), network).weights["kl"] == -1 / (K * D)
+    assert build_objective(ObjectiveConfig(name="beta_vae", beta=0.25), network).weights["kl"] == -0.25
+    assert build_objective(ObjectiveConfig(name="vae"), network).weights["kl"] == -1
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "message"),
+    [
+        ("ae", {}, "network.posterior is gaussian; set it to point"),
+        ("mim", {"posterior": "point"}, "network.posterior is point; set it to gaussian"),
+        ("bart", {"posterior": "point"}, "network.encoder is perceiver; set it to transformer"),
+        ("ae", {"encoder": "transformer", "posterior": "point"}, "network.encoder is transformer; set it to perceiver or hybrid"),
+        ("infonce", {"posterior": "point"}, "network.decoder_layers is 6; set it to 0"),
+        ("cmim", {"decoder_layers": 0}, "network.decoder_layers is 0; set it to at least 1"),
+    ],
+)
+def test_networks_that_do_not_fit_are_named_with_the_way_out(name: str, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=f"objective {name}: {message}.*objective={name} does so"):
+        build_objective(ObjectiveConfig(name=name), NetworkConfig(**changes))
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (ObjectiveConfig(name="mim", tau=0.5), "objective.tau=0.5"),
+        (ObjectiveConfig(name="vae", queue=8, negatives="global"), "objective.negatives=global, objective.queue=8"),
+        (ObjectiveConfig(name="cmim", beta=0.5), "objective.beta=0.5"),
+    ],
+)
+def test_settings_without_effect_warn(config: ObjectiveConfig, message: str) -> None:
+    with pytest.warns(UserWarning, match=f"{message} has no effect on the objective '{config.name}'"):
+        build_objective(config)
 
 
 def test_gaussian_terms_equal_the_loops() -> None:
@@ -56,6 +132,7 @@ def test_gaussian_terms_equal_the_loops() -> None:
     torch.testing.assert_close(log_normal(z, posterior).double(), reference.log_normal(z, *posterior[:2]))
     standard = reference.log_normal(z, torch.zeros_like(z), torch.ones_like(z))
     torch.testing.assert_close(log_standard_normal(z).double(), standard)
+    torch.testing.assert_close(kl_to_standard_normal(posterior).double(), reference.kl_to_standard_normal(*posterior[:2]))
 
 
 def test_variance_at_the_clamp_is_finite() -> None:
@@ -129,6 +206,14 @@ def test_steps_move_each_quantity_the_right_way() -> None:
     far = torch.full((B, K, D), 3.0, requires_grad=True)
     shrinking = torch.autograd.grad(-log_standard_normal(far).mean(), far)[0]
     assert (shrinking > 0).all()
+
+
+def test_a_step_on_kl_brings_the_posterior_to_the_prior() -> None:
+    mean = torch.full((B, K, D), 2.0, requires_grad=True)
+    variance = torch.full((B, K, D), 0.1, requires_grad=True)
+    kl_to_standard_normal(Posterior(mean, variance)).mean().backward()
+    assert (mean.grad > 0).all() and (variance.grad < 0).all()
+    assert kl_to_standard_normal(Posterior(torch.zeros(1, K, D), torch.ones(1, K, D))).tolist() == [0.0]
 
 
 def test_an_unknown_objective_is_named() -> None:

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,6 +11,7 @@ from nemo_cmim.config import NetworkConfig, ObjectiveConfig
 from nemo_cmim.losses import build_objective, log_p_x_given_z
 from nemo_cmim.models import CMIMNetwork
 from nemo_cmim.types import TokenBatch
+from tests.processes import run_ranks
 
 WORKER = Path(__file__).with_name("parity_worker.py")
 
@@ -29,26 +26,6 @@ def random_batch(network: NetworkConfig, lengths: list[int], generator: torch.Ge
     target[torch.arange(size[0]), lengths] = 3
     is_target = torch.arange(size[1] + 1) <= torch.tensor(lengths)[:, None]
     return TokenBatch(ids, is_token, torch.cat([start, ids], 1), target, is_target)
-
-
-def run_ranks(folder: Path, ranks: int) -> dict:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    base = os.environ | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(ranks)}
-    processes = [
-        subprocess.Popen(
-            [sys.executable, str(WORKER), str(folder)],
-            env=base | {"RANK": str(r), "LOCAL_RANK": str(r)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for r in range(ranks)
-    ]
-    outputs = [p.communicate(timeout=240)[0] for p in processes]
-    assert all(p.returncode == 0 for p in processes), "\n".join(outputs)[-4000:]
-    return torch.load(folder / "result.pt", weights_only=False)
 
 
 slow = pytest.mark.slow
@@ -102,7 +79,8 @@ def test_posterior_logits_loss_and_gradients_agree(tmp_path: Path, ranks: int, c
     loss = objective(log_p_x, z_BKD, posterior, positive_BKD if objective.composition.needs_positive else None).loss
     loss.backward()
 
-    result = run_ranks(tmp_path, ranks)
+    run_ranks(WORKER, ranks, tmp_path)
+    result = torch.load(tmp_path / "result.pt", weights_only=False)
     close = {"rtol": 2e-5, "atol": 2e-5}
     torch.testing.assert_close(result["mean"], posterior.mean_BKD, **close)
     torch.testing.assert_close(result["variance"], posterior.variance_BKD, **close)
