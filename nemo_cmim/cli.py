@@ -1,9 +1,10 @@
-"""`nemo-cmim prepare|train|compare|embed|regress`: each command is one call of the package. Heavy imports wait for their command."""
+"""`nemo-cmim prepare|train|compare|systems|embed|regress`: one call of the package each. Heavy imports wait for their command."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import importlib
 import re
 import sys
 from collections.abc import Sequence
@@ -19,6 +20,8 @@ def build_parser() -> argparse.ArgumentParser:
     _add_prepare(commands)
     _add_train(commands)
     _add_compare(commands)
+    systems = commands.add_parser("systems", help="list the paper's systems, with parameters beside the paper's (needs [train])")
+    systems.set_defaults(run=_run_systems)
     _add_embed(commands)
     _add_regress(commands)
     return parser
@@ -70,19 +73,23 @@ def _add_train(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def _run_train(args: argparse.Namespace) -> None:
-    train, compose = _training("train"), _training("compose")
+    run = _training("run")
+    train, compose = run.train, run.compose
     print(f"Run folder: {train(compose(args.overrides, args.config_name))}")
 
 
-def _training(name: str) -> Any:
-    """A function of `training.run`."""
+def _run_systems(args: argparse.Namespace) -> None:
+    print(_training("systems").describe_systems())
+
+
+def _training(module: str) -> Any:
+    """A module of `training`."""
     from .errors import ConfigError
 
     try:
-        from .training import run
+        return importlib.import_module(f".training.{module}", __package__)
     except ModuleNotFoundError as error:
         raise ConfigError(f"Training needs {error.name}, which is not installed. Run pip install 'nemo_cmim[train]'.") from error
-    return getattr(run, name)
 
 
 def _add_compare(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -96,7 +103,7 @@ def _add_compare(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 
 def _run_compare(args: argparse.Namespace) -> None:
-    compose = _training("compose")
+    compose = _training("run").compose
     from omegaconf import OmegaConf
 
     from .comparison import CompareConfig, compare
