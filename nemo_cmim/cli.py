@@ -8,6 +8,7 @@ import importlib
 import re
 import sys
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 __all__ = ["main"]
@@ -103,13 +104,13 @@ def _add_compare(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 
 def _run_compare(args: argparse.Namespace) -> None:
-    compose = _training("run").compose
     from omegaconf import OmegaConf
 
     from .comparison import CompareConfig, compare
     from .config import from_mapping
     from .errors import ConfigError
 
+    compose = _training("run").compose
     known = {field.name for field in dataclasses.fields(CompareConfig)}
     own = [override for override in args.overrides if re.split(r"[.=]", override.lstrip("+~"))[0] in known]
     settings = compose(own, "compare")
@@ -117,9 +118,9 @@ def _run_compare(args: argparse.Namespace) -> None:
         if OmegaConf.is_missing(settings, key):
             raise ConfigError(f"{key} is not set: pass {key}=VALUE.")
     train = [override for override in args.overrides if override not in own]
-    compose(train)  # says now what is wrong with them
+    network = compose(train).model.network  # says now what is wrong with the overrides
     config = from_mapping(CompareConfig, {**OmegaConf.to_container(settings, resolve=True), "train": train})
-    print(f"Comparison: {compare(config)}")
+    print(f"Comparison: {compare(config, max_tokens=network.max_positions - 1, say=partial(print, flush=True))}")
 
 
 def _add_regress(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -152,10 +153,12 @@ def _add_regress(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 
 def _run_regress(args: argparse.Namespace) -> None:
-    from functools import partial
-
     from . import downstream
+    from .inference.model import KINDS
+    from .inference.shipped import resolve
 
+    names = [name.strip() for name in args.features.split(",")]
+    model = resolve(args.model, args.device) if set(KINDS) & set(names) else None
     if args.data == "freesolv":
         if (args.smiles, args.target, args.unit, args.on_invalid) != ("smiles", "target", "", "raise"):
             raise ValueError(
@@ -163,15 +166,17 @@ def _run_regress(args: argparse.Namespace) -> None:
             )
         data = downstream.freesolv()
     else:
-        data = downstream.load_csv(args.data, args.smiles, args.target, unit=args.unit, on_invalid=args.on_invalid)
+        data = downstream.load_csv(
+            args.data,
+            args.smiles,
+            args.target,
+            unit=args.unit,
+            on_invalid=args.on_invalid,
+            refusal=model.refusal if model else None,
+        )
     features: dict[str, downstream.Featurizer] = {}
-    for name in map(str.strip, args.features.split(",")):
-        if name in ("mean", "informative"):
-            from . import embed
-
-            features[name] = partial(embed, model=args.model, kind=name, device=args.device)
-        else:
-            features[name] = downstream.builtin_featurizer(name)
+    for name in names:
+        features[name] = partial(model.embed, kind=name) if model and name in KINDS else downstream.builtin_featurizer(name)
     heads = downstream.named_heads([name.strip() for name in args.heads.split(",")], args.mlp_steps, args.device)
     if args.output:
         downstream.make_folder(args.output)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import torch
 from ..data.store import TokenStore
 from ..downstream import Featurizer, RegressionData, builtin_featurizer, freesolv, load_csv, make_folder
 from ..inference import CMIMModel, load
+from ..inference.inputs import refusal
 from ..tokenizers import SmilesTokenizer
 from .measure import decoding, embeddings, randomised, regression
 from .report import draw, markdown
@@ -21,7 +24,7 @@ from .settings import CompareConfig
 __all__ = ["compare"]
 
 
-def compare(config: CompareConfig, say: Callable[[str], None] = print) -> Path:
+def compare(config: CompareConfig, *, max_tokens: int, say: Callable[[str], None] = print) -> Path:
     """Trains each objective under each seed, on the same molecules in the same order for the same number of steps, and measures.
 
     Writes `table.md`, `measured.csv` (each value of each run), `figure.png` and `runs/` into `config.output`. What was trained or
@@ -29,6 +32,7 @@ def compare(config: CompareConfig, say: Callable[[str], None] = print) -> Path:
 
     Args:
         config: What to compare.
+        max_tokens: Longest SMILES that the models take; longer ones are left out of the regression data, for all features alike.
         say: Gets a line now and then.
 
     Returns:
@@ -39,16 +43,22 @@ def compare(config: CompareConfig, say: Callable[[str], None] = print) -> Path:
         DataError: The data folder or a CSV file cannot be used.
     """
     output = make_folder(config.output)
-    test = _test_molecules(config)
-    data = [freesolv() if name == "freesolv" else load_csv(name) for name in config.regression.data]
+    store = TokenStore.open(config.data, "test")
+    tokenizer = SmilesTokenizer(store.vocabulary)
+    test = _spread(store, tokenizer, config.decoded)
+    too_much = partial(refusal, tokenizer=tokenizer, max_tokens=max_tokens)
+    data = [
+        freesolv() if name == "freesolv" else load_csv(name, on_invalid="drop", refusal=too_much) for name in config.regression.data
+    ]
     runs = planned(config)
     say(f"{len(runs)} runs of {config.steps:,} steps into {output}/runs")
     tables = []
-    for done, (run, seconds) in enumerate(train_all(runs, config.jobs), 1):
-        trained = f"trained in {seconds:.0f} s" if seconds else "was trained before"
-        table = _measured(run, config, test, data)
-        tables.append((runs.index(run), table))
-        say(f"{done}/{len(runs)} {run.objective}, seed {run.seed}: {trained}; {_in_words(table)}")
+    with closing(train_all(runs, config.jobs)) as training:
+        for done, (run, seconds) in enumerate(training, 1):
+            trained = f"trained in {seconds:.0f} s" if seconds else "was trained before"
+            table = _measured(run, config, test, data)
+            tables.append((runs.index(run), table))
+            say(f"{done}/{len(runs)} {run.objective}, seed {run.seed}: {trained}; {_in_words(table)}")
     tables.append((len(runs), _controls(runs, config, data)))
     measured = pd.concat([table for _, table in sorted(tables, key=lambda pair: pair[0])], ignore_index=True)
     measured.to_csv(output / "measured.csv", index=False)
@@ -58,11 +68,9 @@ def compare(config: CompareConfig, say: Callable[[str], None] = print) -> Path:
     return output
 
 
-def _test_molecules(config: CompareConfig) -> list[str]:
-    """Molecules of the test split, evenly spread."""
-    store = TokenStore.open(config.data, "test")
-    tokenizer = SmilesTokenizer(store.vocabulary)
-    chosen = torch.linspace(0, len(store) - 1, min(config.decoded, len(store))).long().tolist()
+def _spread(store: TokenStore, tokenizer: SmilesTokenizer, count: int) -> list[str]:
+    """`count` molecules of a split, evenly spread."""
+    chosen = torch.linspace(0, len(store) - 1, min(count, len(store))).long().tolist()
     return [tokenizer.decode(store.tokens(i).tolist()) for i in chosen]
 
 
@@ -113,10 +121,14 @@ def _in_words(table: pd.DataFrame) -> str:
     return ", ".join(f"{row.kind} {row.measure} {row.value:.3f}".strip() for row in table.itertuples())
 
 
+def _left_out(data: RegressionData) -> str:
+    return f", without {len(data.dropped)} that the models cannot take" if data.dropped else ""
+
+
 def _protocol(config: CompareConfig, data: list[RegressionData], decoded: int) -> str:
     """What the numbers are, in a few sentences."""
     regress = config.regression
-    sets = ", ".join(f"{one.name} ({len(one)} rows)" for one in data)
+    sets = ", ".join(f"{one.name} ({len(one)} rows{_left_out(one)})" for one in data)
     return (
         f"Each run: {config.steps:,} steps, {' '.join(config.train)}, training seeds {', '.join(map(str, config.seeds))}; "
         f"mean ± standard deviation over training seeds. RMSE, lower is better: {sets}; {regress.folds}-fold cross-validation, "

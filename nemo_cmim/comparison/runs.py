@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,7 +59,7 @@ def planned(config: CompareConfig) -> list[Run]:
     return runs
 
 
-def train_all(runs: list[Run], jobs: int) -> Iterator[tuple[Run, float]]:
+def train_all(runs: list[Run], jobs: int) -> Generator[tuple[Run, float], None, None]:
     """Trains what is not trained yet, `jobs` at a time on equal shares of the cores; each run with its seconds, as it ends.
 
     Raises:
@@ -72,14 +72,15 @@ def train_all(runs: list[Run], jobs: int) -> Iterator[tuple[Run, float]]:
             waiting.append(run)
         else:
             yield run, 0.0
-    with ThreadPoolExecutor(jobs) as pool:
-        futures = {pool.submit(_train, run, jobs): run for run in waiting}
-        try:
-            for future in as_completed(futures):
-                yield futures[future], future.result()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    pool, started = ThreadPoolExecutor(jobs), list[subprocess.Popen[bytes]]()
+    try:
+        futures = {pool.submit(_train, run, jobs, started): run for run in waiting}
+        for future in as_completed(futures):
+            yield futures[future], future.result()
+    finally:  # also if the caller fails or is interrupted: no run goes on unseen
+        pool.shutdown(wait=False, cancel_futures=True)
+        for process in started:
+            process.terminate()
 
 
 def _claim(run: Run) -> None:
@@ -95,16 +96,17 @@ def _claim(run: Run) -> None:
     settings.write_text(json.dumps(run.overrides))
 
 
-def _train(run: Run, jobs: int) -> float:
-    """Seconds of the run; its output goes to train.log."""
+def _train(run: Run, jobs: int, started: list[subprocess.Popen[bytes]]) -> float:
+    """Seconds of the run; its output goes to train.log, and its process into `started`."""
     start = time.monotonic()
     threads = max(1, (os.cpu_count() or 1) // jobs)
     environment = os.environ | {"OMP_NUM_THREADS": str(threads), "PYTHONWARNINGS": "ignore"}
     log = run.folder / "train.log"
     with log.open("a") as file:
         command = [sys.executable, "-m", "nemo_cmim.cli", "train", *run.overrides]
-        done = subprocess.run(command, env=environment, stdout=file, stderr=subprocess.STDOUT)
-    if done.returncode or run.nemo_file() is None:
+        process = subprocess.Popen(command, env=environment, stdout=file, stderr=subprocess.STDOUT)
+        started.append(process)
+    if process.wait() or run.nemo_file() is None:
         last = log.read_text(errors="replace").strip().splitlines()[-1:]
         raise ConfigError(f"The run {run.folder.name} failed: {' '.join(last)} More is in {log}.")
     return time.monotonic() - start

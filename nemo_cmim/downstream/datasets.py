@@ -6,7 +6,7 @@ import csv
 import importlib.util
 import math
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -86,6 +86,7 @@ def load_csv(
     name: str | None = None,
     unit: str = "",
     on_invalid: str = "raise",
+    refusal: Callable[[str], str | None] | None = None,
 ) -> RegressionData:
     """Reads a comma-separated file with a header, one molecule a row.
 
@@ -100,6 +101,7 @@ def load_csv(
         unit: Unit of the targets, for reports.
         on_invalid: "raise", or "drop" to leave out rows without a usable SMILES or value; each is named in a warning
             and kept in `RegressionData.dropped`.
+        refusal: Says why a SMILES that RDKit reads cannot be used all the same (such as by a model that it is too long for), or None.
 
     Raises:
         DataError: The file is missing, empty, not CSV, lacks a column or has an invalid row.
@@ -115,6 +117,9 @@ def load_csv(
         try:
             value = _number(row, target)
             parse(text)
+            reason = refusal(text) if refusal else None
+            if reason:
+                raise InvalidSmilesError(reason)
         except (DataError, InvalidSmilesError) as error:
             dropped.append(DroppedRow(line, text, str(error)))
         else:

@@ -13,7 +13,7 @@ from ..errors import ConfigError, InvalidSmilesError, UnknownTokenError
 from ..molecules import Mol, canonical_smiles, parse
 from ..tokenizers import SmilesTokenizer
 
-__all__ = ["Tokenised", "tokenise"]
+__all__ = ["Tokenised", "refusal", "tokenise"]
 
 
 class Tokenised(NamedTuple):
@@ -78,6 +78,15 @@ def tokenise(
             f"{len(invalid)} of {len(rows)} molecules are invalid and get NaN rows. The first: {invalid[0]}.", stacklevel=4
         )
     return Tokenised(tokens, molecule_of_row)
+
+
+def refusal(molecule: Any, tokenizer: SmilesTokenizer, max_tokens: int) -> str | None:
+    """Why a model with this tokenizer and length cannot take a molecule; None if it can."""
+    try:
+        _encode(_smiles(molecule, True, "the SMILES"), tokenizer, max_tokens, "the SMILES")
+    except InvalidSmilesError as error:
+        return str(error)
+    return None
 
 
 def _rows(molecules: Any) -> list[Any]:

@@ -22,7 +22,7 @@ from ..models.layers import select
 from ..tokenizers import SmilesTokenizer
 from ..types import Posterior
 from .checkpoint import Checkpoint
-from .inputs import tokenise
+from .inputs import refusal, tokenise
 
 __all__ = ["CMIMModel"]
 
@@ -131,6 +131,10 @@ class CMIMModel:
             if progress:
                 progress(done, len(inputs.tokens))
         return vectors[inputs.molecule_of_row]
+
+    def refusal(self, molecule: Any) -> str | None:
+        """Why `embed` cannot take a molecule (not parsable, too long, a token that the model does not know); None if it can."""
+        return refusal(molecule, self.tokenizer, self.config.network.max_tokens)
 
     def encode(self, smiles: Any, *, canonical: bool = True, batch_size: int | None = None) -> Posterior:
         """q(z|x) of N molecules, fields [N, K, D] on the CPU; inputs and errors as `embed`.
