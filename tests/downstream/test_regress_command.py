@@ -1,11 +1,19 @@
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 import nemo_cmim
 from nemo_cmim.cli import main
+from nemo_cmim.config import ModelConfig, NetworkConfig
+from nemo_cmim.downstream import evaluate, load_csv, named_heads
+from nemo_cmim.inference.checkpoint import Checkpoint, write_checkpoint
+from nemo_cmim.models import CMIMNetwork
+from nemo_cmim.tokenizers import SmilesTokenizer
 
 TINY = ["--features", "morgan64", "--mlp-steps", "20", "--folds", "2", "--seeds", "2", "--device", "cpu"]
 
@@ -30,18 +38,36 @@ def test_prints_a_table_and_writes_the_report(csv_file, tmp_path, capsys):
     assert len(pd.read_csv(out / "runs.csv")) == 1 * 2 * 2
 
 
-def test_embeddings_come_from_the_model_asked_for(csv_file, capsys, monkeypatch):
-    asked = []
+@pytest.fixture
+def model_file(tmp_path):
+    """A tiny model with random weights, for molecules of at most 12 tokens."""
+    torch.manual_seed(0)
+    network = NetworkConfig(hidden_size=8, encoder_layers=1, decoder_layers=1, attention_heads=2, ffn_size=16, max_positions=13)
+    checkpoint = Checkpoint(ModelConfig(network=network), SmilesTokenizer().vocabulary, CMIMNetwork(network).state_dict())
+    write_checkpoint(tmp_path / "my.nemo", checkpoint)
+    return tmp_path / "my.nemo"
 
-    def embed(smiles, model, kind, device):
-        asked.append((model, kind, device))
-        return np.array([[len(s), kind == "mean"] for s in smiles], dtype=np.float32)
 
-    monkeypatch.setattr(nemo_cmim, "embed", embed, raising=False)
-    columns = ["--smiles", "mol", "--target", "value", "--model", "my.nemo"]
-    assert main(["regress", str(csv_file), *columns, *TINY, "--features", "mean, informative"]) == 0
-    assert asked == [("my.nemo", "mean", "cpu"), ("my.nemo", "informative", "cpu")]
+def test_embeddings_come_from_the_model_asked_for(csv_file, model_file, tmp_path, capsys):
+    csv_file.write_text("".join(csv_file.read_text().splitlines(keepends=True)[:-1]))
+    columns = ["--smiles", "mol", "--target", "value", "--model", str(model_file)]
+    assert main(["regress", str(csv_file), *columns, *TINY, "--features", "mean, informative", "-o", str(tmp_path / "out")]) == 0
     assert "| informative | " in capsys.readouterr().out
+    found = pd.read_csv(tmp_path / "out" / "runs.csv")
+    data = load_csv(csv_file, "mol", "value")
+    features = {kind: partial(nemo_cmim.load(model_file).embed, kind=kind) for kind in ("mean", "informative")}
+    expected = evaluate(data, features, named_heads(("svm", "mlp"), 20, "cpu"), folds=2, seeds=(0, 1)).runs
+    np.testing.assert_allclose(found["rmse"], expected["rmse"], rtol=1e-6)
+
+
+def test_molecules_that_the_model_cannot_take_are_invalid_rows(csv_file, model_file, tmp_path, capsys):
+    columns = ["--smiles", "mol", "--target", "value", "--model", str(model_file), "--features", "mean,morgan64", "--heads", "svm"]
+    arguments = ["regress", str(csv_file), *TINY, *columns, "-o", str(tmp_path / "out")]
+    assert main(arguments) == 2
+    assert "line 13: the SMILES ('CCCCCCCCCCCCO') has 13 tokens, but this model takes at most 12" in capsys.readouterr().err
+    with pytest.warns(UserWarning, match="line 13"):
+        assert main([*arguments, "--on-invalid", "drop"]) == 0
+    assert pd.read_csv(tmp_path / "out" / "dropped.csv")["line"].tolist() == [13]
 
 
 def test_dropped_rows_are_listed(csv_file, tmp_path, capsys):
