@@ -3,8 +3,8 @@
 All three are -softplus(sbar_i - s_ii): s_ii is the anchor's similarity to its positive, and sbar_i the log-sum-exp of its similarities
 to the negatives, of which Eq. 4 subtracts the logarithm of their number (App. C.3, Eq. 12).
 
-For B anchors and C candidates the similarities are never held at once: rows come in blocks, and backward computes each block again. So
-memory is O(block x C), at the price of one more matrix product.
+For B anchors and C candidates the similarities are never held at once: rows come in blocks, forward and backward. So memory is
+O(block x C), at the price of one more matrix product.
 
 Shape letters: B anchors, C candidates, R rows of a block, K latents, D width, H = K * D.
 """
@@ -13,11 +13,13 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Iterator
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
+from torch.autograd.function import once_differentiable
 
 from ..errors import InvalidShapeError
 
@@ -88,22 +90,45 @@ def contrast(
     if len(candidate_CH) == 1:
         warnings.warn("A batch of one molecule has no negatives: the contrastive term (Eq. 4) is 0 for it.", stacklevel=3)
         return (anchor_BH * 0.0).sum(1)
-    shift = math.log(len(candidate_CH) - 1) if mean_of_negatives else 0.0
-    if len(anchor_BH) <= block:
-        return _rows(anchor_BH, candidate_CH, first, tau, shift)
-    blocks = [
-        checkpoint(_rows, rows_RH, candidate_CH, first + i * block, tau, shift, use_reentrant=False)
-        for i, rows_RH in enumerate(anchor_BH.split(block))
-    ]
-    return torch.cat(blocks)
+    own_BH = candidate_CH[first : first + len(anchor_BH)]
+    s_own_B = (anchor_BH * own_BH).sum(1) / tau
+    s_bar_B = _LogSumExpOfNegatives.apply(anchor_BH, candidate_CH, tau, first, block)
+    if mean_of_negatives:
+        s_bar_B = s_bar_B - math.log(len(candidate_CH) - 1)
+    return -F.softplus(s_bar_B - s_own_B)
 
 
-def _rows(anchor_RH: Tensor, candidate_CH: Tensor, first: int, tau: float, shift: float) -> Tensor:
-    """`contrast` of a block: float32 [R]."""
-    with torch.autocast(anchor_RH.device.type, enabled=False):
-        s_RC = anchor_RH @ candidate_CH.T / tau
-    row = torch.arange(len(anchor_RH), device=s_RC.device)
-    s_own_R = s_RC[row, row + first]
-    negatives_RC = s_RC.index_put((row, row + first), s_RC.new_tensor(-math.inf))
-    s_bar_R = torch.logsumexp(negatives_RC, dim=1) - shift
-    return -F.softplus(s_bar_R - s_own_R)
+class _LogSumExpOfNegatives(torch.autograd.Function):
+    """Log-sum-exp of each anchor's similarities to its negatives, float32 [B].
+
+    Its gradient is the softmax pi_ij over negatives (App. C.3), from similarities that backward computes again.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, anchor_BH: Tensor, candidate_CH: Tensor, tau: float, first: int, block: int) -> Tensor:
+        ctx.tau, ctx.first, ctx.block = tau, first, block
+        blocks = _blocks(anchor_BH, candidate_CH, tau, first, block)
+        s_bar_B = torch.cat([torch.logsumexp(s_RC, dim=1) for _, s_RC in blocks])
+        ctx.save_for_backward(anchor_BH, candidate_CH, s_bar_B)
+        return s_bar_B
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient_B: Tensor) -> tuple[Tensor | None, ...]:
+        anchor_BH, candidate_CH, s_bar_B = ctx.saved_tensors
+        to_anchor_BH, to_candidate_CH = torch.empty_like(anchor_BH), torch.zeros_like(candidate_CH)
+        for rows, s_RC in _blocks(anchor_BH, candidate_CH, ctx.tau, ctx.first, ctx.block):
+            pi_RC = s_RC.sub_(s_bar_B[rows, None]).exp_().mul_(gradient_B[rows, None] / ctx.tau)
+            to_anchor_BH[rows] = pi_RC @ candidate_CH
+            to_candidate_CH.addmm_(pi_RC.T, anchor_BH[rows])
+        return to_anchor_BH, to_candidate_CH, None, None, None
+
+
+def _blocks(anchor_BH: Tensor, candidate_CH: Tensor, tau: float, first: int, block: int) -> Iterator[tuple[slice, Tensor]]:
+    """Similarities [R, C] of some rows at a time, -inf in the place of each row's own candidate."""
+    for start in range(0, len(anchor_BH), block):
+        rows = slice(start, min(start + block, len(anchor_BH)))
+        with torch.autocast(anchor_BH.device.type, enabled=False):
+            s_RC = anchor_BH[rows] @ candidate_CH.T
+        s_RC.div_(tau).diagonal(first + start).fill_(-math.inf)
+        yield rows, s_RC
