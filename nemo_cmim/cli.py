@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import importlib
 import re
+import signal
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -120,6 +121,7 @@ def _run_compare(args: argparse.Namespace) -> None:
     train = [override for override in args.overrides if override not in own]
     network = compose(train).model.network  # says now what is wrong with the overrides
     config = from_mapping(CompareConfig, {**OmegaConf.to_container(settings, resolve=True), "train": train})
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # so that its runs end with it
     print(f"Comparison: {compare(config, max_tokens=network.max_positions - 1, say=partial(print, flush=True))}")
 
 
