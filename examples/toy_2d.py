@@ -22,20 +22,20 @@ from tqdm import trange
 
 from nemo_cmim.losses import log_p_k1
 
-POINTS, STEPS, TAU, RATE = 1000, 4200, 1.0, 5.0
+POINTS, STEPS, TAU, RATE = 1000, 4200, 1.0, 0.005
 MOMENTS = (0, 60, 240, STEPS)  # steps at which the figure looks
 
 
-def optimise(seed: int) -> dict[int, np.ndarray]:
-    """The points [1000, 2] at each of MOMENTS."""
-    z_BD = torch.rand(POINTS, 2, generator=torch.Generator().manual_seed(seed)).requires_grad_()
+def optimise(seed: int, points: int = POINTS, steps: int = STEPS) -> dict[int, np.ndarray]:
+    """The points [B, 2] at each of MOMENTS up to `steps`, and then."""
+    z_BD = torch.rand(points, 2, generator=torch.Generator().manual_seed(seed)).requires_grad_()
     optimiser = torch.optim.SGD([z_BD], lr=RATE)
     kept = {0: z_BD.detach().numpy().copy()}
-    for step in trange(1, STEPS + 1, desc="steps", leave=False):
+    for step in trange(1, steps + 1, desc="steps", leave=False):
         optimiser.zero_grad()
-        (-log_p_k1(z_BD.unsqueeze(1), TAU).mean()).backward()
+        (-log_p_k1(z_BD.unsqueeze(1), TAU).sum()).backward()  # so that a point's step does not depend on their number
         optimiser.step()
-        if step in MOMENTS:
+        if step in (*MOMENTS, steps):
             kept[step] = z_BD.detach().numpy().copy()
     return kept
 
@@ -56,7 +56,7 @@ def describe(points_BD: np.ndarray, radii_before_B: np.ndarray) -> str:
     uniform = stats.kstest(angles_B / (2 * np.pi) + 0.5, "uniform")
     loss = -float(log_p_k1(torch.from_numpy(points_BD).unsqueeze(1), TAU).mean())
     return (
-        f"loss {loss:.4f}   angles: resultant {resultant:.4f} (Rayleigh p = {np.exp(-POINTS * resultant**2):.2g}), "
+        f"loss {loss:.4f}   angles: resultant {resultant:.4f} (Rayleigh p = {np.exp(-len(points_BD) * resultant**2):.2g}), "
         f"KS distance to uniform {uniform.statistic:.4f} (p = {uniform.pvalue:.2g})   radii: mean {radii_B.mean():.3f}, "
         f"sd {radii_B.std():.3f}, correlation with the start {np.corrcoef(radii_before_B, radii_B)[0, 1]:.3f}, "
         f"KS distance to the start {stats.ks_2samp(radii_before_B, radii_B).statistic:.3f}"

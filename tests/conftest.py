@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from nemo_cmim.data.prepare import prepare
+
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
@@ -14,3 +16,14 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"the development data are not here ({folder})")
     return folder
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Alkanes, alcohols and amines of all lengths: small molecules that are made here, not real data."""
+    folder = tmp_path_factory.mktemp("data")
+    tails = ["", "O", "N", "F", "Cl", "C#N", "C=O", "c1ccccc1", "C(=O)O", "S"]
+    lines = [f"{head}{'C' * n}{tail}" for head in ("C", "OC", "NC", "CC(C)") for n in range(1, 12) for tail in tails]
+    (folder / "molecules.smi").write_text("\n".join(lines) + "\n")
+    prepare([folder / "molecules.smi"], folder / "store", valid_fraction=0.1, test_fraction=0.05, processes=1, progress=False)
+    return folder / "store"

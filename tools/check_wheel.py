@@ -26,7 +26,8 @@ def check_files() -> None:
     assert not found, f"the base dependencies brought {found}"
     assert (package / "py.typed").is_file()
     conf = files("nemo_cmim.conf")
-    assert (conf / "pretrain.yaml").is_file() and (conf / "model" / "tiny.yaml").is_file(), "the Hydra tree is missing"
+    for name in ("pretrain.yaml", "compare.yaml", "model/tiny.yaml", "objective/bart.yaml", "system/molvae.yaml"):
+        assert conf.joinpath(name).is_file(), f"conf/{name} is missing"
 
 
 def random_model(path: Path) -> Path:
