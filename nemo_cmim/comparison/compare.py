@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from functools import partial
@@ -11,6 +12,7 @@ from typing import Any
 import pandas as pd
 import torch
 
+from ..config import to_mapping
 from ..data.store import TokenStore
 from ..downstream import Featurizer, RegressionData, builtin_featurizer, freesolv, load_csv, make_folder
 from ..inference import CMIMModel, load
@@ -75,9 +77,10 @@ def _spread(store: TokenStore, tokenizer: SmilesTokenizer, count: int) -> list[s
 
 
 def _measured(run: Run, config: CompareConfig, test: list[str], data: list[RegressionData]) -> pd.DataFrame:
-    """Rows `objective, seed, kind, measure, value` of a run; kept in its folder."""
-    kept = run.folder / "measured.csv"
-    if kept.exists():
+    """Rows `objective, seed, kind, measure, value` of a run; kept in its folder for the next time with the same settings."""
+    kept, settings = run.folder / "measured.csv", run.folder / "measured.json"
+    wanted = json.dumps({"decoded": len(test), "regression": to_mapping(config.regression)})
+    if kept.exists() and settings.exists() and settings.read_text() == wanted:
         return pd.read_csv(kept, keep_default_na=False, dtype={"kind": str})
     nemo_file = run.nemo_file()
     assert nemo_file is not None, "the run has ended"
@@ -86,6 +89,7 @@ def _measured(run: Run, config: CompareConfig, test: list[str], data: list[Regre
     rows += _errors(run.objective, run.seed, embeddings(model), config, data)
     table = pd.DataFrame(rows)
     table.to_csv(kept, index=False)
+    settings.write_text(wanted)
     return table
 
 

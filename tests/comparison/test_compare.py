@@ -73,6 +73,9 @@ def test_a_comparison_is_written_kept_and_protected(
     assert capsys.readouterr().out.count("was trained before") == 4
     assert (output / "table.md").read_text() == table
     with pytest.warns(UserWarning, match="left out"):
+        assert main(arguments(data, values, output, "regression.folds=2")) == 0
+    assert (output / "table.md").read_text() != table, "other settings measure anew"
+    with pytest.warns(UserWarning, match="left out"):
         assert main(arguments(data, values, output, "model.optim.lr=5e-3")) == 2
     assert "holds a run with other settings (model.optim.lr=5e-3 differ)" in capsys.readouterr().err
 
