@@ -60,7 +60,7 @@ def main() -> None:
         config, size = SIZES["tiny"]
         batches = list(make_loader(DataConfig(folder=str(folder / "data"), batch_size=size, workers=0), steps=8))
         step = size / measure(config, batches, 7)["Megatron"]
-    lines = ["| augmentation | molecules/s of one worker | tiny training steps that it feeds |", "|---|---|---|"]
+    lines = ["| augmentation | molecules/s of one worker | times what the tiny network trains on |", "|---|---|---|"]
     for title, values in rates.items():
         rate = statistics.median(values)
         lines.append(f"| {title} | {rate:,.0f} | {rate / step:.1f} |")

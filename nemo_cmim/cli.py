@@ -107,22 +107,22 @@ def _add_compare(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def _run_compare(args: argparse.Namespace) -> None:
     from omegaconf import OmegaConf
 
-    from .comparison import CompareConfig, compare
+    from .comparison import CompareConfig, compare, planned
     from .config import from_mapping
     from .errors import ConfigError
 
-    compose = _training("run").compose
+    run = _training("run")
     known = {field.name for field in dataclasses.fields(CompareConfig)}
     own = [override for override in args.overrides if re.split(r"[.=]", override.lstrip("+~"))[0] in known]
-    settings = compose(own, "compare")
+    settings = run.compose(own, "compare")
     for key in ("data", "steps"):
         if OmegaConf.is_missing(settings, key):
             raise ConfigError(f"{key} is not set: pass {key}=VALUE.")
     train = [override for override in args.overrides if override not in own]
-    network = compose(train).model.network  # says now what is wrong with the overrides
     config = from_mapping(CompareConfig, {**OmegaConf.to_container(settings, resolve=True), "train": train})
+    models = [run.model_settings(run.compose(one.overrides)) for one in planned(config)]  # says now what none can be trained with
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # so that its runs end with it
-    print(f"Comparison: {compare(config, max_tokens=network.max_positions - 1, say=partial(print, flush=True))}")
+    print(f"Comparison: {compare(config, max_tokens=models[0].network.max_tokens, say=partial(print, flush=True))}")
 
 
 def _add_regress(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

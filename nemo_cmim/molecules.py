@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Mol",
     "Properties",
+    "canonical_or_none",
     "canonical_smiles",
     "descriptors",
     "is_valid",
@@ -106,6 +107,14 @@ def canonical_smiles(molecule: str | Mol, *, name: str = "the SMILES") -> str:
             raise InvalidSmilesError(f"{name} is a molecule without atoms")
         molecule = Chem.MolToSmiles(molecule)  # read again, so that explicit hydrogens of a structure file do not matter
     return Chem.MolToSmiles(parse(molecule, name=name))
+
+
+def canonical_or_none(smiles: str) -> str | None:
+    """The canonical SMILES of what may be no molecule, such as decoded text; None if RDKit cannot read it."""
+    try:
+        return canonical_smiles(smiles)
+    except InvalidSmilesError:
+        return None
 
 
 def random_spellings(smiles: str, count: int, seed: int) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Mapping
 from contextlib import closing
@@ -12,10 +13,19 @@ from typing import Any
 import pandas as pd
 import torch
 
-from ..config import to_mapping
-from ..data.store import TokenStore
-from ..downstream import Featurizer, RegressionData, builtin_featurizer, freesolv, load_csv, make_folder
-from ..inference import CMIMModel, load
+from ..config import DataConfig, check, to_mapping
+from ..data.dataset import open_store
+from ..downstream import (
+    Featurizer,
+    RegressionData,
+    builtin_featurizer,
+    freesolv,
+    load_csv,
+    make_folder,
+    named_heads,
+    random_folds,
+)
+from ..inference import load
 from ..inference.inputs import refusal
 from ..tokenizers import SmilesTokenizer
 from .measure import decoding, embeddings, randomised, regression
@@ -44,14 +54,8 @@ def compare(config: CompareConfig, *, max_tokens: int, say: Callable[[str], None
         ConfigError: A setting that cannot be, or a run that failed.
         DataError: The data folder or a CSV file cannot be used.
     """
+    test, data = _molecules(config, max_tokens)
     output = make_folder(config.output)
-    store = TokenStore.open(config.data, "test")
-    tokenizer = SmilesTokenizer(store.vocabulary)
-    test = _spread(store, tokenizer, config.decoded)
-    too_much = partial(refusal, tokenizer=tokenizer, max_tokens=max_tokens)
-    data = [
-        freesolv() if name == "freesolv" else load_csv(name, on_invalid="drop", refusal=too_much) for name in config.regression.data
-    ]
     runs = planned(config)
     say(f"{len(runs)} runs of {config.steps:,} steps into {output}/runs")
     tables = []
@@ -70,20 +74,36 @@ def compare(config: CompareConfig, *, max_tokens: int, say: Callable[[str], None
     return output
 
 
-def _spread(store: TokenStore, tokenizer: SmilesTokenizer, count: int) -> list[str]:
-    """`count` molecules of a split, evenly spread."""
-    chosen = torch.linspace(0, len(store) - 1, min(count, len(store))).long().tolist()
-    return [tokenizer.decode(store.tokens(i).tolist()) for i in chosen]
+def _molecules(config: CompareConfig, max_tokens: int) -> tuple[list[str], list[RegressionData]]:
+    """Molecules to decode, evenly spread over the test split, and the regression data; what cannot be measured is an error now."""
+    store = open_store(DataConfig(folder=config.data, split="test"), max_tokens=max_tokens)
+    tokenizer = SmilesTokenizer(store.vocabulary)
+    chosen = torch.linspace(0, len(store) - 1, min(config.decoded, len(store))).long().tolist()
+    too_much = partial(refusal, tokenizer=tokenizer, max_tokens=max_tokens)
+    regress = config.regression
+    data = [
+        freesolv(on_invalid="drop", refusal=too_much) if name == "freesolv" else load_csv(name, on_invalid="drop", refusal=too_much)
+        for name in regress.data
+    ]
+    names = [one.name for one in data]
+    check(len(set(names)) == len(names), f"regression.data has two sets of one name ({', '.join(names)}): rename a file.")
+    named_heads(regress.heads, regress.mlp_steps)
+    for name in regress.features:
+        builtin_featurizer(name)
+    for one in data:
+        random_folds(one.canonical, regress.folds, regress.seeds[0])
+    return [tokenizer.decode(store.tokens(i).tolist()) for i in chosen], data
 
 
 def _measured(run: Run, config: CompareConfig, test: list[str], data: list[RegressionData]) -> pd.DataFrame:
-    """Rows `objective, seed, kind, measure, value` of a run; kept in its folder for the next time with the same settings."""
+    """Rows `objective, seed, kind, measure, value` of a run; kept in its folder for the same model, data and settings."""
     kept, settings = run.folder / "measured.csv", run.folder / "measured.json"
-    wanted = json.dumps({"decoded": len(test), "regression": to_mapping(config.regression)})
+    nemo_file = _trained(run)
+    content = hashlib.sha256(nemo_file.read_bytes())
+    content.update(repr((test, [(one.name, one.smiles, one.targets.tolist()) for one in data])).encode())
+    wanted = json.dumps({"content": content.hexdigest(), "regression": to_mapping(config.regression)})
     if kept.exists() and settings.exists() and settings.read_text() == wanted:
         return pd.read_csv(kept, keep_default_na=False, dtype={"kind": str})
-    nemo_file = run.nemo_file()
-    assert nemo_file is not None, "the run has ended"
     model = load(nemo_file)
     rows = [_row(run, "", name, value) for name, value in decoding(model, test).items()]
     rows += _errors(run.objective, run.seed, embeddings(model), config, data)
@@ -93,14 +113,18 @@ def _measured(run: Run, config: CompareConfig, test: list[str], data: list[Regre
     return table
 
 
+def _trained(run: Run) -> Path:
+    nemo_file = run.nemo_file()
+    assert nemo_file is not None, "the run has ended"
+    return nemo_file
+
+
 def _controls(runs: list[Run], config: CompareConfig, data: list[RegressionData]) -> pd.DataFrame:
     """The first run's network with random weights, under each seed, and fingerprints."""
     rows: list[dict[str, Any]] = []
     for run in runs:
         if run.objective == runs[0].objective:
-            nemo_file = run.nemo_file()
-            assert nemo_file is not None, "the run has ended"
-            model: CMIMModel = randomised(load(nemo_file), run.seed)
+            model = randomised(load(_trained(run)), run.seed)
             rows += _errors("random weights", run.seed, embeddings(model), config, data)
     for name in config.regression.features:
         rows += _errors(name, 0, {"": builtin_featurizer(name)}, config, data)

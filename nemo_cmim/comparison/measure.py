@@ -10,10 +10,9 @@ import torch
 
 from ..data.collate import collate
 from ..downstream import Featurizer, RegressionData, evaluate, named_heads
-from ..errors import InvalidSmilesError
 from ..inference import CMIMModel
 from ..models import CMIMNetwork
-from ..molecules import canonical_smiles
+from ..molecules import canonical_or_none, canonical_smiles
 from .settings import RegressionConfig
 
 __all__ = ["decoding", "embeddings", "randomised", "regression"]
@@ -33,7 +32,7 @@ def decoding(model: CMIMModel, smiles: Sequence[str]) -> dict[str, float]:
         return {}
     longest = max(len(model.tokenizer.encode(s)) for s in smiles)
     decoded = [
-        _canonical_or_none(s) for s in model.reconstruct(smiles, max_tokens=min(2 * longest, model.config.network.max_tokens))
+        canonical_or_none(s) for s in model.reconstruct(smiles, max_tokens=min(2 * longest, model.config.network.max_tokens))
     ]
     return {
         "token_accuracy": _token_accuracy(model, smiles),
@@ -53,13 +52,6 @@ def _token_accuracy(model: CMIMModel, smiles: Sequence[str]) -> float:
         right += int(((predicted_BT == batch.target_BT) & batch.is_target_BT).sum())
         targets += int(batch.is_target_BT.sum())
     return right / targets
-
-
-def _canonical_or_none(smiles: str) -> str | None:
-    try:
-        return canonical_smiles(smiles)
-    except InvalidSmilesError:
-        return None
 
 
 def embeddings(model: CMIMModel) -> dict[str, Featurizer]:

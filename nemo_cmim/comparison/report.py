@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
-__all__ = ["draw", "markdown"]
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+
+__all__ = ["draw", "figure", "markdown"]
 
 DECODING = {"token_accuracy": "token accuracy", "reconstruction": "reconstruction", "validity": "validity"}
 
@@ -39,28 +44,39 @@ def _cell(values: pd.Series, style: str) -> str:
 
 
 def draw(measured: pd.DataFrame, path: Path) -> None:
-    """One picture: RMSE of each objective, a panel for each data set and head, and how well each decodes. Each run is a point."""
+    """Writes `figure` as PNG."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    FigureCanvasAgg(figure(measured)).print_png(str(path))
+
+
+def figure(measured: pd.DataFrame) -> Figure:
+    """A panel for each measure, with a point for each run: RMSE by kind of embedding, and how well objectives decode.
+
+    Args:
+        measured: As `markdown`.
+    """
     from matplotlib.figure import Figure
 
     objectives = list(dict.fromkeys(measured["objective"]))[::-1]
-    names = [name for name in dict.fromkeys(measured["measure"]) if name not in DECODING]
-    figure = Figure(figsize=(3.2 * (len(names) // 2 + 2), 0.3 * len(objectives) * 2 + 2), layout="constrained")
-    rows = 2 if len(names) > 1 else 1
-    panels = figure.subplots(rows, -(-len(names) // rows) + 1, sharey=True, squeeze=False)
-    for panel, name in zip(panels[:, :-1].T.flat, names):
-        rows_of = measured[measured["measure"] == name]
-        for kind, style in zip(dict.fromkeys(rows_of["kind"]), ("C0o", "C1D", "C2s")):
-            points = rows_of[rows_of["kind"] == kind]
-            panel.plot(points["value"], [objectives.index(o) for o in points["objective"]], style, alpha=0.7, label=kind or "other")
-        panel.set(title=name, xlabel="RMSE")
-    for panel, name in zip(panels[:, -1], ("token_accuracy", "reconstruction")):
+    errors = [name for name in dict.fromkeys(measured["measure"]) if name not in DECODING]
+    names = errors + [name for name in DECODING if (measured["measure"] == name).any()]
+    columns = min(3, len(names))
+    rows = -(-len(names) // columns)
+    picture = Figure(figsize=(1.5 + 3.2 * columns, 1 + rows * (1 + 0.2 * len(objectives))), layout="constrained")
+    panels = picture.subplots(rows, columns, sharey=True, squeeze=False).flat
+    handles: dict[str, Line2D] = {}
+    for name, panel in zip(names, panels):  # names first: zip must not take a panel more
         points = measured[measured["measure"] == name]
-        panel.plot(points["value"], [objectives.index(o) for o in points["objective"]], "C3o", alpha=0.7)
-        panel.set(title=DECODING[name], xlabel="share")
-    for panel in panels.flat:
+        for kind, style in (("mean", "C0o"), ("informative", "C1D"), ("", "C7s" if name in errors else "C3o")):
+            of_kind = points[points["kind"] == kind]
+            (handle,) = panel.plot(of_kind["value"], [objectives.index(o) for o in of_kind["objective"]], style, alpha=0.7)
+            if name in errors and len(of_kind):
+                handles.setdefault(kind or "fingerprint", handle)
+        panel.set(title=DECODING.get(name, name), xlabel="share" if name in DECODING else "RMSE")
         panel.set_yticks(range(len(objectives)), objectives)
         panel.grid(axis="y", alpha=0.3)
-    handles, labels = panels[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
-    FigureCanvasAgg(figure).print_png(str(path))
+    for panel in panels:  # what is left of the grid
+        panel.set_axis_off()
+    picture.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=3)
+    return picture

@@ -6,11 +6,13 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ..errors import ConfigError
 from .settings import CompareConfig
@@ -35,7 +37,7 @@ class Run:
     overrides: tuple[str, ...]
 
     def nemo_file(self) -> Path | None:
-        """The trained model, once the run has ended."""
+        """The trained model, None until the run has ended."""
         return next(iter((self.folder / "training" / "checkpoints").glob("*.nemo")), None)
 
 
@@ -50,13 +52,18 @@ def planned(config: CompareConfig) -> list[Run]:
                 *config.train,
                 f"objective={objective}",
                 f"seed={seed}",
-                f"model.train_ds.folder={Path(config.data).resolve()}",
+                f"model.train_ds.folder={_quoted(Path(config.data).resolve())}",
                 f"trainer.max_steps={config.steps}",
                 "exp_manager.resume_if_exists=true",
-                f"exp_manager.explicit_log_dir={folder / 'training'}",  # its own: exp_manager moves older files away
+                f"exp_manager.explicit_log_dir={_quoted(folder / 'training')}",  # its own: exp_manager moves older files away
             )
             runs.append(Run(objective, seed, folder, overrides))
     return runs
+
+
+def _quoted(path: Path) -> str:
+    """A path as a value of a Hydra override, whatever characters it has."""
+    return "'" + str(path).replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
 def train_all(runs: list[Run], jobs: int) -> Generator[tuple[Run, float], None, None]:
@@ -65,29 +72,55 @@ def train_all(runs: list[Run], jobs: int) -> Generator[tuple[Run, float], None, 
     Raises:
         ConfigError: A run failed, or its folder holds a run with other settings.
     """
-    waiting = []
     for run in runs:
         _claim(run)
+    waiting = []
+    for run in runs:
         if run.nemo_file() is None:
             waiting.append(run)
         else:
             yield run, 0.0
-    pool, started = ThreadPoolExecutor(jobs), list[subprocess.Popen[bytes]]()
+    pool, processes = ThreadPoolExecutor(jobs), _Processes()
     try:
-        futures = {pool.submit(_train, run, jobs, started): run for run in waiting}
+        futures = {pool.submit(_train, run, jobs, processes): run for run in waiting}
         for future in as_completed(futures):
             yield futures[future], future.result()
     finally:  # also if the caller fails or is interrupted: no run goes on unseen
         pool.shutdown(wait=False, cancel_futures=True)
-        for process in started:
+        processes.end()
+
+
+class _Processes:
+    """The training processes that were started; none is started after the end."""
+
+    def __init__(self) -> None:
+        self._lock, self._ended = threading.Lock(), False
+        self._started: list[subprocess.Popen[bytes]] = []
+
+    def start(self, command: list[str], **settings: Any) -> subprocess.Popen[bytes]:
+        with self._lock:
+            if self._ended:
+                raise ConfigError("The comparison has ended.")
+            self._started.append(subprocess.Popen(command, **settings))
+            return self._started[-1]
+
+    def end(self) -> None:
+        with self._lock:
+            self._ended = True
+        for process in self._started:
             process.terminate()
+        for process in self._started:
+            try:
+                process.wait(30)
+            except subprocess.TimeoutExpired:
+                process.kill()
 
 
 def _claim(run: Run) -> None:
     settings = run.folder / "overrides.json"
     if settings.exists():
-        found = tuple(json.loads(settings.read_text()))
-        if found != run.overrides:
+        found = json.loads(settings.read_text())
+        if sorted(found) != sorted(run.overrides):
             raise ConfigError(
                 f"{run.folder} holds a run with other settings ({', '.join(sorted(set(found) ^ set(run.overrides)))} differ). "
                 "Remove it, or choose another output."
@@ -96,16 +129,15 @@ def _claim(run: Run) -> None:
     settings.write_text(json.dumps(run.overrides))
 
 
-def _train(run: Run, jobs: int, started: list[subprocess.Popen[bytes]]) -> float:
-    """Seconds of the run; its output goes to train.log, and its process into `started`."""
+def _train(run: Run, jobs: int, processes: _Processes) -> float:
+    """Seconds of the run; its output goes to train.log."""
     start = time.monotonic()
     threads = max(1, (os.cpu_count() or 1) // jobs)
-    environment = os.environ | {"OMP_NUM_THREADS": str(threads), "PYTHONWARNINGS": "ignore"}
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
     log = run.folder / "train.log"
     with log.open("a") as file:
         command = [sys.executable, "-m", "nemo_cmim.cli", "train", *run.overrides]
-        process = subprocess.Popen(command, env=environment, stdout=file, stderr=subprocess.STDOUT)
-        started.append(process)
+        process = processes.start(command, env=environment, stdout=file, stderr=subprocess.STDOUT)
     if process.wait() or run.nemo_file() is None:
         last = log.read_text(errors="replace").strip().splitlines()[-1:]
         raise ConfigError(f"The run {run.folder.name} failed: {' '.join(last)} More is in {log}.")

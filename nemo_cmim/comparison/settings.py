@@ -9,6 +9,18 @@ from ..losses import OBJECTIVES
 
 __all__ = ["CompareConfig", "RegressionConfig"]
 
+OWNED = {
+    "objective": "Name them in objectives=[...].",
+    "model.objective.name": "Name them in objectives=[...].",
+    "system": "Name objectives=[...], and sizes by model.network.* .",
+    "seed": "Name them in seeds=[...].",
+    "trainer.max_steps": "Set steps=N.",
+    "model.train_ds.folder": "Set data=FOLDER.",
+    "exp_manager.explicit_log_dir": "Set output=FOLDER.",
+    "exp_manager.resume_if_exists": "Leave it out.",
+}
+"""Overrides that belong to the comparison, and the way out."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class RegressionConfig:
@@ -20,6 +32,11 @@ class RegressionConfig:
     folds: int = 5
     seeds: tuple[int, ...] = (0,)
     features: tuple[str, ...] = ("morgan512", "morgan2048")
+
+    def __post_init__(self) -> None:
+        for name in ("data", "heads", "seeds"):
+            check(len(getattr(self, name)) > 0, f"regression.{name} is empty: name at least one.")
+        check(self.folds >= 2, f"regression.folds must be at least 2, found {self.folds}.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,5 +59,8 @@ class CompareConfig:
         for name in ("objectives", "seeds"):
             values = getattr(self, name)
             check(0 < len(values) == len(set(values)), f"{name} must name at least one, each once, found {list(values)}.")
+        for override in self.train:
+            key = override.lstrip("+~").split("=")[0]
+            check(key not in OWNED, f"{override}: a comparison sets {key} for each run. {OWNED.get(key)}")
         for name in ("steps", "jobs", "decoded"):
             check(getattr(self, name) >= 1, f"{name} must be at least 1, found {getattr(self, name)}.")

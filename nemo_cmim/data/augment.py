@@ -53,7 +53,7 @@ class Augmentation:
         return encoder, decoder
 
     def _spellings(self, stored: list[int], rng: np.random.Generator) -> tuple[list[int], list[int]]:
-        """Two spellings that the model can take; the stored one stands in where the first few attempts find no two."""
+        """Two different spellings that the model can take; the stored one stands in where the first few attempts find no two."""
         usable: list[list[int]] = []
         smiles = self.tokenizer.decode(stored)
         for _ in range(_ATTEMPTS):
@@ -62,7 +62,7 @@ class Augmentation:
                     ids = self.tokenizer.encode(spelling)
                 except UnknownTokenError:
                     continue
-                if len(ids) <= self.max_tokens:
+                if len(ids) <= self.max_tokens and ids not in usable:
                     usable.append(ids)
             if len(usable) >= 2:
                 break
@@ -89,6 +89,7 @@ def mask_spans(tokens: Sequence[int], rng: np.random.Generator, fraction: float,
     lengths: list[int] = []
     while sum(lengths) < hidden:
         lengths.append(min(max(1, int(rng.poisson(mean_span))), hidden - sum(lengths)))
+    rng.shuffle(lengths)  # the last one was cut
     visible = len(tokens) - hidden
     lengths[visible:] = [sum(lengths[visible:])] if len(lengths) > visible else []  # no more spans than gaps
     gaps = np.sort(rng.choice(visible + 1, size=len(lengths), replace=False))  # in front of which visible token

@@ -23,7 +23,7 @@ from .store import TokenStore
 if TYPE_CHECKING:
     from ..tokenizers import Vocabulary
 
-__all__ = ["SmilesBatches", "make_loader", "make_validation_loader"]
+__all__ = ["SmilesBatches", "make_loader", "make_validation_loader", "open_store"]
 
 
 class SmilesBatches(Dataset[TokenBatch]):
@@ -86,7 +86,7 @@ def make_loader(
         DataError: The folder cannot be used: see `TokenStore.open`.
         ConfigError: Fewer molecules than a global batch needs, or a molecule is longer than `max_tokens`.
     """
-    store = _open(config, vocabulary, max_tokens)
+    store = open_store(config, vocabulary, max_tokens)
     order = BatchOrder(store.lengths, config.batch_size * ranks, seed=config.seed, limit=config.limit)
     members_of = functools.partial(order.members, rank=rank, ranks=ranks)
     batches = SmilesBatches(store, members_of, _augmentation(augmentation, config, store, max_tokens))
@@ -118,7 +118,7 @@ def make_validation_loader(
         DataError: The folder cannot be used: see `TokenStore.open`.
         ConfigError: Fewer molecules than ranks, or a molecule is longer than `max_tokens`.
     """
-    store = _open(config, vocabulary, max_tokens)
+    store = open_store(config, vocabulary, max_tokens)
     order = BatchOrder(store.lengths, ranks, seed=config.seed, limit=config.limit)
     indices = order.select(np.arange(order.molecules))
     indices = indices[np.lexsort((indices, store.lengths[indices]))]
@@ -128,7 +128,13 @@ def make_validation_loader(
     return _loader(batches, _Steps(0, len(members)), config.workers)
 
 
-def _open(config: DataConfig, vocabulary: Vocabulary | None, max_tokens: int | None) -> TokenStore:
+def open_store(config: DataConfig, vocabulary: Vocabulary | None = None, max_tokens: int | None = None) -> TokenStore:
+    """The store of a split, whose molecules fit the model.
+
+    Raises:
+        DataError: The folder cannot be used: see `TokenStore.open`.
+        ConfigError: A molecule is longer than `max_tokens`.
+    """
     store = TokenStore.open(config.folder, config.split, vocabulary=vocabulary)
     longest = max(map(int, store.manifest.splits[config.split]["lengths"]))
     if max_tokens is not None and longest > max_tokens:

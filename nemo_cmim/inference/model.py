@@ -266,6 +266,7 @@ class CMIMModel:
             ConfigError: Fewer than 2 steps, or a model without bottleneck or decoder.
         """
         self._need_decoder("interpolate")
+        self._need_latent("interpolate", "there is no line between sets of states")
         if steps < 2:
             raise ConfigError(f"steps must be at least 2 (the two ends), found {steps}.")
         start, end = self.encode([a, b]).mean_BKD

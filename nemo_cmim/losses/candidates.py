@@ -35,7 +35,7 @@ class Candidates(nn.Module):
         self.register_buffer("filled", torch.zeros((), dtype=torch.long), persistent=queue > 0)  # rows in use, the newest first
 
     def forward(self, own_BH: Tensor) -> tuple[Tensor, int]:
-        """All candidates [C, H], and where those of this rank begin. With a queue, and in training, they are remembered."""
+        """All candidates [C, H], and where those of this rank begin. In training the queue is part of them, and remembers them."""
         everyone_CH, first = (own_BH, 0) if self.group is None else gather_with_gradient(own_BH, self.group)
         if not (self.training and len(self.queue_MH)):
             return everyone_CH, first

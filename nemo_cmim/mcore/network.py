@@ -1,8 +1,7 @@
 """The cMIM network on Megatron-Core: the same function as `models.CMIMNetwork`, cut over tensor-parallel ranks.
 
-Shape letters: S encoder tokens, T decoder tokens, B molecules, K latents (S for a transformer encoder), D width, v vocabulary of this
-rank. Inside, Megatron's
-order [S, B, D]; outside, ours.
+Shape letters: S encoder tokens, T decoder tokens, B molecules, K latents (S for a transformer encoder), D width, v vocabulary of
+this rank. Inside, Megatron's order [S, B, D]; outside, ours.
 """
 
 from __future__ import annotations

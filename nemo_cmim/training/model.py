@@ -29,7 +29,7 @@ from .metrics import PER_TOKEN, readable
 from .optimisation import nemo_optim_config
 from .reconstruction import reconstruct
 
-__all__ = ["MegatronCMIMModel"]
+__all__ = ["MegatronCMIMModel", "check_views"]
 
 _HEALTH_SAMPLE = 2048  # molecules whose posteriors are compared with each other at validation
 
@@ -62,7 +62,7 @@ class MegatronCMIMModel(ModelPT):
         initialise(self.model_config.parallel)
         network = self.model_config.network
         self.objective = build_objective(self.model_config.objective, network, group=parallel_state.get_data_parallel_group())
-        _check_views(self.objective, self.model_config)
+        check_views(self.objective, self.model_config)
         self.network = MegatronCMIMNetwork(network, self.model_config.parallel)
         self._validation_latents: list[tuple[Tensor, Tensor]] = []
         self._validated = 0
@@ -218,7 +218,12 @@ class MegatronCMIMModel(ModelPT):
         self.log_dict({f"val/{name}": value for name, value in metrics.items()}, sync_dist=True)
 
 
-def _check_views(objective: Objective, config: ModelConfig) -> None:
+def check_views(objective: Objective, config: ModelConfig) -> None:
+    """Refuses an objective of two views without the augmentation that makes them differ.
+
+    Raises:
+        ConfigError: Names the setting.
+    """
     if objective.composition.needs_positive and not config.augmentation.enumerate_smiles:
         raise ConfigError(
             f"objective {config.objective.name} compares two spellings of each molecule: set augmentation.enumerate_smiles=true, as "

@@ -8,10 +8,9 @@ import numpy as np
 import torch
 
 from ..data.collate import collate
-from ..errors import InvalidSmilesError
 from ..mcore.network import MegatronCMIMNetwork
 from ..models import CMIMNetwork, greedy_decode
-from ..molecules import canonical_smiles
+from ..molecules import canonical_or_none, canonical_smiles
 from ..tokenizers import SmilesTokenizer
 from .export import to_plain
 
@@ -55,15 +54,8 @@ def reconstruct(
         max_tokens=max(map(len, molecules)) + slack,
     )
     wanted = [canonical_smiles(tokenizer.decode(row.tolist())) for row in molecules]
-    decoded = [_canonical_or_none(tokenizer.decode(row)) for row in ids_BT.tolist()]
+    decoded = [canonical_or_none(tokenizer.decode(row)) for row in ids_BT.tolist()]
     return {
         "reconstruction": float(np.mean([a == b for a, b in zip(decoded, wanted)])),
         "validity": float(np.mean([smiles is not None for smiles in decoded])),
     }
-
-
-def _canonical_or_none(smiles: str) -> str | None:
-    try:
-        return canonical_smiles(smiles)
-    except InvalidSmilesError:
-        return None

@@ -15,10 +15,11 @@ from omegaconf import DictConfig, OmegaConf
 
 from ..config import ModelConfig, check_keys, from_mapping
 from ..errors import ConfigError
-from .model import MegatronCMIMModel
+from ..losses import build_objective
+from .model import MegatronCMIMModel, check_views
 from .strategy import MegatronStrategy
 
-__all__ = ["compose", "train"]
+__all__ = ["compose", "model_settings", "train"]
 
 
 def config_folder() -> Path:
@@ -64,6 +65,17 @@ def _checked(cfg: DictConfig) -> dict[str, Any]:
     return settings
 
 
+def model_settings(cfg: DictConfig) -> ModelConfig:
+    """Everything under `model:`, checked to fit together without building a network.
+
+    Raises:
+        ConfigError: An unknown or impossible setting, or a network that the objective cannot train.
+    """
+    config = from_mapping(ModelConfig, OmegaConf.to_container(cfg.model, resolve=True), "model")
+    check_views(build_objective(config.objective, config.network), config)
+    return config
+
+
 def train(cfg: DictConfig) -> Path:
     """Trains as `conf/pretrain.yaml` says.
 
@@ -78,7 +90,7 @@ def train(cfg: DictConfig) -> Path:
         DataError: The data folder cannot be used.
     """
     trainer_settings = _checked(cfg)
-    model_config = from_mapping(ModelConfig, OmegaConf.to_container(cfg.model, resolve=True), "model")
+    model_config = model_settings(cfg)
     pl.seed_everything(cfg.seed, verbose=False)
     trainer = pl.Trainer(
         strategy=MegatronStrategy(model_config.parallel),

@@ -41,4 +41,7 @@ class MegatronStrategy(DDPStrategy):
         super().setup_distributed()
 
     def configure_ddp(self) -> None:
-        """A single process needs no gradient reduction, so the model stays as it is."""
+        """A single process needs no gradient reduction, so the model stays as it is.
+
+        With several, `broadcast_buffers` must be False: the queue of past latents is each rank's own under local negatives.
+        """

@@ -1,4 +1,4 @@
-"""One rank of the parity test: `python parity_worker.py FOLDER LATENTS`, under torchrun's environment variables.
+"""One rank of the parity test: `python parity_worker.py FOLDER`, under torchrun's environment variables.
 
 Loads the plain weights of FOLDER/case.pt into the Megatron network, runs loss and backward, and (rank 0) writes what came out, with
 gradients gathered under the plain names, to FOLDER/result.pt.
