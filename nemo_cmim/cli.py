@@ -105,13 +105,13 @@ def _add_compare(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 
 def _run_compare(args: argparse.Namespace) -> None:
+    run = _training("run")  # first: it says what is missing where [train] is not installed
     from omegaconf import OmegaConf
 
     from .comparison import CompareConfig, compare, planned
     from .config import from_mapping
     from .errors import ConfigError
 
-    run = _training("run")
     known = {field.name for field in dataclasses.fields(CompareConfig)}
     own = [override for override in args.overrides if re.split(r"[.=]", override.lstrip("+~"))[0] in known]
     settings = run.compose(own, "compare")
