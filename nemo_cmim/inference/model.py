@@ -142,7 +142,7 @@ class CMIMModel:
         Raises:
             ConfigError: The model has no bottleneck, so its molecules have no latents of a fixed number.
         """
-        self._need_latent("encode", 'pass them to embed(..., kind="mean")')
+        self._need_latent("encode", 'embed(smiles, kind="mean") gives one vector for each molecule')
         network = self.config.network
         inputs = tokenise(smiles, self.tokenizer, max_tokens=network.max_tokens, canonical=canonical, on_invalid="raise")
         mean, variance = torch.empty(2, len(inputs.tokens), network.latents, network.hidden_size)
@@ -168,7 +168,7 @@ class CMIMModel:
             ConfigError: The model has no decoder, or no bottleneck.
         """
         self._need_decoder("decode")
-        self._need_latent("decode", "call reconstruct with their SMILES")
+        self._need_latent("decode", "call reconstruct with the SMILES")
         network = self.config.network
         _check_positive("batch_size", batch_size)
         latents = torch.as_tensor(z, dtype=torch.float32, device=self.device)
@@ -266,7 +266,7 @@ class CMIMModel:
             ConfigError: Fewer than 2 steps, or a model without bottleneck or decoder.
         """
         self._need_decoder("interpolate")
-        self._need_latent("interpolate", "there is no line between sets of states")
+        self._need_latent("interpolate", "use a model with one")
         if steps < 2:
             raise ConfigError(f"steps must be at least 2 (the two ends), found {steps}.")
         start, end = self.encode([a, b]).mean_BKD
@@ -284,8 +284,7 @@ class CMIMModel:
     def _need_latent(self, what: str, way_out: str) -> None:
         if not self.config.network.has_bottleneck:
             raise ConfigError(
-                f"{what} needs latents of a fixed number, but {self._named} has a state for each token and no bottleneck: to use "
-                f"molecules, {way_out}."
+                f"{what} needs latents of a fixed number, but {self._named} has a state for each token and no bottleneck: {way_out}."
             )
 
     @torch.inference_mode()
