@@ -15,12 +15,14 @@ from .errors import ConfigError
 __all__ = [
     "AugmentationConfig",
     "DataConfig",
+    "LossScaleConfig",
     "ModelConfig",
     "NetworkConfig",
     "ObjectiveConfig",
     "OptimConfig",
     "ParallelConfig",
     "SchedConfig",
+    "StabilityConfig",
     "ValidationConfig",
     "check",
     "check_keys",
@@ -224,6 +226,36 @@ class ParallelConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LossScaleConfig:
+    """Dynamic loss scale of fp16: halved when gradients overflow, doubled after a time without overflow. Idle in fp32 and bf16."""
+
+    initial: float = 65536.0
+    growth_interval: int = 1000  # steps without overflow after which the scale is doubled
+    hysteresis: int = 2  # overflows in a row that are let pass before the scale is halved, this one included
+    minimum: float = 1.0  # an overflow at this scale stops the run
+
+    def __post_init__(self) -> None:
+        check(self.minimum > 0, f"loss_scale.minimum must be positive, found {self.minimum}.")
+        check(
+            self.initial >= self.minimum,
+            f"loss_scale.initial ({self.initial}) must be at least loss_scale.minimum ({self.minimum}).",
+        )
+        for name in ("growth_interval", "hysteresis"):
+            check(getattr(self, name) >= 1, f"loss_scale.{name} must be at least 1, found {getattr(self, name)}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StabilityConfig:
+    """When a run is stopped as hopeless, with its last batch saved. A loss that is not finite always stops it."""
+
+    divergence_margin: float | None = 100.0  # nats per molecule; null: never. See `training.divergence`
+
+    def __post_init__(self) -> None:
+        margin = self.divergence_margin
+        check(margin is None or margin > 0, f"stability.divergence_margin must be positive or null, found {margin}.")
+
+
+@dataclass(frozen=True, kw_only=True)
 class ValidationConfig:
     """What validation measures beside the loss: exact reconstruction by greedy decoding of a fixed sample."""
 
@@ -242,12 +274,17 @@ class ModelConfig:
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
+    loss_scale: LossScaleConfig = field(default_factory=LossScaleConfig)
+    stability: StabilityConfig = field(default_factory=StabilityConfig)
     train_ds: DataConfig | None = None
     validation_ds: DataConfig | None = None
+    global_batch_size: int | None = None  # molecules of an optimiser step: micro-batch x data-parallel ranks x accumulation
     validation: ValidationConfig = field(default_factory=ValidationConfig)
     vocabulary: str | None = None  # a vocabulary file; None takes that of train_ds.folder, or the shipped one
 
     def __post_init__(self) -> None:
+        size = self.global_batch_size
+        check(size is None or size >= 1, f"global_batch_size must be at least 1, found {size}.")
         tp, net = self.parallel.tensor_model_parallel_size, self.network
         for name in ("attention_heads", "ffn_size", "padded_vocabulary_size"):
             check(

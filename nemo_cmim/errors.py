@@ -1,6 +1,14 @@
 """The errors that callers' mistakes raise. All are `ValueError`s, so `except ValueError` catches every one."""
 
-__all__ = ["CheckpointError", "ConfigError", "DataError", "InvalidShapeError", "InvalidSmilesError", "UnknownTokenError"]
+__all__ = [
+    "CheckpointError",
+    "ConfigError",
+    "DataError",
+    "DivergenceError",
+    "InvalidShapeError",
+    "InvalidSmilesError",
+    "UnknownTokenError",
+]
 
 
 class InvalidSmilesError(ValueError):
@@ -25,3 +33,7 @@ class DataError(ValueError):
 
 class CheckpointError(ValueError):
     """A model file that is damaged, foreign, or belongs to another network or vocabulary."""
+
+
+class DivergenceError(ValueError):
+    """Training that cannot go on: a loss or gradient that is not finite, or a loss that has risen too far."""

@@ -66,18 +66,23 @@ def make_loader(
     start_step: int = 0,
     rank: int = 0,
     ranks: int = 1,
+    accumulation: int = 1,
     vocabulary: Vocabulary | None = None,
     max_tokens: int | None = None,
     augmentation: AugmentationConfig | None = None,
 ) -> DataLoader[TokenBatch]:
-    """Training batches: step i is the same whatever the workers and wherever the run was interrupted.
+    """Micro-batches of training: the same whatever the workers and wherever the run was interrupted.
+
+    A step's global batch is cut into `ranks * accumulation` micro-batches, and number a * ranks + r of them is what rank r computes as
+    its a-th. So a step sees the same micro-batches on few ranks that accumulate as on many that do not.
 
     Args:
-        config: The split, and the batch size of one rank.
-        steps: Steps of the whole run, those before `start_step` included; this is the loader's `len`.
+        config: The split, and the size of a micro-batch.
+        steps: Optimiser steps of the whole run, those before `start_step` included; times `accumulation` it is the loader's `len`.
         start_step: The step to begin with.
-        rank: Data-parallel rank; each takes its own part of the global batch.
+        rank: Data-parallel rank.
         ranks: Number of data-parallel ranks.
+        accumulation: Micro-batches of a rank in a step.
         vocabulary: The model's, checked against that of the data.
         max_tokens: Most tokens that the model can take.
         augmentation: How strings are changed; None leaves them as they are.
@@ -87,10 +92,15 @@ def make_loader(
         ConfigError: Fewer molecules than a global batch needs, or a molecule is longer than `max_tokens`.
     """
     store = open_store(config, vocabulary, max_tokens)
-    order = BatchOrder(store.lengths, config.batch_size * ranks, seed=config.seed, limit=config.limit)
-    members_of = functools.partial(order.members, rank=rank, ranks=ranks)
+    order = BatchOrder(store.lengths, config.batch_size * ranks * accumulation, seed=config.seed, limit=config.limit)
+    members_of = functools.partial(_micro_batch, order, rank, ranks, accumulation)
     batches = SmilesBatches(store, members_of, _augmentation(augmentation, config, store, max_tokens))
-    return _loader(batches, _Steps(start_step, steps), config.workers)
+    return _loader(batches, _Steps(start_step * accumulation, steps * accumulation), config.workers)
+
+
+def _micro_batch(order: BatchOrder, rank: int, ranks: int, accumulation: int, number: int) -> Members:
+    step, turn = divmod(number, accumulation)
+    return order.members(step, turn * ranks + rank, ranks * accumulation)
 
 
 def make_validation_loader(

@@ -106,24 +106,24 @@ class BatchOrder:
         self._window = window
         self._sorted: tuple[int, Members] | None = None  # first step of a window, and its batches [steps, B]
 
-    def batch_indices(self, step: int, rank: int = 0, ranks: int = 1) -> NDArray[np.int64]:
+    def batch_indices(self, step: int, part: int = 0, parts: int = 1) -> NDArray[np.int64]:
         """The indices of `members`."""
-        return self.members(step, rank, ranks).indices
+        return self.members(step, part, parts).indices
 
-    def members(self, step: int, rank: int = 0, ranks: int = 1) -> Members:
-        """The molecules of batch `step`, each field [B / ranks]: the part of `rank`.
+    def members(self, step: int, part: int = 0, parts: int = 1) -> Members:
+        """The molecules of batch `step`, or of one of `parts` micro-batches that it is cut into: each field [B / parts].
 
-        The parts of the ranks are disjoint, equally large and of similar lengths. Costs O(window * B) at worst, not O(step).
+        The parts are disjoint, equally large and of similar lengths. Costs O(window * B) at worst, not O(step).
 
         Raises:
-            ConfigError: B cannot be divided among the ranks.
+            ConfigError: B cannot be divided into so many parts.
         """
-        if self.batch_size % ranks:
-            raise ConfigError(f"A batch of {self.batch_size} molecules cannot be divided equally among {ranks} ranks.")
+        if self.batch_size % parts:
+            raise ConfigError(f"A batch of {self.batch_size} molecules cannot be divided into {parts} equal parts.")
         first, stop = self._window_of(step)
         if self._sorted is None or self._sorted[0] != first:
             self._sorted = first, self._batches(first, stop)
-        return Members(*(field[step - first, rank::ranks] for field in self._sorted[1]))
+        return Members(*(field[step - first, part::parts] for field in self._sorted[1]))
 
     def _window_of(self, step: int) -> tuple[int, int]:
         """First step of the window that `step` is in, and the step after its last. A window does not go beyond its epoch."""

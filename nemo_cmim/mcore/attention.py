@@ -7,13 +7,11 @@ d width of a head.
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from megatron.core.tensor_parallel import ColumnParallelLinear, RowParallelLinear, copy_to_tensor_model_parallel_region
-from megatron.core.tensor_parallel.random import get_cuda_rng_tracker
 from megatron.core.transformer.attention import CrossAttention
 from megatron.core.transformer.enums import AttnMaskType
 from megatron.core.transformer.module import MegatronModule
@@ -21,16 +19,9 @@ from megatron.core.transformer.transformer_config import TransformerConfig
 from torch import Tensor
 
 from ..models.attention import absorbed_attention
+from .random import tensor_parallel_rng
 
 __all__ = ["SdpaCoreAttention", "SingleKeyAttention", "TokenCrossAttention", "broadcast_dropout_add"]
-
-
-def _attention_rng() -> AbstractContextManager[Any]:
-    """Heads differ across tensor-parallel ranks, and so must their dropout: Megatron's tracker keeps such a generator on CUDA.
-
-    Not run on a GPU yet. On CPU Megatron has no tracker, and ranks drop the same places of their different heads.
-    """
-    return get_cuda_rng_tracker().fork() if torch.cuda.is_available() else nullcontext()
 
 
 class SdpaCoreAttention(MegatronModule):
@@ -45,7 +36,7 @@ class SdpaCoreAttention(MegatronModule):
         mask = None if attention_mask is None else attention_mask[:, None, None, :]
         query, key, value = (x.permute(1, 2, 0, 3) for x in (query, key, value))
         dropout = self.config.attention_dropout if self.training else 0.0
-        with _attention_rng() if dropout else nullcontext():
+        with tensor_parallel_rng() if dropout else nullcontext():  # heads differ across ranks, and so must their dropout
             context_BHSd = F.scaled_dot_product_attention(query, key, value, mask, dropout, is_causal=self.causal)
         return context_BHSd.permute(2, 0, 1, 3).flatten(2)
 
@@ -99,6 +90,6 @@ class TokenCrossAttention(CrossAttention):
         w_key, w_value = self.linear_kv.weight.unflatten(0, (heads, 2, width)).unbind(1)
         bias_value = self.linear_kv.bias.unflatten(0, (heads, 2, width))[:, 1].flatten()
         dropout = self.config.attention_dropout if self.training else 0.0
-        with _attention_rng() if dropout else nullcontext():
+        with tensor_parallel_rng() if dropout else nullcontext():  # heads differ across ranks, and so must their dropout
             context_BKD = absorbed_attention(query_BHKd, tokens_SBD.transpose(0, 1), w_key, w_value, attention_mask, dropout)
         return self.linear_proj((context_BKD + bias_value).transpose(0, 1))

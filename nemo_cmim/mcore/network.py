@@ -12,7 +12,6 @@ from megatron.core import parallel_state
 from megatron.core.models.common.embeddings.language_model_embedding import LanguageModelEmbedding
 from megatron.core.tensor_parallel import (
     ColumnParallelLinear,
-    gather_from_tensor_model_parallel_region,
     vocab_parallel_cross_entropy,
 )
 from megatron.core.transformer.module import MegatronModule
@@ -85,8 +84,15 @@ class MegatronCMIMNetwork(MegatronModule):
 
     def predicted_tokens(self, logits_TBv: Tensor) -> Tensor:
         """The most likely token at each target, int64 [B, T]; to be called before `log_p_x_given_z`, which spends the logits."""
-        logits_TBV = gather_from_tensor_model_parallel_region(logits_TBv.detach(), group=self.output.tp_group)
-        return logits_TBV.argmax(-1).T
+        best_TB, token_TB = logits_TBv.detach().max(-1)
+        group, shards = self.output.tp_group, self.output.tp_group.size()
+        if shards > 1:  # the best of each rank's share, not all logits
+            own = torch.stack([best_TB.float(), (token_TB + group.rank() * logits_TBv.shape[-1]).float()])
+            everyone = [torch.empty_like(own) for _ in range(shards)]
+            torch.distributed.all_gather(everyone, own, group=group)
+            best_RTB, token_RTB = torch.stack(everyone, 1)
+            token_TB = token_RTB.gather(0, best_RTB.argmax(0, keepdim=True))[0].long()
+        return token_TB.T
 
     def log_p_x_given_z(self, logits_TBv: Tensor, target_BT: Tensor, is_target_BT: Tensor) -> Tensor:
         """log p(x|z) of Eq. 9 from logits that are cut over ranks: float32 [B], nats, summed over targets.

@@ -33,7 +33,7 @@ def transformer_config(network: NetworkConfig, parallel: ParallelConfig, *, laye
         activation_func=F.gelu,
         add_bias_linear=True,
         tensor_model_parallel_size=parallel.tensor_model_parallel_size,
-        use_cpu_initialization=not torch.cuda.is_available(),
+        use_cpu_initialization=True,  # the same initial weights at each tensor-parallel size
         params_dtype=torch.float32,
         bias_activation_fusion=False,
         bias_dropout_fusion=False,

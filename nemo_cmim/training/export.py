@@ -7,16 +7,23 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
 
 import torch
 from megatron.core import parallel_state
 from torch import Tensor
+from torch.distributed.checkpoint import state_dict_loader
+from torch.distributed.checkpoint.filesystem import FileSystemReader
+from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
-from ..config import NetworkConfig
+from ..config import ModelConfig, NetworkConfig, from_mapping
 from ..errors import CheckpointError
+from ..inference.checkpoint import Checkpoint, write_checkpoint
 from ..mcore.network import MegatronCMIMNetwork
+from ..tokenizers import Vocabulary
+from .checkpoint import TENSORS, VOCABULARY, verify
 
-__all__ = ["load_plain", "plain_name", "to_plain"]
+__all__ = ["export_checkpoint", "load_plain", "plain_name", "to_plain"]
 
 _RENAMES = (
     (r"^embedding\.word_embeddings", "embedding.token"),
@@ -58,7 +65,7 @@ def to_plain(network: MegatronCMIMNetwork) -> dict[str, Tensor]:
     """The whole network's weights under the plain names, on CPU. A collective call: every tensor-parallel rank must make it.
 
     Returns:
-        The state dict of `models.CMIMNetwork` with the same sizes, in the weights' own precision.
+        The state dict of `models.CMIMNetwork` with the same sizes, fp32.
     """
     group = parallel_state.get_tensor_model_parallel_group()
     ranks, heads = parallel_state.get_tensor_model_parallel_world_size(), network.network_config.attention_heads
@@ -69,10 +76,36 @@ def to_plain(network: MegatronCMIMNetwork) -> dict[str, Tensor]:
             shards = [torch.empty_like(weight) for _ in range(ranks)]
             torch.distributed.all_gather(shards, weight.contiguous(), group=group)
             weight = torch.cat(shards, dim=parameter.partition_dim)
-        if _fused(name) > 1:
-            weight = _swap_interleaving(weight, heads, _fused(name))
-        plain[plain_name(name)] = weight.cpu().clone()
+        plain[plain_name(name)] = _to_plain_layout(name, weight, heads).float().cpu().clone()
     return plain
+
+
+def _to_plain_layout(name: str, weight: Tensor, heads: int) -> Tensor:
+    return _swap_interleaving(weight, heads, _fused(name)) if _fused(name) > 1 else weight
+
+
+def export_checkpoint(folder: Path, nemo_file: Path) -> None:
+    """Writes the weights of a checkpoint, of whatever parallel sizes, as the `.nemo` file that `nemo_cmim.load` reads.
+
+    One process does it, on CPU, without the training job.
+
+    Raises:
+        CheckpointError: The checkpoint is damaged or incomplete, or the file cannot be written.
+    """
+    manifest = verify(folder)
+    config = from_mapping(ModelConfig, manifest.model, "model")
+    reader = FileSystemReader(folder / TENSORS)
+    stored = reader.read_metadata().state_dict_metadata
+    weights = {
+        path: torch.empty(entry.size)
+        for path, entry in stored.items()
+        if path.startswith("weights/") and isinstance(entry, TensorStorageMetadata)
+    }
+    state_dict_loader.load(weights, storage_reader=reader, no_dist=True)
+    names = {path: path.removeprefix("weights/") for path in weights}
+    heads = config.network.attention_heads
+    plain = {plain_name(name): _to_plain_layout(name, weights[path], heads).contiguous() for path, name in names.items()}
+    write_checkpoint(nemo_file, Checkpoint(config, Vocabulary.load(folder / VOCABULARY), plain, card=None))
 
 
 def load_plain(network: MegatronCMIMNetwork, plain: Mapping[str, Tensor]) -> None:

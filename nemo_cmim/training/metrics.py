@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
+from torch.distributed import ProcessGroup
 
 from ..types import LossTerms, Posterior, TokenBatch
 
-__all__ = ["PER_TOKEN", "readable"]
+__all__ = ["PER_TOKEN", "StepTotals", "readable"]
 
 PER_TOKEN = ("log_p_x_given_z_per_token", "token_accuracy")  # averages over tokens; all others are over molecules
 _PER_DIMENSION = ("log_q_z_given_x", "log_p_z", "kl")
@@ -37,3 +39,47 @@ def readable(terms: LossTerms, batch: TokenBatch, posterior: Posterior, predicte
     if predicted_BT is not None:
         named["token_accuracy"] = ((predicted_BT == batch.target_BT) & batch.is_target_BT).sum() / tokens
     return {name: value.detach() for name, value in named.items()}
+
+
+class StepTotals:
+    """Averages over all micro-batches of a step: those of this rank, then those of all data-parallel ranks.
+
+    Args:
+        group: Data-parallel ranks.
+    """
+
+    def __init__(self, group: ProcessGroup) -> None:
+        self._group = group
+        self._sums: dict[str, Tensor] = {}
+
+    def add(self, loss: Tensor, metrics: dict[str, Tensor], batch: TokenBatch) -> None:
+        """Counts one micro-batch in.
+
+        Args:
+            loss: Nats, mean over its molecules.
+            metrics: Of `readable`.
+            batch: The tokens.
+        """
+        molecules = torch.tensor(float(len(batch.encoder_BS)), device=loss.device)
+        tokens = batch.is_target_BT.sum()
+        sums = {"molecules": molecules, "tokens": tokens}
+        sums["train_loss"] = loss.detach() * molecules
+        for name, value in metrics.items():
+            sums[f"train/{name}"] = value * (tokens if name in PER_TOKEN else molecules)
+        for name, value in sums.items():
+            self._sums[name] = self._sums.get(name, 0.0) + value.double()
+
+    def loss_is_finite(self) -> bool:
+        """Of the micro-batches of this rank."""
+        return bool(self._sums["train_loss"].isfinite())
+
+    def reduce(self) -> dict[str, float]:
+        """The averages, and the sums `molecules` and `tokens`; begins the next step. A collective call."""
+        packed = torch.stack(list(self._sums.values()))
+        if torch.distributed.get_world_size(self._group) > 1:
+            torch.distributed.all_reduce(packed, group=self._group)
+        totals = dict(zip(self._sums, packed.tolist()))
+        self._sums = {}
+        for name in totals.keys() - {"molecules", "tokens"}:
+            totals[name] /= totals["tokens" if name.removeprefix("train/") in PER_TOKEN else "molecules"]
+        return totals

@@ -2,31 +2,36 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from lightning.pytorch import Trainer
 from megatron.core import parallel_state
 from nemo.core import ModelPT
 from omegaconf import DictConfig, OmegaConf
-from torch import Tensor
-from torch.utils.data import DataLoader
+from torch import Tensor, nn
 
 from ..config import DataConfig, ModelConfig, from_mapping
 from ..data.dataset import make_loader, make_validation_loader
 from ..data.store import TokenStore
-from ..errors import CheckpointError, ConfigError
+from ..errors import ConfigError, DivergenceError
 from ..losses import Objective, ObjectiveOutput, build_objective
+from ..losses.candidates import gather_with_gradient
 from ..mcore.network import MegatronCMIMNetwork
 from ..mcore.parallel import initialise
+from ..mcore.random import seed_generators
 from ..tokenizers import SmilesTokenizer, Vocabulary
 from ..types import Posterior, TokenBatch
 from .connector import CMIMSaveRestoreConnector
+from .divergence import LossWatch, save_batch
 from .health import latent_health
-from .metrics import PER_TOKEN, readable
+from .metrics import PER_TOKEN, StepTotals, readable
+from .observe import StepClock, TimedLoader
 from .optimisation import nemo_optim_config
+from .precision import MegatronPrecision
 from .reconstruction import reconstruct
 
 __all__ = ["MegatronCMIMModel", "check_views"]
@@ -41,12 +46,20 @@ class MegatronCMIMModel(ModelPT):
         cfg: The settings of `config.ModelConfig`, as a NeMo config has them under `model:`.
         trainer: Lightning trainer.
         vocabulary: Token table; None takes `cfg.vocabulary`, or that of the training data, or the shipped one.
+        clock: Is told how long batches were waited for.
 
     Raises:
         ConfigError: An unknown or impossible setting.
     """
 
-    def __init__(self, cfg: DictConfig, trainer: Trainer | None = None, *, vocabulary: Vocabulary | None = None) -> None:
+    def __init__(
+        self,
+        cfg: DictConfig,
+        trainer: Trainer | None = None,
+        *,
+        vocabulary: Vocabulary | None = None,
+        clock: StepClock | None = None,
+    ) -> None:
         plain = OmegaConf.to_container(cfg, resolve=True) if OmegaConf.is_config(cfg) else dict(cfg)
         nemo_keys = {"target", "nemo_version"}  # ModelPT adds them
         self.model_config = from_mapping(ModelConfig, {k: v for k, v in plain.items() if k not in nemo_keys}, "model")
@@ -64,9 +77,14 @@ class MegatronCMIMModel(ModelPT):
         self.objective = build_objective(self.model_config.objective, network, group=parallel_state.get_data_parallel_group())
         check_views(self.objective, self.model_config)
         self.network = MegatronCMIMNetwork(network, self.model_config.parallel)
+        self._clock = clock or StepClock()
+        self.main_parameters: list[nn.Parameter] = []  # what the optimiser updates; the strategy sets them
+        self.step_totals: dict[str, float] = {}  # of the last step, over all ranks: see `StepTotals.reduce`
+        self._totals = StepTotals(parallel_state.get_data_parallel_group())
+        self._loss_watch = LossWatch(self.model_config.stability.divergence_margin)
+        self._batch: TokenBatch | None = None  # the last one, for inspection
         self._validation_latents: list[tuple[Tensor, Tensor]] = []
         self._validated = 0
-        self._rng_state: Tensor | None = None
 
     @classmethod
     def list_available_models(cls) -> list[Any]:
@@ -90,8 +108,11 @@ class MegatronCMIMModel(ModelPT):
         """Makes the loader of the validation split: each molecule once, in a fixed order."""
         config = _data_config(val_data_config, "model.validation_ds")
         store = self._open_store(config)
+        rank, ranks = _data_parallel()
         self._validation_dl = make_validation_loader(
             config,
+            rank=rank,
+            ranks=ranks,
             vocabulary=self.tokenizer.vocabulary,
             max_tokens=self.model_config.network.max_tokens,
             augmentation=self.model_config.augmentation,
@@ -99,22 +120,27 @@ class MegatronCMIMModel(ModelPT):
         molecules = min(len(store), config.limit or len(store))
         self._health_stride = -(-molecules // _HEALTH_SAMPLE)
         chosen = torch.linspace(0, len(store) - 1, min(self.model_config.validation.reconstruct, len(store))).long()
-        self._reconstruct_tokens = [store.tokens(int(i)) for i in chosen]
+        share = chosen[rank::ranks] if len(chosen) >= ranks else chosen
+        self._reconstruct_tokens = [store.tokens(int(i)) for i in share]
 
     def _open_store(self, config: DataConfig) -> TokenStore:
         return TokenStore.open(Path(config.folder), config.split, vocabulary=self.tokenizer.vocabulary)
 
-    def train_dataloader(self) -> DataLoader:
-        """The batches from the current step to the last; the order depends on the seed and the step alone."""
-        micro_batches = self.trainer.accumulate_grad_batches
-        return make_loader(
+    def train_dataloader(self) -> TimedLoader:
+        """The micro-batches from the current step to the last; which molecules a step sees depends on the seed and the step alone."""
+        rank, ranks = _data_parallel()
+        loader = make_loader(
             self._train_config,
-            start_step=self.trainer.global_step * micro_batches,
-            steps=self.trainer.max_steps * micro_batches,
+            start_step=self.trainer.global_step,
+            steps=self.trainer.max_steps,
+            rank=rank,
+            ranks=ranks,
+            accumulation=self.trainer.accumulate_grad_batches,
             vocabulary=self.tokenizer.vocabulary,
             max_tokens=self.model_config.network.max_tokens,
             augmentation=self.model_config.augmentation,
         )
+        return TimedLoader(loader, self._clock)
 
     # ---- optimisation
 
@@ -124,39 +150,23 @@ class MegatronCMIMModel(ModelPT):
             optim_config = OmegaConf.create(nemo_optim_config(self.model_config.optim, self.trainer.max_steps))
         return super().setup_optimization(optim_config, optim_kwargs)
 
+    def setup_optimizer_param_groups(self) -> None:
+        """The fp32 main parameters, once there are some."""
+        super().setup_optimizer_param_groups()
+        if self.main_parameters:
+            self._optimizer_param_groups = [{"params": self.main_parameters}]
+
     # ---- steps
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Adds the state of the random numbers, so that a resumed run draws what the uninterrupted one would have."""
+        """Adds what the loss was. Random numbers need no saving: they follow from seed and step."""
         super().on_save_checkpoint(checkpoint)
-        checkpoint["rng_state"] = torch.get_rng_state()
-        checkpoint["vocabulary_fingerprint"] = self.tokenizer.vocabulary.fingerprint
+        checkpoint["loss_watch"] = self._loss_watch.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keeps that state until training starts: what happens before must not use it up.
-
-        Raises:
-            CheckpointError: The checkpoint was trained with another vocabulary than this model's.
-        """
+        """Takes that up."""
         super().on_load_checkpoint(checkpoint)
-        trained, own = checkpoint["vocabulary_fingerprint"], self.tokenizer.vocabulary.fingerprint
-        if trained != own:
-            raise CheckpointError(
-                f"The checkpoint was trained with the vocabulary {trained[:12]}, but the data have {own[:12]}. Prepare them with "
-                "the model's vocabulary: nemo-cmim prepare --vocabulary FILE."
-            )
-        self._rng_state = checkpoint["rng_state"]
-
-    def on_train_start(self) -> None:
-        """Takes up random numbers and the logged step where a checkpoint left them.
-
-        Lightning's own count of logged steps is one behind in a checkpoint that a validation wrote.
-        """
-        super().on_train_start()
-        if self._rng_state is not None:
-            torch.set_rng_state(self._rng_state)
-            self._rng_state = None
-        self.trainer.fit_loop.epoch_loop._batches_that_stepped = self.trainer.global_step
+        self._loss_watch.load_state_dict(checkpoint["loss_watch"])
 
     def forward(self, batch: TokenBatch, noise: torch.Generator | None = None) -> tuple[ObjectiveOutput, Posterior, Tensor | None]:
         """One pass of Alg. 1, through the parts that network and objective have.
@@ -183,17 +193,64 @@ class MegatronCMIMModel(ModelPT):
         return self.objective(log_p_x_B, z_BKD, posterior, positive_BKD), posterior, predicted_BT
 
     def training_step(self, batch: TokenBatch, batch_idx: int) -> Tensor:
-        """Loss of one micro-batch, nats per molecule."""
+        """Loss of one micro-batch, nats per molecule. What it draws at random depends on the seed and its place in the run alone."""
+        rank, ranks = _data_parallel()
+        micro_batch = batch_idx % self.trainer.accumulate_grad_batches * ranks + rank
+        seed_generators(self._train_config.seed, self.trainer.global_step, micro_batch)
+        self._batch = batch
         output, posterior, predicted_BT = self(batch)
-        self.log("train_loss", output.loss, prog_bar=True)
-        self.log("lr", self.trainer.optimizers[0].param_groups[0]["lr"])
-        metrics = readable(output.terms, batch, posterior, predicted_BT)
-        self.log_dict({f"train/{name}": value for name, value in metrics.items()})
+        self._totals.add(output.loss, readable(output.terms, batch, posterior, predicted_BT), batch)
         return output.loss
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Logs the step: averages over all micro-batches of all ranks.
+
+        Raises:
+            DivergenceError: Going on is hopeless; the batch is saved.
+        """
+        own_loss_is_finite = self._totals.loss_is_finite()
+        self.step_totals = self._totals.reduce()
+        loss, precision = self.step_totals["train_loss"], self._precision()
+        norm = float(precision.gradient_norm)
+        if not math.isfinite(loss):
+            self._stop(f"The loss is {loss}", is_culprit=not own_loss_is_finite)
+        if not math.isfinite(norm) and not precision.loss_scale.can_fall:
+            self._stop("A gradient is not finite", is_culprit=True)
+        if self._loss_watch.has_diverged(loss):
+            watch = self._loss_watch
+            self._stop(f"The loss has risen to {watch.smoothed:.1f} nats per molecule from {watch.lowest:.1f}", is_culprit=True)
+        self.log("train_loss", loss, prog_bar=True)
+        self.log("lr", optimizer.param_groups[0]["lr"])
+        self.log_dict({name: value for name, value in self.step_totals.items() if name.startswith("train/")})
+        self.log("train/gradient_norm", norm)
+        if precision.loss_scale.is_dynamic:
+            self.log_dict(
+                {"train/loss_scale": precision.loss_scale.scale, "train/skipped_steps": float(precision.loss_scale.skipped)}
+            )
+
+    def _precision(self) -> MegatronPrecision:
+        plugin = self.trainer.precision_plugin
+        if not isinstance(plugin, MegatronPrecision):
+            raise ConfigError("This model trains under MegatronStrategy: start it by nemo_cmim.training.run.train.")
+        return plugin
+
+    def _stop(self, why: str, is_culprit: bool) -> NoReturn:
+        """Ends training on all ranks; those whose batch may be the cause save it."""
+        assert self._batch is not None
+        step, (rank, _) = self.trainer.global_step, _data_parallel()
+        folder = Path(self.trainer.default_root_dir) / "failed"
+        if is_culprit and parallel_state.get_tensor_model_parallel_rank() == 0:
+            facts = {"why": why, "step": step, "rank": rank, "totals": self.step_totals}
+            save_batch(folder, f"step={step:08d}-rank={rank}", self._batch, self.tokenizer, facts)
+        raise DivergenceError(
+            f"{why} at step {step}. The last micro-batch is in {folder}; checkpoints are as they were before. Lower model.optim.lr, or "
+            "look at that batch."
+        )
 
     def validation_step(self, batch: TokenBatch, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
         """Loss terms and token accuracy of one batch, with noise that is the same at each validation."""
-        output, posterior, predicted_BT = self(batch, torch.Generator().manual_seed(batch_idx))
+        rank, ranks = _data_parallel()
+        output, posterior, predicted_BT = self(batch, torch.Generator().manual_seed(batch_idx * ranks + rank))
         size = len(batch.encoder_BS)
         self.log("val_loss", output.loss, prog_bar=True, batch_size=size, sync_dist=True)
         tokens = int(batch.is_target_BT.sum())
@@ -209,13 +266,19 @@ class MegatronCMIMModel(ModelPT):
         vectors, deviations = zip(*self._validation_latents)
         self._validation_latents.clear()
         self._validated = 0
-        vectors_NH = torch.cat(vectors)
+        vectors_NH, _ = gather_with_gradient(torch.cat(vectors), parallel_state.get_data_parallel_group())
         metrics = latent_health(vectors_NH) if len(vectors_NH) > 1 else {}
         if self.model_config.network.is_stochastic:
             metrics["posterior_std"] = float(torch.stack(deviations).nanmean())
         if self._reconstruct_tokens and self.model_config.network.decoder_layers and not self.trainer.sanity_checking:
             metrics |= reconstruct(self.network, self._reconstruct_tokens, self.tokenizer)
-        self.log_dict({f"val/{name}": value for name, value in metrics.items()}, sync_dist=True)
+        size = max(1, len(self._reconstruct_tokens))
+        self.log_dict({f"val/{name}": value for name, value in metrics.items()}, sync_dist=True, batch_size=size)
+
+
+def _data_parallel() -> tuple[int, int]:
+    """Rank and number of ranks."""
+    return parallel_state.get_data_parallel_rank(), parallel_state.get_data_parallel_world_size()
 
 
 def check_views(objective: Objective, config: ModelConfig) -> None:

@@ -139,8 +139,8 @@ def test_batches_that_cannot_be() -> None:
         BatchOrder(LENGTHS[:64], 65)
     with pytest.raises(ConfigError, match="there are only 10"):
         BatchOrder(LENGTHS, 65, limit=10)
-    with pytest.raises(ConfigError, match="64 molecules cannot be divided equally among 3 ranks"):
-        BatchOrder(LENGTHS, 64).batch_indices(0, rank=0, ranks=3)
+    with pytest.raises(ConfigError, match="64 molecules cannot be divided into 3 equal parts"):
+        BatchOrder(LENGTHS, 64).batch_indices(0, part=0, parts=3)
 
 
 def test_a_large_split_costs_no_memory() -> None:

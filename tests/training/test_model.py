@@ -56,7 +56,7 @@ def test_golden_loss_curve(run: Path) -> None:
 
 
 def test_the_run_folder_holds_checkpoints_and_one_nemo_file_that_load_reads(run: Path) -> None:
-    assert list((run / "checkpoints").glob("*-last.ckpt"))
+    assert list((run / "checkpoints").glob("step=*.ckpt"))
     (nemo_file,) = (run / "checkpoints").glob("*.nemo")
     model = nemo_cmim.load(nemo_file)
     for kind in ("mean", "informative"):

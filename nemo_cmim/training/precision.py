@@ -1,0 +1,131 @@
+"""fp32, bf16 or fp16 as Megatron has them: parameters in half precision, main weights, gradients and losses in fp32."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.plugins.precision import Precision
+from torch import Tensor
+from torch.optim import Optimizer
+
+from ..config import LossScaleConfig
+from ..errors import ConfigError
+from .gradients import Gradients, MainParameters
+
+__all__ = ["LossScale", "MegatronPrecision", "parse_precision"]
+
+_NAMES = {
+    torch.float32: ("32", "32-true", "fp32"),
+    torch.bfloat16: ("bf16", "bf16-mixed"),
+    torch.float16: ("16", "16-mixed", "fp16"),
+}
+
+
+def parse_precision(name: str | int) -> torch.dtype:
+    """What `trainer.precision` stands for: the type of the parameters in forward and backward.
+
+    Raises:
+        ConfigError: An unknown name.
+    """
+    for dtype, names in _NAMES.items():
+        if str(name) in names:
+            return dtype
+    known = "; ".join(", ".join(names) for names in _NAMES.values())
+    raise ConfigError(f"trainer.precision is {name!r}. Known: {known}.")
+
+
+class LossScale:
+    """What the loss is multiplied by, so that small gradients do not vanish in fp16. Stays 1 where it is not needed.
+
+    Args:
+        config: Settings.
+        is_dynamic: Whether it moves; else it is 1.
+    """
+
+    def __init__(self, config: LossScaleConfig, is_dynamic: bool) -> None:
+        self.config, self.is_dynamic = config, is_dynamic
+        self.scale = config.initial if is_dynamic else 1.0
+        self.skipped = 0  # steps that an overflow cost
+        self._good_steps, self._tolerance = 0, config.hysteresis
+
+    @property
+    def can_fall(self) -> bool:
+        """Whether an overflow may be the scale's fault."""
+        return self.is_dynamic and self.scale > self.config.minimum
+
+    def update(self, overflowed: bool) -> None:
+        """Takes note of a step."""
+        if not overflowed:
+            self._good_steps += 1
+            if self.is_dynamic and self._good_steps == self.config.growth_interval:
+                self._good_steps, self._tolerance = 0, self.config.hysteresis
+                self.scale *= 2.0
+            return
+        self.skipped += 1
+        self._good_steps = 0
+        self._tolerance -= 1
+        if self._tolerance <= 0:
+            self.scale = max(self.scale / 2.0, self.config.minimum)
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that moves."""
+        return {"scale": self.scale, "skipped": self.skipped, "good_steps": self._good_steps, "tolerance": self._tolerance}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes up such a state, unless the precision now needs no scale."""
+        self.skipped = state["skipped"]
+        if self.is_dynamic:
+            self.scale, self._good_steps, self._tolerance = state["scale"], state["good_steps"], state["tolerance"]
+
+
+class MegatronPrecision(Precision):
+    """Lightning's plugin for a step: scale the loss, average and clip gradients, update main weights, round them into parameters.
+
+    Args:
+        dtype: Of the parameters in forward and backward.
+        loss_scale: Settings for fp16.
+    """
+
+    def __init__(self, dtype: torch.dtype, loss_scale: LossScaleConfig) -> None:
+        self.dtype = dtype
+        self.loss_scale = LossScale(loss_scale, is_dynamic=dtype == torch.float16)
+        self.gradient_norm = torch.zeros(())  # of the last step, before clipping
+        self.parameters: MainParameters | None = None  # set by the strategy, as are the gradients
+        self.gradients: Gradients | None = None
+
+    def pre_backward(self, tensor: Tensor, module: LightningModule) -> Tensor:
+        """Scales the loss."""
+        return super().pre_backward(tensor * self.loss_scale.scale if self.loss_scale.is_dynamic else tensor, module)
+
+    def optimizer_step(self, optimizer: Optimizer, model: LightningModule, closure: Callable[[], Any], **kwargs: Any) -> Any:
+        """One step; without effect on the weights if a gradient overflowed on any rank.
+
+        Raises:
+            DivergenceError: From the module's hook, if going on is hopeless.
+        """
+        assert self.gradients is not None and self.parameters is not None, "the strategy sets them up before training"
+        result = closure()  # forward and backward of the step's last micro-batch
+        self.gradient_norm = self.gradients.finish(self.loss_scale.scale)
+        overflowed = not bool(self.gradient_norm.isfinite())
+        self._after_closure(model, optimizer)  # hooks, then `clip_gradients`
+        self.loss_scale.update(overflowed)
+        if not overflowed:
+            optimizer.step(**kwargs)
+            self.parameters.update_model()
+        return result
+
+    def clip_grad_by_norm(self, optimizer: Optimizer, clip_val: float) -> None:
+        """Clips by the norm over the whole network."""
+        assert self.gradients is not None
+        self.gradients.clip(self.gradient_norm, clip_val)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The loss scale."""
+        return self.loss_scale.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Goes on with a loss scale."""
+        self.loss_scale.load_state_dict(state_dict)

@@ -1,0 +1,149 @@
+"""The folder of a run: one run at a time, and none over another's results.
+
+checkpoints/  step=*.ckpt, the final .nemo       metrics/  steps.jsonl       failed/  batches that stopped the run
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+import time
+import warnings
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+
+from ..errors import CheckpointError, ConfigError
+from .checkpoint import Manifest, find_checkpoints, newest_sound, verify
+
+__all__ = ["RunFolder", "claim_run_folder"]
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Where a run writes, and what it goes on from.
+
+    Attributes:
+        path: The folder.
+        resume_from: A sound checkpoint; None: start anew.
+        kept: The checkpoints that are there, up to that step, and the validation loss (or what else ranks them) of each.
+    """
+
+    path: Path
+    resume_from: Path | None
+    kept: dict[Path, float | None]
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where checkpoints are."""
+        return self.path / "checkpoints"
+
+
+@contextmanager
+def claim_run_folder(settings: dict[str, Any]) -> Generator[RunFolder, None, None]:
+    """Picks the folder and holds it until the run ends, however it ends. All ranks call; rank 0 decides.
+
+    Args:
+        settings: `exp_manager` of a training config: `explicit_log_dir`, or `exp_dir` and `name`; `resume_if_exists`,
+            `resume_ignore_no_checkpoint`, `resume_from_checkpoint`.
+
+    Raises:
+        ConfigError: The folder cannot be written, another run uses it, or it holds a run that must not be written over.
+        CheckpointError: There is no sound checkpoint to go on from.
+    """
+    decision: list[Any] = [None]
+    lock = None
+    if torch.distributed.get_rank() == 0:
+        try:
+            path = _choose(settings)
+            lock = _lock(path)
+            resume_from = _checkpoint_to_resume(path, settings)
+            decision[0] = RunFolder(path, resume_from, _set_newer_aside(path / "checkpoints", resume_from))
+        except (ConfigError, CheckpointError) as error:
+            decision[0] = error
+    torch.distributed.broadcast_object_list(decision)
+    try:
+        if isinstance(decision[0], ValueError):
+            raise decision[0]
+        yield decision[0]
+    finally:
+        if lock is not None:
+            lock.close()
+
+
+def _choose(settings: dict[str, Any]) -> Path:
+    if settings.get("explicit_log_dir"):
+        return Path(settings["explicit_log_dir"]).resolve()
+    folder = Path(settings.get("exp_dir") or "nemo_experiments") / (settings.get("name") or "default")
+    version = settings.get("version") or (None if settings.get("resume_if_exists") else time.strftime("%Y-%m-%d_%H-%M-%S"))
+    return (folder / version if version else folder).resolve()
+
+
+def _lock(path: Path) -> IO[str]:
+    """Locks the folder for the life of this process: the system lets go of it even after SIGKILL."""
+    try:
+        (path / "checkpoints").mkdir(parents=True, exist_ok=True)
+        file = (path / "checkpoints" / ".lock").open("a+", encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(
+            f"The run folder {path} cannot be written: {error.strerror}. Choose another exp_manager.explicit_log_dir."
+        ) from error
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        file.seek(0)
+        owner = file.read().strip() or "another process"
+        file.close()
+        raise ConfigError(
+            f"The run folder {path} is in use by {owner}. Wait for that run, stop it, or choose another exp_manager.explicit_log_dir."
+        ) from error
+    file.truncate(0)
+    file.write(f"process {os.getpid()} on {socket.gethostname()}")
+    file.flush()
+    return file
+
+
+def _checkpoint_to_resume(path: Path, settings: dict[str, Any]) -> Path | None:
+    named = settings.get("resume_from_checkpoint")
+    if named:
+        verify(Path(named))
+        return Path(named).resolve()
+    found = find_checkpoints(path / "checkpoints")
+    if not settings.get("resume_if_exists"):
+        if found:
+            raise ConfigError(
+                f"{path} already holds a run ({found[0].name}). Go on with it by exp_manager.resume_if_exists=true, or choose another "
+                "exp_manager.explicit_log_dir."
+            )
+        return None
+    newest, refused = newest_sound(path / "checkpoints")
+    for error in refused:
+        warnings.warn(f"{error} It is passed over.", stacklevel=2)
+    if newest is None and found:
+        raise CheckpointError(f"None of the {len(found)} checkpoints in {path} is sound. The newest: {refused[0]}")
+    if newest is None and not settings.get("resume_ignore_no_checkpoint", True):
+        raise CheckpointError(f"{path} holds no checkpoint to go on from, and exp_manager.resume_ignore_no_checkpoint is false.")
+    return newest
+
+
+def _set_newer_aside(checkpoints: Path, resume_from: Path | None) -> dict[Path, float | None]:
+    """Renames checkpoints that lie beyond the step to go on from, damaged or not: the run will write its own. Returns the others."""
+    step = Manifest.read(resume_from).step if resume_from else -1
+    kept: dict[Path, float | None] = {}
+    for path in find_checkpoints(checkpoints):
+        try:
+            manifest = Manifest.read(path)
+        except CheckpointError:
+            manifest = None
+        if manifest is not None and manifest.step <= step:
+            kept[path] = manifest.monitored
+        else:
+            aside = path.with_name(f"aside.{time.strftime('%Y%m%d-%H%M%S')}.{path.name}")
+            path.rename(aside)
+            warnings.warn(f"{path} is not gone on from, and is kept as {aside.name}.", stacklevel=2)
+    return kept
