@@ -1,4 +1,4 @@
-"""`nemo-cmim prepare|train|compare|systems|embed|regress`: one call of the package each. Heavy imports wait for their command."""
+"""`nemo-cmim prepare|train|export|compare|systems|embed|regress`: one call of the package each. Heavy imports wait for their command."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_prepare(commands)
     _add_train(commands)
+    _add_export(commands)
     _add_compare(commands)
     systems = commands.add_parser("systems", help="list the paper's systems, with parameters beside the paper's (needs [train])")
     systems.set_defaults(run=_run_systems)
@@ -78,6 +79,18 @@ def _run_train(args: argparse.Namespace) -> None:
     run = _training("run")
     train, compose = run.train, run.compose
     print(f"Run folder: {train(compose(args.overrides, args.config_name))}")
+
+
+def _add_export(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    about = "Makes the .nemo file that nemo_cmim.load reads from a checkpoint of a run, of whatever parallel sizes, at any time."
+    parser = commands.add_parser("export", help="turn a training checkpoint into a .nemo file (needs [train])", description=about)
+    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a folder step=*.ckpt, or a run's folder: its newest sound one")
+    parser.add_argument("-o", "--output", required=True, metavar="FILE", help="the .nemo file to write")
+    parser.set_defaults(run=_run_export)
+
+
+def _run_export(args: argparse.Namespace) -> None:
+    print(f"{args.output}: exported {_training('export').export_from(args.checkpoint, args.output)}")
 
 
 def _run_systems(args: argparse.Namespace) -> None:

@@ -212,6 +212,7 @@ class ParallelConfig:
 
     tensor_model_parallel_size: int = 1
     pipeline_model_parallel_size: int = 1
+    transformer_engine: bool = True  # use its linear layers and norms where it is installed and there is a GPU
 
     def __post_init__(self) -> None:
         check(

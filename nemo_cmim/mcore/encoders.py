@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from megatron.core.models.backends import BackendSpecProvider
 from megatron.core.transformer.module import MegatronModule
 from megatron.core.transformer.spec_utils import build_module
 from megatron.core.transformer.transformer_config import TransformerConfig
@@ -14,28 +15,30 @@ from . import specs
 __all__ = ["build_encoder"]
 
 
-def _norm(config: TransformerConfig) -> nn.Module:
-    return build_module(specs.LNImpl, config=config, hidden_size=config.hidden_size, eps=config.layernorm_epsilon)
+def _norm(backend: BackendSpecProvider, config: TransformerConfig) -> nn.Module:
+    return build_module(backend.layer_norm(), config=config, hidden_size=config.hidden_size, eps=config.layernorm_epsilon)
 
 
-def _token_layers(network: NetworkConfig, config: TransformerConfig) -> nn.ModuleList:
-    layer = specs.token_layer()
+def _token_layers(backend: BackendSpecProvider, network: NetworkConfig, config: TransformerConfig) -> nn.ModuleList:
+    layer = specs.token_layer(backend)
     return nn.ModuleList(build_module(layer, config=config, layer_number=i + 1) for i in range(network.encoder_layers))
 
 
 class _PerceiverEncoder(MegatronModule):
     """`models.perceiver.PerceiverEncoder`; its layers are numbered from `first_layer` on."""
 
-    def __init__(self, network: NetworkConfig, config: TransformerConfig, blocks: int, first_layer: int = 1) -> None:
+    def __init__(
+        self, backend: BackendSpecProvider, network: NetworkConfig, config: TransformerConfig, blocks: int, first_layer: int = 1
+    ) -> None:
         super().__init__(config=config)
         self.latents_KD = nn.Parameter(torch.empty(network.latents, network.hidden_size))
         config.init_method(self.latents_KD)
-        self.norm_tokens = _norm(config)
-        read, think = specs.latent_read_layer(network.latents), specs.latent_layer(network.latents)
+        self.norm_tokens = _norm(backend, config)
+        read, think = (specs.latent_read_layer(backend, network.latents), specs.latent_layer(backend, network.latents))
         numbers = range(first_layer, first_layer + 2 * blocks, 2)
         self.read = nn.ModuleList(build_module(read, config=config, layer_number=n) for n in numbers)
         self.think = nn.ModuleList(build_module(think, config=config, layer_number=n + 1) for n in numbers)
-        self.norm = _norm(config)
+        self.norm = _norm(backend, config)
 
     def forward(self, tokens_SBD: Tensor, is_token_BS: Tensor) -> Tensor:
         """Returns [K, B, D]."""
@@ -51,10 +54,10 @@ class _PerceiverEncoder(MegatronModule):
 class _TransformerEncoder(MegatronModule):
     """`models.transformer.TransformerEncoder`."""
 
-    def __init__(self, network: NetworkConfig, config: TransformerConfig) -> None:
+    def __init__(self, backend: BackendSpecProvider, network: NetworkConfig, config: TransformerConfig) -> None:
         super().__init__(config=config)
-        self.layers = _token_layers(network, config)
-        self.norm = _norm(config)
+        self.layers = _token_layers(backend, network, config)
+        self.norm = _norm(backend, config)
 
     def forward(self, tokens_SBD: Tensor, is_token_BS: Tensor) -> Tensor:
         """Returns [S, B, D]."""
@@ -64,10 +67,10 @@ class _TransformerEncoder(MegatronModule):
 class _HybridEncoder(MegatronModule):
     """`models.transformer.HybridEncoder`."""
 
-    def __init__(self, network: NetworkConfig, config: TransformerConfig) -> None:
+    def __init__(self, backend: BackendSpecProvider, network: NetworkConfig, config: TransformerConfig) -> None:
         super().__init__(config=config)
-        self.layers = _token_layers(network, config)
-        self.pool = _PerceiverEncoder(network, config, blocks=1, first_layer=network.encoder_layers + 1)
+        self.layers = _token_layers(backend, network, config)
+        self.pool = _PerceiverEncoder(backend, network, config, blocks=1, first_layer=network.encoder_layers + 1)
 
     def forward(self, tokens_SBD: Tensor, is_token_BS: Tensor) -> Tensor:
         """Returns [K, B, D]."""
@@ -80,8 +83,9 @@ def _through(layers: nn.ModuleList, tokens_SBD: Tensor, is_token_BS: Tensor) -> 
     return tokens_SBD
 
 
-def build_encoder(network: NetworkConfig, config: TransformerConfig) -> MegatronModule:
+def build_encoder(backend: BackendSpecProvider, network: NetworkConfig, config: TransformerConfig) -> MegatronModule:
     """The encoder that `network.encoder` names; see `models.transformer.build_encoder`."""
     if network.encoder == "perceiver":
-        return _PerceiverEncoder(network, config, blocks=network.encoder_layers)
-    return _TransformerEncoder(network, config) if network.encoder == "transformer" else _HybridEncoder(network, config)
+        return _PerceiverEncoder(backend, network, config, blocks=network.encoder_layers)
+    kind = _TransformerEncoder if network.encoder == "transformer" else _HybridEncoder
+    return kind(backend, network, config)

@@ -10,10 +10,7 @@ import torch
 import torch.nn.functional as F
 from megatron.core import parallel_state
 from megatron.core.models.common.embeddings.language_model_embedding import LanguageModelEmbedding
-from megatron.core.tensor_parallel import (
-    ColumnParallelLinear,
-    vocab_parallel_cross_entropy,
-)
+from megatron.core.tensor_parallel import ColumnParallelLinear, vocab_parallel_cross_entropy
 from megatron.core.transformer.module import MegatronModule
 from megatron.core.transformer.transformer_block import TransformerBlock
 from torch import Tensor, nn
@@ -35,7 +32,7 @@ class MegatronCMIMNetwork(MegatronModule):
 
     Args:
         network: Sizes.
-        parallel: Tensor-parallel size.
+        parallel: Tensor-parallel size, and whether Transformer Engine may be used.
     """
 
     def __init__(self, network: NetworkConfig, parallel: ParallelConfig) -> None:
@@ -43,13 +40,14 @@ class MegatronCMIMNetwork(MegatronModule):
         super().__init__(config=config)
         self.network_config = network
         self.embedding = LanguageModelEmbedding(config, network.padded_vocabulary_size, network.max_positions)
-        self.encoder = build_encoder(network, transformer_config(network, parallel, layers=network.encoder_depth))
+        backend = specs.choose_backend(parallel.transformer_engine)
+        self.encoder = build_encoder(backend, network, transformer_config(network, parallel, layers=network.encoder_depth))
         self.posterior = build_posterior(network)
         for name, parameter in self.posterior.named_parameters():
             config.init_method(parameter) if name.endswith("weight") else nn.init.zeros_(parameter)
         if not network.decoder_layers:
             return
-        self.decoder = TransformerBlock(config, specs.decoder_block(network.has_single_latent, network.decoder_layers))
+        self.decoder = TransformerBlock(config, specs.decoder_block(backend, network.has_single_latent, network.decoder_layers))
         self.output = ColumnParallelLinear(
             network.hidden_size,
             network.padded_vocabulary_size,

@@ -1,16 +1,16 @@
-"""`ModuleSpec`s of the layers, from Megatron-Core's own parts where it has them."""
+"""`ModuleSpec`s of the layers, from Megatron-Core's own parts where it has them.
+
+`backend` says whose linear layers and norms: see `choose_backend`.
+"""
 
 from __future__ import annotations
 
+import importlib.util
+
+import torch
 from megatron.core.fusions.fused_bias_dropout import get_bias_dropout_add
-from megatron.core.models.T5.t5_spec import LNImpl  # Apex's fused layer norm where Apex is present, else torch's
-from megatron.core.tensor_parallel import ColumnParallelLinear, RowParallelLinear
-from megatron.core.transformer.attention import (
-    CrossAttention,
-    CrossAttentionSubmodules,
-    SelfAttention,
-    SelfAttentionSubmodules,
-)
+from megatron.core.models.backends import BackendSpecProvider, LocalSpecProvider
+from megatron.core.transformer.attention import CrossAttention, CrossAttentionSubmodules, SelfAttention, SelfAttentionSubmodules
 from megatron.core.transformer.enums import AttnMaskType
 from megatron.core.transformer.mlp import MLP, MLPSubmodules
 from megatron.core.transformer.spec_utils import ModuleSpec
@@ -19,71 +19,85 @@ from megatron.core.transformer.transformer_layer import TransformerLayer, Transf
 
 from .attention import SdpaCoreAttention, SingleKeyAttention, TokenCrossAttention, broadcast_dropout_add
 
-__all__ = ["LNImpl", "decoder_block", "latent_layer", "latent_read_layer", "token_layer"]
+__all__ = ["choose_backend", "decoder_block", "latent_layer", "latent_read_layer", "token_layer"]
 
 
-def _self_attention(mask: AttnMaskType) -> ModuleSpec:
+def choose_backend(transformer_engine: bool) -> BackendSpecProvider:
+    """Transformer Engine's modules where it is wanted, installed, and there is a GPU; else Megatron's, with Apex's norm where it is.
+
+    Attention is torch's in any case: its fused kernels take the masks that the encoders need.
+    """
+    if transformer_engine and torch.cuda.is_available() and importlib.util.find_spec("transformer_engine"):  # not run on a GPU yet
+        from megatron.core.extensions.transformer_engine_spec_provider import TESpecProvider
+
+        return TESpecProvider()
+    return LocalSpecProvider()
+
+
+def _self_attention(backend: BackendSpecProvider, mask: AttnMaskType) -> ModuleSpec:
     parts = SelfAttentionSubmodules(
-        linear_qkv=ColumnParallelLinear, core_attention=SdpaCoreAttention, linear_proj=RowParallelLinear
+        linear_qkv=backend.column_parallel_linear(), core_attention=SdpaCoreAttention, linear_proj=backend.row_parallel_linear()
     )
     return ModuleSpec(module=SelfAttention, params={"attn_mask_type": mask}, submodules=parts)
 
 
-def _cross_attention(module: type[CrossAttention]) -> ModuleSpec:
+def _cross_attention(backend: BackendSpecProvider, module: type[CrossAttention]) -> ModuleSpec:
     parts = CrossAttentionSubmodules(
-        linear_q=ColumnParallelLinear,
-        linear_kv=ColumnParallelLinear,
+        linear_q=backend.column_parallel_linear(),
+        linear_kv=backend.column_parallel_linear(),
         core_attention=SdpaCoreAttention,
-        linear_proj=RowParallelLinear,
+        linear_proj=backend.row_parallel_linear(),
     )
     return ModuleSpec(module=module, params={"attn_mask_type": AttnMaskType.no_mask}, submodules=parts)
 
 
-def _latent_self_attention(latents: int) -> ModuleSpec:
-    return ModuleSpec(module=SingleKeyAttention) if latents == 1 else _self_attention(AttnMaskType.no_mask)
+def _latent_self_attention(backend: BackendSpecProvider, latents: int) -> ModuleSpec:
+    return ModuleSpec(module=SingleKeyAttention) if latents == 1 else _self_attention(backend, AttnMaskType.no_mask)
 
 
-def _layer(**parts: object) -> ModuleSpec:
+def _layer(backend: BackendSpecProvider, **parts: object) -> ModuleSpec:
+    ffn = MLPSubmodules(linear_fc1=backend.column_parallel_linear(), linear_fc2=backend.row_parallel_linear())
     submodules = TransformerLayerSubmodules(
-        input_layernorm=LNImpl,
+        input_layernorm=backend.layer_norm(),
         self_attn_bda=get_bias_dropout_add,
-        pre_mlp_layernorm=LNImpl,
-        mlp=ModuleSpec(module=MLP, submodules=MLPSubmodules(linear_fc1=ColumnParallelLinear, linear_fc2=RowParallelLinear)),
+        pre_mlp_layernorm=backend.layer_norm(),
+        mlp=ModuleSpec(module=MLP, submodules=ffn),
         mlp_bda=get_bias_dropout_add,
         **parts,
     )
     return ModuleSpec(module=TransformerLayer, submodules=submodules)
 
 
-def latent_layer(latents: int) -> ModuleSpec:
+def latent_layer(backend: BackendSpecProvider, latents: int) -> ModuleSpec:
     """Self-attention among the latents, then FFN."""
-    return _layer(self_attention=_latent_self_attention(latents))
+    return _layer(backend, self_attention=_latent_self_attention(backend, latents))
 
 
-def latent_read_layer(latents: int) -> ModuleSpec:
+def latent_read_layer(backend: BackendSpecProvider, latents: int) -> ModuleSpec:
     """Self-attention among the latents, cross-attention from the latents to the tokens, FFN."""
     return _layer(
-        self_attention=_latent_self_attention(latents),
-        pre_cross_attn_layernorm=LNImpl,
-        cross_attention=_cross_attention(TokenCrossAttention),
+        backend,
+        self_attention=_latent_self_attention(backend, latents),
+        pre_cross_attn_layernorm=backend.layer_norm(),
+        cross_attention=_cross_attention(backend, TokenCrossAttention),
         cross_attn_bda=get_bias_dropout_add,
     )
 
 
-def token_layer() -> ModuleSpec:
+def token_layer(backend: BackendSpecProvider) -> ModuleSpec:
     """Self-attention among the tokens, which takes a mask [B, S] True at real ones, then FFN."""
-    return _layer(self_attention=_self_attention(AttnMaskType.no_mask))
+    return _layer(backend, self_attention=_self_attention(backend, AttnMaskType.no_mask))
 
 
-def decoder_block(single_latent: bool, layers: int) -> TransformerBlockSubmodules:
+def decoder_block(backend: BackendSpecProvider, single_latent: bool, layers: int) -> TransformerBlockSubmodules:
     """Causal layers that attend to the latents, and the final norm."""
     if single_latent:
         cross = {"cross_attention": ModuleSpec(module=SingleKeyAttention), "cross_attn_bda": broadcast_dropout_add}
     else:
         cross = {
-            "pre_cross_attn_layernorm": LNImpl,
-            "cross_attention": _cross_attention(CrossAttention),
+            "pre_cross_attn_layernorm": backend.layer_norm(),
+            "cross_attention": _cross_attention(backend, CrossAttention),
             "cross_attn_bda": get_bias_dropout_add,
         }
-    layer = _layer(self_attention=_self_attention(AttnMaskType.causal), **cross)
-    return TransformerBlockSubmodules(layer_specs=[layer] * layers, layer_norm=LNImpl)
+    layer = _layer(backend, self_attention=_self_attention(backend, AttnMaskType.causal), **cross)
+    return TransformerBlockSubmodules(layer_specs=[layer] * layers, layer_norm=backend.layer_norm())

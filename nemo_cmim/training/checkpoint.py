@@ -24,7 +24,7 @@ from ..errors import CheckpointError
 
 __all__ = ["Manifest", "commit", "digest_files", "find_checkpoints", "name_of", "newest_sound", "partial_of", "remove", "verify"]
 
-MANIFEST, TENSORS, STATE, VOCABULARY = "manifest.json", "tensors", "state.pt", "vocabulary.txt"
+MANIFEST, TENSORS, STATE, VOCABULARY = ("manifest.json", "tensors", "state.pt", "vocabulary.txt")
 _FORMAT = 1
 
 
@@ -36,6 +36,7 @@ class Manifest:
         step: Optimiser steps done.
         monitored: The value that ranks checkpoints, such as the validation loss, at this very step; None if it was not measured.
         model: The settings of `config.ModelConfig`.
+        order: What decides which molecules a step sees: seed, number of molecules, global batch.
         parallel: Numbers of tensor-parallel and data-parallel ranks that wrote it.
         vocabulary: Fingerprint.
         versions: Of this package and those that wrote the tensors.
@@ -45,6 +46,7 @@ class Manifest:
     step: int
     monitored: float | None
     model: dict[str, Any]
+    order: dict[str, int]
     parallel: dict[str, int]
     vocabulary: str
     versions: dict[str, str]

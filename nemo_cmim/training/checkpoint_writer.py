@@ -14,30 +14,21 @@ from megatron.core import parallel_state
 from torch import Tensor, nn
 from torch.distributed import ProcessGroup
 from torch.distributed.checkpoint import state_dict_loader, state_dict_saver
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Replicate, Shard
 
-from ..config import ModelConfig, to_mapping
+from ..config import to_mapping
 from ..errors import CheckpointError
 from ..tokenizers import Vocabulary
 from ..version import __version__
-from .checkpoint import (
-    STATE,
-    TENSORS,
-    VOCABULARY,
-    Manifest,
-    commit,
-    differing,
-    digest_files,
-    newest_sound,
-    partial_of,
-    remove,
-)
+from .checkpoint import STATE, TENSORS, VOCABULARY, Manifest, commit, differing, digest_files, newest_sound, partial_of, remove
 from .gradients import is_sharded
 
 if TYPE_CHECKING:
+    from .model import MegatronCMIMModel
     from .strategy import MegatronStrategy
 
 __all__ = ["CheckpointWriter"]
@@ -90,6 +81,7 @@ class CheckpointWriter:
             step=state["global_step"],
             monitored=self.monitored,
             model=to_mapping(model.model_config),
+            order=model.order,
             parallel=_parallel_sizes(),
             vocabulary=model.tokenizer.vocabulary.fingerprint,
             versions={"nemo_cmim": __version__, "torch": torch.__version__, "megatron-core": megatron.core.__version__},
@@ -162,8 +154,8 @@ class CheckpointWriter:
         try:
             if work is not None:
                 work()
-        except Exception as error:  # noqa: BLE001  # whatever a library raises of a disk, a quota or a rank that has gone
-            failure = f"{type(error).__name__}: {_cause(error)}"
+        except (Exception, CheckpointException) as error:  # noqa: BLE001  # whatever a library raises of a disk, a quota, a lost rank
+            failure = _cause(error)
         failures: list[str | None] = [None] * torch.distributed.get_world_size()
         torch.distributed.all_gather_object(failures, failure, group=self._group)
         wrong = [(rank, text) for rank, text in enumerate(failures) if text]
@@ -173,7 +165,7 @@ class CheckpointWriter:
             shutil.rmtree(partial_of(folder), ignore_errors=True)
         last, _ = newest_sound(folder.parent) if folder.parent.is_dir() else (None, [])
         raise CheckpointError(
-            f"The checkpoint {folder} could not be written: {wrong[0][1]} (rank {wrong[0][0]}). "
+            f"The checkpoint {folder} could not be written: {wrong[0][1]} (rank {wrong[0][0]}; {_free_space(folder)}). "
             + (f"The last one is {last}: mend the cause, and go on from it with exp_manager.resume_if_exists=true." if last else "")
         )
 
@@ -188,7 +180,7 @@ class CheckpointWriter:
         model = strategy.lightning_module
         assert model is not None
         manifest = Manifest.read(folder)
-        _check_it_fits(manifest, model.model_config, model.tokenizer.vocabulary, folder)
+        _check_it_fits(manifest, model, folder)
         reader = FileSystemReader(folder / TENSORS)
         tensors = _collect(strategy)
         optimizer_tensors = _allocate_optimizer_states(strategy, reader)
@@ -205,25 +197,29 @@ class CheckpointWriter:
 
 
 def _parallel_sizes() -> dict[str, int]:
-    return {
-        "tensor": parallel_state.get_tensor_model_parallel_world_size(),
-        "data": parallel_state.get_data_parallel_world_size(),
-    }
+    return {"tensor": parallel_state.get_tensor_model_parallel_world_size(), "data": parallel_state.get_data_parallel_world_size()}
 
 
-def _check_it_fits(manifest: Manifest, config: ModelConfig, vocabulary: Vocabulary, folder: Path) -> None:
+def _check_it_fits(manifest: Manifest, model: MegatronCMIMModel, folder: Path) -> None:
+    vocabulary = model.tokenizer.vocabulary
     if manifest.vocabulary != vocabulary.fingerprint:
         raise CheckpointError(
             f"{folder} was trained with the vocabulary {manifest.vocabulary[:12]}, but the data have {vocabulary.fingerprint[:12]}. "
             "Prepare them with the model's vocabulary: nemo-cmim prepare --vocabulary FILE."
         )
-    own = to_mapping(config)
-    for part in ("network", "objective"):
-        differences = differing(manifest.model[part], own[part])
-        if differences:
-            raise CheckpointError(
-                f"{folder} is of another run: its model.{part}.{'; '.join(differences)}. Train with its settings, or in another folder."
-            )
+    own = to_mapping(model.model_config)
+    differences = [
+        difference
+        for part in ("network", "objective")
+        for difference in differing(manifest.model[part], own[part], f"model.{part}.")
+    ]
+    differences += differing({"name": manifest.model["optim"]["name"]}, {"name": own["optim"]["name"]}, "model.optim.")
+    differences += differing(manifest.order, model.order)
+    if differences:
+        raise CheckpointError(
+            f"{folder} is of another run: its {'; its '.join(differences)}. Train with its settings, or in another folder. (The global "
+            "batch is micro-batch x data-parallel ranks x accumulation: set model.global_batch_size to keep it on other ranks.)"
+        )
 
 
 def _queue(strategy: MegatronStrategy) -> dict[str, Tensor]:
@@ -303,8 +299,19 @@ def _place(strategy: MegatronStrategy, tensors: dict[str, Tensor], queue: dict[s
 
 
 def _cause(error: BaseException) -> str:
-    """The first line of what went wrong at the root."""
-    failures = getattr(error, "failures", None)  # torch's CheckpointException: rank -> (error, traceback)
-    if failures:
-        return str(next(iter(failures.values()))[0])
-    return str(error).splitlines()[0] if str(error) else repr(error)
+    """What went wrong at the root: torch wraps what the system says, more than once."""
+    failures = getattr(error, "failures", None)  # of torch's CheckpointException: rank -> (error, traceback)
+    innermost: BaseException | None = next(iter(failures.values()))[0] if failures else error
+    chain = []
+    while innermost is not None:
+        chain.append(innermost)
+        innermost = innermost.__cause__ or innermost.__context__
+    if "unexpected pos" in str(chain[0]):  # all that torch's C++ writer says of a write that the system refused
+        return "the system did not take all bytes: a full disk, a quota, or a limit on the size of files"
+    root = next((e for e in reversed(chain) if isinstance(e, OSError)), chain[0])
+    return f"{type(root).__name__}: {str(root).splitlines()[0] if str(root) else repr(root)}"
+
+
+def _free_space(folder: Path) -> str:
+    place = next(path for path in folder.parents if path.is_dir())
+    return f"{shutil.disk_usage(place).free / 1e6:,.1f} MB are free on its disk"

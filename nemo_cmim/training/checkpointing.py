@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,9 +77,13 @@ class Checkpointing(Callback):
         if signal_number:
             path = self._save(trainer)
             self.writer.wait()
-            raise Preempted(
-                signal_number, f"Signal {signal_number}: step {self._step} is saved in {path}. The same command goes on."
-            )
+            if trainer.is_global_zero:
+                print(
+                    f"Signal {signal_number}: step {self._step} is saved in {path}. The same command goes on.",
+                    file=sys.stderr,
+                    flush=True,
+                )
+            raise Preempted(signal_number)
         every = self.config.every_n_train_steps
         validation_follows = (batch_idx + 1) % trainer.val_check_batch == 0  # and saves, with its loss
         if every and self._step % every == 0 and not validation_follows:

@@ -6,6 +6,7 @@ The layouts differ in names, and in fused projections: Megatron interleaves them
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -21,9 +22,9 @@ from ..errors import CheckpointError
 from ..inference.checkpoint import Checkpoint, write_checkpoint
 from ..mcore.network import MegatronCMIMNetwork
 from ..tokenizers import Vocabulary
-from .checkpoint import TENSORS, VOCABULARY, verify
+from .checkpoint import TENSORS, VOCABULARY, newest_sound, verify
 
-__all__ = ["export_checkpoint", "load_plain", "plain_name", "to_plain"]
+__all__ = ["export_checkpoint", "export_from", "load_plain", "plain_name", "to_plain"]
 
 _RENAMES = (
     (r"^embedding\.word_embeddings", "embedding.token"),
@@ -68,7 +69,7 @@ def to_plain(network: MegatronCMIMNetwork) -> dict[str, Tensor]:
         The state dict of `models.CMIMNetwork` with the same sizes, fp32.
     """
     group = parallel_state.get_tensor_model_parallel_group()
-    ranks, heads = parallel_state.get_tensor_model_parallel_world_size(), network.network_config.attention_heads
+    ranks, heads = (parallel_state.get_tensor_model_parallel_world_size(), network.network_config.attention_heads)
     plain = {}
     for name, parameter in network.named_parameters():
         weight = parameter.detach()
@@ -101,11 +102,36 @@ def export_checkpoint(folder: Path, nemo_file: Path) -> None:
         for path, entry in stored.items()
         if path.startswith("weights/") and isinstance(entry, TensorStorageMetadata)
     }
-    state_dict_loader.load(weights, storage_reader=reader, no_dist=True)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="torch.distributed is disabled")  # as is meant
+        state_dict_loader.load(weights, storage_reader=reader, no_dist=True)
     names = {path: path.removeprefix("weights/") for path in weights}
     heads = config.network.attention_heads
     plain = {plain_name(name): _to_plain_layout(name, weights[path], heads).contiguous() for path, name in names.items()}
     write_checkpoint(nemo_file, Checkpoint(config, Vocabulary.load(folder / VOCABULARY), plain, card=None))
+
+
+def export_from(place: str | Path, nemo_file: str | Path) -> Path:
+    """Exports a checkpoint, or the newest sound one of a run.
+
+    Args:
+        place: A folder `step=*.ckpt`, or a run's folder.
+        nemo_file: To write.
+
+    Returns:
+        The checkpoint that was exported.
+
+    Raises:
+        CheckpointError: There is no sound checkpoint.
+    """
+    folder = Path(place)
+    if (folder / "checkpoints").is_dir():
+        newest, refused = newest_sound(folder / "checkpoints")
+        if newest is None:
+            raise CheckpointError(str(refused[0]) if refused else f"{folder} holds no checkpoint.")
+        folder = newest
+    export_checkpoint(folder, Path(nemo_file))
+    return folder
 
 
 def load_plain(network: MegatronCMIMNetwork, plain: Mapping[str, Tensor]) -> None:
@@ -114,7 +140,7 @@ def load_plain(network: MegatronCMIMNetwork, plain: Mapping[str, Tensor]) -> Non
     Raises:
         CheckpointError: Weights are missing, left over, or of another shape.
     """
-    rank, ranks = parallel_state.get_tensor_model_parallel_rank(), parallel_state.get_tensor_model_parallel_world_size()
+    rank, ranks = (parallel_state.get_tensor_model_parallel_rank(), parallel_state.get_tensor_model_parallel_world_size())
     config: NetworkConfig = network.network_config
     parameters = dict(network.named_parameters())
     differ = set(map(plain_name, parameters)).symmetric_difference(plain)

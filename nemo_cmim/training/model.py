@@ -142,6 +142,17 @@ class MegatronCMIMModel(ModelPT):
         )
         return TimedLoader(loader, self._clock)
 
+    @property
+    def order(self) -> dict[str, int]:
+        """What decides which molecules a step sees; see `BatchOrder`."""
+        config, ranks = self._train_config, _data_parallel()[1]
+        molecules = len(self._open_store(config))
+        return {
+            "seed": config.seed,
+            "molecules": molecules if config.limit is None else min(config.limit, molecules),
+            "global batch": config.batch_size * ranks * self.trainer.accumulate_grad_batches,
+        }
+
     # ---- optimisation
 
     def setup_optimization(self, optim_config: Any = None, optim_kwargs: dict[str, Any] | None = None) -> Any:
@@ -190,7 +201,7 @@ class MegatronCMIMModel(ModelPT):
             logits_TBv = self.network(batch.decoder_BT, z_BKD, posterior.is_latent_BK)
             predicted_BT = self.network.predicted_tokens(logits_TBv)
             log_p_x_B = self.network.log_p_x_given_z(logits_TBv, batch.target_BT, batch.is_target_BT)
-        return self.objective(log_p_x_B, z_BKD, posterior, positive_BKD), posterior, predicted_BT
+        return (self.objective(log_p_x_B, z_BKD, posterior, positive_BKD), posterior, predicted_BT)
 
     def training_step(self, batch: TokenBatch, batch_idx: int) -> Tensor:
         """Loss of one micro-batch, nats per molecule. What it draws at random depends on the seed and its place in the run alone."""
@@ -278,7 +289,7 @@ class MegatronCMIMModel(ModelPT):
 
 def _data_parallel() -> tuple[int, int]:
     """Rank and number of ranks."""
-    return parallel_state.get_data_parallel_rank(), parallel_state.get_data_parallel_world_size()
+    return (parallel_state.get_data_parallel_rank(), parallel_state.get_data_parallel_world_size())
 
 
 def check_views(objective: Objective, config: ModelConfig) -> None:

@@ -15,15 +15,13 @@ class Preempted(SystemExit):
 
     Args:
         signal_number: Of the signal.
-        message: Says where the state is.
     """
 
-    def __init__(self, signal_number: int, message: str) -> None:
-        super().__init__(128 + signal.SIGTERM)  # one status for all notices, so that batch files know when to requeue
-        self.signal_number, self.message = signal_number, message
+    STATUS = 128 + signal.SIGTERM  # for whatever signal, so that batch files know when to requeue
 
-    def __str__(self) -> str:
-        return self.message
+    def __init__(self, signal_number: int) -> None:
+        super().__init__(self.STATUS)
+        self.signal_number = signal_number
 
 
 class Preemption:

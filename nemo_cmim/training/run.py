@@ -162,4 +162,7 @@ def _manage(trainer: pl.Trainer, settings: dict[str, Any], run: RunFolder) -> No
     own = {"exp_dir", "version", "resume_if_exists", "resume_ignore_no_checkpoint", "resume_from_checkpoint"}
     settings = {key: value for key, value in settings.items() if key not in own}
     ours = {"explicit_log_dir": str(run.path), "create_checkpoint_callback": False, "create_preemption_callback": False}
-    exp_manager(trainer, settings | ours)
+    try:
+        exp_manager(trainer, settings | ours)
+    except OSError as error:
+        raise ConfigError(f"The run folder {run.path} cannot be written: {error.strerror}.") from error

@@ -86,6 +86,12 @@ def _choose(settings: dict[str, Any]) -> Path:
 
 def _lock(path: Path) -> IO[str]:
     """Locks the folder for the life of this process: the system lets go of it even after SIGKILL."""
+    strange = [] if (path / "checkpoints").is_dir() or not path.is_dir() else [p.name for p in path.iterdir() if p.is_file()]
+    if strange:
+        raise ConfigError(
+            f"{path} holds files that are not of a run, such as {min(strange)}, and NeMo's exp_manager would move them away. Choose "
+            "another exp_manager.explicit_log_dir."
+        )
     try:
         (path / "checkpoints").mkdir(parents=True, exist_ok=True)
         file = (path / "checkpoints" / ".lock").open("a+", encoding="utf-8")

@@ -85,7 +85,8 @@ def start_function(folder: Path, ranks: int, function: Callable[..., None], *arg
         port = probe.getsockname()[1]
     logs = [folder / f"rank-{rank}.log" for rank in range(ranks)]
     processes = [
-        _SERVER.Process(target=_main, args=(rank, ranks, port, logs[rank], function, arguments), daemon=True) for rank in range(ranks)
+        _SERVER.Process(target=_main, args=(rank, ranks, port, logs[rank], function, arguments), daemon=True)
+        for rank in range(ranks)
     ]
     for process in processes:
         process.start()

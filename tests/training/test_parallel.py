@@ -1,0 +1,157 @@
+"""Tensor x data parallelism through the whole trainer: real processes over gloo, real signals, checkpoints across layouts."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("nemo.core", reason="needs the [train] extra")
+
+import nemo_cmim
+from nemo_cmim.training.checkpoint import find_checkpoints
+from nemo_cmim.training.export import export_from
+from tests.training.ranks import start_function, start_training
+from tests.training.runs import overrides, steps
+
+DROPOUT = "model.network.dropout=0.1"
+BATCH = ("model.train_ds.batch_size=8", "model.global_batch_size=16", "trainer.max_steps=10", "trainer.val_check_interval=10")
+
+
+def layout(data: Path, folder: Path, tp: int, *more: str) -> list[str]:
+    every = "exp_manager.checkpoint_callback_params.every_n_train_steps=5"
+    return overrides(data, folder, *BATCH, f"model.parallel.tensor_model_parallel_size={tp}", every, *more)
+
+
+@pytest.fixture(scope="module")
+def four(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """10 steps at TP 2 x DP 2, with a checkpoint after 5."""
+    folder = tmp_path_factory.mktemp("four") / "run"
+    start_training(folder.parent / "logs", 4, layout(data, folder, 2)).succeed()
+    return folder
+
+
+@pytest.mark.parametrize(("ranks", "tp"), [(1, 1), (2, 1), (2, 2)])
+def test_a_run_is_the_same_at_each_layout(four: Path, data: Path, tmp_path: Path, ranks: int, tp: int) -> None:
+    """Loss, gradient norm over all shards, validation: the micro-batches of a step are the same, on few ranks in turns."""
+    folder = tmp_path / "run"
+    start_training(tmp_path / "logs", ranks, layout(data, folder, tp)).succeed()
+    expected, found = steps(four), steps(folder)
+    assert [row["step"] for row in found] == list(range(1, 11))
+    for key in ("train_loss", "gradient_norm", "train/token_accuracy", "molecules", "tokens", "lr"):
+        np.testing.assert_allclose([r[key] for r in found], [r[key] for r in expected], rtol=1e-4, err_msg=key)
+
+
+def train_slowly(arguments: list[str], from_step: int) -> None:
+    """Training that gives the test time to interfere after some steps."""
+    from nemo_cmim.training.model import MegatronCMIMModel
+    from nemo_cmim.training.run import compose, train
+
+    step = MegatronCMIMModel.training_step
+
+    def slow(self: MegatronCMIMModel, batch: Any, batch_idx: int) -> Any:
+        if self.trainer.global_step >= from_step:
+            time.sleep(0.5)
+        return step(self, batch, batch_idx)
+
+    MegatronCMIMModel.training_step = slow  # type: ignore[method-assign]
+    train(compose(arguments))
+
+
+def test_ten_steps_are_five_a_kill_and_five_bit_for_bit(data: Path, tmp_path: Path) -> None:
+    """At TP 2 x DP 2, with dropout, latent noise, random spellings, hidden spans and a queue of past latents."""
+    more = (DROPOUT, "model.objective.queue=40", "model.augmentation.enumerate_smiles=true", "model.augmentation.mask_fraction=0.1")
+    more += ("exp_manager.resume_if_exists=true",)
+    start_training(tmp_path / "logs-whole", 4, layout(data, tmp_path / "whole", 2, *more)).succeed()
+
+    halves = tmp_path / "halves"
+    arguments = [*layout(data, halves, 2, *more), "trainer.devices=4"]
+    ranks = start_function(tmp_path / "logs-killed", 4, train_slowly, arguments, 5)
+    ranks.wait_for(lambda: bool(find_checkpoints(halves / "checkpoints")) and len(steps(halves)) > 5)
+    ranks.send(signal.SIGKILL)
+    assert 5 < len(steps(halves)) < 10
+    assert not list(halves.rglob("*.nemo"))
+
+    start_training(tmp_path / "logs-resumed", 4, arguments).succeed()
+    for key in ("train_loss", "gradient_norm", "lr"):
+        assert [r[key] for r in steps(halves)] == [r[key] for r in steps(tmp_path / "whole")], key
+    files = [next((tmp_path / name / "checkpoints").glob("*.nemo")).read_bytes() for name in ("whole", "halves")]
+    assert files[0] == files[1]
+
+
+@pytest.mark.parametrize(("ranks", "tp"), [(1, 1), (4, 4)])
+def test_a_checkpoint_goes_on_at_another_layout(four: Path, data: Path, tmp_path: Path, ranks: int, tp: int) -> None:
+    halfway = next(path for path in find_checkpoints(four / "checkpoints") if "00000005" in path.name)
+    resume = f"exp_manager.resume_from_checkpoint='{halfway}'"
+    start_training(tmp_path / "logs", ranks, layout(data, tmp_path / "run", tp, resume)).succeed()
+    rows, expected = steps(tmp_path / "run"), steps(four)[5:]
+    assert [row["step"] for row in rows] == [6, 7, 8, 9, 10]
+    for key in ("train_loss", "gradient_norm", "lr"):
+        np.testing.assert_allclose([r[key] for r in rows], [r[key] for r in expected], rtol=1e-4, err_msg=key)
+
+
+def test_a_sharded_checkpoint_is_exported_to_the_model_that_training_left(four: Path, tmp_path: Path) -> None:
+    exported = export_from(four, tmp_path / "again.nemo")
+    assert exported.name == "step=00000010.ckpt"
+    assert (tmp_path / "again.nemo").read_bytes() == next((four / "checkpoints").glob("*.nemo")).read_bytes()
+    assert nemo_cmim.load(tmp_path / "again.nemo").embed(["CCO"]).shape == (1, 32)
+
+
+def test_a_signal_to_one_rank_saves_and_ends_all(four: Path, data: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    arguments = [*layout(data, folder, 1, "exp_manager.resume_if_exists=true"), "trainer.devices=2"]
+    ranks = start_function(tmp_path / "logs", 2, train_slowly, arguments, 2)
+    ranks.wait_for(lambda: len(steps(folder)) >= 2)
+    ranks.send(signal.SIGTERM, 1)
+    assert ranks.wait() == [143, 143], ranks.output()[-4000:]
+    done = len(steps(folder))
+    assert 2 < done < 10
+    assert find_checkpoints(folder / "checkpoints")[0].name == f"step={done:08d}.ckpt"
+    assert f"step {done} is saved" in ranks.output()
+    start_training(tmp_path / "logs-again", 2, arguments).succeed()
+    np.testing.assert_allclose([r["train_loss"] for r in steps(folder)], [r["train_loss"] for r in steps(four)], rtol=1e-4)
+
+
+def overflow_on_the_last_rank(arguments: list[str], folder: Path) -> None:
+    """Lets one rank's gradient be infinite in the second step; keeps what each rank had before each step."""
+    import torch
+
+    from nemo_cmim.training.model import MegatronCMIMModel
+    from nemo_cmim.training.run import compose, train
+
+    step, rank = MegatronCMIMModel.training_step, torch.distributed.get_rank
+    seen: list[dict[str, Any]] = []
+
+    def watched(self: MegatronCMIMModel, batch: Any, batch_idx: int) -> Any:
+        scale = self.trainer.precision_plugin.loss_scale
+        weights = float(sum(p.detach().double().sum() for p in self.main_parameters))
+        seen.append({"weights": weights, "skipped": scale.skipped, "scale": scale.scale})
+        return step(self, batch, batch_idx)
+
+    def infinite(self: MegatronCMIMModel) -> None:
+        self.network.posterior.mean.bias.register_hook(
+            lambda g: g * float("inf") if rank() == 3 and self.trainer.global_step == 1 else g
+        )
+
+    MegatronCMIMModel.training_step = watched  # type: ignore[method-assign]
+    MegatronCMIMModel.on_fit_start = infinite  # type: ignore[method-assign]
+    train(compose(arguments))
+    (folder / f"rank-{rank()}.json").write_text(json.dumps(seen))
+
+
+def test_an_overflow_on_one_rank_skips_the_step_on_all(data: Path, tmp_path: Path) -> None:
+    more = ("trainer.precision=fp16", "model.loss_scale.initial=16", "model.loss_scale.hysteresis=1", "trainer.max_steps=4")
+    arguments = [*layout(data, tmp_path / "run", 2, *more), "trainer.devices=4"]
+    start_function(tmp_path / "logs", 4, overflow_on_the_last_rank, arguments, tmp_path).succeed()
+    for rank in range(4):
+        seen = json.loads((tmp_path / f"rank-{rank}.json").read_text())
+        weights = [row["weights"] for row in seen]
+        assert [row["skipped"] for row in seen] == [0, 0, 1, 1], rank
+        assert [row["scale"] for row in seen] == [16, 16, 8, 8], rank
+        assert weights[0] != weights[1] == weights[2] != weights[3], rank
+    assert [row["skipped_steps"] for row in steps(tmp_path / "run")] == [0, 1, 1, 1]
