@@ -30,6 +30,9 @@ TRAIN = [
     "einops>=0.8",  # imported by NeMo 3.0, which does not ask for it
     "sentencepiece>=0.2",  # likewise
 ]
+LAUNCH = [
+    "nemo_run>=0.4",  # 0.5 and later bring Lepton's client and Ray
+]
 DEV = [
     "pytest>=8.0",
     "ruff>=0.17",
@@ -47,14 +50,17 @@ setup(
     license_files=["LICENSE"],
     python_requires=">=3.10",
     install_requires=BASE,
-    extras_require={"train": TRAIN, "dev": DEV},
+    extras_require={"train": TRAIN, "launch": LAUNCH, "dev": DEV},
     # conf/ stands at the top of the checkout and is installed as nemo_cmim.conf.
     packages=[*find_packages(include=["nemo_cmim", "nemo_cmim.*"]), "nemo_cmim.conf"],
     package_dir={"nemo_cmim.conf": "conf"},
     package_data={"nemo_cmim": ["py.typed", "shipped/*"], "nemo_cmim.tokenizers": ["*.txt"], "nemo_cmim.conf": ["**/*.yaml"]},
     include_package_data=False,
     zip_safe=False,
-    entry_points={"console_scripts": ["nemo-cmim = nemo_cmim.cli:main"]},
+    entry_points={
+        "console_scripts": ["nemo-cmim = nemo_cmim.cli:main"],
+        "nemo_run.cli": ["cmim = nemo_cmim.recipes"],  # `nemorun cmim pretrain`
+    },
     classifiers=[
         "Intended Audience :: Science/Research",
         "Operating System :: POSIX :: Linux",

@@ -23,6 +23,7 @@ LEVELS = [
     ("inference",),
     ("mcore",),
     ("training",),
+    ("recipes",),
 ]
 MAY_IMPORT = {part: {p for above in LEVELS[:i] for p in above} for i, level in enumerate(LEVELS) for part in level}
 MAY_IMPORT["downstream"] = {"version", "errors", "types", "molecules"}
@@ -32,7 +33,8 @@ MAY_IMPORT["comparison"] = MAY_IMPORT["training"] - {"mcore"}  # trains by the c
 ENTRANCES = {"__init__", "cli"}  # may import every part; no part may import them
 
 TRAINING_STACK = {"megatron", "nemo", "lightning", "pytorch_lightning", "transformer_engine", "apex"}
-WITHOUT_TRAINING_STACK = [part for part in MAY_IMPORT if part not in ("mcore", "training")]
+LAUNCH_STACK = {"nemo_run", "fiddle", "torchx"}
+WITHOUT_TRAINING_STACK = [part for part in MAY_IMPORT if part not in ("mcore", "training", "recipes")]
 INDEXED_FORMAT = "megatron.core.datasets.indexed_dataset"
 INDEXED_FORMAT_USERS = {"nemo_cmim/data/store.py", "nemo_cmim/data/prepare.py"}  # inside a function
 
@@ -108,6 +110,11 @@ def test_only_mcore_and_training_import_the_training_stack() -> None:
     assert not wrong, "\n".join(wrong)
 
 
+def test_only_recipes_imports_nemo_run() -> None:
+    users = {name for name in PACKAGE | SCRIPTS for _, path in imports(name) if path[0] in LAUNCH_STACK}
+    assert users == {"nemo_cmim/recipes.py"}
+
+
 def test_only_molecules_imports_rdkit() -> None:
     users = {name for name in PACKAGE for _, path in imports(name) if path[0] == "rdkit"}
     assert users == {"nemo_cmim/molecules.py"}
@@ -117,7 +124,7 @@ def test_only_molecules_imports_rdkit() -> None:
     ("modules", "absent"),
     [
         (["nemo_cmim", "nemo_cmim.cli"], {"torch", "rdkit", "pandas", "numpy", "sklearn"}),
-        ([f"nemo_cmim.{part}" for part in WITHOUT_TRAINING_STACK], TRAINING_STACK | {"transformers"}),
+        ([f"nemo_cmim.{part}" for part in WITHOUT_TRAINING_STACK], TRAINING_STACK | LAUNCH_STACK | {"transformers"}),
     ],
     ids=["the package itself is light", "inference stays apart from training"],
 )

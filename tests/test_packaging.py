@@ -52,7 +52,10 @@ def test_metadata(metadata: dict[str, Any]) -> None:
     assert metadata["name"] == "nemo_cmim"
     assert metadata["python_requires"] == ">=3.10"
     assert metadata["license"] == "Apache-2.0" and "Version 2.0, January 2004" in (ROOT / "LICENSE").read_text()
-    assert metadata["entry_points"] == {"console_scripts": ["nemo-cmim = nemo_cmim.cli:main"]}
+    assert metadata["entry_points"] == {
+        "console_scripts": ["nemo-cmim = nemo_cmim.cli:main"],
+        "nemo_run.cli": ["cmim = nemo_cmim.recipes"],
+    }
 
 
 def test_every_folder_of_code_is_a_package_and_conf_is_one_of_them(metadata: dict[str, Any]) -> None:
