@@ -6,15 +6,16 @@ Every key of conf/pretrain.yaml can be overridden.
 from __future__ import annotations
 
 from nemo.core.config import hydra_runner
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from nemo_cmim.training.run import train
 
 
 @hydra_runner(config_path="../conf", config_name="pretrain")
 def main(cfg: DictConfig) -> None:
-    """Composes the config (Hydra) and runs it."""
-    print(f"Run folder: {train(cfg)}")
+    """Composes the config (Hydra) and runs it. A part `run` is NVIDIA's launcher's: conf/launcher."""
+    settings = OmegaConf.masked_copy(cfg, [key for key in cfg if key != "run"])
+    print(f"Run folder: {train(settings)}")
 
 
 if __name__ == "__main__":
