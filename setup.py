@@ -31,7 +31,7 @@ TRAIN = [
     "sentencepiece>=0.2",  # likewise
 ]
 LAUNCH = [
-    "nemo_run>=0.4",  # 0.5 and later bring Lepton's client and Ray
+    "nemo_run>=0.4,<0.5",  # later ones bring Lepton's client, and Ray with it; with its newest release they cannot be imported
 ]
 DEV = [
     "pytest>=8.0",

@@ -170,7 +170,7 @@ def slurm_executor(account: str, container_image: str, **settings: Any) -> run.S
 
     Args:
         account: Slurm's account.
-        container_image: For pyxis; `nemo_cmim[train,launch]` is installed in it.
+        container_image: For pyxis; `nemo_cmim[train]` and NeMo-Run are installed in it.
         settings: `partition`; `nodes`, and `devices` (GPUs on each), which the recipe must be told too; `time`, the longest of one job, as
             Slurm writes it (a longer run takes several); `container_mounts`, `HOST:CONTAINER` folders, among them the data's and the
             run's; `signal`, which comes so many seconds before the end of `time`; `max_requeues`; `job_dir`, where NeMo-Run keeps its

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.metadata
+import inspect
 import os
 import re
 import subprocess
@@ -14,6 +16,7 @@ import pytest
 
 from tests.launch.fake_slurm import FakeSlurm
 
+DOCS = Path(__file__).resolve().parents[2] / "docs" / "launch.md"
 GOLDEN = Path(__file__).with_name("golden_slurm.sh")
 TINY = [
     "model.network.hidden_size=32", "model.network.ffn_size=64", "model.network.decoder_layers=2", "model.train_ds.workers=0",
@@ -121,6 +124,19 @@ def test_arguments_become_overrides(recipes: Any, monkeypatch: pytest.MonkeyPatc
     defaults = run.compose(given[1])
     assert defaults.model.train_ds.folder == "it's"
     assert defaults.trainer == run.compose([]).trainer, "what is not given stays as the file has it"
+
+
+def test_the_commands_in_the_docs_use_what_is_there(recipes: Any) -> None:
+    import nemo_run
+
+    commands = re.findall(r"^    nemorun cmim pretrain ((?:.*\\\n)*.*)", DOCS.read_text(), flags=re.MULTILINE)
+    words = " ".join(commands).replace("\\\n", " ")
+    executors = (nemo_run.LocalExecutor, nemo_run.SlurmExecutor)
+    fields = {field.name for executor in executors for field in dataclasses.fields(executor)}
+    settings = set(re.findall(r"run\.executor\.(\w+)=", words))
+    arguments = set(re.findall(r'(?:^|[ "])(\w+)=', words))
+    assert len(commands) == 4 and len(settings) > 5 and len(arguments) > 5
+    assert settings <= fields and arguments <= set(inspect.signature(recipes.pretrain).parameters)
 
 
 def test_an_argument_that_does_not_exist_is_refused(recipes: Any) -> None:
