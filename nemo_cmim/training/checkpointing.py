@@ -77,6 +77,7 @@ class Checkpointing(Callback):
         if signal_number:
             path = self._save(trainer)
             self.writer.wait()
+            trainer.strategy.barrier("preempted")  # no rank ends before all can: a scheduler may end the others at once
             if trainer.is_global_zero:
                 print(
                     f"Signal {signal_number}: step {self._step} is saved in {path}. The same command goes on.",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning.pytorch import Trainer
+from lightning.pytorch.plugins.environments import LightningEnvironment
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.trainer.states import TrainerFn
 from megatron.core import parallel_state
@@ -51,13 +52,14 @@ class MegatronStrategy(DDPStrategy):
         environment, asked = self.cluster_environment, self.num_processes * self.num_nodes
         assert environment is not None, "the trainer chooses one"
         arithmetic = f"trainer.devices {self.num_processes} x trainer.num_nodes {self.num_nodes} = {asked} processes"
-        if asked > 1 and not environment.creates_processes_externally:
+        has_launcher = not isinstance(environment, LightningEnvironment)
+        if asked > 1 and not has_launcher:
             program = " ".join(sys.orig_argv[1:])
             raise ConfigError(
                 f"{arithmetic} are asked for, but this process runs alone. Start it with a launcher: torchrun "
                 f"--nproc_per_node={self.num_processes} {program}"
             )
-        running = environment.world_size() if environment.creates_processes_externally else 1
+        running = environment.world_size() if has_launcher else 1
         if running != asked:
             raise ConfigError(f"{arithmetic} are asked for, but the launcher started {running}. Let the two agree.")
         if asked > 1:

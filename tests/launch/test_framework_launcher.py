@@ -91,7 +91,7 @@ def test_the_rest_are_our_settings(composed: Any, size: str) -> None:
     stage = composed["training"]
     ours: Any = OmegaConf.to_container(compose([f"model={SIZES[size]}", "model.train_ds.folder=/data/zinc15"]), resolve=True)
     for model in (stage["model"], ours["model"]):
-        model.pop("global_batch_size", None)
+        model.pop("global_batch_size")  # follows from the machines of the stage
     assert from_mapping(ModelConfig, stage["model"], "model") == from_mapping(ModelConfig, ours["model"], "model")
     assert set(stage["trainer"]) == set(ours["trainer"]) <= set(inspect.signature(pl.Trainer).parameters)
     assert set(stage["exp_manager"]) == set(ours["exp_manager"])
@@ -109,7 +109,7 @@ def test_the_papers_run(tmp_path: Path) -> None:
 def test_our_script_trains_with_the_config_that_the_launcher_saves(data: Path, tmp_path: Path) -> None:
     stage = launch(
         tmp_path, "cluster=cmim_bcm", "training=cmim/tiny", f"data_dir={data}", f"base_results_dir={tmp_path / 'results'}",
-        "training.trainer.accelerator=cpu", "training.trainer.max_steps=2", "~training.model.global_batch_size",
+        "training.trainer.accelerator=cpu", "training.trainer.max_steps=2", "training.model.global_batch_size=16",
         "training.model.train_ds.workers=0", "training.model.validation_ds.workers=0", "training.model.train_ds.batch_size=16",
     )["training"]  # fmt: skip
     folder = Path(stage["run"]["results_dir"])
