@@ -16,7 +16,7 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Ranks", "start_function", "start_training"]
+__all__ = ["Ranks", "as_srun", "as_torchrun", "start_function", "start_training", "train_with"]
 
 _SERVER = multiprocessing.get_context("forkserver")
 _SERVER.set_forkserver_preload(["nemo_cmim.training.run", "tests.training.ranks"])
@@ -64,20 +64,40 @@ class Ranks:
             time.sleep(0.02)
 
 
-def _main(rank: int, ranks: int, port: int, log: Path, function: Callable[..., None], arguments: Sequence[Any]) -> None:
+def as_torchrun(rank: int, ranks: int, port: int) -> dict[str, str]:
+    """The environment that torchrun gives a process."""
+    place = {
+        "WORLD_SIZE": str(ranks),
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "LOCAL_WORLD_SIZE": str(ranks),
+        "GROUP_RANK": "0",
+    }
+    return place | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "TORCHELASTIC_RUN_ID": "test"}
+
+
+def as_srun(rank: int, ranks: int, port: int) -> dict[str, str]:
+    """The environment that Slurm's srun gives a task."""
+    place = {"SLURM_NTASKS": str(ranks), "SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank), "SLURM_NODEID": "0"}
+    job = {"SLURM_JOB_ID": "7", "SLURM_JOB_NAME": "cmim", "SLURM_NTASKS_PER_NODE": str(ranks), "SLURM_NODELIST": "127.0.0.1"}
+    return place | job | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+
+
+def _main(environment: dict[str, str], log: Path, function: Callable[..., None], arguments: Sequence[Any]) -> None:
     with log.open("w") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(ranks), "RANK": str(rank)}
-    os.environ |= {"LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": str(ranks), "GROUP_RANK": "0", "TORCHELASTIC_RUN_ID": "test"}
+    os.environ |= environment
     import torch
 
     torch.set_num_threads(1)
     function(*arguments)
 
 
-def start_function(folder: Path, ranks: int, function: Callable[..., None], *arguments: Any) -> Ranks:
+def start_function(
+    folder: Path, ranks: int, function: Callable[..., None], *arguments: Any, launcher: Callable[..., dict[str, str]] = as_torchrun
+) -> Ranks:
     """Starts a function of a test module on several ranks."""
     folder.mkdir(parents=True, exist_ok=True)
     with socket.socket() as probe:
@@ -85,7 +105,7 @@ def start_function(folder: Path, ranks: int, function: Callable[..., None], *arg
         port = probe.getsockname()[1]
     logs = [folder / f"rank-{rank}.log" for rank in range(ranks)]
     processes = [
-        _SERVER.Process(target=_main, args=(rank, ranks, port, logs[rank], function, arguments), daemon=True)
+        _SERVER.Process(target=_main, args=(launcher(rank, ranks, port), logs[rank], function, arguments), daemon=True)
         for rank in range(ranks)
     ]
     for process in processes:
@@ -93,7 +113,8 @@ def start_function(folder: Path, ranks: int, function: Callable[..., None], *arg
     return Ranks(processes, logs)
 
 
-def _train(overrides: list[str]) -> None:
+def train_with(overrides: list[str]) -> None:
+    """The function of a training run."""
     from nemo_cmim.training.run import compose, train
 
     train(compose(overrides))
@@ -101,4 +122,4 @@ def _train(overrides: list[str]) -> None:
 
 def start_training(folder: Path, ranks: int, overrides: Sequence[str]) -> Ranks:
     """Starts a training run; `trainer.devices` follows from the number of ranks."""
-    return start_function(folder, ranks, _train, [*overrides, f"trainer.devices={ranks}"])
+    return start_function(folder, ranks, train_with, [*overrides, f"trainer.devices={ranks}"])

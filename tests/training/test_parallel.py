@@ -16,7 +16,7 @@ pytest.importorskip("nemo.core", reason="needs the [train] extra")
 import nemo_cmim
 from nemo_cmim.training.checkpoint import find_checkpoints
 from nemo_cmim.training.export import export_from
-from tests.training.ranks import start_function, start_training
+from tests.training.ranks import as_srun, start_function, start_training, train_with
 from tests.training.runs import overrides, steps
 
 DROPOUT = "model.network.dropout=0.1"
@@ -115,6 +115,38 @@ def test_a_signal_to_one_rank_saves_and_ends_all(four: Path, data: Path, tmp_pat
     assert f"step {done} is saved" in ranks.output()
     start_training(tmp_path / "logs-again", 2, arguments).succeed()
     np.testing.assert_allclose([r["train_loss"] for r in steps(folder)], [r["train_loss"] for r in steps(four)], rtol=1e-4)
+
+
+def test_a_run_started_by_srun_is_preempted_by_usr1_and_goes_on(four: Path, data: Path, tmp_path: Path) -> None:
+    """Slurm starts one task per device, without torchrun, and can announce the end of a job by SIGUSR1."""
+    arguments = [*layout(data, tmp_path / "run", 2, "exp_manager.resume_if_exists=true"), "trainer.devices=2"]
+    ranks = start_function(tmp_path / "logs", 2, train_slowly, arguments, 3, launcher=as_srun)
+    ranks.wait_for(lambda: len(steps(tmp_path / "run")) >= 3)
+    ranks.send(signal.SIGUSR1)
+    assert ranks.wait() == [143, 143], ranks.output()[-4000:]
+    assert len(steps(tmp_path / "run")) < 10
+    start_function(tmp_path / "logs-again", 2, train_with, arguments, launcher=as_srun).succeed()
+    losses = [[row["train_loss"] for row in steps(folder)] for folder in (tmp_path / "run", four)]
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("trainer.devices=1", "trainer.devices 1 x trainer.num_nodes 1 = 1 processes are asked for, but the launcher started 2"),
+        ("model.global_batch_size=24", "model.global_batch_size (24) must be model.train_ds.batch_size 8 x 2 data-parallel ranks"),
+        (
+            "model.network.attention_heads=1",
+            "network.attention_heads (1) must be a multiple of parallel.tensor_model_parallel_size",
+        ),
+    ],
+)
+def test_numbers_that_do_not_fit_are_refused_on_all_ranks(data: Path, tmp_path: Path, override: str, message: str) -> None:
+    tp = 2 if "heads" in override else 1
+    arguments = [*layout(data, tmp_path / "run", tp), "trainer.devices=2", override]
+    ranks = start_function(tmp_path / "logs", 2, train_with, arguments)
+    assert ranks.wait() == [1, 1]
+    assert ranks.output().count(message) >= 2, ranks.output()[-3000:]
 
 
 def overflow_on_the_last_rank(arguments: list[str], folder: Path) -> None:

@@ -1,0 +1,116 @@
+"""What each rank must agree on, or must not: gradients, their norm, random numbers. Real processes over gloo."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+pytest.importorskip("megatron.core", reason="needs the [train] extra")
+
+from nemo_cmim.config import NetworkConfig, ObjectiveConfig, ParallelConfig
+from tests.mcore.test_parity import random_batch
+from tests.training.ranks import start_function
+
+SIZES = {
+    "hidden_size": 32, "ffn_size": 64, "attention_heads": 4, "encoder_layers": 1, "decoder_layers": 1, "vocabulary_size": 61,
+    "vocabulary_multiple": 16, "max_positions": 32, "init_std": 0.2, "dropout": 0.0,
+}  # fmt: skip
+
+
+def one_step(folder: Path, name: str, negatives: str, tp: int) -> None:
+    """Gradients of four molecules that are dealt out to the data-parallel ranks, and their norm before and after clipping."""
+    from megatron.core import parallel_state
+
+    from nemo_cmim.losses import build_objective
+    from nemo_cmim.mcore.network import MegatronCMIMNetwork
+    from nemo_cmim.mcore.parallel import initialise
+    from nemo_cmim.training.export import to_plain
+    from nemo_cmim.training.gradients import Gradients, MainParameters
+
+    parallel = ParallelConfig(tensor_model_parallel_size=tp)
+    initialise(parallel)
+    config = NetworkConfig(**SIZES, posterior="point" if name == "ae" else "gaussian")  # type: ignore[arg-type]
+    torch.manual_seed(0)
+    network = MegatronCMIMNetwork(config, parallel)
+    group = parallel_state.get_data_parallel_group()
+    rank, ranks = parallel_state.get_data_parallel_rank(), parallel_state.get_data_parallel_world_size()
+    parameters = MainParameters(dict(network.named_parameters()), torch.float32)
+    gradients = Gradients(parameters, group, parallel_state.get_tensor_model_parallel_group())
+    objective = build_objective(ObjectiveConfig(name=name, negatives=negatives), config, group=group)
+
+    generator = torch.Generator().manual_seed(1)
+    batch, noise = random_batch(config, [7, 7, 7, 7], generator), torch.randn(4, 1, 32, generator=generator)
+    own = type(batch)(*(field[rank::ranks] for field in batch))
+    for _ in range(2):  # the second step must not see the first
+        posterior = network.encode(own.encoder_BS, own.is_token_BS)
+        z_BKD = posterior.sample(noise[rank::ranks]) if config.is_stochastic else posterior.mean_BKD
+        log_p_x = network.log_p_x_given_z(network(own.decoder_BT, z_BKD), own.target_BT, own.is_target_BT)
+        (16.0 * objective(log_p_x, z_BKD, posterior).loss).backward()
+        norm = gradients.finish(loss_scale=16.0)
+    gradients.clip(norm, float(norm) / 2)
+    for main in parameters.main.values():
+        main.data = main.grad
+    clipped = to_plain(network)
+    if torch.distributed.get_rank() == 0:
+        torch.save({"norm": norm, "clipped": clipped}, folder / "result.pt")
+
+
+def gradients_of(folder: Path, ranks: int, tp: int, name: str, negatives: str) -> dict[str, Any]:
+    folder.mkdir()
+    start_function(folder, ranks, one_step, folder, name, negatives, tp).succeed()
+    result: dict[str, Any] = torch.load(folder / "result.pt")
+    squared = sum(float(g.double().square().sum()) for g in result["clipped"].values())
+    torch.testing.assert_close(squared**0.5, float(result["norm"]) / 2, rtol=1e-4, atol=0)  # the true norm, of all shards
+    return result
+
+
+@pytest.mark.parametrize(("name", "negatives"), [("ae", "local"), ("mim", "local"), ("cmim", "global")])
+def test_gradients_do_not_depend_on_how_the_batch_is_dealt_out(tmp_path: Path, name: str, negatives: str) -> None:
+    """DP 1 x batch 4, DP 2 x batch 2, and that at TP 2."""
+    expected = gradients_of(tmp_path / "one", 1, 1, name, negatives)
+    for ranks, tp in ((2, 1), (4, 2)) if name == "cmim" else ((2, 1),):
+        found = gradients_of(tmp_path / f"{ranks}-{tp}", ranks, tp, name, negatives)
+        torch.testing.assert_close(found["norm"], expected["norm"], rtol=1e-5, atol=0)
+        for key, gradient in expected["clipped"].items():
+            scale = gradient.abs().max().clamp_min(1e-4)
+            torch.testing.assert_close(found["clipped"][key] / scale, gradient / scale, rtol=0, atol=1e-4, msg=key)
+
+
+def test_local_negatives_do_depend_on_it(tmp_path: Path) -> None:
+    """So the test above can fail."""
+    one, two = (gradients_of(tmp_path / str(ranks), ranks, 1, "cmim", "local")["norm"] for ranks in (1, 2))
+    assert abs(float(one / two) - 1) > 1e-4
+
+
+def draw(folder: Path) -> None:
+    """What a rank draws in a micro-batch: for all ranks of a network alike, and for its own heads."""
+    from megatron.core import parallel_state
+
+    from nemo_cmim.mcore.parallel import initialise
+    from nemo_cmim.mcore.random import seed_generators, tensor_parallel_rng
+
+    initialise(ParallelConfig(tensor_model_parallel_size=2))
+    drawn = []
+    for step in (0, 1, 0):
+        seed_generators(7, step, parallel_state.get_data_parallel_rank())
+        before = torch.rand(3)
+        with tensor_parallel_rng():
+            own = torch.rand(3)
+        drawn.append((before, own, torch.rand(3)))
+    torch.save(drawn, folder / f"{torch.distributed.get_rank()}.pt")
+
+
+def test_noise_is_shared_by_tensor_parallel_ranks_and_no_others(tmp_path: Path) -> None:
+    start_function(tmp_path, 4, draw, tmp_path).succeed()
+    drawn = [torch.load(tmp_path / f"{rank}.pt") for rank in range(4)]  # ranks 0 and 1 hold one network, 2 and 3 another
+    for here, there, same_network in ((0, 1, True), (2, 3, True), (0, 2, False), (1, 3, False)):
+        for step in range(2):
+            shared = [torch.equal(drawn[here][step][i], drawn[there][step][i]) for i in range(3)]
+            assert shared == [same_network, False, same_network], (here, there, step)
+    for rank in range(4):
+        for i in range(3):
+            assert torch.equal(drawn[rank][0][i], drawn[rank][2][i]), "the same place of the run draws the same"
+            assert not torch.equal(drawn[rank][0][i], drawn[rank][1][i])

@@ -1,0 +1,95 @@
+"""Half precision: fp32 behind it, the loss scale, and that training goes the same way."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("nemo.core", reason="needs the [train] extra")
+
+import nemo_cmim
+from nemo_cmim.config import LossScaleConfig
+from nemo_cmim.errors import ConfigError
+from nemo_cmim.training.model import MegatronCMIMModel
+from nemo_cmim.training.precision import LossScale, parse_precision
+from nemo_cmim.training.run import train
+from tests.training.runs import config, steps
+
+
+@pytest.mark.parametrize(("name", "dtype", "tolerance"), [("bf16", torch.bfloat16, 0.01), ("fp16", torch.float16, 0.005)])
+def test_training_in_half_precision_goes_the_same_way(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, dtype: torch.dtype, tolerance: float
+) -> None:
+    more = (
+        "trainer.max_steps=12",
+        "model.loss_scale.initial=64",
+        "trainer.accumulate_grad_batches=2",
+        "model.train_ds.batch_size=8",
+    )
+    seen = []
+
+    def look(model: MegatronCMIMModel) -> None:
+        main = {p.dtype for p in model.main_parameters}
+        optimised = {p.dtype for group in model.trainer.optimizers[0].param_groups for p in group["params"]}
+        seen.append(({p.dtype for p in model.network.parameters()}, main | optimised))
+
+    monkeypatch.setattr(MegatronCMIMModel, "on_train_start", look)
+    expected = steps(train(config(data, tmp_path / "fp32", *more)))
+    folder = train(config(data, tmp_path / name, *more, f"trainer.precision={name}"))
+    found = steps(folder)
+    assert seen == [({torch.float32}, {torch.float32}), ({dtype}, {torch.float32})]
+    for key in ("train_loss", "gradient_norm"):
+        np.testing.assert_allclose(
+            [r[key] for r in found], [r[key] for r in expected], rtol=tolerance * (10 if key != "train_loss" else 1)
+        )
+    model = nemo_cmim.load(next((folder / "checkpoints").glob("*.nemo")))
+    weights = model.network.state_dict()["decoder_norm.weight"]
+    assert weights.dtype == torch.float32 and not torch.equal(weights, weights.to(dtype).float()), "the main weights are exported"
+
+
+def test_half_precision_resumes_bit_for_bit(data: Path, tmp_path: Path) -> None:
+    """With the loss scale, which has moved."""
+    more = ("trainer.precision=fp16", "model.loss_scale.initial=256", "model.loss_scale.growth_interval=3", "trainer.max_steps=8")
+    more += ("exp_manager.checkpoint_callback_params.every_n_train_steps=4", "trainer.val_check_interval=8")
+    whole = train(config(data, tmp_path / "whole", *more))
+    halfway = f"exp_manager.resume_from_checkpoint='{whole}/checkpoints/step=00000004.ckpt'"
+    again = steps(train(config(data, tmp_path / "again", *more, halfway)))
+    assert again[0]["step"] == 5 and again[0]["loss_scale"] == 512
+    for key in ("train_loss", "gradient_norm", "loss_scale"):
+        assert [r[key] for r in again] == [r[key] for r in steps(whole)[4:]], key
+
+
+def test_the_loss_scale_falls_after_overflows_and_grows_without() -> None:
+    scale = LossScale(LossScaleConfig(initial=8.0, growth_interval=3, hysteresis=2, minimum=2.0), is_dynamic=True)
+    history = []
+    for overflowed in (True, True, True, False, False, False, True, True):
+        scale.update(overflowed)
+        history.append(scale.scale)
+    assert history == [8, 4, 2, 2, 2, 4, 4, 2]
+    assert scale.skipped == 5
+    assert not scale.can_fall
+    other = LossScale(LossScaleConfig(initial=8.0, growth_interval=3, hysteresis=2, minimum=2.0), is_dynamic=True)
+    other.load_state_dict(scale.state_dict())
+    assert other.state_dict() == scale.state_dict()
+    constant = LossScale(LossScaleConfig(), is_dynamic=False)
+    constant.update(overflowed=False)
+    assert constant.scale == 1.0 and not constant.can_fall
+
+
+@pytest.mark.parametrize("name", ["16-true", "64", "half"])
+def test_other_precisions_are_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(f"trainer.precision is '{name}'. Known: 32")):
+        parse_precision(name)
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [({"initial": 0.5}, "at least loss_scale.minimum"), ({"minimum": 0.0}, "positive"), ({"hysteresis": 0}, "at least 1")],
+)
+def test_impossible_loss_scales_are_refused(setting: dict[str, float], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        LossScaleConfig(**setting)  # type: ignore[arg-type]
