@@ -1,4 +1,4 @@
-"""`nemo-cmim prepare|train|export|compare|systems|embed|regress`: one call of the package each. Heavy imports wait for their command."""
+"""`nemo-cmim prepare|train|export|plan|compare|systems|embed|regress`: one call of the package each. Heavy imports wait."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_prepare(commands)
     _add_train(commands)
     _add_export(commands)
+    _add_plan(commands)
     _add_compare(commands)
     systems = commands.add_parser("systems", help="list the paper's systems, with parameters beside the paper's (needs [train])")
     systems.set_defaults(run=_run_systems)
@@ -105,6 +106,41 @@ def _training(module: str) -> Any:
         return importlib.import_module(f".training.{module}", __package__)
     except ModuleNotFoundError as error:
         raise ConfigError(f"Training needs {error.name}, which is not installed. Run pip install 'nemo_cmim[train]'.") from error
+
+
+def _add_plan(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    about = (
+        "Predicts step time, memory and communication of a training run, by the model of docs/scaling.md. Needs no GPU and no data."
+    )
+    parser = commands.add_parser("plan", help="predict what a training run takes on other machines", description=about)
+    add = parser.add_argument
+    add("--machine", default="h100", help="v100 (DGX-2) | h100 (DGX H100) | cpu (default: %(default)s)")
+    add("--nodes", type=int, nargs="+", default=[1], metavar="N", help="nodes; several give a row each (default: 1)")
+    add("--devices", type=int, metavar="N", help="devices in use on a node (default: all)")
+    add("--tensor-parallel", type=int, default=1, metavar="N", help="devices that share one network (default: %(default)s)")
+    add("--micro-batch", type=int, metavar="N", help="molecules of a rank at a time (default: a rank's share of the global batch)")
+    add("--global-batch", type=int, metavar="N", help="molecules of a step (default: one micro-batch of each rank)")
+    add("--precision", default="bf16", help="fp32 | bf16 | fp16 (default: %(default)s)")
+    add("--tokens", type=int, default=41, metavar="N", help="tokens of a molecule, padding included (default: %(default)s)")
+    add("--negatives", default="local", help="none | local | global (default: %(default)s)")
+    add("--steps", type=int, default=250_000, metavar="N", help="optimiser steps of the run (default: %(default)s)")
+    add("--network", metavar="FILE", help="YAML with the sizes under `network:`, as conf/model/*.yaml (default: the paper's sizes)")
+    add("--verbose", action="store_true", help="also print where time and memory go")
+    parser.set_defaults(run=_run_plan)
+
+
+def _run_plan(args: argparse.Namespace) -> None:
+    from .scaling import Plan, describe, machine_named, predict, read_network, table
+
+    names = ("devices", "tensor_parallel", "precision", "tokens", "negatives")
+    settings = {name: getattr(args, name) for name in names} | {"machine": machine_named(args.machine)}
+    if args.network:
+        settings["network"] = read_network(args.network)
+    plans = [Plan.of_global_batch(args.global_batch, args.micro_batch, nodes=nodes, **settings) for nodes in args.nodes]
+    predictions = [predict(plan) for plan in plans]
+    print(table(predictions, args.steps))
+    if args.verbose:
+        print("\n".join(["", *map(describe, predictions)]))
 
 
 def _add_compare(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 LEVELS = [
     ("version", "errors", "types"),
     ("config", "molecules"),
-    ("tokenizers", "losses"),
+    ("tokenizers", "losses", "scaling"),
     ("models",),
     ("data",),
     ("inference",),
@@ -26,6 +26,7 @@ LEVELS = [
     ("recipes",),
 ]
 MAY_IMPORT = {part: {p for above in LEVELS[:i] for p in above} for i, level in enumerate(LEVELS) for part in level}
+MAY_IMPORT["scaling"] = {"version", "errors", "config"}
 MAY_IMPORT["downstream"] = {"version", "errors", "types", "molecules"}
 MAY_IMPORT["mcore"].add("downstream")
 MAY_IMPORT["training"].add("downstream")
@@ -123,8 +124,13 @@ def test_only_molecules_imports_rdkit() -> None:
 @pytest.mark.parametrize(
     ("modules", "absent"),
     [
+<<<<<<< HEAD
         (["nemo_cmim", "nemo_cmim.cli"], {"torch", "rdkit", "pandas", "numpy", "sklearn"}),
         ([f"nemo_cmim.{part}" for part in WITHOUT_TRAINING_STACK], TRAINING_STACK | LAUNCH_STACK | {"transformers"}),
+=======
+        (["nemo_cmim", "nemo_cmim.cli", "nemo_cmim.scaling"], {"torch", "rdkit", "pandas", "numpy", "sklearn"}),
+        ([f"nemo_cmim.{part}" for part in WITHOUT_TRAINING_STACK], TRAINING_STACK | {"transformers"}),
+>>>>>>> fe7596e (Plan runs on other machines: exact operations and parameters, predicted step time, memory and communication)
     ],
     ids=["the package itself is light", "inference stays apart from training"],
 )

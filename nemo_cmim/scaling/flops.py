@@ -1,0 +1,186 @@
+"""Matrix products of the network, and the floating-point operations in them: 2 for each multiplication and addition.
+
+Shape letters: B molecules, S encoder tokens, T decoder positions, K latents (S without bottleneck), D width, F width of the FFN,
+H heads, V padded vocabulary, C candidates of the contrastive term.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from ..config import NetworkConfig, check
+
+__all__ = ["Product", "Workload", "forward_flops", "products", "training_flops"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workload:
+    """One padded micro-batch, as the network gets it.
+
+    Attributes:
+        molecules: B.
+        encoder_tokens: S, padding included: padded positions are computed like others.
+        decoder_tokens: T, `<BOS>` and padding included; S + 1 unless the encoder gets another string.
+        candidates: C, what each latent is compared with: B for local negatives, those of all ranks and the queue for global ones;
+            0 without a contrastive term.
+        encodings: How often the encoder runs: 2 for objectives that take a second view.
+    """
+
+    molecules: int
+    encoder_tokens: int
+    decoder_tokens: int
+    candidates: int = 0
+    encodings: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("molecules", "encoder_tokens", "decoder_tokens", "encodings"):
+            check(getattr(self, name) >= 1, f"workload.{name} must be at least 1, found {getattr(self, name)}.")
+        check(self.candidates >= 0, f"workload.candidates must be at least 0, found {self.candidates}.")
+
+
+@dataclass(frozen=True)
+class Product:
+    """`count` products of an m x k and a k x n matrix in forward, and `backward` times as much work in backward.
+
+    Backward needs two products of the same size, one for the gradient of each factor.
+    """
+
+    name: str
+    count: int
+    m: int
+    k: int
+    n: int
+    backward: int = 2
+
+    @property
+    def forward_flops(self) -> int:
+        """Floating-point operations of forward."""
+        return 2 * self.count * self.m * self.k * self.n
+
+    @property
+    def training_flops(self) -> int:
+        """Floating-point operations of forward and backward."""
+        return (1 + self.backward) * self.forward_flops
+
+    @property
+    def elements(self) -> int:
+        """Numbers that one pass reads and writes: both factors and the result."""
+        return self.count * (self.m * self.k + self.k * self.n + self.m * self.n)
+
+
+def products(network: NetworkConfig, work: Workload, tensor_parallel: int = 1) -> list[Product]:
+    """All matrix products of a forward pass on one tensor-parallel rank.
+
+    Attention of the causal decoder counts in full, T x T, as it is computed: at these lengths a triangle fits into one tile of a fused
+    kernel, which spares nothing of it. (torch's counter counts the same.) A fused kernel computes scores a second time in backward;
+    that is a cost of the kernel, not of the network, and is not counted.
+
+    Args:
+        network: Sizes.
+        work: The micro-batch.
+        tensor_parallel: Ranks that share heads, FFN and vocabulary. The posterior's heads and the contrastive term are not shared.
+
+    Raises:
+        ConfigError: The ranks do not divide what they share.
+    """
+    for name in ("attention_heads", "ffn_size", "padded_vocabulary_size"):
+        size = getattr(network, name)
+        check(
+            size % tensor_parallel == 0,
+            f"network.{name} ({size}) must be a multiple of the tensor-parallel size ({tensor_parallel}).",
+        )
+    encoder = list(_encoder(network, work, tensor_parallel)) * work.encodings
+    result = [*encoder, *_decoder(network, work, tensor_parallel)]
+    if work.candidates:
+        width = network.hidden_size * (network.latents if network.has_bottleneck else 1)
+        # backward computes the similarities again, and then a product for each side
+        result.append(Product("similarities", 1, work.molecules, width, work.candidates, backward=3))
+    return result
+
+
+def forward_flops(network: NetworkConfig, work: Workload, tensor_parallel: int = 1) -> int:
+    """Floating-point operations of the matrix products of one forward pass; elementwise operations are not counted."""
+    return sum(product.forward_flops for product in products(network, work, tensor_parallel))
+
+
+def training_flops(network: NetworkConfig, work: Workload, tensor_parallel: int = 1) -> int:
+    """Floating-point operations of forward and backward of one micro-batch; the optimiser has no matrix products."""
+    return sum(product.training_flops for product in products(network, work, tensor_parallel))
+
+
+def _encoder(network: NetworkConfig, work: Workload, ranks: int) -> Iterator[Product]:
+    tokens = work.molecules * work.encoder_tokens
+    if network.encoder != "perceiver":
+        for _ in range(network.encoder_layers):
+            yield from _self_attention(network, work.molecules, work.encoder_tokens, ranks)
+            yield from _ffn(network, tokens, ranks)
+    if network.has_bottleneck:
+        for _ in range(network.encoder_layers if network.encoder == "perceiver" else 1):
+            yield from _latent_self_attention(network, work.molecules, ranks)
+            yield from _token_cross_attention(network, work, ranks)
+            yield from _ffn(network, work.molecules * network.latents, ranks)
+            yield from _latent_self_attention(network, work.molecules, ranks)
+            yield from _ffn(network, work.molecules * network.latents, ranks)
+    if network.is_stochastic:
+        yield Product("mean and variance", 2, work.molecules * network.latents, network.hidden_size, network.hidden_size)
+
+
+def _decoder(network: NetworkConfig, work: Workload, ranks: int) -> Iterator[Product]:
+    if not network.decoder_layers:
+        return
+    rows, width = work.molecules * work.decoder_tokens, network.hidden_size
+    latents = network.latents if network.has_bottleneck else work.encoder_tokens
+    for _ in range(network.decoder_layers):
+        yield from _self_attention(network, work.molecules, work.decoder_tokens, ranks)
+        if network.has_single_latent:
+            yield from _single_key(network, work.molecules, ranks)
+        else:
+            yield Product("queries", 1, rows, width, width // ranks)
+            yield Product("keys and values", 1, work.molecules * latents, width, 2 * width // ranks)
+            yield from _attention(network, work.molecules, work.decoder_tokens, latents, ranks)
+            yield Product("out", 1, rows, width // ranks, width)
+        yield from _ffn(network, rows, ranks)
+    yield Product("logits", 1, rows, width, network.padded_vocabulary_size // ranks)
+
+
+def _attention(network: NetworkConfig, molecules: int, queries: int, keys: int, ranks: int) -> Iterator[Product]:
+    heads = molecules * network.attention_heads // ranks
+    yield Product("scores", heads, queries, network.head_size, keys)
+    yield Product("weighted values", heads, queries, keys, network.head_size)
+
+
+def _self_attention(network: NetworkConfig, molecules: int, length: int, ranks: int) -> Iterator[Product]:
+    width = network.hidden_size
+    yield Product("qkv", 1, molecules * length, width, 3 * width // ranks)
+    yield from _attention(network, molecules, length, length, ranks)
+    yield Product("out", 1, molecules * length, width // ranks, width)
+
+
+def _single_key(network: NetworkConfig, molecules: int, ranks: int) -> Iterator[Product]:
+    width = network.hidden_size
+    yield Product("value", 1, molecules, width, width // ranks)
+    yield Product("out", 1, molecules, width // ranks, width)
+
+
+def _latent_self_attention(network: NetworkConfig, molecules: int, ranks: int) -> Iterator[Product]:
+    if network.latents == 1:
+        yield from _single_key(network, molecules, ranks)
+    else:
+        yield from _self_attention(network, molecules, network.latents, ranks)
+
+
+def _token_cross_attention(network: NetworkConfig, work: Workload, ranks: int) -> Iterator[Product]:
+    """The tokens are never projected: the projections of keys and values act on the K latents, head by head."""
+    width, rows, heads = network.hidden_size, work.molecules * network.latents, network.attention_heads // ranks
+    yield Product("queries", 1, rows, width, width // ranks)
+    yield Product("absorbed keys", heads, rows, network.head_size, width)
+    yield Product("scores", work.molecules, heads * network.latents, width, work.encoder_tokens)
+    yield Product("weighted tokens", work.molecules, heads * network.latents, work.encoder_tokens, width)
+    yield Product("absorbed values", heads, rows, width, network.head_size)
+    yield Product("out", 1, rows, width // ranks, width)
+
+
+def _ffn(network: NetworkConfig, rows: int, ranks: int) -> Iterator[Product]:
+    yield Product("ffn up", 1, rows, network.hidden_size, network.ffn_size // ranks)
+    yield Product("ffn down", 1, rows, network.ffn_size // ranks, network.hidden_size)

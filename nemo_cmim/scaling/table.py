@@ -1,0 +1,76 @@
+"""Predictions as Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from .plan import Prediction
+
+__all__ = ["describe", "table"]
+
+
+def table(predictions: Sequence[Prediction], steps: int) -> str:
+    """A row for each plan.
+
+    Args:
+        predictions: At least one.
+        steps: Optimiser steps of the run.
+    """
+    head = ["devices", "batch", "step", "molecules/s", f"{steps:,} steps", "of peak", "communication", "memory", "waits for"]
+    rows = [_row(prediction, steps) for prediction in predictions]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in [head, ["---"] * len(head), *rows])
+
+
+def _row(p: Prediction, steps: int) -> list[str]:
+    plan = p.plan
+    batch = f"{plan.micro_batch:,} x {plan.data_parallel:,} x {plan.accumulation:,} = {plan.global_batch:,}"
+    hours = p.hours(steps)
+    memory = f"{p.memory_total / 1e9:.1f} GB" + (" (too much)" if p.memory_total > plan.machine.memory_bytes else "")
+    return [
+        f"{plan.ranks:,}" + (f" (TP {plan.tensor_parallel})" if plan.tensor_parallel > 1 else ""),
+        batch,
+        f"{p.step_s * 1e3:,.1f} ms",
+        f"{p.molecules_per_s:,.0f}",
+        f"{hours:,.1f} h" if hours < 1000 else f"{hours / 24:,.0f} days",
+        f"{p.peak_share:.1%}",
+        f"{p.communication_share:.0%}",
+        memory,
+        _bottleneck(p),
+    ]
+
+
+def _bottleneck(p: Prediction) -> str:
+    if p.is_host_bound and p.host_s > p.exposed_gradients_s + p.optimizer_s:
+        return "the host"
+    parts = {
+        "products": p.products_s,
+        "elementwise": p.elementwise_s,
+        "communication": p.tensor_parallel_s + p.negatives_s + p.exposed_gradients_s,
+        "optimiser": p.optimizer_s,
+    }
+    return max(parts, key=lambda name: parts[name])
+
+
+def describe(p: Prediction) -> str:
+    """Where a step's time and a device's memory go, in words."""
+    plan = p.plan
+    sent = f"{p.gradient_bytes / 1e6:,.0f} MB of gradients averaged over {plan.data_parallel:,} ranks"
+    seconds = {
+        "products": p.products_s,
+        "elementwise": p.elementwise_s,
+        "host": p.host_s,
+        "tensor parallelism": p.tensor_parallel_s,
+        "negatives": p.negatives_s,
+        "gradients": p.gradients_s,
+        "of it not hidden": p.exposed_gradients_s,
+        "optimiser": p.optimizer_s,
+    }
+    times = ", ".join(f"{name} {value * 1e3:,.2f}" for name, value in seconds.items())
+    memory = ", ".join(f"{name} {value / 1e9:,.2f}" for name, value in p.memory_bytes.items() if value)
+    return "\n".join(
+        [
+            f"{plan.ranks:,} x {plan.machine.name}, {plan.precision}: {p.flops / 1e12:,.2f} TFLOP a device and step, {sent}",
+            f"  ms: {times}",
+            f"  GB: {memory}",
+        ]
+    )
