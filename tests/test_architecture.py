@@ -124,13 +124,8 @@ def test_only_molecules_imports_rdkit() -> None:
 @pytest.mark.parametrize(
     ("modules", "absent"),
     [
-<<<<<<< HEAD
-        (["nemo_cmim", "nemo_cmim.cli"], {"torch", "rdkit", "pandas", "numpy", "sklearn"}),
-        ([f"nemo_cmim.{part}" for part in WITHOUT_TRAINING_STACK], TRAINING_STACK | LAUNCH_STACK | {"transformers"}),
-=======
         (["nemo_cmim", "nemo_cmim.cli", "nemo_cmim.scaling"], {"torch", "rdkit", "pandas", "numpy", "sklearn"}),
-        ([f"nemo_cmim.{part}" for part in WITHOUT_TRAINING_STACK], TRAINING_STACK | {"transformers"}),
->>>>>>> fe7596e (Plan runs on other machines: exact operations and parameters, predicted step time, memory and communication)
+        ([f"nemo_cmim.{part}" for part in WITHOUT_TRAINING_STACK], TRAINING_STACK | LAUNCH_STACK | {"transformers"}),
     ],
     ids=["the package itself is light", "inference stays apart from training"],
 )

@@ -52,17 +52,18 @@ class StepTotals:
         self._group = group
         self._sums: dict[str, Tensor] = {}
 
-    def add(self, loss: Tensor, metrics: dict[str, Tensor], batch: TokenBatch) -> None:
+    def add(self, loss: Tensor, metrics: dict[str, Tensor], batch: TokenBatch, flops: int) -> None:
         """Counts one micro-batch in.
 
         Args:
             loss: Nats, mean over its molecules.
             metrics: Of `readable`.
             batch: The tokens.
+            flops: Floating-point operations of forward and backward.
         """
         molecules = torch.tensor(float(len(batch.encoder_BS)), device=loss.device)
         tokens = batch.is_target_BT.sum()
-        sums = {"molecules": molecules, "tokens": tokens}
+        sums = {"molecules": molecules, "tokens": tokens, "flops": torch.tensor(float(flops), device=loss.device)}
         sums["train_loss"] = loss.detach() * molecules
         for name, value in metrics.items():
             sums[f"train/{name}"] = value * (tokens if name in PER_TOKEN else molecules)
@@ -74,12 +75,12 @@ class StepTotals:
         return bool(self._sums["train_loss"].isfinite())
 
     def reduce(self) -> dict[str, float]:
-        """The averages, and the sums `molecules` and `tokens`; begins the next step. A collective call."""
+        """The averages, and the sums `molecules`, `tokens` and `flops`; begins the next step. A collective call."""
         packed = torch.stack(list(self._sums.values()))
         if torch.distributed.get_world_size(self._group) > 1:
             torch.distributed.all_reduce(packed, group=self._group)
         totals = dict(zip(self._sums, packed.tolist()))
         self._sums = {}
-        for name in totals.keys() - {"molecules", "tokens"}:
+        for name in totals.keys() - {"molecules", "tokens", "flops"}:
             totals[name] /= totals["tokens" if name.removeprefix("train/") in PER_TOKEN else "molecules"]
         return totals

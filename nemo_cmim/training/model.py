@@ -23,6 +23,7 @@ from ..losses.candidates import gather_with_gradient
 from ..mcore.network import MegatronCMIMNetwork
 from ..mcore.parallel import initialise
 from ..mcore.random import seed_generators
+from ..scaling import Workload, training_flops
 from ..tokenizers import SmilesTokenizer, Vocabulary
 from ..types import Posterior, TokenBatch
 from .connector import CMIMSaveRestoreConnector
@@ -210,8 +211,22 @@ class MegatronCMIMModel(ModelPT):
         seed_generators(self._train_config.seed, self.trainer.global_step, micro_batch)
         self._batch = batch
         output, posterior, predicted_BT = self(batch)
-        self._totals.add(output.loss, readable(output.terms, batch, posterior, predicted_BT), batch)
+        flops = training_flops(self.model_config.network, self._workload(batch, ranks))
+        self._totals.add(output.loss, readable(output.terms, batch, posterior, predicted_BT), batch, flops)
         return output.loss
+
+    def _workload(self, batch: TokenBatch, ranks: int) -> Workload:
+        composition, config = self.objective.composition, self.model_config.objective
+        molecules = len(batch.encoder_BS)
+        return Workload(
+            molecules=molecules,
+            encoder_tokens=batch.encoder_BS.shape[1],
+            decoder_tokens=batch.decoder_BT.shape[1],
+            candidates=molecules * (ranks if config.negatives == "global" else 1) + config.queue
+            if composition.is_contrastive
+            else 0,
+            encodings=2 if composition.needs_positive else 1,
+        )
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Logs the step: averages over all micro-batches of all ranks.

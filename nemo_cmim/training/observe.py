@@ -121,7 +121,7 @@ class Observation(Callback):
         self.clock.waits_for_gpu = runs_on_gpu() and (self._step + 1) % trainer.log_every_n_steps == 0
         totals = pl_module.step_totals
         whole = sum(seconds.values())
-        rates = {f"{name}_per_second": totals[name] / whole for name in ("molecules", "tokens")}
+        rates = {f"{name}_per_second": totals[name] / whole for name in ("molecules", "tokens", "flops")}
         memory = _peak_memory_bytes()
         performance = {"seconds": whole, **{f"seconds_{part}": s for part, s in seconds.items()}, **rates, "memory_bytes": memory}
         pl_module.log_dict({f"perf/{name}": value for name, value in performance.items()})
