@@ -1,0 +1,184 @@
+"""What the training strategy costs: against torch's own DDP, for a checkpoint, and for going on after a stop.
+
+    python -m benchmarks.strategy [--record]
+
+Two gloo processes with one thread each. A step of the peer is the same Megatron network, loss, clipping and Adam in torch's
+DistributedDataParallel, in a bare loop without trainer, logging or checks. Runs take turns; medians are compared.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.molecules import sample_smiles
+from benchmarks.ranks import run_ranks
+from benchmarks.report import record
+from nemo_cmim.data.prepare import prepare
+
+SIZES = {"tiny": ("tiny", 64), "paper size": ("molmim_70m", 4)}  # override of a training config, molecules of a micro-batch
+STEPS = 16
+SKIPPED = 3  # first steps of a run, which warm up
+
+
+def settings(data: Path, folder: Path, size: str, *more: str) -> list[str]:
+    """Overrides of a run that does nothing but steps."""
+    model, batch = SIZES[size]
+    return [
+        f"model={model}", "model.network.dropout=0.0", f"model.train_ds.folder={data}", f"model.train_ds.batch_size={batch}",
+        "model.train_ds.workers=0", "model.validation_ds.workers=0", f"trainer.max_steps={STEPS}", "trainer.accelerator=cpu",
+        "trainer.limit_val_batches=0", "trainer.num_sanity_val_steps=0", "trainer.enable_progress_bar=false", "trainer.devices=2",
+        f"exp_manager.explicit_log_dir={folder}", "exp_manager.checkpoint_callback_params.save_nemo_on_train_end=false", *more,
+    ]  # fmt: skip
+
+
+def ddp_worker(overrides: list[str], result: Path) -> None:
+    """The peer, on one rank; rank 0 writes the seconds of its steps."""
+    from megatron.core import parallel_state
+    from torch.nn.parallel import DistributedDataParallel
+
+    from nemo_cmim.data.dataset import make_loader
+    from nemo_cmim.losses import build_objective
+    from nemo_cmim.mcore.network import MegatronCMIMNetwork
+    from nemo_cmim.mcore.parallel import initialise
+    from nemo_cmim.training.run import compose, model_settings
+
+    torch.set_num_threads(1)
+    config = model_settings(compose(overrides))
+    assert config.train_ds is not None
+    initialise(config.parallel)
+    rank, ranks = parallel_state.get_data_parallel_rank(), parallel_state.get_data_parallel_world_size()
+    torch.manual_seed(0)
+    objective = build_objective(config.objective, config.network)
+
+    class Loss(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = MegatronCMIMNetwork(config.network, config.parallel)
+
+        def forward(self, batch: Any) -> torch.Tensor:
+            posterior = self.network.encode(batch.encoder_BS, batch.is_token_BS)
+            z_BKD = posterior.sample()
+            log_p_x = self.network.log_p_x_given_z(self.network(batch.decoder_BT, z_BKD), batch.target_BT, batch.is_target_BT)
+            return objective(log_p_x, z_BKD, posterior).loss
+
+    model = DistributedDataParallel(Loss(), gradient_as_bucket_view=True)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-4)
+    seconds, start = [], time.perf_counter()
+    for batch in make_loader(config.train_ds, steps=STEPS, rank=rank, ranks=ranks):
+        optimizer.zero_grad()
+        model(batch).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        seconds.append(time.perf_counter() - start)
+        start = time.perf_counter()
+    if rank == 0:
+        result.write_text(json.dumps(seconds))
+
+
+def train_worker(overrides: list[str], result: Path) -> None:
+    """Our trainer, on one rank; rank 0 writes what it took."""
+    from nemo_cmim.training.checkpoint_writer import CheckpointWriter
+    from nemo_cmim.training.run import compose, train
+
+    torch.set_num_threads(1)
+    load, loading = CheckpointWriter.load, []
+
+    def timed(*arguments: Any) -> dict[str, Any]:
+        start = time.perf_counter()
+        state = load(*arguments)
+        loading.append(time.perf_counter() - start)
+        return state
+
+    CheckpointWriter.load = timed  # type: ignore[method-assign]
+    start = time.perf_counter()
+    folder = train(compose(overrides))
+    if torch.distributed.get_rank() == 0:
+        rows = [json.loads(line) for line in (folder / "metrics" / "steps.jsonl").open()]
+        facts = {"seconds": [row["seconds"] for row in rows], "all": time.perf_counter() - start, "load": sum(loading)}
+        result.write_text(json.dumps(facts))
+
+
+def measure(worker: str, overrides: list[str], folder: Path) -> Any:
+    """Runs a worker on two ranks; what its rank 0 wrote."""
+    folder.mkdir(parents=True, exist_ok=True)
+    result = folder / "result.json"
+    command = [sys.executable, "-m", "benchmarks.strategy", "--worker", worker, "--result", str(result), *overrides]
+    run_ranks(command, 2, folder / "log")
+    return json.loads(result.read_text())
+
+
+def overhead(data: Path, folder: Path, size: str, repeats: int) -> tuple[float, float]:
+    """Median seconds of a step: torch's DDP, ours."""
+    ddp, ours = [], []
+    for number in range(repeats):
+        place = folder / f"{size}-{number}".replace(" ", "-")
+        ddp += measure("ddp", settings(data, place, size), place / "ddp")[SKIPPED:]
+        ours += measure("train", settings(data, place / "run", size), place / "ours")["seconds"][SKIPPED:-1]  # the last one saves
+    return statistics.median(ddp), statistics.median(ours)
+
+
+def checkpoints(data: Path, folder: Path, size: str) -> tuple[float, float, float, float]:
+    """Seconds of a step; what a checkpoint costs in steps, in the background and not; seconds to verify and read one."""
+    params = "exp_manager.checkpoint_callback_params"
+    costs, every = [], 5
+    plain = statistics.median(measure("train", settings(data, folder / "run-none", size), folder / "none")["seconds"][SKIPPED:-1])
+    for background in ("true", "false"):
+        place = folder / f"run-{background}"
+        more = (f"{params}.every_n_train_steps={every}", f"{params}.async_save={background}")
+        seconds = measure("train", settings(data, place, size, *more), folder / background)["seconds"]
+        costs.append((sum(seconds[every - 1 : -1]) - plain * (len(seconds) - every)) / plain / 2)  # those of two checkpoints before the end
+    resumed = settings(data, place, size, "exp_manager.resume_if_exists=true")
+    start = time.perf_counter()
+    from nemo_cmim.training.checkpoint import newest_sound
+
+    newest_sound(place / "checkpoints")
+    verified = time.perf_counter() - start
+    return plain, costs[0], costs[1], verified + measure("train", resumed, folder / "resumed")["load"]
+
+
+def main() -> None:
+    """Measures, prints, and keeps the numbers if asked to."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--record", action="store_true", help="keep the numbers in benchmarks/RESULTS.md")
+    parser.add_argument("--repeats", type=int, default=3, metavar="N", help="runs of each peer (default: %(default)s)")
+    parser.add_argument("--worker", choices=("ddp", "train"), help=argparse.SUPPRESS)
+    parser.add_argument("--result", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("overrides", nargs="*", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.worker:
+        {"ddp": ddp_worker, "train": train_worker}[args.worker](args.overrides, args.result)
+        return
+    lines = [
+        "| network, molecules per rank | DDP, bare loop | ours, whole trainer | ours / DDP | checkpoint, background | checkpoint, waiting "
+        "| verify and read |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "molecules.smi").write_text("\n".join(sample_smiles(4000)) + "\n")
+        prepare([folder / "molecules.smi"], folder / "data", max_tokens=127, progress=False)
+        for size, (_, batch) in SIZES.items():
+            ddp, ours = overhead(folder / "data", folder / "overhead", size, args.repeats)
+            step, background, waiting, reading = checkpoints(folder / "data", folder / f"checkpoints-{batch}", size)
+            lines.append(
+                f"| {size}, {batch} | {ddp:.3f} s | {ours:.3f} s | {ours / ddp:.2f} | {background:.1f} steps | {waiting:.1f} steps "
+                f"| {reading:.1f} s = {reading / step:.1f} steps |"
+            )
+            print(lines[-1], flush=True)
+    lines += ["", "Two gloo processes, one thread each, DP 2, fp32. A checkpoint holds weights and both moments of Adam."]
+    print("\n".join(lines))
+    if args.record:
+        record("The training strategy", "python -m benchmarks.strategy --record", lines, seed=0)
+
+
+if __name__ == "__main__":
+    main()
