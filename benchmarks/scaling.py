@@ -1,0 +1,308 @@
+"""Weak scaling of training over gloo processes of one thread each, beside what `nemo_cmim.scaling` predicts.
+
+    python -m benchmarks.scaling [--record]
+
+What the prediction takes of this machine (rates of plain products, of elementwise chains, of Adam, and of gloo among as many processes)
+is measured first, without the network. Processes beyond the number of cores share cores: efficiency is relative to the cores in use.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import math
+import os
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+
+from benchmarks.molecules import sample_smiles
+from benchmarks.report import record
+from nemo_cmim.config import DataConfig, NetworkConfig
+from nemo_cmim.data.dataset import make_loader
+from nemo_cmim.data.prepare import prepare
+from nemo_cmim.scaling import MACHINES, Machine, Plan, Prediction, parameters, predict
+
+TINY = NetworkConfig(
+    hidden_size=128,
+    encoder_layers=2,
+    decoder_layers=3,
+    attention_heads=4,
+    ffn_size=512,
+    max_positions=128,
+    dropout=0.0,
+    init_std=0.06,
+)
+NETWORKS = {  # name: sizes, their override of a training config, molecules of a micro-batch
+    "tiny": (TINY, "tiny", 64),
+    "paper": (NetworkConfig(dropout=0.0), "molmim_70m", 8),
+}
+LAYOUTS = [(1, 1), (1, 2), (1, 4), (2, 1), (2, 2)]  # tensor-parallel x data-parallel
+Gloo = dict[int, tuple[float, float]]  # by number of processes: seconds of a hop, bytes/s
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def median_seconds(work: Callable[[], object], repeats: int = 9) -> float:
+    """Of a call, after one for warming up."""
+    work()
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
+
+
+def elementwise_rate(rows: int, width: int) -> float:
+    """Bytes/s of a chain of layer norm, GELU and addition, forward and backward, which keeps what backward needs."""
+    x = torch.randn(rows, width, requires_grad=True)
+
+    def chain() -> None:
+        y = x
+        for _ in range(6):
+            y = y + F.gelu(F.layer_norm(y, (width,)))
+        y.backward(torch.ones_like(y))
+
+    passes = 6 * (2 + 3 + 2 + 3 + 3 + 3)  # norm, GELU, each with backward; addition, and that of two gradients
+    return passes * 4 * rows * width / median_seconds(chain)
+
+
+def calibrated(network: NetworkConfig, rows: int) -> Machine:
+    """This machine, from measurements of one thread without the network.
+
+    Args:
+        network: Gives the shapes of plain products and the number of parameters that Adam is timed on.
+        rows: Molecules x positions of a micro-batch.
+    """
+    width, ffn = network.hidden_size, network.ffn_size
+    square, out = torch.randn(1024, 1024), torch.empty(1024, 1024)
+    peak = 2 * 1024**3 / median_seconds(lambda: torch.mm(square, square, out=out))
+    shapes = [(rows, width, 3 * width), (rows, width, ffn), (rows, ffn, width), (width, rows, ffn)]
+    factors = [(torch.randn(m, k), torch.randn(k, n)) for m, k, n in shapes]
+    taken = median_seconds(lambda: [a @ b for a, b in factors])
+    reached = sum(2 * m * k * n for m, k, n in shapes) / taken
+    big = torch.randn(16_000_000)
+    bandwidth = 12 * len(big) / median_seconds(lambda: torch.add(big, 1.0, out=big)) * 2 / 3
+    elementwise = elementwise_rate(rows, width)
+    count = parameters(network).total
+    weights = [torch.zeros(512, 512, requires_grad=True) for _ in range(max(1, count // 512**2))]
+    for weight in weights:
+        weight.grad = torch.ones_like(weight)
+    optimizer = torch.optim.Adam(weights)
+
+    def update() -> None:
+        torch.nn.utils.clip_grad_norm_(weights, 1.0)
+        optimizer.step()
+
+    adam = median_seconds(update, 5) / sum(weight.numel() for weight in weights)
+    return dataclasses.replace(
+        MACHINES["cpu"],
+        peak_flops={"fp32": peak},
+        product_share=reached / peak,
+        memory_bandwidth=bandwidth,
+        memory_share=elementwise / bandwidth,
+        optimizer_bytes=adam * elementwise,
+        shared_cores=CORES,
+    )
+
+
+def environment(rank: int, ranks: int, port: int) -> dict[str, str]:
+    """What a launcher such as torchrun sets."""
+    own = {
+        "RANK": rank,
+        "LOCAL_RANK": rank,
+        "WORLD_SIZE": ranks,
+        "LOCAL_WORLD_SIZE": ranks,
+        "MASTER_PORT": port,
+        "OMP_NUM_THREADS": 1,
+    }
+    return os.environ | {"MASTER_ADDR": "127.0.0.1"} | {name: str(value) for name, value in own.items()}
+
+
+def run_ranks(command: list[str], ranks: int, log: Path) -> str:
+    """Runs `command` as each rank; returns what rank 0 printed.
+
+    Raises:
+        SystemExit: One of them failed.
+    """
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    logs = [log.with_suffix(f".{rank}") for rank in range(ranks)]
+    processes = []
+    for rank, path in enumerate(logs):
+        with path.open("w") as out:
+            processes.append(subprocess.Popen(command, env=environment(rank, ranks, port), stdout=out, stderr=subprocess.STDOUT))
+    failed = [rank for rank, process in enumerate(processes) if process.wait()]
+    if failed:
+        raise SystemExit(f"Rank {failed[0]} of {ranks} failed: {' '.join(command)}\n{logs[failed[0]].read_text()[-3000:]}")
+    return logs[0].read_text()
+
+
+def gloo_worker() -> None:
+    """One rank that sends nothing but numbers; rank 0 prints seconds of a hop and bytes/s, by the formula of the prediction.
+
+    All-reduces follow each other at once, as in training: woken up for each, a process takes far longer than one that polls.
+    """
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo")
+    ranks, seconds = torch.distributed.get_world_size(), {}
+    for size in (1_000, 6_000_000):
+        numbers = torch.zeros(size)
+
+        def some(numbers: torch.Tensor = numbers) -> None:
+            for _ in range(20):
+                torch.distributed.all_reduce(numbers)
+
+        seconds[size] = median_seconds(some, 5) / 20
+    if torch.distributed.get_rank() == 0:
+        hop = seconds[1_000] / 2 / math.ceil(math.log2(ranks))
+        rate = 2 * (ranks - 1) / ranks * 4 * 6_000_000 / (seconds[6_000_000] - seconds[1_000])
+        print(json.dumps([hop, rate]))
+    torch.distributed.destroy_process_group()
+
+
+def read_steps(file: Path, warm_up: int) -> list[dict[str, float]]:
+    """The lines of `steps.jsonl` after those of the warm-up.
+
+    Raises:
+        SystemExit: There are no more lines than that.
+    """
+    steps = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    if len(steps) <= warm_up:
+        raise SystemExit(f"{file} has {len(steps)} steps, of which {warm_up} are warm-up: raise --steps.")
+    return steps[warm_up:]
+
+
+def train(data: Path, folder: Path, override: str, micro_batch: int, layout: tuple[int, int], steps: int) -> Path:
+    """Trains for some steps; returns the file of step times."""
+    tensor_parallel, data_parallel = layout
+    ranks = tensor_parallel * data_parallel
+    settings = {
+        "model": override,
+        "model.network.dropout": 0.0,
+        "model.train_ds.folder": data,
+        "model.train_ds.batch_size": micro_batch,
+        "model.train_ds.workers": 0,  # no process beside those that are measured
+        "model.validation_ds.workers": 0,
+        "model.validation_ds.limit": 64,
+        "model.validation.reconstruct": 0,
+        "model.parallel.tensor_model_parallel_size": tensor_parallel,
+        "trainer.devices": ranks,
+        "trainer.accelerator": "cpu",
+        "trainer.max_steps": steps,
+        "trainer.num_sanity_val_steps": 0,
+        "trainer.enable_progress_bar": False,
+        "exp_manager.explicit_log_dir": folder,
+        "exp_manager.checkpoint_callback_params.save_nemo_on_train_end": False,
+    }
+    overrides = [f"{name}={value}" for name, value in settings.items()]
+    run_ranks([sys.executable, "-m", "nemo_cmim.cli", "train", *overrides], ranks, folder.with_suffix(".log"))
+    return folder / "metrics" / "steps.jsonl"
+
+
+def padded_tokens(data: Path, micro_batch: int, data_parallel: int, steps: range) -> float:
+    """Mean length of the encoder's strings in the batches of these steps, padding included."""
+    config = DataConfig(folder=str(data), batch_size=micro_batch, workers=0)
+    loader = make_loader(config, steps=steps.stop, start_step=steps.start, ranks=data_parallel, max_tokens=127)
+    return statistics.mean(batch.encoder_BS.shape[1] for batch in loader)
+
+
+def planned(
+    machine: Machine, gloo: Gloo, network: NetworkConfig, micro_batch: int, layout: tuple[int, int], tokens: float
+) -> Prediction:
+    """What the model says of a layout. Gloo was measured among processes that share cores as these do, so that is taken out of it."""
+    ranks = layout[0] * layout[1]
+    if ranks > 1:
+        hop, rate = gloo[ranks]
+        slow = machine.slowdown(ranks)
+        machine = dataclasses.replace(machine, link_latency=hop / slow, link_bandwidth=rate * slow)
+    plan = Plan(
+        machine=machine, network=network, devices=ranks, tensor_parallel=layout[0], micro_batch=micro_batch, tokens=round(tokens)
+    )
+    return predict(plan)
+
+
+def measure(name: str, data: Path, folder: Path, gloo: Gloo, args: argparse.Namespace) -> list[str]:
+    """Rows of the table for one network."""
+    network, override, micro_batch = NETWORKS[name]
+    machine = calibrated(network, micro_batch * 36)
+    print(
+        f"{name}: products {machine.peak_flops['fp32'] / 1e9:.0f} GFLOP/s, of which {machine.product_share:.0%} at its shapes; "
+        f"elementwise {machine.memory_bandwidth * machine.memory_share / 1e9:.1f} GB/s; Adam as {machine.optimizer_bytes:.0f} bytes a "
+        "parameter; gloo among " + ", ".join(f"{n}: {hop * 1e3:.2f} ms, {rate / 1e9:.2f} GB/s" for n, (hop, rate) in gloo.items())
+    )
+    times: dict[tuple[int, int], list[float]] = {layout: [] for layout in LAYOUTS}
+    waits: dict[tuple[int, int], list[float]] = {layout: [] for layout in LAYOUTS}
+    for repeat in range(args.repeats):
+        for layout in LAYOUTS:
+            run = folder / f"{name}-{layout[0]}-{layout[1]}-{repeat}"
+            steps = read_steps(train(data, run, override, micro_batch, layout, args.steps), args.warm_up)
+            times[layout].append(statistics.median(step["seconds"] - step["seconds_data"] for step in steps))
+            waits[layout].append(statistics.median(step["seconds_communication"] for step in steps))
+            print(f"{name}, TP {layout[0]} x DP {layout[1]}, run {repeat}: {times[layout][-1]:.3f} s", flush=True)
+    seconds = {layout: statistics.median(values) for layout, values in times.items()}
+    rows = []
+    for layout in LAYOUTS:
+        tokens = padded_tokens(data, micro_batch, layout[1], range(args.warm_up, args.steps))
+        prediction = planned(machine, gloo, network, micro_batch, layout, tokens)
+        ranks = layout[0] * layout[1]
+        efficiency = layout[1] * seconds[1, 1] / seconds[layout] / min(ranks, CORES)
+        rows.append(
+            f"| {name}, {micro_batch} | {layout[0]} x {layout[1]} | {ranks} | {micro_batch * layout[1] / seconds[layout]:.1f} | "
+            f"{efficiency:.0%} | {seconds[layout]:.3f} | {prediction.step_s:.3f} | **{prediction.step_s / seconds[layout]:.2f}** | "
+            f"{statistics.median(waits[layout]) / seconds[layout]:.0%} | {prediction.communication_share:.0%} |"
+        )
+    return rows
+
+
+def main() -> None:
+    """Measures and prints; `--record` keeps the result."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--networks", default="tiny,paper", help="of tiny, paper (default: %(default)s)")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=24, help="of a run")
+    parser.add_argument("--warm-up", type=int, default=8, help="first steps that do not count")
+    parser.add_argument("--record", action="store_true", help="keep the result in RESULTS.md")
+    parser.add_argument("--gloo-worker", action="store_true", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    if args.gloo_worker:
+        gloo_worker()
+        return
+    columns = ["network, micro-batch", "TP x DP", "processes", "molecules/s", "efficiency", "step, s", "predicted, s"]
+    columns += ["predicted / measured", "waits for gradients", "predicted communication"]
+    lines = ["| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "molecules.smi").write_text("\n".join(sample_smiles(20_000)) + "\n")
+        prepare([folder / "molecules.smi"], folder / "data", max_tokens=127, progress=False)
+        gloo: Gloo = {}
+        for ranks in sorted({tensor * data for tensor, data in LAYOUTS} - {1}):
+            printed = run_ranks([sys.executable, "-m", "benchmarks.scaling", "--gloo-worker"], ranks, folder / "gloo.log")
+            gloo[ranks] = tuple(json.loads(printed.splitlines()[-1]))
+        for network in args.networks.split(","):
+            lines += measure(network, folder / "data", folder, gloo, args)
+    lines += [
+        "",
+        "Weak scaling: the micro-batch of a data-parallel rank is the same. Processes of one thread over gloo on "
+        f"{CORES} cores, fp32, no dropout, MOSES in batches sorted by length; medians of {args.steps - args.warm_up} steps and of "
+        f"{args.repeats} runs, time to load data not counted. Efficiency: molecules/s against one process times the cores in use, at "
+        f"most {CORES}. Predicted from rates measured without the network.",
+    ]
+    print("\n".join(lines))
+    if args.record:
+        record("Scaling", "python -m benchmarks.scaling --record", lines, seed=0)
+
+
+if __name__ == "__main__":
+    main()
