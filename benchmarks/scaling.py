@@ -116,16 +116,10 @@ def calibrated(network: NetworkConfig, rows: int) -> Machine:
 
 
 def environment(rank: int, ranks: int, port: int) -> dict[str, str]:
-    """What a launcher such as torchrun sets."""
-    own = {
-        "RANK": rank,
-        "LOCAL_RANK": rank,
-        "WORLD_SIZE": ranks,
-        "LOCAL_WORLD_SIZE": ranks,
-        "MASTER_PORT": port,
-        "OMP_NUM_THREADS": 1,
-    }
-    return os.environ | {"MASTER_ADDR": "127.0.0.1"} | {name: str(value) for name, value in own.items()}
+    """What torchrun sets."""
+    numbers = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": ranks, "LOCAL_WORLD_SIZE": ranks, "GROUP_RANK": 0}
+    own = {name: str(value) for name, value in (numbers | {"MASTER_PORT": port, "OMP_NUM_THREADS": 1}).items()}
+    return os.environ | own | {"MASTER_ADDR": "127.0.0.1", "TORCHELASTIC_RUN_ID": "benchmark"}
 
 
 def run_ranks(command: list[str], ranks: int, log: Path) -> str:
