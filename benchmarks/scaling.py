@@ -13,9 +13,7 @@ import dataclasses
 import json
 import math
 import os
-import socket
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -26,6 +24,7 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks.molecules import sample_smiles
+from benchmarks.ranks import run_ranks
 from benchmarks.report import record
 from nemo_cmim.config import DataConfig, NetworkConfig
 from nemo_cmim.data.dataset import make_loader
@@ -113,33 +112,6 @@ def calibrated(network: NetworkConfig, rows: int) -> Machine:
         optimizer_bytes=adam * elementwise,
         shared_cores=CORES,
     )
-
-
-def environment(rank: int, ranks: int, port: int) -> dict[str, str]:
-    """What torchrun sets."""
-    numbers = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": ranks, "LOCAL_WORLD_SIZE": ranks, "GROUP_RANK": 0}
-    own = {name: str(value) for name, value in (numbers | {"MASTER_PORT": port, "OMP_NUM_THREADS": 1}).items()}
-    return os.environ | own | {"MASTER_ADDR": "127.0.0.1", "TORCHELASTIC_RUN_ID": "benchmark"}
-
-
-def run_ranks(command: list[str], ranks: int, log: Path) -> str:
-    """Runs `command` as each rank; returns what rank 0 printed.
-
-    Raises:
-        SystemExit: One of them failed.
-    """
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    logs = [log.with_suffix(f".{rank}") for rank in range(ranks)]
-    processes = []
-    for rank, path in enumerate(logs):
-        with path.open("w") as out:
-            processes.append(subprocess.Popen(command, env=environment(rank, ranks, port), stdout=out, stderr=subprocess.STDOUT))
-    failed = [rank for rank, process in enumerate(processes) if process.wait()]
-    if failed:
-        raise SystemExit(f"Rank {failed[0]} of {ranks} failed: {' '.join(command)}\n{logs[failed[0]].read_text()[-3000:]}")
-    return logs[0].read_text()
 
 
 def gloo_worker() -> None:

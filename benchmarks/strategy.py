@@ -135,7 +135,9 @@ def checkpoints(data: Path, folder: Path, size: str) -> tuple[float, float, floa
         place = folder / f"run-{background}"
         more = (f"{params}.every_n_train_steps={every}", f"{params}.async_save={background}")
         seconds = measure("train", settings(data, place, size, *more), folder / background)["seconds"]
-        costs.append((sum(seconds[every - 1 : -1]) - plain * (len(seconds) - every)) / plain / 2)  # those of two checkpoints before the end
+        costs.append(
+            (sum(seconds[every : 3 * every]) / plain - 2 * every) / 2
+        )  # the time of a checkpoint counts to the steps after it
     resumed = settings(data, place, size, "exp_manager.resume_if_exists=true")
     start = time.perf_counter()
     from nemo_cmim.training.checkpoint import newest_sound
