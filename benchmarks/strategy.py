@@ -98,7 +98,7 @@ def train_worker(overrides: list[str], result: Path) -> None:
         loading.append(time.perf_counter() - start)
         return state
 
-    CheckpointWriter.load = timed  # type: ignore[method-assign]
+    CheckpointWriter.load = timed  # type: ignore[method-assign, assignment]
     start = time.perf_counter()
     folder = train(compose(overrides))
     if torch.distributed.get_rank() == 0:
