@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import shutil
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -70,12 +71,11 @@ class CheckpointWriter:
             CheckpointError: An earlier one could not be written.
         """
         self.wait()
-        if self._group is None:
-            self._group = torch.distributed.new_group(backend="gloo")
+        self._start_group()
         model = strategy.lightning_module
         assert model is not None
         snapshot = _collect(strategy)
-        state = {key: value for key, value in state.items() if key not in _LIGHTNINGS_OWN}
+        state = copy.deepcopy({key: value for key, value in state.items() if key not in _LIGHTNINGS_OWN})
         state["optimizer_groups"] = [{k: v for k, v in g.items() if k != "params"} for g in strategy.optimizers[0].param_groups]
         manifest = Manifest(
             step=state["global_step"],
@@ -88,6 +88,11 @@ class CheckpointWriter:
             files={},
         )
         self._submit(self._write, folder, snapshot, state, manifest, model.tokenizer.vocabulary)
+
+    def _start_group(self) -> None:
+        """Ranks talk about checkpoints over gloo, whatever they train over: their thread must not disturb training's messages."""
+        if self._group is None:
+            self._group = torch.distributed.new_group(backend="gloo")
 
     def remove(self, folder: Path) -> None:
         """Removes a checkpoint, once what is being written is whole. If that fails, it stays."""
@@ -181,6 +186,7 @@ class CheckpointWriter:
         assert model is not None
         manifest = Manifest.read(folder)
         _check_it_fits(manifest, model, folder)
+        self._start_group()
         reader = FileSystemReader(folder / TENSORS)
         tensors = _collect(strategy)
         optimizer_tensors = _allocate_optimizer_states(strategy, reader)
@@ -188,7 +194,7 @@ class CheckpointWriter:
         queue = {name: f"objective/{parallel_state.get_data_parallel_rank() % saved_ranks}/{name}" for name in _queue(strategy)}
         wanted = {name: tensor for name, tensor in tensors.items() if name.startswith("weights/")} | optimizer_tensors
         wanted |= {path: strategy.lightning_module.objective.state_dict()[name].cpu().clone() for name, path in queue.items()}
-        state_dict_loader.load(wanted, storage_reader=reader)
+        state_dict_loader.load(wanted, storage_reader=reader, process_group=self._group)
         _place(strategy, wanted, queue)
         state: dict[str, Any] = torch.load(folder / STATE, weights_only=True)
         for group, saved in zip(strategy.optimizers[0].param_groups, state["optimizer_groups"]):

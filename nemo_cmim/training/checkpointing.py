@@ -86,7 +86,9 @@ class Checkpointing(Callback):
                 )
             raise Preempted(signal_number)
         every = self.config.every_n_train_steps
-        validation_follows = (batch_idx + 1) % trainer.val_check_batch == 0  # and saves, with its loss
+        validation_follows = (
+            trainer.enable_validation and (batch_idx + 1) % trainer.val_check_batch == 0
+        )  # and saves, with its loss
         if every and self._step % every == 0 and not validation_follows:
             self._save(trainer)
 

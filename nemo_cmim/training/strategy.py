@@ -62,6 +62,8 @@ class MegatronStrategy(DDPStrategy):
         running = environment.world_size() if has_launcher else 1
         if running != asked:
             raise ConfigError(f"{arithmetic} are asked for, but the launcher started {running}. Let the two agree.")
+        assert self.accelerator is not None
+        self.accelerator.setup_device(self.root_device)  # before the first message: NCCL sends from the current device
         if asked > 1:
             super().setup_distributed()
         initialise(self.parallel, device=self.root_device.type)

@@ -216,6 +216,13 @@ def test_a_folder_that_cannot_be_written_is_refused(data: Path) -> None:
         train(config(data, Path("/proc/nowhere"), "trainer.max_steps=1"))
 
 
+def test_a_run_without_validation_saves_too(data: Path, tmp_path: Path) -> None:
+    more = ("trainer.limit_val_batches=0", "trainer.val_check_interval=2", f"{PARAMS}.every_n_train_steps=2", "trainer.max_steps=5")
+    folder = train(config(data, tmp_path / "run", *more))
+    assert names(folder) == ["step=00000005.ckpt", "step=00000004.ckpt"]
+    assert list((folder / "checkpoints").glob("*.nemo"))
+
+
 @contextmanager
 def before_each_checkpoint(happens: Callable[[], object]) -> Generator[None, None, None]:
     save = CheckpointWriter.save

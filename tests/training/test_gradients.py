@@ -27,9 +27,11 @@ def one_step(folder: Path, name: str, negatives: str, tp: int) -> None:
     from nemo_cmim.losses import build_objective
     from nemo_cmim.mcore.network import MegatronCMIMNetwork
     from nemo_cmim.mcore.parallel import initialise
+    from nemo_cmim.training import gradients as module
     from nemo_cmim.training.export import to_plain
     from nemo_cmim.training.gradients import Gradients, MainParameters
 
+    module._BUCKET = 1000  # elements: many buckets, as a large network has
     parallel = ParallelConfig(tensor_model_parallel_size=tp)
     initialise(parallel)
     config = NetworkConfig(**SIZES, posterior="point" if name == "ae" else "gaussian")  # type: ignore[arg-type]
