@@ -82,6 +82,7 @@ class Gradients:
 
     def __init__(self, parameters: MainParameters, data_parallel: ProcessGroup, tensor_parallel: ProcessGroup) -> None:
         self.is_last_micro_batch = True  # backward completes the gradients, so they can be reduced
+        self.loss_scale = 1.0  # what the loss is multiplied by before backward
         self.waited_s = 0.0  # for communication that backward did not hide, in the last step
         self._parameters = parameters
         self._data_parallel, self._ranks = data_parallel, torch.distributed.get_world_size(data_parallel)
@@ -96,7 +97,13 @@ class Gradients:
         """Takes over the gradient that backward left at a parameter."""
         assert parameter.grad is not None
         gradient, view = parameter.grad, bucket.views[index]
-        view.add_(gradient) if bucket.filled[index] else view.copy_(gradient)
+        factor = 1.0 / (self._ranks * self.loss_scale)
+        if bucket.filled[index]:
+            view.add_(gradient, alpha=factor)
+        elif gradient.dtype == view.dtype:
+            torch.mul(gradient, factor, out=view)
+        else:  # scaled in fp32: small gradients would vanish before
+            view.copy_(gradient).mul_(factor)
         bucket.filled[index] = True
         parameter.grad = None
         if self.is_last_micro_batch:
@@ -115,11 +122,8 @@ class Gradients:
         if self._ranks > 1:
             bucket.work = torch.distributed.all_reduce(bucket.flat, group=self._data_parallel, async_op=True)
 
-    def finish(self, loss_scale: float) -> Tensor:
+    def finish(self) -> Tensor:
         """Waits for the averages and hands them to the main parameters as `.grad`.
-
-        Args:
-            loss_scale: What the loss was multiplied by.
 
         Returns:
             Their norm over the whole network; not finite, on all ranks alike, if any gradient of any rank is not.
@@ -132,14 +136,11 @@ class Gradients:
                 bucket.work.wait()
                 bucket.work = None
         self.waited_s = time.perf_counter() - start
-        factor = 1.0 / (self._ranks * loss_scale)
         for bucket in self._buckets:
             for view, (_, main) in zip(bucket.views, bucket.members):
                 main.grad = view
             bucket.filled = [False] * len(bucket.members)
             bucket.missing = len(bucket.members)
-            if factor != 1.0:
-                bucket.flat.mul_(factor)
         self._launched = 0
         return self._norm()
 
@@ -160,9 +161,9 @@ class Gradients:
 
     def clip(self, norm: Tensor, largest: float) -> None:
         """Scales gradients of this norm so that it is at most `largest`."""
-        factor = (largest / (norm + 1e-6)).clamp(max=1.0)
-        for bucket in self._buckets:
-            bucket.flat.mul_(factor)
+        if norm > largest:
+            for bucket in self._buckets:
+                bucket.flat.mul_(largest / norm)
 
 
 def _make_buckets(parameters: MainParameters) -> list[_Bucket]:

@@ -245,6 +245,8 @@ class MegatronCMIMModel(ModelPT):
         if self._loss_watch.has_diverged(loss):
             watch = self._loss_watch
             self._stop(f"The loss has risen to {watch.smoothed:.1f} nats per molecule from {watch.lowest:.1f}", is_culprit=True)
+        if (self.trainer.global_step + 1) % self.trainer.log_every_n_steps:
+            return  # Lightning takes milliseconds over each value, also over those that it does not log
         self.log("train_loss", loss, prog_bar=True)
         self.log("lr", optimizer.param_groups[0]["lr"])
         self.log_dict({name: value for name, value in self.step_totals.items() if name.startswith("train/")})

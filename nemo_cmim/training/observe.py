@@ -124,7 +124,8 @@ class Observation(Callback):
         rates = {f"{name}_per_second": totals[name] / whole for name in ("molecules", "tokens", "flops")}
         memory = _peak_memory_bytes()
         performance = {"seconds": whole, **{f"seconds_{part}": s for part, s in seconds.items()}, **rates, "memory_bytes": memory}
-        pl_module.log_dict({f"perf/{name}": value for name, value in performance.items()})
+        if self._step % trainer.log_every_n_steps == 0:
+            pl_module.log_dict({f"perf/{name}": value for name, value in performance.items()})
         if trainer.is_global_zero:
             scale = precision.loss_scale
             state = {"lr": trainer.optimizers[0].param_groups[0]["lr"], "gradient_norm": float(precision.gradient_norm)}

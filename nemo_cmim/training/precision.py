@@ -98,6 +98,8 @@ class MegatronPrecision(Precision):
 
     def pre_backward(self, tensor: Tensor, module: LightningModule) -> Tensor:
         """Scales the loss."""
+        assert self.gradients is not None, "the strategy sets them up before training"
+        self.gradients.loss_scale = self.loss_scale.scale
         return super().pre_backward(tensor * self.loss_scale.scale if self.loss_scale.is_dynamic else tensor, module)
 
     def optimizer_step(self, optimizer: Optimizer, model: LightningModule, closure: Callable[[], Any], **kwargs: Any) -> Any:
@@ -108,7 +110,7 @@ class MegatronPrecision(Precision):
         """
         assert self.gradients is not None and self.parameters is not None, "the strategy sets them up before training"
         result = closure()  # forward and backward of the step's last micro-batch
-        self.gradient_norm = self.gradients.finish(self.loss_scale.scale)
+        self.gradient_norm = self.gradients.finish()
         overflowed = not bool(self.gradient_norm.isfinite())
         self._after_closure(model, optimizer)  # hooks, then `clip_gradients`
         self.loss_scale.update(overflowed)

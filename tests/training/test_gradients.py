@@ -50,8 +50,9 @@ def one_step(folder: Path, name: str, negatives: str, tp: int) -> None:
         posterior = network.encode(own.encoder_BS, own.is_token_BS)
         z_BKD = posterior.sample(noise[rank::ranks]) if config.is_stochastic else posterior.mean_BKD
         log_p_x = network.log_p_x_given_z(network(own.decoder_BT, z_BKD), own.target_BT, own.is_target_BT)
+        gradients.loss_scale = 16.0
         (16.0 * objective(log_p_x, z_BKD, posterior).loss).backward()
-        norm = gradients.finish(loss_scale=16.0)
+        norm = gradients.finish()
     gradients.clip(norm, float(norm) / 2)
     for main in parameters.main.values():
         main.data = main.grad
