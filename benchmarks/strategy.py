@@ -3,7 +3,8 @@
     python -m benchmarks.strategy [--record]
 
 Two gloo processes with one thread each. A step of the peer is the same Megatron network, loss, clipping and Adam in torch's
-DistributedDataParallel, in a bare loop without trainer, logging or checks. Runs take turns; medians are compared.
+DistributedDataParallel, in a bare loop without trainer, metrics or checks. Our gradient buckets run in the same loop, and the whole
+trainer by itself. Runs take turns; medians are compared.
 """
 
 from __future__ import annotations
@@ -40,8 +41,8 @@ def settings(data: Path, folder: Path, size: str, *more: str) -> list[str]:
     ]  # fmt: skip
 
 
-def ddp_worker(overrides: list[str], result: Path) -> None:
-    """The peer, on one rank; rank 0 writes the seconds of its steps."""
+def bare_worker(overrides: list[str], result: Path, with_ddp: bool) -> None:
+    """A bare loop on one rank, with torch's DDP or our gradient buckets; rank 0 writes the seconds of its steps."""
     from megatron.core import parallel_state
     from torch.nn.parallel import DistributedDataParallel
 
@@ -49,6 +50,7 @@ def ddp_worker(overrides: list[str], result: Path) -> None:
     from nemo_cmim.losses import build_objective
     from nemo_cmim.mcore.network import MegatronCMIMNetwork
     from nemo_cmim.mcore.parallel import initialise
+    from nemo_cmim.training.gradients import Gradients, MainParameters
     from nemo_cmim.training.run import compose, model_settings
 
     torch.set_num_threads(1)
@@ -70,13 +72,21 @@ def ddp_worker(overrides: list[str], result: Path) -> None:
             log_p_x = self.network.log_p_x_given_z(self.network(batch.decoder_BT, z_BKD), batch.target_BT, batch.is_target_BT)
             return objective(log_p_x, z_BKD, posterior).loss
 
-    model = DistributedDataParallel(Loss(), gradient_as_bucket_view=True)
+    model: torch.nn.Module = Loss()
+    if with_ddp:
+        model = DistributedDataParallel(model, gradient_as_bucket_view=True)
+    else:
+        groups = parallel_state.get_data_parallel_group(), parallel_state.get_tensor_model_parallel_group()
+        gradients = Gradients(MainParameters(dict(model.named_parameters()), torch.float32), *groups)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-4)
     seconds, start = [], time.perf_counter()
     for batch in make_loader(config.train_ds, steps=STEPS, rank=rank, ranks=ranks):
         optimizer.zero_grad()
         model(batch).backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        if with_ddp:
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        else:
+            gradients.clip(gradients.finish(), 1.0)
         optimizer.step()
         seconds.append(time.perf_counter() - start)
         start = time.perf_counter()
@@ -116,14 +126,17 @@ def measure(worker: str, overrides: list[str], folder: Path) -> Any:
     return json.loads(result.read_text())
 
 
-def overhead(data: Path, folder: Path, size: str, repeats: int) -> tuple[float, float]:
-    """Median seconds of a step: torch's DDP, ours."""
-    ddp, ours = [], []
+def overhead(data: Path, folder: Path, size: str, repeats: int) -> tuple[float, float, float]:
+    """Median seconds of a step: torch's DDP, our buckets, the whole trainer."""
+    ddp, buckets, trainer = [], [], []
     for number in range(repeats):
         place = folder / f"{size}-{number}".replace(" ", "-")
         ddp += measure("ddp", settings(data, place, size), place / "ddp")[SKIPPED:]
-        ours += measure("train", settings(data, place / "run", size), place / "ours")["seconds"][SKIPPED:-1]  # the last one saves
-    return statistics.median(ddp), statistics.median(ours)
+        buckets += measure("buckets", settings(data, place, size), place / "buckets")[SKIPPED:]
+        trainer += measure("train", settings(data, place / "run", size), place / "train")["seconds"][
+            SKIPPED:-1
+        ]  # the last one saves
+    return statistics.median(ddp), statistics.median(buckets), statistics.median(trainer)
 
 
 def checkpoints(data: Path, folder: Path, size: str) -> tuple[float, float, float, float]:
@@ -152,16 +165,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--record", action="store_true", help="keep the numbers in benchmarks/RESULTS.md")
     parser.add_argument("--repeats", type=int, default=3, metavar="N", help="runs of each peer (default: %(default)s)")
-    parser.add_argument("--worker", choices=("ddp", "train"), help=argparse.SUPPRESS)
+    parser.add_argument("--worker", choices=("ddp", "buckets", "train"), help=argparse.SUPPRESS)
     parser.add_argument("--result", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("overrides", nargs="*", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.worker:
-        {"ddp": ddp_worker, "train": train_worker}[args.worker](args.overrides, args.result)
+        if args.worker == "train":
+            train_worker(args.overrides, args.result)
+        else:
+            bare_worker(args.overrides, args.result, with_ddp=args.worker == "ddp")
         return
     lines = [
-        "| network, molecules per rank | DDP, bare loop | ours, whole trainer | ours / DDP | checkpoint, background | checkpoint, waiting "
-        "| verify and read |",
+        "| network, molecules per rank | DDP, bare loop | our buckets / DDP | whole trainer / DDP | checkpoint, background "
+        "| checkpoint, waiting | verify and read |",
         "|---|---|---|---|---|---|---|",
     ]
     with tempfile.TemporaryDirectory() as name:
@@ -169,10 +185,10 @@ def main() -> None:
         (folder / "molecules.smi").write_text("\n".join(sample_smiles(4000)) + "\n")
         prepare([folder / "molecules.smi"], folder / "data", max_tokens=127, progress=False)
         for size, (_, batch) in SIZES.items():
-            ddp, ours = overhead(folder / "data", folder / "overhead", size, args.repeats)
+            ddp, buckets, trainer = overhead(folder / "data", folder / "overhead", size, args.repeats)
             step, background, waiting, reading = checkpoints(folder / "data", folder / f"checkpoints-{batch}", size)
             lines.append(
-                f"| {size}, {batch} | {ddp:.3f} s | {ours:.3f} s | {ours / ddp:.2f} | {background:.1f} steps | {waiting:.1f} steps "
+                f"| {size}, {batch} | {ddp:.3f} s | {buckets / ddp:.2f} | {trainer / ddp:.2f} | {background:.1f} steps | {waiting:.1f} steps "
                 f"| {reading:.1f} s = {reading / step:.1f} steps |"
             )
             print(lines[-1], flush=True)
