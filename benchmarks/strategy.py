@@ -188,8 +188,8 @@ def main() -> None:
             ddp, buckets, trainer = overhead(folder / "data", folder / "overhead", size, args.repeats)
             step, background, waiting, reading = checkpoints(folder / "data", folder / f"checkpoints-{batch}", size)
             lines.append(
-                f"| {size}, {batch} | {ddp:.3f} s | {buckets / ddp:.2f} | {trainer / ddp:.2f} | {background:.1f} steps | {waiting:.1f} steps "
-                f"| {reading:.1f} s = {reading / step:.1f} steps |"
+                f"| {size}, {batch} | {ddp:.3f} s | {buckets / ddp:.2f} | {trainer / ddp:.2f} | {background:.1f} steps "
+                f"| {waiting:.1f} steps | {reading:.1f} s = {reading / step:.1f} steps |"
             )
             print(lines[-1], flush=True)
     lines += ["", "Two gloo processes, one thread each, DP 2, fp32. A checkpoint holds weights and both moments of Adam."]

@@ -15,6 +15,7 @@ import hashlib
 import json
 import os
 import shutil
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -122,11 +123,14 @@ def _flush_folder(folder: Path) -> None:
 
 
 def remove(folder: Path) -> None:
-    """Removes a checkpoint; one that is half removed does not look like a checkpoint."""
+    """Removes a checkpoint; one that is half removed does not look like a checkpoint. One that resists stays, with a warning."""
     doomed = partial_of(folder)
-    shutil.rmtree(doomed, ignore_errors=True)
-    folder.rename(doomed)
-    shutil.rmtree(doomed)
+    try:
+        shutil.rmtree(doomed, ignore_errors=True)
+        folder.rename(doomed)
+        shutil.rmtree(doomed)
+    except OSError as error:
+        warnings.warn(f"{folder} is no longer needed and could not be removed: {error.strerror}.", stacklevel=2)
 
 
 def verify(folder: Path) -> Manifest:
