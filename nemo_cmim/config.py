@@ -232,7 +232,7 @@ class LossScaleConfig:
 
     initial: float = 65536.0
     growth_interval: int = 1000  # steps without overflow after which the scale is doubled
-    hysteresis: int = 2  # overflows in a row that are let pass before the scale is halved, this one included
+    hysteresis: int = 2  # overflows since it was last doubled, until it is halved
     minimum: float = 1.0  # an overflow at this scale stops the run
 
     def __post_init__(self) -> None:

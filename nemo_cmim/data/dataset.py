@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
@@ -164,6 +165,12 @@ def _augmentation(
     return Augmentation(augmentation, store.vocabulary, max_tokens=limit, seed=config.seed)
 
 
+def _outlive_signals(worker: int) -> None:
+    """torchrun and schedulers signal whole process groups: the main process decides what a signal means, and ends its workers."""
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
+
+
 def _loader(batches: SmilesBatches, steps: _Steps, workers: int) -> DataLoader[TokenBatch]:
     return DataLoader(
         batches,
@@ -171,5 +178,6 @@ def _loader(batches: SmilesBatches, steps: _Steps, workers: int) -> DataLoader[T
         batch_size=None,
         num_workers=workers,
         pin_memory=torch.cuda.is_available(),
+        worker_init_fn=_outlive_signals,
         generator=torch.Generator(),  # its own: drawing the workers' seeds must not move the run's random numbers
     )

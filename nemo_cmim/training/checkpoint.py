@@ -62,16 +62,25 @@ class Manifest:
         """
         try:
             content = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-            found = content.pop("format")
+            own, found = content.pop("digest"), content.pop("format")
             if found != _FORMAT:
                 raise CheckpointError(f"{folder} has format {found}, and this version reads format {_FORMAT}.")
+            if own != _digest_of(content):
+                raise CheckpointError(f"{folder} is damaged: the checksum of {MANIFEST} is not that of what was written.")
             return cls(**content)
         except FileNotFoundError as error:
             raise CheckpointError(
                 f"{folder} is no checkpoint of this project, or an incomplete one: it has no {MANIFEST}."
             ) from error
-        except (OSError, KeyError, TypeError, json.JSONDecodeError) as error:
+        except CheckpointError:
+            raise
+        except (OSError, LookupError, TypeError, AttributeError, ValueError) as error:
             raise CheckpointError(f"{folder / MANIFEST} cannot be read: {error}.") from error
+
+
+def _digest_of(content: dict[str, Any]) -> str:
+    """Of a manifest as JSON has it."""
+    return hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
 def name_of(step: int) -> str:
@@ -105,17 +114,28 @@ def _digest(file: Any) -> Any:
 def commit(folder: Path, manifest: Manifest) -> None:
     """Makes a whole checkpoint of the files in `partial_of(folder)`."""
     partial = partial_of(folder)
+    absent = [name for name, (size, _) in manifest.files.items() if not _has_size(partial / name, size)]
+    if absent:
+        raise OSError(f"{absent[0]} of another rank is not there: all machines must see one file system")
     with (partial / MANIFEST).open("w", encoding="utf-8") as file:
-        json.dump({"format": _FORMAT, **asdict(manifest)}, file, indent=1)
+        content = asdict(manifest)
+        json.dump({"format": _FORMAT, "digest": _digest_of(content), **content}, file, indent=1)
         file.flush()
         os.fsync(file.fileno())
-    _flush_folder(partial)
+    for name in (STATE, VOCABULARY, TENSORS):
+        _flush(partial / name)
+    _flush(partial)
     partial.rename(folder)
-    _flush_folder(folder.parent)
+    _flush(folder.parent)
 
 
-def _flush_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
+def _has_size(path: Path, size: int) -> bool:
+    return path.is_file() and path.stat().st_size == size
+
+
+def _flush(path: Path) -> None:
+    """Has the system write a file, or the names in a folder, to disk."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

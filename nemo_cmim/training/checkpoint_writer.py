@@ -219,7 +219,7 @@ def _check_it_fits(manifest: Manifest, model: MegatronCMIMModel, folder: Path) -
         for part in ("network", "objective")
         for difference in differing(manifest.model[part], own[part], f"model.{part}.")
     ]
-    differences += differing({"name": manifest.model["optim"]["name"]}, {"name": own["optim"]["name"]}, "model.optim.")
+    differences += differing(manifest.model["optim"], own["optim"], "model.optim.")
     differences += differing(manifest.order, model.order)
     if differences:
         raise CheckpointError(

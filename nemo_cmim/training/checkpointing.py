@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import sys
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from ..config import check
+from ..errors import CheckpointError
 from .checkpoint import name_of
 from .checkpoint_writer import CheckpointWriter
 from .export import export_checkpoint
@@ -95,8 +98,10 @@ class Checkpointing(Callback):
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Saves with the validation loss."""
         if not trainer.sanity_checking:
-            value = trainer.callback_metrics.get(self.config.monitor)
-            self._save(trainer, None if value is None else float(value))
+            value = float(trainer.callback_metrics.get(self.config.monitor, math.nan))
+            if not math.isfinite(value):
+                warnings.warn(f"{self.config.monitor} is {value} at step {trainer.global_step}: not ranked.", stacklevel=2)
+            self._save(trainer, value if math.isfinite(value) else None)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Saves the last step."""
@@ -109,10 +114,25 @@ class Checkpointing(Callback):
             CheckpointError: A checkpoint could not be written, or the one to export is damaged.
         """
         self.writer.wait()
-        if self.config.save_nemo_on_train_end and trainer.is_global_zero:
-            ranked = self._ranked() if self.config.save_best_model else []
-            export_checkpoint((ranked or [max(self._kept)])[0], self.nemo_file)
-        trainer.strategy.barrier("nemo file")
+        failure = self._export() if self.config.save_nemo_on_train_end and trainer.is_global_zero else None
+        failure = trainer.strategy.broadcast(failure)
+        if failure:
+            raise CheckpointError(failure)
+
+    def _export(self) -> str | None:
+        """Exports the best sound checkpoint; says why, if that fails."""
+        ranked = self._ranked() if self.config.save_best_model else []
+        newest = sorted(self._kept.keys() - set(ranked), reverse=True)
+        failure = "There is no checkpoint to export."
+        for path in [*ranked, *newest]:
+            try:
+                export_checkpoint(path, self.nemo_file)
+            except (CheckpointError, OSError) as error:
+                failure = f"{self.nemo_file} could not be made of {path.name}: {error}"
+                warnings.warn(f"{failure} The next best is tried.", stacklevel=2)
+            else:
+                return None
+        return failure
 
     def _save(self, trainer: Trainer, monitored: float | None = None) -> Path:
         path = self.folder / name_of(trainer.global_step)

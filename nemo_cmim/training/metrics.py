@@ -72,7 +72,8 @@ class StepTotals:
 
     def loss_is_finite(self) -> bool:
         """Of the micro-batches of this rank."""
-        return bool(self._sums["train_loss"].isfinite())
+        loss = self._sums.get("train_loss")
+        return loss is None or bool(loss.isfinite())
 
     def reduce(self) -> dict[str, float]:
         """The averages, and the sums `molecules`, `tokens` and `flops`; begins the next step. A collective call."""

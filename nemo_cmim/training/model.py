@@ -83,7 +83,7 @@ class MegatronCMIMModel(ModelPT):
         self.step_totals: dict[str, float] = {}  # of the last step, over all ranks: see `StepTotals.reduce`
         self._totals = StepTotals(parallel_state.get_data_parallel_group())
         self._loss_watch = LossWatch(self.model_config.stability.divergence_margin)
-        self._batch: TokenBatch | None = None  # the last one, for inspection
+        self._batch: TokenBatch | None = None  # the last one, or the first of the step whose loss is not finite
         self._validation_latents: list[tuple[Tensor, Tensor]] = []
         self._validated = 0
 
@@ -209,8 +209,9 @@ class MegatronCMIMModel(ModelPT):
         rank, ranks = _data_parallel()
         micro_batch = batch_idx % self.trainer.accumulate_grad_batches * ranks + rank
         seed_generators(self._train_config.seed, self.trainer.global_step, micro_batch)
-        self._batch = batch
         output, posterior, predicted_BT = self(batch)
+        if self._totals.loss_is_finite():  # else an earlier micro-batch of this step is the one to look at
+            self._batch = batch
         flops = training_flops(self.model_config.network, self._workload(batch, ranks))
         self._totals.add(output.loss, readable(output.terms, batch, posterior, predicted_BT), batch, flops)
         return output.loss
@@ -271,8 +272,8 @@ class MegatronCMIMModel(ModelPT):
             facts = {"why": why, "step": step, "rank": rank, "totals": self.step_totals}
             save_batch(folder, f"step={step:08d}-rank={rank}", self._batch, self.tokenizer, facts)
         raise DivergenceError(
-            f"{why} at step {step}. The last micro-batch is in {folder}; checkpoints are as they were before. Lower model.optim.lr, or "
-            "look at that batch."
+            f"{why} at step {step}. The micro-batch is in {folder}; checkpoints are as they were before. Look at it, or start anew with "
+            "a lower model.optim.lr."
         )
 
     def validation_step(self, batch: TokenBatch, batch_idx: int, dataloader_idx: int = 0) -> Tensor:

@@ -60,7 +60,7 @@ class LossScale:
         """Takes note of a step."""
         if not overflowed:
             self._good_steps += 1
-            if self.is_dynamic and self._good_steps == self.config.growth_interval:
+            if self.is_dynamic and self._good_steps >= self.config.growth_interval:
                 self._good_steps, self._tolerance = 0, self.config.hysteresis
                 self.scale *= 2.0
             return

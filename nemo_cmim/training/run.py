@@ -142,7 +142,7 @@ def accumulation_of(config: ModelConfig, ranks: int, asked: int) -> int:
     accumulation = whole // (micro * ranks)
     if whole % (micro * ranks) or asked not in (1, accumulation):
         turns = f" x trainer.accumulate_grad_batches {asked}" if asked != 1 else " x accumulation"
-        near = micro * ranks * max(1, accumulation) * (1 if asked == 1 else asked)
+        near = micro * ranks * (max(1, accumulation) if asked == 1 else asked)
         raise ConfigError(
             f"model.global_batch_size ({whole}) must be model.train_ds.batch_size {micro} x {ranks} data-parallel ranks{turns} = "
             f"{micro * ranks * asked}{' x accumulation' if asked == 1 else ''}; {near} would do."

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 import socket
 import time
 import warnings
@@ -66,6 +67,8 @@ def claim_run_folder(settings: dict[str, Any]) -> Generator[RunFolder, None, Non
             decision[0] = RunFolder(path, resume_from, _set_newer_aside(path / "checkpoints", resume_from))
         except (ConfigError, CheckpointError) as error:
             decision[0] = error
+        except OSError as error:
+            decision[0] = ConfigError(f"The run folder {path} cannot be used: {error}.")
     torch.distributed.broadcast_object_list(decision)
     try:
         if isinstance(decision[0], ValueError):
@@ -99,9 +102,10 @@ def _lock(path: Path) -> IO[str]:
         raise ConfigError(
             f"The run folder {path} cannot be written: {error.strerror}. Choose another exp_manager.explicit_log_dir."
         ) from error
+    os.register_at_fork(after_in_child=file.close)  # a loader's worker may live some seconds longer
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
+    except BlockingIOError as error:
         file.seek(0)
         owner = file.read().strip() or "another process"
         file.close()
@@ -116,7 +120,7 @@ def _lock(path: Path) -> IO[str]:
 
 def _checkpoint_to_resume(path: Path, settings: dict[str, Any]) -> Path | None:
     named = settings.get("resume_from_checkpoint")
-    if named:
+    if named and not (settings.get("resume_if_exists") and find_checkpoints(path / "checkpoints")):  # a requeued run has its own
         verify(Path(named))
         return Path(named).resolve()
     found = find_checkpoints(path / "checkpoints")
@@ -140,6 +144,8 @@ def _checkpoint_to_resume(path: Path, settings: dict[str, Any]) -> Path | None:
 def _set_newer_aside(checkpoints: Path, resume_from: Path | None) -> dict[Path, float | None]:
     """Renames checkpoints that lie beyond the step to go on from, damaged or not: the run will write its own. Returns the others."""
     step = Manifest.read(resume_from).step if resume_from else -1
+    for partial in checkpoints.glob(".step=*.partial"):  # of a run that was killed while it wrote or removed one
+        shutil.rmtree(partial, ignore_errors=True)
     kept: dict[Path, float | None] = {}
     for path in find_checkpoints(checkpoints):
         try:

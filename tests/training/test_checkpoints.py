@@ -139,7 +139,23 @@ def lose_the_manifest(folder: Path) -> str:
     return "it has no manifest.json"
 
 
-@pytest.mark.parametrize("damage", [flip_a_byte, cut_off, lose_the_state, lose_the_manifest])
+def garble_the_manifest(folder: Path) -> str:
+    content = bytearray((folder / "manifest.json").read_bytes())
+    content[20] |= 0x80
+    (folder / "manifest.json").write_bytes(content)
+    return "manifest.json cannot be read"
+
+
+def empty_the_manifest(folder: Path) -> str:
+    content = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps(content | {"files": {}}))
+    return "the checksum of manifest.json"
+
+
+DAMAGES = [flip_a_byte, cut_off, lose_the_state, lose_the_manifest, garble_the_manifest, empty_the_manifest]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(data: Path, run: Path, damage: Any) -> None:
     expected = damage(run / "checkpoints" / "step=00000006.ckpt")
     with pytest.warns(UserWarning) as warned:
@@ -168,6 +184,7 @@ def test_nothing_sound_is_an_error(data: Path, run: Path) -> None:
         ("model.train_ds.batch_size=8", r"global batch is 16 and not 8.*set model.global_batch_size"),
         ("seed=3", "seed is 0 and not 3"),
         ("model.train_ds.limit=100", r"molecules is \d+ and not 100"),
+        ("model.optim.lr=1e-3", "model.optim.lr is 0.003 and not 0.001"),
         ("model.optim.name=adamw", "model.optim.name is adam and not adamw"),
     ],
 )

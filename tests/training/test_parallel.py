@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import time
 from pathlib import Path
@@ -147,6 +148,24 @@ def test_numbers_that_do_not_fit_are_refused_on_all_ranks(data: Path, tmp_path: 
     ranks = start_function(tmp_path / "logs", 2, train_with, arguments)
     assert ranks.wait() == [1, 1]
     assert ranks.output().count(message) >= 2, ranks.output()[-3000:]
+
+
+def in_a_group_of_its_own(arguments: list[str], group_file: Path) -> None:
+    os.setpgid(0, 0)
+    group_file.write_text(str(os.getpgid(0)))
+    train_slowly(arguments, 2)
+
+
+def test_a_signal_to_the_process_group_with_loader_workers_saves(data: Path, tmp_path: Path) -> None:
+    """torchrun ends its processes so; afterwards the folder is free at once."""
+    folder, group_file = tmp_path / "run", tmp_path / "group"
+    arguments = layout(data, folder, 1, "model.train_ds.workers=2", "exp_manager.resume_if_exists=true")
+    ranks = start_function(tmp_path / "logs", 1, in_a_group_of_its_own, arguments, group_file)
+    ranks.wait_for(lambda: len(steps(folder)) >= 2)
+    os.killpg(int(group_file.read_text()), signal.SIGTERM)
+    assert ranks.wait() == [143], ranks.output()[-4000:]
+    assert find_checkpoints(folder / "checkpoints")
+    start_training(tmp_path / "logs-again", 1, arguments).succeed()
 
 
 def overflow_on_the_last_rank(arguments: list[str], folder: Path) -> None:

@@ -35,7 +35,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str
 ) -> None:
     spoil(monkeypatch, 3, float("nan"))
-    with pytest.raises(DivergenceError, match=r"The loss is nan at step 3. The last micro-batch is in .*failed"):
+    with pytest.raises(DivergenceError, match=r"The loss is nan at step 3. The micro-batch is in .*failed"):
         train(config(data, tmp_path / "run", "trainer.max_steps=8", f"trainer.precision={precision}", "model.loss_scale.initial=1"))
     (facts_file,) = (tmp_path / "run" / "failed").glob("*.json")
     facts = json.loads(facts_file.read_text())
@@ -46,6 +46,26 @@ def test_a_loss_that_is_not_finite_stops_the_run(
     prepared = {line for file in data.parent.glob("*.smi") for line in file.read_text().split()}
     assert prepared & set(facts["smiles"]), "the molecules are readable"
     assert len(steps(tmp_path / "run")) == 3, "the step did not happen"
+
+
+def test_the_batch_that_is_saved_is_the_one_that_caused_it(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    step, culprits = MegatronCMIMModel.training_step, []
+
+    def first_is_bad(self: MegatronCMIMModel, batch: TokenBatch, batch_idx: int) -> Any:
+        if batch_idx == 2:  # the first of two micro-batches of step 1
+            culprits.append(batch.target_BT)
+            kept = self.network.posterior.mean.bias.data.clone()
+            self.network.posterior.mean.bias.data.fill_(float("nan"))
+            loss = step(self, batch, batch_idx)
+            self.network.posterior.mean.bias.data = kept
+            return loss
+        return step(self, batch, batch_idx)
+
+    monkeypatch.setattr(MegatronCMIMModel, "training_step", first_is_bad)
+    with pytest.raises(DivergenceError, match="The loss is nan at step 1"):
+        train(config(data, tmp_path / "run", "trainer.max_steps=4", "trainer.accumulate_grad_batches=2"))
+    saved = torch.load(next((tmp_path / "run" / "failed").glob("*.pt")))
+    assert torch.equal(saved["target_BT"], culprits[0])
 
 
 def test_a_gradient_that_is_not_finite_stops_a_run_in_fp32(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
