@@ -105,8 +105,7 @@ def start_function(
         port = probe.getsockname()[1]
     logs = [folder / f"rank-{rank}.log" for rank in range(ranks)]
     processes = [
-        _SERVER.Process(target=_main, args=(launcher(rank, ranks, port), logs[rank], function, arguments), daemon=True)
-        for rank in range(ranks)
+        _SERVER.Process(target=_main, args=(launcher(rank, ranks, port), logs[rank], function, arguments)) for rank in range(ranks)
     ]
     for process in processes:
         process.start()
