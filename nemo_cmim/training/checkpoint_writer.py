@@ -113,7 +113,7 @@ class CheckpointWriter:
         before = self._jobs[-1] if self._jobs else None
 
         def run() -> None:
-            if before is None or before.exception() is None:
+            if before is None or before.exception() is None:  # only writing raises, on all ranks alike
                 work(*arguments)
 
         self._jobs.append(self._thread.submit(run))

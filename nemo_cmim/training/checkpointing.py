@@ -12,7 +12,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from ..config import check
-from ..errors import CheckpointError
+from ..errors import CheckpointError, ConfigError
 from .checkpoint import name_of
 from .checkpoint_writer import CheckpointWriter
 from .export import export_checkpoint
@@ -76,18 +76,7 @@ class Checkpointing(Callback):
         if trainer.global_step == self._step:
             return  # between micro-batches
         self._step = trainer.global_step
-        signal_number = self._preemption.agreed(pl_module.device)
-        if signal_number:
-            path = self._save(trainer)
-            self.writer.wait()
-            trainer.strategy.barrier("preempted")  # no rank ends before all can: a scheduler may end the others at once
-            if trainer.is_global_zero:
-                print(
-                    f"Signal {signal_number}: step {self._step} is saved in {path}. The same command goes on.",
-                    file=sys.stderr,
-                    flush=True,
-                )
-            raise Preempted(signal_number)
+        self._end_if_preempted(trainer, pl_module)
         every = self.config.every_n_train_steps
         validation_follows = (
             trainer.enable_validation and (batch_idx + 1) % trainer.val_check_batch == 0
@@ -95,10 +84,34 @@ class Checkpointing(Callback):
         if every and self._step % every == 0 and not validation_follows:
             self._save(trainer)
 
+    def on_validation_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        """Ends the run if any rank was told so: validation may take longer than the notice.
+
+        Raises:
+            Preempted: All is saved.
+        """
+        if not trainer.sanity_checking:
+            self._end_if_preempted(trainer, pl_module)
+
+    def _end_if_preempted(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        signal_number = self._preemption.agreed(pl_module.device)
+        if not signal_number:
+            return
+        path = self._save(trainer)
+        self.writer.wait()
+        trainer.strategy.barrier("preempted")  # no rank ends before all can: a scheduler may end the others at once
+        if trainer.is_global_zero:
+            message = f"Signal {signal_number}: step {trainer.global_step} is saved in {path}. The same command goes on."
+            print(message, file=sys.stderr, flush=True)
+        raise Preempted(signal_number)
+
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Saves with the validation loss."""
         if not trainer.sanity_checking:
-            value = float(trainer.callback_metrics.get(self.config.monitor, math.nan))
+            if self.config.monitor not in trainer.callback_metrics:
+                known = ", ".join(sorted(map(str, trainer.callback_metrics)))
+                raise ConfigError(f"checkpoint_callback_params.monitor is {self.config.monitor!r}, but logged are: {known}.")
+            value = float(trainer.callback_metrics[self.config.monitor])
             if not math.isfinite(value):
                 warnings.warn(f"{self.config.monitor} is {value} at step {trainer.global_step}: not ranked.", stacklevel=2)
             self._save(trainer, value if math.isfinite(value) else None)

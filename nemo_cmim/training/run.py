@@ -28,6 +28,9 @@ from .strategy import MegatronStrategy
 __all__ = ["accumulation_of", "compose", "model_settings", "train"]
 
 
+_OURS = {"strategy", "logger", "enable_checkpointing", "use_distributed_sampler", "plugins"}
+
+
 def config_folder() -> Path:
     """Where the YAML files are: beside the package in a checkout, inside it when installed from a wheel."""
     package = Path(__file__).resolve().parents[1]
@@ -55,6 +58,10 @@ def _checked(cfg: DictConfig) -> tuple[dict[str, Any], dict[str, Any], Checkpoin
     """Refuses what the parts below `model:` would not notice; returns the settings of trainer, exp_manager and checkpoints."""
     check_keys(cfg, ("name", "seed", "model", "trainer", "exp_manager"), "")
     check_keys(cfg.trainer, inspect.signature(pl.Trainer).parameters, "trainer.")
+    for key in _OURS & set(cfg.trainer):
+        raise ConfigError(f"trainer.{key} is set by nemo_cmim itself: leave it out.")
+    if not cfg.exp_manager.get("create_checkpoint_callback", True):
+        raise ConfigError("exp_manager.create_checkpoint_callback=false is not offered: a run without checkpoints cannot go on.")
     if OmegaConf.is_missing(cfg.model.train_ds, "folder"):
         raise ConfigError(
             "model.train_ds.folder is not set. Name the folder that `nemo-cmim prepare` wrote: model.train_ds.folder=data."
