@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 __all__ = ["CheckpointWriter"]
 
+_SCHEDULE_STATE = ("last_epoch", "_step_count", "_last_lr")
+
 _LIGHTNINGS_OWN = (
     "state_dict",
     "optimizer_states",
@@ -199,7 +201,9 @@ class CheckpointWriter:
         state: dict[str, Any] = torch.load(folder / STATE, weights_only=True)
         for group, saved in zip(strategy.optimizers[0].param_groups, state["optimizer_groups"]):
             group.update(saved)
-        return state | {"state_dict": {}, "optimizer_states": []}
+        # where the schedule stands, not its shape: that is the settings', so that a run may be made longer
+        schedules = [{key: schedule[key] for key in _SCHEDULE_STATE if key in schedule} for schedule in state["lr_schedulers"]]
+        return state | {"lr_schedulers": schedules, "state_dict": {}, "optimizer_states": []}
 
 
 def _parallel_sizes() -> dict[str, int]:

@@ -219,6 +219,16 @@ def test_a_folder_of_other_files_is_left_alone(data: Path, tmp_path: Path) -> No
     assert (tmp_path / "thesis.tex").exists()
 
 
+def test_a_run_may_be_made_longer(data: Path, tmp_path: Path) -> None:
+    """The learning rate then follows the longer schedule."""
+    schedule = ("model.optim.sched.name=CosineAnnealing", "model.validation.reconstruct=0")
+    train(config(data, tmp_path / "longer", *schedule, "trainer.max_steps=4"))
+    train(config(data, tmp_path / "longer", *schedule, "trainer.max_steps=8", RESUME))
+    train(config(data, tmp_path / "straight", *schedule, "trainer.max_steps=8"))
+    longer, straight = ([row["lr"] for row in steps(tmp_path / name)] for name in ("longer", "straight"))
+    assert longer[5:] == straight[5:] and longer[2] != straight[2]
+
+
 def test_two_runs_in_one_folder_are_refused(data: Path, run: Path) -> None:
     with (
         claim_run_folder({"explicit_log_dir": str(run), "resume_if_exists": True}),

@@ -152,6 +152,9 @@ def test_every_model_config_composes(name: str) -> None:
             ConfigError,
             "(40) must be model.train_ds.batch_size 16 x 1 data-parallel ranks x accumulation",
         ),
+        ("+trainer.logger=false", ConfigError, "trainer.logger is set by nemo_cmim itself"),
+        ("exp_manager.create_checkpoint_callback=false", ConfigError, "a run without checkpoints cannot go on"),
+        ("exp_manager.checkpoint_callback_params.monitor=vall_loss", ConfigError, "monitor is 'vall_loss', but logged are: "),
         ("+exp_manager.checkpoint_callback_params.filename=x", ConfigError, "exp_manager.checkpoint_callback_params.filename"),
         (
             "model.network.vocabulary_size=500",
