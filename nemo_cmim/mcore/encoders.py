@@ -34,7 +34,7 @@ class _PerceiverEncoder(MegatronModule):
         self.latents_KD = nn.Parameter(torch.empty(network.latents, network.hidden_size))
         config.init_method(self.latents_KD)
         self.norm_tokens = _norm(backend, config)
-        read, think = (specs.latent_read_layer(backend, network.latents), specs.latent_layer(backend, network.latents))
+        read, think = specs.latent_read_layer(backend, network.latents), specs.latent_layer(backend, network.latents)
         numbers = range(first_layer, first_layer + 2 * blocks, 2)
         self.read = nn.ModuleList(build_module(read, config=config, layer_number=n) for n in numbers)
         self.think = nn.ModuleList(build_module(think, config=config, layer_number=n + 1) for n in numbers)

@@ -263,7 +263,7 @@ def _negatives_seconds(plan: Plan) -> float:
     return counts + gather + all_reduce_seconds(plan, own * ranks, ranks, spans_nodes=True)
 
 
-def _hop(plan: Plan, ranks: int, spans_nodes: bool) -> tuple[float, float]:
+def _hop(plan: Plan, spans_nodes: bool) -> tuple[float, float]:
     """Bytes/s and seconds of a hop. Between nodes, rings of the tensor-parallel shards share a node's adapters."""
     machine = plan.machine
     if spans_nodes and plan.nodes > 1:
@@ -283,7 +283,7 @@ def all_reduce_seconds(plan: Plan, size: float, ranks: int, *, spans_nodes: bool
     """
     if ranks == 1:
         return 0.0
-    bandwidth, latency = _hop(plan, ranks, spans_nodes)
+    bandwidth, latency = _hop(plan, spans_nodes)
     return 2 * (ranks - 1) / ranks * size / bandwidth + 2 * math.ceil(math.log2(ranks)) * latency
 
 
@@ -291,7 +291,7 @@ def all_gather_seconds(plan: Plan, size: float, ranks: int, *, spans_nodes: bool
     """A ring: each rank's `size` bytes pass through all others, in n - 1 hops."""
     if ranks == 1:
         return 0.0
-    bandwidth, latency = _hop(plan, ranks, spans_nodes)
+    bandwidth, latency = _hop(plan, spans_nodes)
     return (ranks - 1) * (size / bandwidth + latency)
 
 

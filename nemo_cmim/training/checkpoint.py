@@ -25,7 +25,7 @@ from ..errors import CheckpointError
 
 __all__ = ["Manifest", "commit", "digest_files", "find_checkpoints", "name_of", "newest_sound", "partial_of", "remove", "verify"]
 
-MANIFEST, TENSORS, STATE, VOCABULARY = ("manifest.json", "tensors", "state.pt", "vocabulary.txt")
+MANIFEST, TENSORS, STATE, VOCABULARY = "manifest.json", "tensors", "state.pt", "vocabulary.txt"
 _FORMAT = 1
 
 
@@ -98,17 +98,11 @@ def digest_files(root: Path, files: Iterable[Path]) -> dict[str, tuple[int, str]
     entries = {}
     for path in files:
         with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "blake2b") if hasattr(hashlib, "file_digest") else _digest(file)
-            entries[path.relative_to(root).as_posix()] = (path.stat().st_size, digest.hexdigest()[:32])
+            digest = hashlib.blake2b()
+            while chunk := file.read(2**20):
+                digest.update(chunk)
+        entries[path.relative_to(root).as_posix()] = path.stat().st_size, digest.hexdigest()[:32]
     return entries
-
-
-def _digest(file: Any) -> Any:
-    """`hashlib.file_digest` of Python 3.11."""
-    digest = hashlib.blake2b()
-    while chunk := file.read(2**20):
-        digest.update(chunk)
-    return digest
 
 
 def commit(folder: Path, manifest: Manifest) -> None:

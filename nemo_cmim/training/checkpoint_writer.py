@@ -34,15 +34,14 @@ if TYPE_CHECKING:
 
 __all__ = ["CheckpointWriter"]
 
-_SCHEDULE_STATE = ("last_epoch", "_step_count", "_last_lr")
-
-_LIGHTNINGS_OWN = (
+_SCHEDULE_STATE = "last_epoch", "_step_count", "_last_lr"
+_NOT_KEPT = (
     "state_dict",
     "optimizer_states",
     "hyper_parameters",
     "hparams_name",
     "hparams_type",
-)  # kept otherwise, or not needed
+)  # of Lightning's state: empty, or in the manifest
 
 
 class CheckpointWriter:
@@ -77,7 +76,7 @@ class CheckpointWriter:
         model = strategy.lightning_module
         assert model is not None
         snapshot = _collect(strategy)
-        state = copy.deepcopy({key: value for key, value in state.items() if key not in _LIGHTNINGS_OWN})
+        state = copy.deepcopy({key: value for key, value in state.items() if key not in _NOT_KEPT})
         state["optimizer_groups"] = [{k: v for k, v in g.items() if k != "params"} for g in strategy.optimizers[0].param_groups]
         manifest = Manifest(
             step=state["global_step"],

@@ -78,9 +78,8 @@ class Checkpointing(Callback):
         self._step = trainer.global_step
         self._end_if_preempted(trainer, pl_module)
         every = self.config.every_n_train_steps
-        validation_follows = (
-            trainer.enable_validation and (batch_idx + 1) % trainer.val_check_batch == 0
-        )  # and saves, with its loss
+        # a validation that follows saves, with its loss
+        validation_follows = trainer.enable_validation and (batch_idx + 1) % trainer.val_check_batch == 0
         if every and self._step % every == 0 and not validation_follows:
             self._save(trainer)
 
@@ -103,7 +102,7 @@ class Checkpointing(Callback):
         if trainer.is_global_zero:
             message = f"Signal {signal_number}: step {trainer.global_step} is saved in {path}. The same command goes on."
             print(message, file=sys.stderr, flush=True)
-        raise Preempted(signal_number)
+        raise Preempted
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Saves with the validation loss."""

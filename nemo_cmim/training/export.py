@@ -69,7 +69,7 @@ def to_plain(network: MegatronCMIMNetwork) -> dict[str, Tensor]:
         The state dict of `models.CMIMNetwork` with the same sizes, fp32.
     """
     group = parallel_state.get_tensor_model_parallel_group()
-    ranks, heads = (parallel_state.get_tensor_model_parallel_world_size(), network.network_config.attention_heads)
+    ranks, heads = parallel_state.get_tensor_model_parallel_world_size(), network.network_config.attention_heads
     plain = {}
     for name, parameter in network.named_parameters():
         weight = parameter.detach()
@@ -140,7 +140,7 @@ def load_plain(network: MegatronCMIMNetwork, plain: Mapping[str, Tensor]) -> Non
     Raises:
         CheckpointError: Weights are missing, left over, or of another shape.
     """
-    rank, ranks = (parallel_state.get_tensor_model_parallel_rank(), parallel_state.get_tensor_model_parallel_world_size())
+    rank, ranks = parallel_state.get_tensor_model_parallel_rank(), parallel_state.get_tensor_model_parallel_world_size()
     config: NetworkConfig = network.network_config
     parameters = dict(network.named_parameters())
     differ = set(map(plain_name, parameters)).symmetric_difference(plain)

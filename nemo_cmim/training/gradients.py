@@ -84,7 +84,6 @@ class Gradients:
         self.is_last_micro_batch = True  # backward completes the gradients, so they can be reduced
         self.loss_scale = 1.0  # what the loss is multiplied by before backward
         self.waited_s = 0.0  # for communication that backward did not hide, in the last step
-        self._parameters = parameters
         self._data_parallel, self._ranks = data_parallel, torch.distributed.get_world_size(data_parallel)
         self._tensor_parallel, self._shards = tensor_parallel, torch.distributed.get_world_size(tensor_parallel)
         self._buckets = _make_buckets(parameters)

@@ -202,7 +202,7 @@ class MegatronCMIMModel(ModelPT):
             logits_TBv = self.network(batch.decoder_BT, z_BKD, posterior.is_latent_BK)
             predicted_BT = self.network.predicted_tokens(logits_TBv)
             log_p_x_B = self.network.log_p_x_given_z(logits_TBv, batch.target_BT, batch.is_target_BT)
-        return (self.objective(log_p_x_B, z_BKD, posterior, positive_BKD), posterior, predicted_BT)
+        return self.objective(log_p_x_B, z_BKD, posterior, positive_BKD), posterior, predicted_BT
 
     def training_step(self, batch: TokenBatch, batch_idx: int) -> Tensor:
         """Loss of one micro-batch, nats per molecule. What it draws at random depends on the seed and its place in the run alone."""
@@ -219,13 +219,12 @@ class MegatronCMIMModel(ModelPT):
     def _workload(self, batch: TokenBatch, ranks: int) -> Workload:
         composition, config = self.objective.composition, self.model_config.objective
         molecules = len(batch.encoder_BS)
+        compared = molecules * (ranks if config.negatives == "global" else 1) + config.queue
         return Workload(
             molecules=molecules,
             encoder_tokens=batch.encoder_BS.shape[1],
             decoder_tokens=batch.decoder_BT.shape[1],
-            candidates=molecules * (ranks if config.negatives == "global" else 1) + config.queue
-            if composition.is_contrastive
-            else 0,
+            candidates=compared if composition.is_contrastive else 0,
             encodings=2 if composition.needs_positive else 1,
         )
 
@@ -253,9 +252,8 @@ class MegatronCMIMModel(ModelPT):
         self.log_dict({name: value for name, value in self.step_totals.items() if name.startswith("train/")})
         self.log("train/gradient_norm", norm)
         if precision.loss_scale.is_dynamic:
-            self.log_dict(
-                {"train/loss_scale": precision.loss_scale.scale, "train/skipped_steps": float(precision.loss_scale.skipped)}
-            )
+            scale = precision.loss_scale
+            self.log_dict({"train/loss_scale": scale.scale, "train/skipped_steps": float(scale.skipped)})
 
     def _precision(self) -> MegatronPrecision:
         plugin = self.trainer.precision_plugin
@@ -307,7 +305,7 @@ class MegatronCMIMModel(ModelPT):
 
 def _data_parallel() -> tuple[int, int]:
     """Rank and number of ranks."""
-    return (parallel_state.get_data_parallel_rank(), parallel_state.get_data_parallel_world_size())
+    return parallel_state.get_data_parallel_rank(), parallel_state.get_data_parallel_world_size()
 
 
 def check_views(objective: Objective, config: ModelConfig) -> None:

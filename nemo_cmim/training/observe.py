@@ -18,7 +18,7 @@ from ..types import TokenBatch
 
 __all__ = ["Observation", "StepClock", "TimedLoader"]
 
-PARTS = ("data", "forward", "backward", "communication", "optimizer", "other")
+_PARTS = ("data", "forward", "backward", "communication", "optimizer", "other")
 
 
 class StepClock:
@@ -116,7 +116,7 @@ class Observation(Callback):
         self._step = trainer.global_step
         precision = trainer.precision_plugin
         self.clock.mark("optimizer", {"communication": precision.gradients.waited_s})
-        seconds = {part: self.clock.seconds.get(part, 0.0) for part in PARTS}
+        seconds = {part: self.clock.seconds.get(part, 0.0) for part in _PARTS}
         self.clock.reset()
         self.clock.waits_for_gpu = runs_on_gpu() and (self._step + 1) % trainer.log_every_n_steps == 0
         totals = pl_module.step_totals

@@ -11,17 +11,10 @@ __all__ = ["Preempted", "Preemption"]
 
 
 class Preempted(SystemExit):
-    """The run has saved its state and ends because a signal asked it to; the same command goes on with it.
+    """The run has saved its state and ends because a signal asked it to; the same command goes on with it."""
 
-    Args:
-        signal_number: Of the signal.
-    """
-
-    STATUS = 128 + signal.SIGTERM  # for whatever signal, so that batch files know when to requeue
-
-    def __init__(self, signal_number: int) -> None:
-        super().__init__(self.STATUS)
-        self.signal_number = signal_number
+    def __init__(self) -> None:
+        super().__init__(128 + signal.SIGTERM)  # whatever the signal, so that batch files know when to requeue
 
 
 class Preemption:

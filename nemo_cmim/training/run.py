@@ -27,8 +27,13 @@ from .strategy import MegatronStrategy
 
 __all__ = ["accumulation_of", "compose", "model_settings", "train"]
 
-
-_OURS = {"strategy", "logger", "enable_checkpointing", "use_distributed_sampler", "plugins"}
+_OURS = {
+    "strategy",
+    "logger",
+    "enable_checkpointing",
+    "use_distributed_sampler",
+    "plugins",
+}  # arguments of Trainer that `train` sets
 
 
 def config_folder() -> Path:

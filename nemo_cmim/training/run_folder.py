@@ -62,6 +62,7 @@ def claim_run_folder(settings: dict[str, Any]) -> Generator[RunFolder, None, Non
     if torch.distributed.get_rank() == 0:
         try:
             path = _choose(settings)
+            _refuse_foreign_files(path)
             lock = _lock(path)
             resume_from = _checkpoint_to_resume(path, settings)
             decision[0] = RunFolder(path, resume_from, _set_newer_aside(path / "checkpoints", resume_from))
@@ -87,14 +88,17 @@ def _choose(settings: dict[str, Any]) -> Path:
     return (folder / version if version else folder).resolve()
 
 
-def _lock(path: Path) -> IO[str]:
-    """Locks the folder for the life of this process: the system lets go of it even after SIGKILL."""
+def _refuse_foreign_files(path: Path) -> None:
     strange = [] if (path / "checkpoints").is_dir() or not path.is_dir() else [p.name for p in path.iterdir() if p.is_file()]
     if strange:
         raise ConfigError(
             f"{path} holds files that are not of a run, such as {min(strange)}, and NeMo's exp_manager would move them away. Choose "
             "another exp_manager.explicit_log_dir."
         )
+
+
+def _lock(path: Path) -> IO[str]:
+    """Locks the folder for the life of this process: the system lets go of it even after SIGKILL."""
     try:
         (path / "checkpoints").mkdir(parents=True, exist_ok=True)
         file = (path / "checkpoints" / ".lock").open("a+", encoding="utf-8")

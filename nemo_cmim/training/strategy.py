@@ -34,11 +34,10 @@ class MegatronStrategy(DDPStrategy):
         parallel: Sizes of the parallel groups.
         precision: What a step is computed in.
         writer: Writes checkpoints.
-        **kwargs: As `DDPStrategy` takes them.
     """
 
-    def __init__(self, parallel: ParallelConfig, precision: MegatronPrecision, writer: CheckpointWriter, **kwargs: Any) -> None:
-        super().__init__(precision_plugin=precision, **kwargs)
+    def __init__(self, parallel: ParallelConfig, precision: MegatronPrecision, writer: CheckpointWriter) -> None:
+        super().__init__(precision_plugin=precision)
         self.parallel, self.precision, self.writer = parallel, precision, writer
 
     # ---- ranks
