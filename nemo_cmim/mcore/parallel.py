@@ -6,11 +6,12 @@ import os
 
 import torch
 from megatron.core import parallel_state
+from torch import Tensor
 
 from ..config import ParallelConfig
 from ..errors import ConfigError
 
-__all__ = ["initialise", "runs_on_gpu"]
+__all__ = ["initialise", "is_sharded", "runs_on_gpu"]
 
 
 def initialise(parallel: ParallelConfig, *, device: str | None = None) -> None:
@@ -47,6 +48,11 @@ def initialise(parallel: ParallelConfig, *, device: str | None = None) -> None:
             f"parallel.tensor_model_parallel_size is {size}, but this process already runs with "
             f"{parallel_state.get_tensor_model_parallel_world_size()}. Start a new process."
         )
+
+
+def is_sharded(parameter: Tensor) -> bool:
+    """Whether each tensor-parallel rank holds a part of its own, along `parameter.partition_dim`."""
+    return bool(getattr(parameter, "tensor_model_parallel", False))
 
 
 def runs_on_gpu() -> bool:

@@ -23,10 +23,10 @@ from torch.distributed.tensor import DTensor, Replicate, Shard
 
 from ..config import to_mapping
 from ..errors import CheckpointError
+from ..mcore.parallel import is_sharded
 from ..tokenizers import Vocabulary
 from ..version import __version__
 from .checkpoint import STATE, TENSORS, VOCABULARY, Manifest, commit, differing, digest_files, newest_sound, partial_of, remove
-from .gradients import is_sharded
 
 if TYPE_CHECKING:
     from .model import MegatronCMIMModel

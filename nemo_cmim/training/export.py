@@ -21,6 +21,7 @@ from ..config import ModelConfig, NetworkConfig, from_mapping
 from ..errors import CheckpointError
 from ..inference.checkpoint import Checkpoint, write_checkpoint
 from ..mcore.network import MegatronCMIMNetwork
+from ..mcore.parallel import is_sharded
 from ..tokenizers import Vocabulary
 from .checkpoint import TENSORS, VOCABULARY, newest_sound, verify
 
@@ -73,7 +74,7 @@ def to_plain(network: MegatronCMIMNetwork) -> dict[str, Tensor]:
     plain = {}
     for name, parameter in network.named_parameters():
         weight = parameter.detach()
-        if getattr(parameter, "tensor_model_parallel", False) and ranks > 1:
+        if is_sharded(parameter) and ranks > 1:
             shards = [torch.empty_like(weight) for _ in range(ranks)]
             torch.distributed.all_gather(shards, weight.contiguous(), group=group)
             weight = torch.cat(shards, dim=parameter.partition_dim)
@@ -150,7 +151,7 @@ def load_plain(network: MegatronCMIMNetwork, plain: Mapping[str, Tensor]) -> Non
         weight = plain[plain_name(name)]
         if _fused(name) > 1:
             weight = _swap_interleaving(weight, _fused(name), config.attention_heads)
-        if getattr(parameter, "tensor_model_parallel", False):
+        if is_sharded(parameter):
             weight = weight.chunk(ranks, dim=parameter.partition_dim)[rank]
         if weight.shape != parameter.shape:
             raise CheckpointError(f"{name} has the shape {tuple(parameter.shape)}, but the weights hold {tuple(weight.shape)}.")

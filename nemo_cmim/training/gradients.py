@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.distributed import ProcessGroup
 
+from ..mcore.parallel import is_sharded
+
 __all__ = ["Gradients", "MainParameters"]
 
 _BUCKET = 6_000_000  # elements: 24 MB of fp32, as torch's DDP
@@ -47,11 +49,6 @@ class MainParameters:
             for name, parameter in self.model.items():
                 if self.main[name] is not parameter:
                     parameter.copy_(self.main[name])
-
-
-def is_sharded(parameter: Tensor) -> bool:
-    """Whether each tensor-parallel rank holds a part of its own."""
-    return bool(getattr(parameter, "tensor_model_parallel", False))
 
 
 class _Bucket:

@@ -17,8 +17,8 @@ from megatron.core import parallel_state
 
 from ..config import ParallelConfig
 from ..errors import ConfigError
-from ..mcore.parallel import initialise
-from .gradients import Gradients, MainParameters, is_sharded
+from ..mcore.parallel import initialise, is_sharded
+from .gradients import Gradients, MainParameters
 from .precision import MegatronPrecision
 
 if TYPE_CHECKING:
