@@ -53,20 +53,20 @@ class CheckpointWriter:
 
     def __init__(self, in_background: bool = True) -> None:
         self.in_background = in_background
-        self.monitored: float | None = None  # for the manifest of the next checkpoint
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._jobs: list[Future[None]] = []
         self._group: ProcessGroup | None = None
 
     # ---- writing
 
-    def save(self, strategy: MegatronStrategy, state: dict[str, Any], folder: Path) -> None:
+    def save(self, strategy: MegatronStrategy, state: dict[str, Any], folder: Path, monitored: float | None) -> None:
         """Begins a checkpoint.
 
         Args:
             strategy: Of the running trainer: weights and optimiser.
             state: The other values, of plain types and tensors.
             folder: To be created.
+            monitored: As in the manifest.
 
         Raises:
             CheckpointError: An earlier one could not be written.
@@ -80,7 +80,7 @@ class CheckpointWriter:
         state["optimizer_groups"] = [{k: v for k, v in g.items() if k != "params"} for g in strategy.optimizers[0].param_groups]
         manifest = Manifest(
             step=state["global_step"],
-            monitored=self.monitored,
+            monitored=monitored,
             model=to_mapping(model.model_config),
             order=model.order,
             parallel=_parallel_sizes(),
@@ -189,14 +189,10 @@ class CheckpointWriter:
         _check_it_fits(manifest, model, folder)
         self._start_group()
         reader = FileSystemReader(folder / TENSORS)
-        tensors = _collect(strategy)
-        optimizer_tensors = _allocate_optimizer_states(strategy, reader)
-        saved_ranks = manifest.parallel["data"]
-        queue = {name: f"objective/{parallel_state.get_data_parallel_rank() % saved_ranks}/{name}" for name in _queue(strategy)}
-        wanted = {name: tensor for name, tensor in tensors.items() if name.startswith("weights/")} | optimizer_tensors
-        wanted |= {path: strategy.lightning_module.objective.state_dict()[name].cpu().clone() for name, path in queue.items()}
-        state_dict_loader.load(wanted, storage_reader=reader, process_group=self._group)
-        _place(strategy, wanted, queue)
+        rank = parallel_state.get_data_parallel_rank() % manifest.parallel["data"]  # whose queue it takes
+        tensors = _weights(strategy) | _allocate_optimizer_states(strategy, reader) | _queue(strategy, rank)
+        state_dict_loader.load(tensors, storage_reader=reader, process_group=self._group)
+        _place(strategy, tensors, rank)
         state: dict[str, Any] = torch.load(folder / STATE, weights_only=True)
         for group, saved in zip(strategy.optimizers[0].param_groups, state["optimizer_groups"]):
             group.update(saved)
@@ -216,13 +212,8 @@ def _check_it_fits(manifest: Manifest, model: MegatronCMIMModel, folder: Path) -
             f"{folder} was trained with the vocabulary {manifest.vocabulary[:12]}, but the data have {vocabulary.fingerprint[:12]}. "
             "Prepare them with the model's vocabulary: nemo-cmim prepare --vocabulary FILE."
         )
-    own = to_mapping(model.model_config)
-    differences = [
-        difference
-        for part in ("network", "objective")
-        for difference in differing(manifest.model[part], own[part], f"model.{part}.")
-    ]
-    differences += differing(manifest.model["optim"], own["optim"], "model.optim.")
+    own, parts = to_mapping(model.model_config), ("network", "objective", "optim")
+    differences = differing({part: manifest.model[part] for part in parts}, {part: own[part] for part in parts}, "model.")
     differences += differing(manifest.order, model.order)
     if differences:
         raise CheckpointError(
@@ -231,26 +222,30 @@ def _check_it_fits(manifest: Manifest, model: MegatronCMIMModel, folder: Path) -
         )
 
 
-def _queue(strategy: MegatronStrategy) -> dict[str, Tensor]:
-    """The past latents of this data-parallel rank, if the objective keeps some."""
-    assert strategy.lightning_module is not None
-    state: dict[str, Tensor] = strategy.lightning_module.objective.state_dict()
-    return state
-
-
 def _collect(strategy: MegatronStrategy) -> dict[str, Tensor]:
     """All tensors of a checkpoint by name, in host memory."""
     parameters, optimizer = strategy.precision.parameters, strategy.optimizers[0]
     assert parameters is not None
     mesh = _mesh()
-    tensors: dict[str, Tensor] = {}
+    tensors = _weights(strategy) | _queue(strategy, parallel_state.get_data_parallel_rank())
     for name, main in parameters.main.items():
-        tensors[f"weights/{name}"] = _as_shard(main.detach(), main, mesh)
         for key, value in optimizer.state.get(main, {}).items():
             value = torch.as_tensor(value)
             tensors[f"optimizer/{name}/{key}"] = _as_shard(value, main, mesh) if value.shape == main.shape else value.cpu().clone()
-    rank = parallel_state.get_data_parallel_rank()
-    return tensors | {f"objective/{rank}/{name}": value.cpu().clone() for name, value in _queue(strategy).items()}
+    return tensors
+
+
+def _weights(strategy: MegatronStrategy) -> dict[str, Tensor]:
+    assert strategy.precision.parameters is not None
+    mesh = _mesh()
+    return {f"weights/{name}": _as_shard(main, main, mesh) for name, main in strategy.precision.parameters.main.items()}
+
+
+def _queue(strategy: MegatronStrategy, rank: int) -> dict[str, Tensor]:
+    """Past latents, if the objective keeps some, under the name that they have for a data-parallel rank."""
+    assert strategy.lightning_module is not None
+    state = strategy.lightning_module.objective.state_dict()
+    return {f"objective/{rank}/{name}": value.cpu().clone() for name, value in state.items()}
 
 
 def _mesh() -> DeviceMesh:
@@ -293,18 +288,21 @@ def _allocate_optimizer_states(strategy: MegatronStrategy, reader: FileSystemRea
     return states
 
 
-def _place(strategy: MegatronStrategy, tensors: dict[str, Tensor], queue: dict[str, str]) -> None:
-    """Puts what was read where it belongs."""
+def _place(strategy: MegatronStrategy, tensors: dict[str, Tensor], rank: int) -> None:
+    """Puts what was read where it belongs; the queue is that of a data-parallel rank."""
     parameters, optimizer = strategy.precision.parameters, strategy.optimizers[0]
     assert parameters is not None and strategy.lightning_module is not None
     local = {path: t.to_local() if isinstance(t, DTensor) else t for path, t in tensors.items()}
     for name, main in parameters.main.items():
         main.data.copy_(local[f"weights/{name}"])
-        prefix = f"optimizer/{name}/"
-        own = {path.removeprefix(prefix): value for path, value in local.items() if path.startswith(prefix)}
+        own = _below(f"optimizer/{name}/", local)
         optimizer.state[main] = {key: value.to(main.device) if value.shape == main.shape else value for key, value in own.items()}
     parameters.update_model()
-    strategy.lightning_module.objective.load_state_dict({name: local[path] for name, path in queue.items()})
+    strategy.lightning_module.objective.load_state_dict(_below(f"objective/{rank}/", local))
+
+
+def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {path.removeprefix(prefix): tensor for path, tensor in tensors.items() if path.startswith(prefix)}
 
 
 def _cause(error: BaseException) -> str:

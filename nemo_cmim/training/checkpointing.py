@@ -149,8 +149,7 @@ class Checkpointing(Callback):
     def _save(self, trainer: Trainer, monitored: float | None = None) -> Path:
         path = self.folder / name_of(trainer.global_step)
         if path not in self._kept:
-            self.writer.monitored = monitored
-            trainer.save_checkpoint(path)
+            trainer.save_checkpoint(path, storage_options=monitored)  # which Lightning hands to the strategy as it is
             self._kept[path] = monitored
             self._prune()
         return path

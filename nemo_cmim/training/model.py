@@ -103,7 +103,7 @@ class MegatronCMIMModel(ModelPT):
     def setup_training_data(self, train_data_config: DictConfig | Mapping[str, Any]) -> None:
         """Reads the settings of the training split, and checks its folder. The loader starts where training stands."""
         self._train_config = _data_config(train_data_config, "model.train_ds")
-        self._open_store(self._train_config)
+        self._train_molecules = len(self._open_store(self._train_config))
 
     def setup_validation_data(self, val_data_config: DictConfig | Mapping[str, Any]) -> None:
         """Makes the loader of the validation split: each molecule once, in a fixed order."""
@@ -147,10 +147,9 @@ class MegatronCMIMModel(ModelPT):
     def order(self) -> dict[str, int]:
         """What decides which molecules a step sees; see `BatchOrder`."""
         config, ranks = self._train_config, _data_parallel()[1]
-        molecules = len(self._open_store(config))
         return {
             "seed": config.seed,
-            "molecules": molecules if config.limit is None else min(config.limit, molecules),
+            "molecules": min(config.limit or self._train_molecules, self._train_molecules),
             "global batch": config.batch_size * ranks * self.trainer.accumulate_grad_batches,
         }
 

@@ -120,9 +120,15 @@ class MegatronStrategy(DDPStrategy):
         """Nothing, likewise."""
         return {}
 
-    def save_checkpoint(self, checkpoint: dict[str, Any], filepath: str | Path, storage_options: Any = None) -> None:
-        """Writes a sharded checkpoint. All ranks must call. It is complete when `self.writer` has finished."""
-        self.writer.save(self, checkpoint, Path(filepath))
+    def save_checkpoint(self, checkpoint: dict[str, Any], filepath: str | Path, storage_options: float | None = None) -> None:
+        """Writes a sharded checkpoint. All ranks must call. It is complete when `self.writer` has finished.
+
+        Args:
+            checkpoint: Of Lightning.
+            filepath: To be created.
+            storage_options: The value that ranks it, for `Manifest.monitored`.
+        """
+        self.writer.save(self, checkpoint, Path(filepath), storage_options)
 
     def load_checkpoint(self, checkpoint_path: str | Path) -> dict[str, Any]:
         """Reads weights and optimiser states into place, written at whatever parallel sizes; returns the rest."""
