@@ -24,7 +24,11 @@ from .store import TokenStore
 if TYPE_CHECKING:
     from ..tokenizers import Vocabulary
 
-__all__ = ["SmilesBatches", "make_loader", "make_validation_loader", "open_store"]
+__all__ = ["PREEMPTION_SIGNALS", "SmilesBatches", "make_loader", "make_validation_loader", "open_store"]
+
+PREEMPTION_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+"""A scheduler's notice to a job, the latter where it can be sent some time ahead. It goes to whole process groups; workers of loaders
+ignore it, as the main process decides what it means, and ends them."""
 
 
 class SmilesBatches(Dataset[TokenBatch]):
@@ -166,8 +170,7 @@ def _augmentation(
 
 
 def _outlive_signals(worker: int) -> None:
-    """torchrun and schedulers signal whole process groups: the main process decides what a signal means, and ends its workers."""
-    for number in (signal.SIGTERM, signal.SIGUSR1):
+    for number in PREEMPTION_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 
 

@@ -7,6 +7,8 @@ from types import FrameType
 
 import torch
 
+from ..data.dataset import PREEMPTION_SIGNALS
+
 __all__ = ["Preempted", "Preemption"]
 
 
@@ -18,16 +20,14 @@ class Preempted(SystemExit):
 
 
 class Preemption:
-    """Remembers SIGTERM and SIGUSR1, the latter for schedulers that can send it some time ahead."""
-
-    SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+    """Remembers a signal of `PREEMPTION_SIGNALS`."""
 
     def __init__(self) -> None:
         self._received = 0
 
     def listen(self) -> None:
         """Takes the signals over from whoever handled them (main thread only)."""
-        for number in self.SIGNALS:
+        for number in PREEMPTION_SIGNALS:
             signal.signal(number, self._remember)
 
     def _remember(self, number: int, frame: FrameType | None) -> None:
