@@ -1,4 +1,4 @@
-"""Runs a command as several ranks, as a launcher such as torchrun does, with one thread each."""
+"""Runs a command as several ranks, as torchrun does, with one thread each. Measurements and tests start theirs here."""
 
 from __future__ import annotations
 
@@ -7,32 +7,53 @@ import socket
 import subprocess
 from pathlib import Path
 
-__all__ = ["run_ranks"]
+__all__ = ["free_port", "run_ranks", "torchrun_environment"]
 
 
-def run_ranks(command: list[str], ranks: int, log: Path) -> str:
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def torchrun_environment(rank: int, ranks: int, port: int) -> dict[str, str]:
+    """The variables that torchrun sets for a process."""
+    numbers = {
+        "RANK": rank,
+        "LOCAL_RANK": rank,
+        "WORLD_SIZE": ranks,
+        "LOCAL_WORLD_SIZE": ranks,
+        "GROUP_RANK": 0,
+        "MASTER_PORT": port,
+    }
+    return {"MASTER_ADDR": "127.0.0.1", "TORCHELASTIC_RUN_ID": "ranks"} | {name: str(number) for name, number in numbers.items()}
+
+
+def run_ranks(command: list[str], ranks: int, log: Path, timeout_s: float | None = None) -> str:
     """Runs `command` as each rank; returns what rank 0 printed.
+
+    Args:
+        command: Program and arguments.
+        ranks: How many.
+        log: The ranks' output goes to files of this name, with the rank as suffix.
+        timeout_s: Until a rank is killed that has not ended; None waits.
 
     Raises:
         SystemExit: One of them failed.
     """
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    shared = os.environ | {
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-        "OMP_NUM_THREADS": "1",
-        "TORCHELASTIC_RUN_ID": "bench",
-    }
-    shared |= {"WORLD_SIZE": str(ranks), "LOCAL_WORLD_SIZE": str(ranks), "GROUP_RANK": "0"}
-    logs = [log.with_suffix(f".{rank}") for rank in range(ranks)]
+    port, logs = free_port(), [log.with_suffix(f".{rank}") for rank in range(ranks)]
     processes = []
     for rank, path in enumerate(logs):
-        own = {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+        environment = os.environ | torchrun_environment(rank, ranks, port) | {"OMP_NUM_THREADS": "1"}
         with path.open("w") as out:
-            processes.append(subprocess.Popen(command, env=shared | own, stdout=out, stderr=subprocess.STDOUT))
-    failed = [rank for rank, process in enumerate(processes) if process.wait()]
+            processes.append(subprocess.Popen(command, env=environment, stdout=out, stderr=subprocess.STDOUT))
+    try:
+        failed = [rank for rank, process in enumerate(processes) if process.wait(timeout_s)]
+    finally:
+        for process in processes:
+            process.kill()
     if failed:
         raise SystemExit(f"Rank {failed[0]} of {ranks} failed: {' '.join(command)}\n{logs[failed[0]].read_text()[-3000:]}")
     return logs[0].read_text()

@@ -29,20 +29,10 @@ from benchmarks.report import record
 from nemo_cmim.config import DataConfig, NetworkConfig
 from nemo_cmim.data.dataset import make_loader
 from nemo_cmim.data.prepare import prepare
-from nemo_cmim.scaling import MACHINES, Machine, Plan, Prediction, parameters, predict
+from nemo_cmim.scaling import MACHINES, Machine, Plan, Prediction, parameters, predict, read_network
 
-TINY = NetworkConfig(
-    hidden_size=128,
-    encoder_layers=2,
-    decoder_layers=3,
-    attention_heads=4,
-    ffn_size=512,
-    max_positions=128,
-    dropout=0.0,
-    init_std=0.06,
-)
 NETWORKS = {  # name: sizes, their override of a training config, molecules of a micro-batch
-    "tiny": (TINY, "tiny", 64),
+    "tiny": (read_network("conf/model/tiny.yaml"), "tiny", 64),
     "paper": (NetworkConfig(dropout=0.0), "molmim_70m", 8),
 }
 LAYOUTS = [(1, 1), (1, 2), (1, 4), (2, 1), (2, 2)]  # tensor-parallel x data-parallel

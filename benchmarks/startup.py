@@ -17,12 +17,13 @@ import torch
 
 from benchmarks.report import record
 from nemo_cmim import list_models
-from nemo_cmim.config import ModelConfig, NetworkConfig
+from nemo_cmim.config import ModelConfig
 from nemo_cmim.inference.checkpoint import Checkpoint, write_checkpoint
 from nemo_cmim.models import CMIMNetwork
+from nemo_cmim.scaling import read_network
 from nemo_cmim.tokenizers import SmilesTokenizer
 
-NETWORK = NetworkConfig(hidden_size=128, encoder_layers=2, decoder_layers=3, attention_heads=4, ffn_size=512, max_positions=128)
+NETWORK = read_network("conf/model/tiny.yaml")
 PROGRAMS = {
     "nothing": "pass",
     "import": "import nemo_cmim",

@@ -23,14 +23,11 @@ from nemo_cmim.losses import build_objective, log_p_x_given_z
 from nemo_cmim.mcore.network import MegatronCMIMNetwork
 from nemo_cmim.mcore.parallel import initialise
 from nemo_cmim.models import CMIMNetwork
+from nemo_cmim.scaling import read_network
 from nemo_cmim.tokenizers import SmilesTokenizer
 from nemo_cmim.types import TokenBatch
 
-SIZES = {
-    "paper size": (NetworkConfig(), 32),
-    "tiny": (NetworkConfig(hidden_size=128, encoder_layers=2, decoder_layers=3, attention_heads=4, ffn_size=512, max_positions=128,
-                           dropout=0.0), 128),
-}  # fmt: skip
+SIZES = {"paper size": (NetworkConfig(), 32), "tiny": (read_network("conf/model/tiny.yaml"), 128)}
 
 Step = Callable[[TokenBatch], torch.Tensor]
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-import socket
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -16,7 +15,9 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Ranks", "as_srun", "as_torchrun", "start_function", "start_training", "train_with"]
+from benchmarks.ranks import free_port, torchrun_environment
+
+__all__ = ["Ranks", "as_srun", "start_function", "start_training", "train_with"]
 
 _SERVER = multiprocessing.get_context("forkserver")
 _SERVER.set_forkserver_preload(["nemo_cmim.training.run", "tests.training.ranks"])
@@ -64,18 +65,6 @@ class Ranks:
             time.sleep(0.02)
 
 
-def as_torchrun(rank: int, ranks: int, port: int) -> dict[str, str]:
-    """The environment that torchrun gives a process."""
-    place = {
-        "WORLD_SIZE": str(ranks),
-        "RANK": str(rank),
-        "LOCAL_RANK": str(rank),
-        "LOCAL_WORLD_SIZE": str(ranks),
-        "GROUP_RANK": "0",
-    }
-    return place | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "TORCHELASTIC_RUN_ID": "test"}
-
-
 def as_srun(rank: int, ranks: int, port: int) -> dict[str, str]:
     """The environment that Slurm's srun gives a task."""
     place = {"SLURM_NTASKS": str(ranks), "SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank), "SLURM_NODEID": "0"}
@@ -96,13 +85,15 @@ def _main(environment: dict[str, str], log: Path, function: Callable[..., None],
 
 
 def start_function(
-    folder: Path, ranks: int, function: Callable[..., None], *arguments: Any, launcher: Callable[..., dict[str, str]] = as_torchrun
+    folder: Path,
+    ranks: int,
+    function: Callable[..., None],
+    *arguments: Any,
+    launcher: Callable[..., dict[str, str]] = torchrun_environment,
 ) -> Ranks:
     """Starts a function of a test module on several ranks."""
     folder.mkdir(parents=True, exist_ok=True)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     logs = [folder / f"rank-{rank}.log" for rank in range(ranks)]
     processes = [
         _SERVER.Process(target=_main, args=(launcher(rank, ranks, port), logs[rank], function, arguments)) for rank in range(ranks)
