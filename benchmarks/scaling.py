@@ -225,9 +225,9 @@ def main() -> None:
     """Measures and prints; `--record` keeps the result."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--networks", default="tiny,paper", help="of tiny, paper (default: %(default)s)")
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=24, help="of a run")
-    parser.add_argument("--warm-up", type=int, default=8, help="first steps that do not count")
+    parser.add_argument("--repeats", type=int, default=2, help="runs of each layout (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=16, help="of a run (default: %(default)s)")
+    parser.add_argument("--warm-up", type=int, default=6, help="first steps that do not count (default: %(default)s)")
     parser.add_argument("--record", action="store_true", help="keep the result in RESULTS.md")
     parser.add_argument("--gloo-worker", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -252,7 +252,7 @@ def main() -> None:
         "",
         "Weak scaling: the micro-batch of a data-parallel rank is the same. Processes of one thread over gloo on "
         f"{CORES} cores, fp32, no dropout, MOSES in batches sorted by length; medians of {args.steps - args.warm_up} steps and of "
-        f"{args.repeats} runs, time to load data not counted. Efficiency: molecules/s against one process times the cores in use, at "
+        f"{args.repeats} run(s), time to load data not counted. Efficiency: molecules/s against one process times the cores in use, at "
         f"most {CORES}. Predicted from rates measured without the network.",
     ]
     print("\n".join(lines))

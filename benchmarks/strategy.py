@@ -24,6 +24,7 @@ from benchmarks.molecules import sample_smiles
 from benchmarks.ranks import run_ranks
 from benchmarks.report import record
 from nemo_cmim.data.prepare import prepare
+from nemo_cmim.training.checkpoint import newest_sound
 
 SIZES = {"tiny": ("tiny", 64), "paper size": ("molmim_70m", 4)}  # override of a training config, molecules of a micro-batch
 STEPS = 16
@@ -153,8 +154,6 @@ def checkpoints(data: Path, folder: Path, size: str) -> tuple[float, float, floa
         )  # the time of a checkpoint counts to the steps after it
     resumed = settings(data, place, size, "exp_manager.resume_if_exists=true")
     start = time.perf_counter()
-    from nemo_cmim.training.checkpoint import newest_sound
-
     newest_sound(place / "checkpoints")
     verified = time.perf_counter() - start
     return plain, costs[0], costs[1], verified + measure("train", resumed, folder / "resumed")["load"]
@@ -164,7 +163,7 @@ def main() -> None:
     """Measures, prints, and keeps the numbers if asked to."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--record", action="store_true", help="keep the numbers in benchmarks/RESULTS.md")
-    parser.add_argument("--repeats", type=int, default=3, metavar="N", help="runs of each peer (default: %(default)s)")
+    parser.add_argument("--repeats", type=int, default=2, metavar="N", help="runs of each peer (default: %(default)s)")
     parser.add_argument("--worker", choices=("ddp", "buckets", "train"), help=argparse.SUPPRESS)
     parser.add_argument("--result", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("overrides", nargs="*", help=argparse.SUPPRESS)

@@ -23,7 +23,7 @@ class Machine:
         memory_bytes: Of a device.
         memory_bandwidth: Bytes/s of a device.
         memory_share: Share of it that an elementwise operation reaches. Assumed for GPUs.
-        optimizer_bytes: Bytes per parameter that averaging, clipping and Adam move in a step, at the rate of elementwise operations.
+        optimizer_bytes: Bytes per parameter that collecting, clipping and Adam move in a step, at the rate of elementwise operations.
         kernel_seconds: Of a device, lost with each operation. It is why small products reach a smaller share of the peak. Assumed.
         dispatch_seconds: Of the host, to start an operation; runs ahead of the device. 0 where the host is the device. Assumed.
         link_bandwidth: Bytes/s of a device to others of its node.
@@ -68,8 +68,8 @@ class Machine:
         return max(1.0, devices / self.shared_cores) if self.shared_cores else 1.0
 
 
-# Averaging 16, norm 4, clipping 8, Adam in torch's foreach form 76, which reads and writes memory once for each operation.
-_GPU_OPTIMIZER_BYTES = 104.0
+# Collecting and scaling 8, norm 4, clipping 8, Adam in torch's foreach form 76, which reads and writes memory once for each operation.
+_GPU_OPTIMIZER_BYTES = 96.0
 
 MACHINES: dict[str, Machine] = {
     # Tesla V100 data sheet (SXM: 125 TFLOP/s tensor, 15.7 fp32, 900 GB/s, NVLink 300 GB/s both directions); DGX-2: 16 of 32 GB on
