@@ -112,8 +112,9 @@ MACHINES: dict[str, Machine] = {
         link_share=0.8,
         overlap=0.8,
     ),
-    # Measured on two cores of an AMD EPYC by `benchmarks.scaling`, which measures again for its own comparison. Adam's intermediate
-    # results stay in the cache there, so its bytes are fewer. Gloo's reductions are work for the same cores: nothing hides them.
+    # Rounded from what `benchmarks.scaling` measured on two cores of an AMD EPYC (it measures again for its own comparison), the share
+    # of memory with the time of steps in view. Adam's intermediate results stay in the cache there, so its bytes are fewer. Gloo's
+    # reductions are work for the same cores: nothing hides them.
     "cpu": Machine(
         name="one thread of an AMD EPYC, gloo",
         devices_per_node=64,

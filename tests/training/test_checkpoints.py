@@ -12,18 +12,24 @@ import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 pytest.importorskip("nemo.core", reason="needs the [train] extra")
 
+import lightning.pytorch as pl
+import torch
+
 from nemo_cmim.cli import main
 from nemo_cmim.errors import CheckpointError, ConfigError
-from nemo_cmim.training.checkpoint import Manifest, find_checkpoints, newest_sound, verify
+from nemo_cmim.training.checkpoint import Manifest, find_checkpoints, newest_sound, remove, verify
 from nemo_cmim.training.checkpoint_writer import CheckpointWriter
+from nemo_cmim.training.checkpointing import CheckpointConfig, Checkpointing
+from nemo_cmim.training.export import export_checkpoint
 from nemo_cmim.training.run import train
-from nemo_cmim.training.run_folder import claim_run_folder
+from nemo_cmim.training.run_folder import RunFolder, claim_run_folder
 from tests.training.ranks import start_function
 from tests.training.runs import config, overrides, steps
 
@@ -227,6 +233,53 @@ def test_a_run_may_be_made_longer(data: Path, tmp_path: Path) -> None:
     train(config(data, tmp_path / "straight", *schedule, "trainer.max_steps=8"))
     longer, straight = ([row["lr"] for row in steps(tmp_path / name)] for name in ("longer", "straight"))
     assert longer[5:] == straight[5:] and longer[2] != straight[2]
+
+
+def test_a_validation_loss_that_is_not_finite_is_not_ranked(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    metrics = pl.Trainer.callback_metrics
+
+    def spoilt(trainer: pl.Trainer) -> Any:
+        found = metrics.fget(trainer)  # type: ignore[attr-defined]
+        return {**found, "val_loss": torch.tensor(float("nan"))} if trainer.global_step == 2 else found
+
+    monkeypatch.setattr(pl.Trainer, "callback_metrics", property(spoilt))
+    more = ("trainer.max_steps=6", "trainer.val_check_interval=2", f"{PARAMS}.save_top_k=1", f"{PARAMS}.keep_last=1")
+    with pytest.warns(UserWarning, match="val_loss is nan at step 2: not ranked"):
+        folder = train(config(data, tmp_path / "run", *more))
+    assert "step=00000002.ckpt" not in names(folder)
+
+
+def test_a_damaged_best_checkpoint_is_not_exported(run: Path) -> None:
+    best, newest = (run / "checkpoints" / name for name in ("step=00000004.ckpt", "step=00000006.ckpt"))
+    flip_a_byte(best)
+    (nemo_file,) = (run / "checkpoints").glob("*.nemo")
+    nemo_file.unlink()
+    trainer: Any = SimpleNamespace(is_global_zero=True, strategy=SimpleNamespace(broadcast=lambda message: message))
+    checkpointing = Checkpointing(
+        CheckpointConfig(), CheckpointWriter(), RunFolder(run, newest, {best: 1.0, newest: 2.0}), nemo_file.stem
+    )
+    with pytest.warns(UserWarning, match=r"could not be made of step=00000004.ckpt: .* is damaged.*The next best is tried"):
+        checkpointing.finish(trainer)
+    export_checkpoint(newest, run / "expected.nemo")
+    assert nemo_file.read_bytes() == (run / "expected.nemo").read_bytes()
+    flip_a_byte(newest)
+    with pytest.warns(UserWarning), pytest.raises(CheckpointError, match=r"could not be made of step=00000006\.ckpt"):
+        checkpointing.finish(trainer)
+
+
+def test_a_checkpoint_that_cannot_be_removed_is_a_warning(tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match=r"step=00000001.ckpt is no longer needed and could not be removed: No such file"):
+        remove(tmp_path / "step=00000001.ckpt")
+
+
+def test_a_requeued_run_goes_on_from_its_own_checkpoint(run: Path, tmp_path: Path) -> None:
+    """The command that named another one to begin with stays the same."""
+    other = run / "checkpoints" / "step=00000004.ckpt"
+    settings = {"resume_if_exists": True, "resume_from_checkpoint": str(other)}
+    with claim_run_folder(settings | {"explicit_log_dir": str(tmp_path / "new")}) as claimed:
+        assert claimed.resume_from == other
+    with claim_run_folder(settings | {"explicit_log_dir": str(run)}) as claimed:
+        assert claimed.resume_from == run / "checkpoints" / "step=00000006.ckpt"
 
 
 def test_two_runs_in_one_folder_are_refused(data: Path, run: Path) -> None:

@@ -148,6 +148,11 @@ def test_every_model_config_composes(name: str) -> None:
         ("trainer.devices=2", ConfigError, "torchrun --nproc_per_node=2 "),
         ("model.parallel.tensor_model_parallel_size=3", ConfigError, "network.attention_heads (4) must be a multiple of"),
         (
+            "model.global_batch_size=32 trainer.accumulate_grad_batches=3",
+            ConfigError,
+            "data-parallel ranks x trainer.accumulate_grad_batches 3 = 48; 48 would do",
+        ),
+        (
             "model.global_batch_size=40",
             ConfigError,
             "(40) must be model.train_ds.batch_size 16 x 1 data-parallel ranks x accumulation",
@@ -177,7 +182,7 @@ def test_every_model_config_composes(name: str) -> None:
 )
 def test_mistakes_are_named(data: Path, tmp_path: Path, override: str, error: type[ValueError], message: str) -> None:
     with pytest.raises(error, match=re.escape(message)):
-        train(config(data, tmp_path / "log", "trainer.max_steps=1", override))
+        train(config(data, tmp_path / "log", "trainer.max_steps=1", *override.split()))
 
 
 def test_another_vocabulary_than_the_checkpoints_is_refused(run: Path, data: Path, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import pytest
 pytest.importorskip("nemo.core", reason="needs the [train] extra")
 
 import nemo_cmim
-from nemo_cmim.training.checkpoint import find_checkpoints
+from nemo_cmim.training.checkpoint import Manifest, find_checkpoints
 from nemo_cmim.training.export import export_from
 from tests.training.ranks import as_srun, start_function, start_training, train_with
 from tests.training.runs import overrides, steps
@@ -148,6 +148,33 @@ def test_numbers_that_do_not_fit_are_refused_on_all_ranks(data: Path, tmp_path: 
     ranks = start_function(tmp_path / "logs", 2, train_with, arguments)
     assert ranks.wait() == [1, 1]
     assert ranks.output().count(message) >= 2, ranks.output()[-3000:]
+
+
+def validate_slowly(arguments: list[str], flag: Path) -> None:
+    from nemo_cmim.training.model import MegatronCMIMModel
+    from nemo_cmim.training.run import compose, train
+
+    step = MegatronCMIMModel.validation_step
+
+    def slow(self: MegatronCMIMModel, batch: Any, batch_idx: int) -> Any:
+        flag.touch()
+        time.sleep(3.0)
+        return step(self, batch, batch_idx)
+
+    MegatronCMIMModel.validation_step = slow  # type: ignore[method-assign, assignment]
+    train(compose(arguments))
+
+
+def test_a_signal_during_validation_is_heard_before_its_end(data: Path, tmp_path: Path) -> None:
+    """It may take longer than the notice; the step is saved, unranked."""
+    folder, flag = tmp_path / "run", tmp_path / "flag"
+    settings = ("trainer.val_check_interval=2", "model.validation_ds.batch_size=2", "trainer.num_sanity_val_steps=0")
+    ranks = start_function(tmp_path / "logs", 1, validate_slowly, layout(data, folder, 1, *settings), flag)
+    ranks.wait_for(flag.exists)
+    ranks.send(signal.SIGTERM)
+    assert ranks.wait(30.0) == [143], ranks.output()[-4000:]
+    (saved,) = find_checkpoints(folder / "checkpoints")
+    assert (saved.name, Manifest.read(saved).monitored) == ("step=00000002.ckpt", None)
 
 
 def in_a_group_of_its_own(arguments: list[str], group_file: Path) -> None:
