@@ -30,6 +30,14 @@ TRAIN = [
     "einops>=0.8",  # imported by NeMo 3.0, which does not ask for it
     "sentencepiece>=0.2",  # likewise
 ]
+DATA = [
+    "dask>=2024.8",
+    "distributed>=2024.8",
+    "fsspec>=2024.3",
+    "requests>=2.31",
+    "tenacity>=8.2",
+    "megatron-core>=0.16",  # writes the files of tokens
+]
 LAUNCH = [
     "nemo_run>=0.4,<0.5",  # later ones bring Lepton's client, and Ray with it; with its newest release they cannot be imported
 ]
@@ -50,7 +58,7 @@ setup(
     license_files=["LICENSE"],
     python_requires=">=3.10",
     install_requires=BASE,
-    extras_require={"train": TRAIN, "launch": LAUNCH, "dev": DEV},
+    extras_require={"data": DATA, "train": [*TRAIN, *DATA], "launch": LAUNCH, "dev": DEV},
     # conf/ stands at the top of the checkout and is installed as nemo_cmim.conf.
     packages=[*find_packages(include=["nemo_cmim", "nemo_cmim.*"]), "nemo_cmim.conf"],
     package_dir={"nemo_cmim.conf": "conf"},

@@ -1,0 +1,35 @@
+"""The command line: each command is one call of the package. Heavy imports wait until a command runs."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import TypeAlias
+
+from . import data, molecules, training
+
+__all__ = ["main"]
+
+Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    about = "Molecules as vectors that predict properties: data, training, embedding."
+    parser = argparse.ArgumentParser(prog="nemo-cmim", description=about)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for part in (data, training, molecules):
+        part.add_commands(commands)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command. Returns the exit status: 0, or 2 after a mistake in the input, told in one line."""
+    args = build_parser().parse_args(argv)
+    try:
+        args.run(args)
+    except ValueError as error:
+        print(f"nemo-cmim {args.command}: {error}", file=sys.stderr)
+        return 2
+    return 0
