@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from ..errors import ConfigError, DataError
 from .integrity import BrokenFileError, check_file
-from .transfer import FailedError, Fetcher, Manners, MissingError, StoppedError
+from .transfer import FailedError, Fetcher, Manners, MissingError
 from .url_lists import Source
 
 __all__ = ["DOWNLOADS", "Downloads", "Entry", "download"]
@@ -132,6 +132,7 @@ def download(
         DataError: The folder cannot be written, or its disk is full; or, after everything else is done, a file could not be had.
     """
     folder = Path(folder)
+    sources = list({source.url: source for source in sources}.values())
     _refuse_clashes(sources)
     fetcher = Fetcher(manners or Manners())
     try:
@@ -193,12 +194,12 @@ def _work_through(
     before = dict(known.entries)  # the threads read this one
 
     def work() -> None:
-        with contextlib.suppress(queue.Empty, StoppedError):
+        with contextlib.suppress(queue.Empty):
             while not fetcher.stop.is_set():
                 source = todo.get_nowait()
                 try:
                     done.put((source, _obtain(source, folder, fetcher, before.get(source.url), retry_missing)))
-                except Exception as error:  # noqa: BLE001  # raised again in the thread that waits for it
+                except Exception as error:  # noqa: BLE001  # raised again in the main thread
                     done.put((source, error))
 
     for source in sources:

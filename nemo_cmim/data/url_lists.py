@@ -116,8 +116,10 @@ def sources_of(
     if conditions:
         chosen = select(conditions, include_absent=include_absent)
         sources += [_checked(tranche.url(extension, base), tranche.file(extension)) for tranche in chosen]
-    first_of = {source.url: source for source in reversed(sources)}
-    return list(first_of.values())[::-1], duplicates
+    once: dict[str, Source] = {}
+    for source in sources:
+        once.setdefault(source.url, source)
+    return list(once.values()), duplicates
 
 
 def _text_of(path: Path) -> str:

@@ -109,6 +109,7 @@ def test_lists_and_conditions_together(tmp_path: Path) -> None:
     sources, duplicates = sources_of(["mw<=250", str(path), "logp<=-1", "mw>200", "reactivity=A", "purchasability=A"])
     assert sources == [Source("http://x/a.smi", "a.smi"), BAAA]
     assert duplicates == {str(path): 1}
+    assert sources_of(["BAAA", str(path), str(path)])[0] == sources  # each URL once
 
 
 @pytest.mark.parametrize(
