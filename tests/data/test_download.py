@@ -286,20 +286,6 @@ def test_packed_files_are_read_through(pack: Callable[[bytes], bytes], server: F
     assert (tmp_path / entry.file).read_bytes() == packed
 
 
-def test_tables_of_tabs(server: FileServer, tmp_path: Path) -> None:
-    path = "/2D/BA/BAAA.txt"
-    content = b"smiles\tzinc_id\tfeatures\nCCO\t1\tan alcohol\nCCN\t2\t\n"
-    server.files[path] = content
-    server.answers[path] = [status(200, content[:-2] + b"\n")]
-    assert fetch(server, tmp_path, path).counts["lines"] == 3
-    assert len(server.requests) == 2
-
-
-def test_other_files_need_no_columns(server: FileServer, tmp_path: Path) -> None:
-    server.files["/BAAA.sdf"] = b"one\ntwo words"
-    assert fetch(server, tmp_path, "/BAAA.sdf").counts["complete"] == 1
-
-
 def test_a_url_that_is_named_twice_is_fetched_once(server: FileServer, tmp_path: Path) -> None:
     assert fetch(server, tmp_path, PATH, PATH).counts["complete"] == len(server.requests) == 1
 
