@@ -1,11 +1,23 @@
-"""`nemo-cmim prepare`."""
+"""`nemo-cmim tranches`, `download` and `prepare`: from the properties of molecules to files, and from those to training data.
+
+nemo-cmim tranches [CONDITION...]                  lists ZINC tranches by property; by default those of the paper
+nemo-cmim download LIST_OR_CONDITION... -o FOLDER  fetches them; stopped at any time, it goes on when run again
+nemo-cmim prepare INPUT... -o FOLDER               canonicalises, filters, deduplicates, splits, tokenises
+"""
 
 from __future__ import annotations
 
 import argparse
+import os
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..errors import DataError
+
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from . import Commands
 
 __all__ = ["add_commands"]
@@ -13,7 +25,105 @@ __all__ = ["add_commands"]
 
 def add_commands(commands: Commands) -> None:
     """Adds these commands to the command line."""
+    _add_tranches(commands)
+    _add_download(commands)
     _add_prepare(commands)
+
+
+def _add_tranches(commands: Commands) -> None:
+    from ..data.tranches import PAPER
+    from ..data.url_lists import FORMS
+
+    parser = commands.add_parser(
+        "tranches",
+        help="list ZINC tranches by property",
+        description="Lists the tranches of ZINC that meet all conditions, such as 'mw<=500' 'logp>-1' reactivity=standard "
+        "purchasability=A,B subset=lead-like, or the code of a tranche. Put < and > into quotes.",
+    )
+    add = parser.add_argument
+    add("conditions", nargs="*", metavar="CONDITION", help=f"what must hold (default: the paper's, {PAPER})")
+    add(
+        "--format",
+        choices=(*FORMS, "table"),
+        default="uri",
+        help="form of the list; table: what the codes mean (default: %(default)s)",
+    )
+    _add_tranche_options(add)
+    add("-o", "--output", metavar="FILE", help="the file to write (default: stdout)")
+    parser.set_defaults(run=_run_tranches)
+
+
+def _add_tranche_options(add: Callable[..., argparse.Action]) -> None:
+    from ..data.tranches import BASE
+
+    add("--extension", choices=("smi", "txt"), default="smi", help="kind of files; txt has more columns (default: %(default)s)")
+    add("--all", action="store_true", help="also tranches that are known not to exist")
+    add("--base", default=BASE, metavar="URL", help="where the tranches are (default: %(default)s)")
+
+
+def _run_tranches(args: argparse.Namespace) -> None:
+    from ..data.tranches import PAPER, select, table
+    from ..data.url_lists import list_lines
+
+    tranches = select(args.conditions or PAPER, include_absent=args.all)
+    lines = table(tranches) if args.format == "table" else list_lines(tranches, args.format, args.extension, args.base)
+    text = "".join(f"{line}\n" for line in lines)
+    try:
+        if args.output:
+            Path(args.output).write_text(text, encoding="utf-8")
+        else:
+            sys.stdout.write(text)
+            sys.stdout.flush()
+    except BrokenPipeError:  # `| head` has read enough; what is left would be written when Python ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        raise DataError(f"{args.output or 'stdout'} cannot be written: {error}. Name another file by -o.") from error
+    print(f"{len(tranches):,} tranches", file=sys.stderr)
+
+
+def _add_download(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "download",
+        help="fetch ZINC tranches, or what else lists of URLs name",
+        description="Fetches files over HTTP and checks that they are whole. Stopped at any time, it goes on when it is run again.",
+    )
+    add = parser.add_argument
+    what = "a .uri, .wget or curl list as ZINC writes them, also .gz, or conditions as in `nemo-cmim tranches`"
+    add("what", nargs="+", metavar="LIST_OR_CONDITION", help=what)
+    add("-o", "--output", required=True, metavar="FOLDER", help="the folder to write; downloads.json there tells of every file")
+    _add_tranche_options(add)
+    add("--retry-missing", action="store_true", help="ask again for files that the server did not have")
+    add("--threads", type=int, default=4, metavar="N", help="files at a time (default: %(default)s)")
+    add("--attempts", type=int, default=6, metavar="N", help="tries of each file (default: %(default)s)")
+    add("--connect-timeout", type=float, default=15.0, metavar="S", help="seconds to wait for a connection (default: %(default)s)")
+    add("--read-timeout", type=float, default=60.0, metavar="S", help="seconds to wait for the next byte (default: %(default)s)")
+    add("--requests-per-second", type=float, default=4.0, metavar="N", help="at most, of all threads (default: %(default)s)")
+    add("--bytes-per-second", type=float, default=20e6, metavar="N", help="likewise (default: %(default).0f)")
+    parser.set_defaults(run=_run_download)
+
+
+def _run_download(args: argparse.Namespace) -> None:
+    from ..data.download import DOWNLOADS, download
+    from ..data.transfer import Manners
+    from ..data.url_lists import sources_of
+
+    names = ("threads", "attempts", "connect_timeout", "read_timeout", "requests_per_second", "bytes_per_second")
+    manners = Manners(**{name: getattr(args, name) for name in names})
+    sources, duplicates = sources_of(args.what, args.extension, args.base, include_absent=args.all)
+    for path, count in duplicates.items():
+        if count:
+            print(f"{path}: {count:,} repeated lines are passed over", file=sys.stderr)
+    try:
+        result = download(sources, args.output, manners=manners, retry_missing=args.retry_missing, progress=True)
+    except KeyboardInterrupt:
+        print("nemo-cmim download: stopped. Run it again: it goes on from here.", file=sys.stderr)
+        raise SystemExit(130) from None
+    counts = result.counts
+    print(f"{args.output}: {counts['complete']:,} files complete ({counts['lines']:,} lines, {counts['bytes']:,} bytes)")
+    missing = [entry.file for entry in result.entries.values() if entry.state == "missing"]
+    if missing:
+        more = f" and {len(missing) - 3:,} more, see {args.output}/{DOWNLOADS}" if len(missing) > 3 else ""
+        print(f"  missing on the server: {', '.join(missing[:3])}{more}")
 
 
 def _add_prepare(commands: Commands) -> None:

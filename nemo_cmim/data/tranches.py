@@ -1,0 +1,254 @@
+"""ZINC's 2D tranches: what the four letters of a code mean, and which tranches meet conditions on their properties.
+
+A code such as `BAAA` names a file of molecules by bins of molecular weight and logP, then reactivity and purchasability. The
+conditions are words such as `mw<=500`, `logp>-1`, `reactivity=reactive`, `purchasability=A,B`, `subset=lead-like`; all must
+hold. ZINC puts an edge into the bin below it, so `<` means `<=` and `>=` means `>` here. Named levels include those before them.
+"""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+import math
+import re
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import ConfigError
+
+__all__ = ["BASE", "PAPER", "Tranche", "select", "table"]
+
+BASE = "http://files.docking.org/2D"
+PAPER = "mw<=500 logp<=5 reactivity=reactive purchasability=annotated"  # as MegaMolBART, MolMIM and cMIM
+
+_BINS = "ABCDEFGHIJK"
+_EDGES: dict[str, Sequence[float]] = {
+    "mw": (200, 250, 300, 325, 350, 375, 400, 425, 450, 500),  # Da
+    "logp": (-1, 0, 1, 2, 2.5, 3, 3.5, 4, 4.5, 5),  # Crippen
+}
+_MEANINGS = {
+    "reactivity": {"A": "anodyne", "B": "bother", "C": "clean", "E": "mild", "G": "reactive", "I": "hot"},
+    "purchasability": {
+        "A": "in stock",
+        "B": "in stock",
+        "C": "in stock via agent",
+        "D": "make on demand",
+        "E": "boutique",
+        "F": "annotated, not for sale",
+    },
+}
+_LETTERS = {"mw": _BINS, "logp": _BINS, **{name: "".join(meanings) for name, meanings in _MEANINGS.items()}}
+_LEVELS = {
+    "reactivity": {"anodyne": "A", "bother": "AB", "clean": "ABC", "standard": "ABCE", "reactive": "ABCEG", "hot": "ABCEGI"},
+    "purchasability": {"in-stock": "AB", "agent": "ABC", "wait-ok": "ABCD", "boutique": "ABCDE", "annotated": "ABCDEF"},
+}
+# Letters of molecular weight and logP, as in zincdl 0.1.0. openpharmacophore has lead-like and lugs with logP up to H.
+_SUBSETS = {
+    "drug-like": ("BCDEFGHIJ", "ABCDEFGHIJ"),
+    "shards": ("A", _BINS),
+    "fragments": ("AB", "ABCDEFG"),
+    "flagments": ("BCD", "ABCDEFG"),
+    "goldilocks": ("CDE", "DEF"),
+    "big-n-greasy": ("JK", "IJK"),
+    "lead-like": ("CDE", "ABCDEFG"),
+    "lugs": ("EFGHI", "ABCDEFGHI"),
+}
+# The 205 of the paper's 3,000 codes that ZINC's downloader did not list, by their last two letters: read off
+# NVIDIA/MegaMolBART's list of 2,795 (@b8f29f80, Apache-2.0). ZINC changes: another list of its downloader has 8 of them
+# (CBBC FBCC HAAC HDBC ICCC IIBC IICC JGBC). About codes outside these 3,000 nothing is known.
+_ABSENT = {
+    "AC": "AJ DA GB HA",
+    "AD": "AJ",
+    "BA": "AJ",
+    "BB": "AJ",
+    "BC": "AA AB AG AH AI AJ BH BI BJ CA CB CJ DA DB DC DD EA EB ED EF FA FB FC FH FI GA GB GC GD GE GF GH "
+    "HA HB HC HD HF HG HH HJ IA IB IC ID IE IF IG II JA JB JE JF JG",
+    "BD": "AH AI AJ",
+    "BF": "AI",
+    "CA": "AJ",
+    "CB": "AJ",
+    "CC": "AA AB AC AE AF AG AH AI AJ BA BB BC BH BJ CB CC CH CJ DA DB DC DD DE DF DG DH DI DJ EA EB EC ED EF EH EI EJ "
+    "FA FB FC FD FE FF FG FH FI FJ GA GB GC GD GE GF GH GI GJ HA HB HC HD HE HF HI HJ IA IB IC IE IF IG IH II "
+    "JA JB JC JE JG JH JI",
+    "CD": "AA AI AJ",
+    "CE": "AJ",
+    "CF": "AI AJ",
+    "EC": "AA AI AJ BA DA DC EA EB EC FB FD GB GC GD HA HB IA IB ID JC JG JH",
+    "ED": "AJ",
+    "GB": "AJ",
+    "GC": "AI AJ BA CA DA DB DC EA EB EC FA FB FC FH GB GC GD HA HB HF HG IA IB IC IF IJ JA JE",
+    "GD": "AI AJ",
+    "GF": "AJ",
+}
+_LISTED = re.compile("[A-J]{2}[ABCEG][A-F]")  # the codes that the table above tells about
+
+_CODE = re.compile("".join(f"[{letters}]" for letters in _LETTERS.values()))
+_FILE = re.compile(rf"({_CODE.pattern})\.(smi|txt)(\.gz|\.xz)?")
+_CONDITION = re.compile(r"([^<>=]*)(<=|>=|<|>|=)(.*)")
+
+
+@dataclass(frozen=True, order=True)
+class Tranche:
+    """One tranche.
+
+    Attributes:
+        code: Four letters: molecular weight, logP, reactivity, purchasability.
+    """
+
+    code: str
+
+    def __post_init__(self) -> None:
+        if len(self.code) != 4:
+            raise ConfigError(f"A code of a 2D tranche has four letters, as BAAA has; found {self.code!r}.")
+        for letter, (name, letters) in zip(self.code, _LETTERS.items()):
+            if letter not in letters:
+                raise ConfigError(f"{self.code!r} is no tranche code: its letter of {name} is {letter!r}, not one of {letters}.")
+
+    @classmethod
+    def parse(cls, text: str) -> Tranche:
+        """The tranche of a code in upper or lower case."""
+        return cls(text.strip().upper())
+
+    @classmethod
+    def build(cls, molecular_weight: float, logp: float, reactivity: str, purchasability: str) -> Tranche:
+        """The tranche of a molecule: its weight in Da, its Crippen logP, and the letters of the other two."""
+        if math.isnan(molecular_weight) or math.isnan(logp):
+            raise ConfigError(f"A tranche needs numbers, found molecular weight {molecular_weight} and logP {logp}.")
+        bins = (bisect_left(_EDGES["mw"], molecular_weight), bisect_left(_EDGES["logp"], logp))
+        return cls(_BINS[bins[0]] + _BINS[bins[1]] + reactivity + purchasability)
+
+    @classmethod
+    def of_file(cls, path: str | Path) -> Tranche | None:
+        """The tranche after which a file is named (`BAAA.smi`, `BAAA.txt`, each also .gz or .xz); None for other names."""
+        match = _FILE.fullmatch(Path(path).name)
+        return cls(match[1]) if match else None
+
+    @property
+    def molecular_weight(self) -> tuple[float, float]:
+        """Its bin, Da: above the first, up to the second. ZINC leaks: 0.7 % of `J` are above 500."""
+        return _bin("mw", self.code[0], 0.0)
+
+    @property
+    def logp(self) -> tuple[float, float]:
+        """Its bin of Crippen logP: above the first, up to the second."""
+        return _bin("logp", self.code[1], -math.inf)
+
+    @property
+    def exists(self) -> bool | None:
+        """Whether ZINC's downloader listed it; None where that is not known, and only a download can tell."""
+        if not _LISTED.fullmatch(self.code):
+            return None
+        return self.code[:2] not in _ABSENT.get(self.code[2:], "").split()
+
+    def file(self, extension: str = "smi") -> str:
+        """Where ZINC's scripts put it: `BA/BAAA.smi`."""
+        return f"{self.code[:2]}/{self.code}.{extension}"
+
+    def url(self, extension: str = "smi", base: str = BASE) -> str:
+        """Its address; `txt` files have more columns than `smi` files."""
+        return f"{base.rstrip('/')}/{self.file(extension)}"
+
+
+def _bin(name: str, letter: str, lowest: float) -> tuple[float, float]:
+    edges = (lowest, *_EDGES[name], math.inf)
+    place = _BINS.index(letter)
+    return edges[place], edges[place + 1]
+
+
+def select(conditions: str | Iterable[str] = PAPER, *, include_absent: bool = False) -> list[Tranche]:
+    """The tranches that meet all conditions, in the order of their codes. A property without a condition is free.
+
+    Args:
+        conditions: As the module tells. Instead of all tranches, the named ones are searched if there are codes among the words.
+        include_absent: Take also tranches that are known not to exist; a tranche that is named by its code always is.
+
+    Raises:
+        ConfigError: A word is not understood, a limit is no edge of a bin, or no tranche meets the conditions.
+    """
+    text = conditions if isinstance(conditions, str) else " ".join(conditions)
+    words = re.sub(r"\s*(<=|>=|[<>=,])\s*", r"\1", text).split()
+    letters = {name: set(all_letters) for name, all_letters in _LETTERS.items()}
+    codes = set()
+    for word in words:
+        if match := _CONDITION.fullmatch(word):
+            for name, allowed in _allowed(word, match[1].lower(), match[2], match[3]):
+                letters[name] &= set(allowed)
+        elif _CODE.fullmatch(word.upper()):
+            codes.add(word.upper())
+        else:
+            raise ConfigError(
+                f"{word!r} is neither a condition, such as mw<=500 or reactivity=standard, nor the code of a tranche, such as BAAA. "
+                "In a shell, put conditions into quotes."
+            )
+    possible = codes or {"".join(code) for code in itertools.product(*letters.values())}
+    chosen = [Tranche(code) for code in sorted(possible) if all(c in letters[name] for c, name in zip(code, letters))]
+    found = [tranche for tranche in chosen if codes or include_absent or tranche.exists is not False]
+    if not found:
+        raise ConfigError(f"No tranche that is known to exist meets {text!r}. Leave out a condition.")
+    return found
+
+
+def _allowed(word: str, name: str, sign: str, value: str) -> Iterator[tuple[str, Iterable[str]]]:
+    """Properties that a condition limits, and the letters that it leaves."""
+    if name == "subset":
+        if sign != "=" or value.lower() not in _SUBSETS:
+            raise ConfigError(f"{word!r}: write subset=NAME. {_choices(value, _SUBSETS)}")
+        yield from zip(("mw", "logp"), _SUBSETS[value.lower()])
+    elif name not in _LETTERS:
+        raise ConfigError(f"{word!r}: there is no property {name!r}. {_choices(name, [*_LETTERS, 'subset'])}")
+    elif sign == "=":
+        yield name, itertools.chain.from_iterable(_named_letters(word, name, one) for one in value.split(","))
+    elif name in _EDGES:
+        place = _place_of_edge(word, name, value) + 1
+        yield name, _BINS[:place] if sign.startswith("<") else _BINS[place:]
+    else:
+        raise ConfigError(f"{word!r}: {name} takes =, with letters or the name of a level. {_choices(value, _LEVELS[name])}")
+
+
+def _named_letters(word: str, name: str, value: str) -> str:
+    levels = _LEVELS.get(name, {})
+    if value.lower() in levels:
+        return levels[value.lower()]
+    if len(value) == 1 and value.upper() in _LETTERS[name]:
+        return value.upper()
+    more = _choices(value, levels) if levels else f"For limits write {name}<=NUMBER or {name}>NUMBER."
+    raise ConfigError(f"{word!r}: {value!r} is no value of {name}; its letters are {', '.join(_LETTERS[name])}. {more}")
+
+
+def _choices(wanted: str, names: Iterable[str]) -> str:
+    names = list(names)
+    close = difflib.get_close_matches(wanted.lower(), names, 1)
+    return (f"Did you mean {close[0]}? " if close else "") + f"There are: {', '.join(names)}."
+
+
+def _place_of_edge(word: str, name: str, value: str) -> int:
+    edges = _EDGES[name]
+    if not re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)", value):
+        raise ConfigError(f"{word!r}: {value!r} is no number. The limits of {name} are {', '.join(f'{edge:g}' for edge in edges)}.")
+    place = bisect_left(edges, float(value))
+    if place == len(edges) or edges[place] != float(value):
+        nearest = " and ".join(f"{edge:g}" for edge in edges[max(place - 1, 0) : place + 1])
+        raise ConfigError(
+            f"{word!r}: {value} is no edge between tranches; the nearest: {nearest}. Choose one, and filter in prepare."
+        )
+    return place
+
+
+def table(tranches: Iterable[Tranche]) -> Iterator[str]:
+    """Lines that say what the codes mean."""
+    row = "{:6}{:>12}{:>10}  {:<13}{:<25}{}".format
+    yield row("code", "weight (Da)", "logP", "reactivity", "purchasability", "exists")
+    known = {True: "yes", False: "no", None: "not known"}
+    for tranche in tranches:
+        reactivity, purchasability = (meanings[c] for c, meanings in zip(tranche.code[2:], _MEANINGS.values()))
+        weight, logp = _range_text(tranche.molecular_weight), _range_text(tranche.logp)
+        yield row(tranche.code, weight, logp, reactivity, purchasability, known[tranche.exists])
+
+
+def _range_text(limits: tuple[float, float]) -> str:
+    low, high = limits
+    if high == math.inf:
+        return f">{low:g}"
+    return f"<={high:g}" if low in (0.0, -math.inf) and high in (200, -1) else f"{low:g}..{high:g}"
