@@ -1,30 +1,46 @@
-"""Decides about molecules, each on its own: canonical SMILES, filters, tokens, split. Pure functions that know no files."""
+"""Decides about molecules, each on its own: canonical SMILES, filters, tokens. Pure functions that know no files."""
 
 from __future__ import annotations
 
 import hashlib
-import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
 
 from .. import molecules
 from ..errors import ConfigError, InvalidSmilesError
 from ..tokenizers import SmilesTokenizer
 
-__all__ = ["UNKNOWN_TOKEN", "Filters", "Fractions", "Molecule", "Rejection", "canonicalise", "curate", "tokenise"]
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["UNKNOWN_TOKEN", "Curated", "Rejection", "Rules", "canonicalise", "curate"]
 
 UNKNOWN_TOKEN = "unknown token"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Filters:
-    """Limits that a molecule must keep to; the defaults are the paper's (Sec. D.2). An infinite weight or logP limits nothing."""
+class Rules:
+    """What is made of a molecule, and the limits it must keep to; the defaults are the paper's (Sec. D.2).
 
-    max_molecular_weight: float = 500.0  # Da, average
-    max_logp: float = 5.0  # Crippen
+    An infinite weight or logP limits nothing.
+
+    Attributes:
+        max_molecular_weight: Da, average.
+        max_logp: Crippen.
+        max_tokens: of the canonical SMILES.
+        desalt: Keep the largest fragment only.
+        neutralise: Add and remove protons so that no charge is left that can go.
+    """
+
+    max_molecular_weight: float = 500.0
+    max_logp: float = 5.0
     max_tokens: int = 511
+    desalt: bool = False
+    neutralise: bool = False
 
     def __post_init__(self) -> None:
         if not self.max_molecular_weight > 0:
@@ -34,42 +50,12 @@ class Filters:
         if self.max_tokens < 1:
             raise ConfigError(f"max_tokens must be at least 1, found {self.max_tokens}.")
 
+    def settles_logp(self, logp: tuple[float, float]) -> bool:
+        """Whether a molecule of a tranche with these limits of logP need not be asked for its own.
 
-@dataclass(frozen=True, kw_only=True)
-class Fractions:
-    """Expected shares of the validation and test split; the rest is for training."""
-
-    valid: float = 0.01
-    test: float = 0.01
-
-    def __post_init__(self) -> None:
-        if not (self.valid >= 0 and self.test >= 0 and self.valid + self.test < 1):
-            raise ConfigError(
-                f"valid_fraction and test_fraction must be at least 0 and less than 1 together, found {self.valid} and {self.test}."
-            )
-
-    def split_of(self, digest: bytes) -> str:
-        """`train`, `valid` or `test`, by the molecule alone.
-
-        Test molecules are taken from the low end of the hash and validation molecules from the high end, so changing one
-        fraction moves no molecule between the other split and training.
+        ZINC's letters are Crippen's logP to rounding, but for the last bin below 5, of which 0.1 % are above.
         """
-        place = (int.from_bytes(digest[:8], "little") >> 11) / 2**53  # uniform in [0, 1)
-        if place < self.test:
-            return "test"
-        return "valid" if place >= 1 - self.valid else "train"
-
-
-class Molecule(NamedTuple):
-    """A molecule to keep.
-
-    Attributes:
-        digest: 128-bit BLAKE2b of its canonical SMILES: equal for equal molecules only, and the same everywhere.
-        tokens: ids of its canonical SMILES, without special tokens.
-    """
-
-    digest: bytes
-    tokens: list[int]
+        return logp[1] < self.max_logp and not (self.desalt or self.neutralise)
 
 
 class Rejection(NamedTuple):
@@ -82,40 +68,74 @@ class Rejection(NamedTuple):
         return f"{self.reason}: {self.found}" if self.found else self.reason
 
 
-def curate(smiles: Sequence[str], filters: Filters, tokenizer: SmilesTokenizer) -> list[Molecule | Rejection]:
-    """Canonicalises, filters and tokenises SMILES. The outcome of each depends on it alone; the first failed test is the reason."""
+class Curated(NamedTuple):
+    """What became of N molecules.
+
+    Attributes:
+        kept: int64 [M], places in the input, ascending.
+        digests: uint64 [M, 2], 128-bit BLAKE2b of the canonical SMILES: equal for equal molecules only, and the same everywhere.
+        tokens: the ids of the canonical SMILES of all that are kept, one after the other, without special tokens.
+        lengths: int64 [M], how many ids each has.
+        rejected: place in the input and reason of the others.
+    """
+
+    kept: NDArray[np.int64]
+    digests: NDArray[np.uint64]
+    tokens: NDArray[np.int32]
+    lengths: NDArray[np.int64]
+    rejected: dict[int, Rejection]
+
+
+def curate(smiles: Sequence[str], rules: Rules, tokenizer: SmilesTokenizer, *, logp_is_settled: bool = False) -> Curated:
+    """Canonicalises, filters and tokenises SMILES. What becomes of each depends on it alone; the first failed test is the reason.
+
+    Args:
+        smiles: N SMILES.
+        rules: What to do.
+        tokenizer: Its vocabulary must hold every token.
+        logp_is_settled: Each is known to be within the limit of logP, which costs twice what the rest does.
+    """
     with molecules.quiet_rdkit():
-        outcomes = [canonicalise(one, filters) for one in smiles]
+        outcomes = [canonicalise(one, rules, logp_is_settled=logp_is_settled) for one in smiles]
+    rejected = {place: outcome for place, outcome in enumerate(outcomes) if isinstance(outcome, Rejection)}
     canonical = [outcome for outcome in outcomes if isinstance(outcome, str)]
-    tokenised = iter(tokenise(canonical, filters, tokenizer))
-    return [next(tokenised) if isinstance(outcome, str) else outcome for outcome in outcomes]
+    places = np.array([place for place in range(len(outcomes)) if place not in rejected], dtype=np.int64)
+    tokens, offsets = tokenizer.encode_batch(canonical, on_unknown="unk")
+    lengths = np.diff(offsets)
+
+    rows = np.repeat(np.arange(len(canonical)), lengths)
+    is_bad = np.zeros(len(canonical), dtype=bool)
+    is_bad[rows[tokens == tokenizer.vocabulary.unk_id]] = True
+    is_bad |= lengths > rules.max_tokens
+    for row in np.flatnonzero(is_bad).tolist():
+        rejected[int(places[row])] = _refusal(canonical[row], rules, tokenizer)
+    digests = b"".join(hashlib.blake2b(one.encode(), digest_size=16).digest() for one in canonical)
+    good = ~is_bad
+    return Curated(
+        places[good], np.frombuffer(digests, "<u8").reshape(-1, 2)[good], tokens[good[rows]], lengths[good], rejected
+    )
 
 
-def canonicalise(smiles: str, filters: Filters) -> str | Rejection:
+def canonicalise(smiles: str, rules: Rules, *, logp_is_settled: bool = False) -> str | Rejection:
     """The canonical SMILES of a molecule within the limits of weight and logP. RDKit prints unless `quiet_rdkit` is held."""
     try:
         mol = molecules.parse(smiles, quiet=False)
+        if rules.desalt:
+            mol = molecules.largest_fragment(mol)
+        if rules.neutralise:
+            mol = molecules.neutral(mol)
     except InvalidSmilesError:
         return Rejection("not a molecule to RDKit")
-    if filters.max_molecular_weight != math.inf and (weight := molecules.molecular_weight(mol)) > filters.max_molecular_weight:
-        return Rejection(f"molecular weight above {filters.max_molecular_weight:g}", f"{weight:.2f}")
-    if filters.max_logp != math.inf and (logp := molecules.logp(mol)) > filters.max_logp:
-        return Rejection(f"logP above {filters.max_logp:g}", f"{logp:.3f}")
-    return molecules.canonical_smiles(mol)
+    if rules.max_molecular_weight != math.inf and (weight := molecules.molecular_weight(mol)) > rules.max_molecular_weight:
+        return Rejection(f"molecular weight above {rules.max_molecular_weight:g}", f"{weight:.2f}")
+    if not logp_is_settled and rules.max_logp != math.inf and (logp := molecules.logp(mol)) > rules.max_logp:
+        return Rejection(f"logP above {rules.max_logp:g}", f"{logp:.3f}")
+    return molecules.canonical_smiles(mol) if rules.desalt or rules.neutralise else molecules.spelling(mol)
 
 
-def tokenise(canonical: Sequence[str], filters: Filters, tokenizer: SmilesTokenizer) -> list[Molecule | Rejection]:
-    """The tokens of canonical SMILES that are not too long and have no unknown token."""
-    flat, offsets = tokenizer.encode_batch(canonical, on_unknown="unk")
-    ids, ends = flat.tolist(), offsets.tolist()
-    rows = (ids[start:end] for start, end in itertools.pairwise(ends))
-    return [_tokenised(smiles, tokens, filters, tokenizer) for smiles, tokens in zip(canonical, rows)]
-
-
-def _tokenised(smiles: str, tokens: list[int], filters: Filters, tokenizer: SmilesTokenizer) -> Molecule | Rejection:
-    if tokenizer.vocabulary.unk_id in tokens:
-        unknown = [token for token, i in zip(tokenizer.tokenize(smiles), tokens) if i == tokenizer.vocabulary.unk_id]
+def _refusal(smiles: str, rules: Rules, tokenizer: SmilesTokenizer) -> Rejection:
+    tokens = tokenizer.tokenize(smiles)
+    unknown = [token for token in tokens if tokenizer.vocabulary.id_of(token) == tokenizer.vocabulary.unk_id]
+    if unknown:
         return Rejection(UNKNOWN_TOKEN, " ".join(dict.fromkeys(unknown)))
-    if len(tokens) > filters.max_tokens:
-        return Rejection(f"more than {filters.max_tokens} tokens", str(len(tokens)))
-    return Molecule(hashlib.blake2b(smiles.encode(), digest_size=16).digest(), tokens)
+    return Rejection(f"more than {rules.max_tokens} tokens", str(len(tokens)))

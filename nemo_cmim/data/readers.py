@@ -1,4 +1,4 @@
-"""Reads molecules line by line from .smi, .txt, .csv and .parquet files, each also as .gz or .xz. Memory stays flat.
+"""Reads molecules line by line from .smi, .txt, .csv and .parquet files, each also as .gz or .xz, from any line on. Memory stays flat.
 
 A line without a usable SMILES is not an error: it comes out with its `problem`, so that the caller can count and keep it.
 A file that cannot be read to its end is a `DataError`.
@@ -12,43 +12,70 @@ import io
 import itertools
 import lzma
 import zlib
+from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import DataError
 
-__all__ = ["RawLine", "read_molecules"]
+__all__ = ["FORMATS", "Layout", "RawLine", "find_layout", "read_lines", "read_molecules"]
 
+FORMATS = (".smi", ".txt", ".csv", ".parquet")
 SMILES_COLUMNS = ("smiles", "canonical_smiles")
-_FORMATS = (".smi", ".txt", ".csv", ".parquet")
 _NAME_COLUMN = "Name the column of SMILES with --column."
 _DAMAGED = (EOFError, OSError, zlib.error, lzma.LZMAError)
+_BATCH = 8192  # rows of Parquet
 
 
 class RawLine(NamedTuple):
     """One molecule of a file, as it stands there.
 
     Attributes:
-        file: path of the file.
         line_number: counted from 1, the header included; in Parquet the number of the row.
+        offset: where it begins: bytes of the decompressed text before it; in Parquet the rows before it.
         smiles: the SMILES, unchecked; empty if there is a problem.
         text: the whole line without its line end; in Parquet the SMILES.
         problem: why the line holds no SMILES; empty for a good line.
     """
 
-    file: str
     line_number: int
+    offset: int
     smiles: str
     text: str
     problem: str = ""
 
 
+class Layout(NamedTuple):
+    """Where the SMILES stand in the lines of a file.
+
+    Attributes:
+        file_format: one of `FORMATS`.
+        place: the column of the SMILES, from 0.
+        width: columns of the first line.
+        has_header: the first line is none of the molecules.
+    """
+
+    file_format: str
+    place: int
+    width: int
+    has_header: bool
+
+
+class _Line(NamedTuple):
+    number: int
+    offset: int
+    text: str  # with its line end
+    is_text: bool  # it is UTF-8
+
+
 class _Record(NamedTuple):
-    line_number: int
+    number: int
+    offset: int
     fields: Sequence[str]
     text: str
     is_whole: bool  # the line has its line end
+    problem: str = ""
 
 
 def read_molecules(path: str | Path, column: str | None = None) -> Iterator[RawLine]:
@@ -60,17 +87,56 @@ def read_molecules(path: str | Path, column: str | None = None) -> Iterator[RawL
             without a header has its SMILES first.
 
     Raises:
-        DataError: The file is missing, of an unknown format, empty, damaged, not UTF-8, or lacks the column.
+        DataError: The file is missing, of an unknown format, empty, damaged, or lacks the column.
     """
     path = Path(path)
+    lines = read_lines(path, find_layout(path, column))
+    first = next(lines, None)
+    if first is None:
+        raise _no_molecules(path)
+    return itertools.chain([first], lines)
+
+
+def find_layout(path: Path, column: str | None = None) -> Layout:
+    """How a file's lines are to be read, by its name and first line; arguments and errors of `read_molecules`."""
     file_format = _format_of(path)
     if not path.is_file():
         raise DataError(f"{path} is {'a folder; name the files in it' if path.is_dir() else 'missing; check the path'}.")
-    lines = _parquet_lines(path, column) if file_format == ".parquet" else _text_lines(path, file_format, column)
-    first = next(lines, None)
+    if file_format == ".parquet":
+        return _parquet_layout(path, column)
+    first = next(_records(path, file_format), None)
     if first is None:
-        raise DataError(f"{path} holds no molecules. Leave it out, or download it again.")
-    return itertools.chain([first], lines)
+        raise _no_molecules(path)
+    if first.text.lstrip().lower().startswith(("<!doctype", "<html", "<?xml")):
+        raise DataError(f"{path} is a web page, not a list of molecules (a server's answer to a missing file?). Download it again.")
+    place = _find_column(first.fields, column)
+    if place is None and (file_format == ".csv" or column is not None):
+        raise _no_column(path, column, first.fields)
+    return Layout(file_format, place or 0, len(first.fields), has_header=place is not None)
+
+
+def read_lines(path: Path, layout: Layout, line_number: int = 1, offset: int = 0) -> Iterator[RawLine]:
+    """Yields the lines of a file from one on: the first by default, or one that was read before.
+
+    Args:
+        path: The file.
+        layout: What `find_layout` says of it.
+        line_number: `RawLine.line_number` of the line to begin with.
+        offset: Its `RawLine.offset`.
+
+    Raises:
+        DataError: The file is damaged.
+    """
+    if layout.file_format == ".parquet":
+        return _parquet_lines(path, layout.place, offset)
+    records = _records(path, layout.file_format, line_number, offset)
+    if layout.has_header and offset == 0:
+        next(records, None)
+    return (_raw_line(record, layout) for record in records)
+
+
+def _no_molecules(path: Path) -> DataError:
+    return DataError(f"{path} holds no molecules. Leave it out, or download it again.")
 
 
 def _format_of(path: Path) -> str:
@@ -78,8 +144,8 @@ def _format_of(path: Path) -> str:
     for compression in (".gz", ".xz"):
         name = name.removesuffix(compression)
     suffix = Path(name).suffix
-    if suffix not in _FORMATS:
-        raise DataError(f"{path} is of an unknown format: its name must end in {', '.join(_FORMATS)}, each also with .gz or .xz.")
+    if suffix not in FORMATS:
+        raise DataError(f"{path} is of an unknown format: its name must end in {', '.join(FORMATS)}, each also with .gz or .xz.")
     return suffix
 
 
@@ -94,65 +160,60 @@ def _damaged(path: Path, error: Exception, after: str) -> DataError:
     return DataError(f"{path} cannot be read after {after}: {error}. It is damaged or cut short: download or compress it again.")
 
 
-def _decoded_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Numbered lines with their line ends."""
-    number = 0
+def _text_lines(path: Path, number: int, offset: int) -> Iterator[_Line]:
+    """Lines with their line ends, from the one that begins at `offset`."""
+    number -= 1
     try:
         with _open(path) as stream:
-            for number, line in enumerate(stream, 1):
-                yield number, line.decode("utf-8-sig" if number == 1 else "utf-8")
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"{path}, line {number}, is not UTF-8 text: {error.reason}. Convert the file, as by: iconv -f latin1 -t utf-8."
-        ) from error
+            stream.seek(offset)
+            for line in stream:
+                number += 1
+                try:
+                    yield _Line(number, offset, line.decode("utf-8" if offset else "utf-8-sig"), True)
+                except UnicodeDecodeError:
+                    yield _Line(number, offset, line.decode("utf-8", "backslashreplace"), False)
+                offset += len(line)
     except _DAMAGED as error:
         raise _damaged(path, error, f"line {number}") from error
 
 
-def _split_records(path: Path, file_format: str) -> Iterator[_Record]:
-    for number, line in _decoded_lines(path):
+def _records(path: Path, file_format: str, number: int = 1, offset: int = 0) -> Iterator[_Record]:
+    lines = _text_lines(path, number, offset)
+    return _csv_records(lines) if file_format == ".csv" else _split_records(lines, with_tabs=file_format == ".txt")
+
+
+def _split_records(lines: Iterator[_Line], with_tabs: bool) -> Iterator[_Record]:
+    for number, offset, line, is_text in lines:
         text = line.rstrip("\r\n")
-        fields = text.split("\t") if file_format == ".txt" and "\t" in text else text.split()
-        yield _Record(number, fields, text, line != text)
+        fields = text.split("\t") if with_tabs and "\t" in text else text.split()
+        yield _Record(number, offset, fields, text, line != text, "" if is_text else "not UTF-8 text")
 
 
-def _csv_records(path: Path) -> Iterator[_Record]:
-    lines: list[str] = []  # those of the record being read: a quoted cell may hold line ends
+def _csv_records(lines: Iterator[_Line]) -> Iterator[_Record]:
+    """A quoted cell may hold line ends. A quote that is never closed spoils its own line only: those after it are read again."""
+    waiting = deque[_Line]()
+    taken: list[_Line] = []
 
     def feed() -> Iterator[str]:
-        for _, line in _decoded_lines(path):
-            lines.append(line)
-            yield line
+        while line := waiting.popleft() if waiting else next(lines, None):
+            taken.append(line)
+            yield line.text
 
-    reader = csv.reader(feed(), strict=True)
-    number = 1
-    try:
-        for fields in reader:
-            text = "".join(lines)
-            yield _Record(number, fields, text.rstrip("\r\n"), text.endswith(("\n", "\r")))
-            lines.clear()
-            number = reader.line_num + 1
-    except csv.Error as error:
-        raise DataError(f"{path}, line {number}, is not CSV: {error}. Correct the quotes in this line.") from error
-
-
-def _text_lines(path: Path, file_format: str, column: str | None) -> Iterator[RawLine]:
-    is_csv = file_format == ".csv"
-    records = _csv_records(path) if is_csv else _split_records(path, file_format)
-    first = next(records, None)
-    if first is None:
-        return
-    if first.text.lstrip().lower().startswith(("<!doctype", "<html", "<?xml")):
-        raise DataError(f"{path} is a web page, not a list of molecules (a server's answer to a missing file?). Download it again.")
-    place = _find_column(first.fields, column)
-    if place is None:
-        if is_csv or column is not None:
-            raise _no_column(path, column, first.fields)
-        place, records = 0, itertools.chain([first], records)
-    for record in records:
-        problem = _problem(record, place, len(first.fields), is_csv)
-        smiles = "" if problem else record.fields[place].strip()
-        yield RawLine(str(path), record.line_number, smiles, record.text, problem)
+    while True:
+        taken.clear()
+        problem = ""
+        try:
+            fields = next(csv.reader(feed(), strict=True))
+        except StopIteration:
+            return
+        except csv.Error as error:
+            fields, problem = [], f"not CSV ({error})"
+            waiting.extendleft(reversed(taken[1:]))
+            del taken[1:]
+        text = "".join(line.text for line in taken)
+        if not all(line.is_text for line in taken):
+            problem = "not UTF-8 text"
+        yield _Record(taken[0].number, taken[0].offset, fields, text.rstrip("\r\n"), text.endswith(("\n", "\r")), problem)
 
 
 def _find_column(names: Sequence[str], column: str | None) -> int | None:
@@ -167,40 +228,64 @@ def _no_column(path: Path, column: str | None, found: Sequence[str]) -> DataErro
     return DataError(f"{path} has no column {wanted}; its first line is {', '.join(map(repr, found))}. {_NAME_COLUMN}")
 
 
-def _problem(record: _Record, place: int, width: int, is_csv: bool) -> str:
-    """Why a record holds no SMILES. `width` is the number of columns of the file's first line."""
+def _raw_line(record: _Record, layout: Layout) -> RawLine:
+    problem = record.problem or _problem(record, layout)
+    smiles = "" if problem else record.fields[layout.place].strip()
+    return RawLine(record.number, record.offset, smiles, record.text, problem)
+
+
+def _problem(record: _Record, layout: Layout) -> str:
+    """Why a record holds no SMILES."""
     cells = len(record.fields)
     if not record.text.strip():
         return "empty line"
-    if not record.is_whole and cells == place + 1 < width:
+    if not record.is_whole and cells == layout.place + 1 < layout.width:
         return "line cut short"  # the file ends inside or right after the SMILES, where other lines go on
-    if is_csv and cells != width:
+    if layout.file_format == ".csv" and cells != layout.width:
         return "wrong number of columns"
-    if cells <= place or not record.fields[place].strip():
+    if cells <= layout.place or not record.fields[layout.place].strip():
         return "no SMILES"
     return ""
 
 
-def _parquet_lines(path: Path, column: str | None) -> Iterator[RawLine]:
+def _parquet_layout(path: Path, column: str | None) -> Layout:
     import pyarrow
     from pyarrow import parquet
 
-    number = 0
+    try:
+        with _open(path) as stream:
+            schema = parquet.ParquetFile(stream).schema_arrow
+    except (*_DAMAGED, pyarrow.ArrowException) as error:
+        raise _damaged(path, error, "row 0") from error
+    place = _find_column(schema.names, column)
+    if place is None:
+        raise _no_column(path, column, schema.names)
+    kind = schema.types[place]
+    kind = kind.value_type if pyarrow.types.is_dictionary(kind) else kind
+    if not (pyarrow.types.is_string(kind) or pyarrow.types.is_large_string(kind)):
+        raise DataError(f"{path}, column {schema.names[place]!r}, holds {kind}, not text. {_NAME_COLUMN}")
+    return Layout(".parquet", place, len(schema.names), has_header=False)
+
+
+def _parquet_lines(path: Path, place: int, offset: int) -> Iterator[RawLine]:
+    import pyarrow
+    from pyarrow import parquet
+
+    row = 0
     try:
         with _open(path) as stream:
             table = parquet.ParquetFile(stream)
-            schema = table.schema_arrow
-            place = _find_column(schema.names, column)
-            if place is None:
-                raise _no_column(path, column, schema.names)
-            kind = schema.types[place]
-            kind = kind.value_type if pyarrow.types.is_dictionary(kind) else kind
-            if not (pyarrow.types.is_string(kind) or pyarrow.types.is_large_string(kind)):
-                raise DataError(f"{path}, column {schema.names[place]!r}, holds {kind}, not text. {_NAME_COLUMN}")
-            for batch in table.iter_batches(batch_size=8192, columns=[schema.names[place]]):
-                for smiles in batch.column(0).to_pylist():
-                    number += 1
-                    problem = "" if smiles and smiles.strip() else "no SMILES"
-                    yield RawLine(str(path), number, "" if problem else smiles.strip(), smiles or "", problem)
+            for group in range(table.num_row_groups):
+                rows = table.metadata.row_group(group).num_rows
+                if row + rows <= offset:
+                    row += rows
+                    continue
+                for batch in table.iter_batches(_BATCH, row_groups=[group], columns=[table.schema_arrow.names[place]]):
+                    skip = min(max(offset - row, 0), len(batch))
+                    row += skip
+                    for smiles in batch.column(0).slice(skip).to_pylist():
+                        row += 1
+                        problem = "" if smiles and smiles.strip() else "no SMILES"
+                        yield RawLine(row, row - 1, "" if problem else smiles.strip(), smiles or "", problem)
     except (*_DAMAGED, pyarrow.ArrowException) as error:
-        raise _damaged(path, error, f"row {number}") from error
+        raise _damaged(path, error, f"row {row}") from error

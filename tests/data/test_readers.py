@@ -44,7 +44,6 @@ def test_every_format_with_every_compression(suffix: str, compression: str, tmp_
     lines = list(read_molecules(path))
     assert [line.smiles for line in lines] == SMILES
     assert [line.line_number for line in lines] == ([1, 2, 3] if suffix == ".parquet" else [2, 3, 4])
-    assert {line.file for line in lines} == {str(path)}
 
 
 @pytest.mark.parametrize(
@@ -133,10 +132,7 @@ def test_megamolbart_csv(shared_data: Path) -> None:
         ("header.smi", b"smiles zinc_id\n", "holds no molecules"),
         ("header.csv", b"smiles,y\n", "holds no molecules"),
         ("a.csv", b"name,structure\na,CCO\n", r"a\.csv has no column 'smiles' or 'canonical_.*'name', 'structure'.*--column"),
-        ("latin.smi", "smiles zinc_id\nCCO 1\nCN caf\u00e9\n".encode("latin1"), r"latin\.smi, line 3, is not UTF-8.*iconv"),
-        ("latin.csv", "smiles,name\nCCO,1\nCN,caf\u00e9\n".encode("latin1"), r"latin\.csv, line 3, is not UTF-8"),
         ("page.smi", b"<!DOCTYPE html>\n<html>404</html>\n", r"page\.smi is a web page.*Download it again"),
-        ("open_quote.csv", b'smiles,name\nCCO,1\nCN,"2\nCC,3\n', r"open_quote\.csv, line 3, is not CSV"),
         ("not.smi.gz", b"", "holds no molecules"),
         ("a.parquet", b"CCO\n", r"a\.parquet cannot be read"),
     ],
