@@ -137,13 +137,18 @@ class RemoteFolder:
             for i, name, start, stop, result in zip(missing, names, starts, stops, results):
                 if isinstance(result, FileNotFoundError):
                     raise FileNotFoundError(self.place(name)) from result
-                if isinstance(result, bytes) and (stop is None or len(result) == stop - start):
-                    found[i] = result
-                elif isinstance(result, bytes):
-                    why = f"bytes {start} to {stop} were asked for and {len(result)} came; the server must answer range requests"
-                    failure = _Failure(self.place(name), OSError(why))
-                else:
+                size = None if start is None or stop is None else stop - start
+                if not isinstance(result, bytes):
                     failure = _Failure(self.place(name), result)
+                elif size is None or len(result) == size:
+                    found[i] = result
+                elif len(result) < size:
+                    failure = _Failure(self.place(name), OSError(f"{len(result)} of {size} bytes came"))
+                else:
+                    raise DataError(
+                        f"{self.place(name)} was asked for {size} bytes, but {len(result)} came: its server does not answer range "
+                        "requests. Serve the folder by one that does, or copy it to a local disk."
+                    )
             if failure is not None:
                 raise failure
             return [found[i] for i in range(len(wanted))]

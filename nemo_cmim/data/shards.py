@@ -1,15 +1,16 @@
 """Molecules of a split by number, from shards in Megatron's indexed format (`.bin`, `.idx`) with one document per molecule.
 
-Local shards are read with `pread`, a molecule at a time, and are not kept mapped: at 10 billion molecules (1 TB) the page tables of a map
-would take gigabytes in each process, a fault would read 128 KB around a molecule of 90 bytes, and a map of Python's holds a file
-handle anyway. Remote shards are read in blocks of consecutive molecules. Memory is bounded in both, whatever the number of molecules.
+Local shards are read with `pread`, a molecule at a time, and are not mapped: at 10 billion molecules (1 TB) the page tables of a map
+take gigabytes in each process (640 MB after 200,000 molecules, measured), a fault reads 128 KB around a molecule of 90 bytes, and a
+map of Python's holds a file handle anyway. Remote shards are read in blocks of consecutive molecules. Memory is bounded in both.
 Megatron's own `IndexedDataset` reads one file, keeps arrays of all its molecules, and unmaps them under those who still use them.
 """
 
 from __future__ import annotations
 
-import mmap
+import itertools
 import os
+import resource
 import struct
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,7 +31,8 @@ _LENGTH, _START = (
     4,
     8,
 )  # bytes in .idx: of a molecule's number of tokens, then, after all of those, of the byte where it starts in .bin
-_OPEN_SHARDS = 256  # files that a process holds open: up to three times as many, below the usual limit of 1,024
+_PAGE = 4096  # bytes that a disk reads for one of them
+_SPAN = 4 << 20  # molecules of a shard whose lengths may be read at once: 16 MB
 _BLOCKS_AT_ONCE = 64
 
 Tokens = NDArray[np.integer]
@@ -87,81 +89,93 @@ class ShardTable:
             start, shard = end, shard + 1
 
 
-class _OpenShard:
-    """Files of a local shard. They close with the object."""
+class _Handle:
+    """An open file, which closes with the object."""
 
-    def __init__(self, folder: Path, name: str, molecules: int) -> None:
-        self.name, self.molecules = folder / name, molecules
-        self._index = open(f"{self.name}.idx", "rb", buffering=0)  # noqa: SIM115
-        self._tokens = open(f"{self.name}.bin", "rb", buffering=0)  # noqa: SIM115
-        self._files = self._index.fileno(), self._tokens.fileno()
-        self._dtype = _dtype_of(os.pread(self._files[0], _HEADER.size, 0), f"{self.name}.idx", molecules)
-        self._lengths: NDArray[np.int32] | None = None
+    def __init__(self, number: int) -> None:
+        self.number = number
 
-    def lengths(self, places: NDArray[np.int64]) -> NDArray[np.int32]:
-        if self._lengths is None:
-            mapped = mmap.mmap(self._files[0], 0, access=mmap.ACCESS_READ)
-            mapped.madvise(mmap.MADV_RANDOM)
-            self._lengths = np.frombuffer(mapped, "<i4", self.molecules, _HEADER.size)
-        return self._lengths[places]
-
-    def tokens(self, place: int) -> Tokens:
-        index, tokens = self._files
-        length_at = _HEADER.size + _LENGTH * place
-        start_at = _HEADER.size + _LENGTH * self.molecules + _START * place
-        size = int.from_bytes(os.pread(index, _LENGTH, length_at), "little") * self._dtype.itemsize
-        content = os.pread(tokens, size, int.from_bytes(os.pread(index, _START, start_at), "little"))
-        if len(content) != size or not size:
-            raise DataError(
-                f"{self.name}.bin does not hold the {size} bytes of molecule {place}: prepare or copy the folder again."
-            )
-        return np.frombuffer(content, self._dtype)
-
-    def close(self) -> None:
-        self._index.close()
-        self._tokens.close()
+    def __del__(self) -> None:
+        os.close(self.number)
 
 
 class LocalShards:
-    """Molecules of shards on a disk. A bounded number of shards is open at a time."""
+    """Molecules of shards on a disk. A quarter of the files that a process may open stay open, the others are opened when needed."""
 
     def __init__(self, path: Path, table: ShardTable) -> None:
         self._path, self.table = path, table
-        self._open: OrderedDict[int, _OpenShard] = OrderedDict()
+        self._open: dict[tuple[int, str], _Handle] = {}
+        self._kept = resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4
+        self._dtypes: dict[int, np.dtype[Any]] = {}  # of the shards whose header was read
 
     def __reduce__(self) -> tuple[Any, ...]:
         return LocalShards, (self._path, self.table)
 
-    def _shard(self, number: int) -> _OpenShard:
-        shard = self._open.get(number)
-        if shard is not None:
-            self._open.move_to_end(number)
-            return shard
-        if len(self._open) >= _OPEN_SHARDS:
-            self._open.popitem(last=False)[1].close()
-        name, molecules = self.table.names[number], self.table.counts[number]
-        try:
-            shard = self._open[number] = _OpenShard(self._path, name, molecules)
-        except FileNotFoundError as error:
-            raise DataError(f"{error.filename} is missing: prepare or copy the folder again.") from error
-        return shard
+    def _file(self, shard: int, kind: str) -> str:
+        return f"{self._path}/{self.table.names[shard]}.{kind}"
+
+    def _handle(self, shard: int, kind: str) -> _Handle:
+        handle = self._open.get((shard, kind))
+        if handle is None:
+            try:
+                handle = _Handle(os.open(self._file(shard, kind), os.O_RDONLY))
+            except FileNotFoundError as error:
+                raise DataError(f"{error.filename} is missing: prepare or copy the folder again.") from error
+            if shard not in self._dtypes and kind == "idx":
+                header = os.pread(handle.number, _HEADER.size, 0)
+                self._dtypes[shard] = _dtype_of(header, self._file(shard, kind), self.table.counts[shard])
+            if len(self._open) < self._kept:
+                self._open[shard, kind] = handle
+        return handle
 
     def lengths(self, indices: NDArray[np.int64]) -> NDArray[np.int32]:
         """The numbers of tokens, int32 [P]."""
-        shards, places = self.table.locate(indices)
-        order = np.argsort(shards, kind="stable")
         found = np.empty(len(indices), np.int32)
-        for group in np.split(order, np.flatnonzero(np.diff(shards[order])) + 1) if len(order) else ():
-            found[group] = self._shard(int(shards[group[0]])).lengths(places[group])
+        order = np.argsort(indices)
+        shards, places = self.table.locate(indices[order])
+        for chosen in _runs(shards, places // _SPAN):
+            index = self._handle(int(shards[chosen.start]), "idx")
+            found[order[chosen]] = _read_lengths(index.number, places[chosen])
         return found
 
     def gather(self, indices: NDArray[np.int64]) -> list[Tokens]:
         """The tokens of each molecule."""
-        shards, places = (field.tolist() for field in self.table.locate(indices))
         found: dict[int, Tokens] = {}
-        for i in sorted(range(len(shards)), key=shards.__getitem__):  # a shard is opened once
-            found[i] = self._shard(shards[i]).tokens(places[i])
-        return [found[i] for i in range(len(shards))]
+        order = np.argsort(indices)
+        shards, places = self.table.locate(indices[order])
+        for chosen in _runs(shards):
+            shard = int(shards[chosen.start])
+            index, content = self._handle(shard, "idx"), self._handle(shard, "bin")
+            for i, place in zip(order[chosen].tolist(), places[chosen].tolist()):
+                found[i] = self._tokens(shard, place, index.number, content.number)
+        return [found[i] for i in range(len(found))]
+
+    def _tokens(self, shard: int, place: int, index: int, content: int) -> Tokens:
+        """The tokens of a molecule, which end where the next one's start."""
+        bounds = os.pread(index, 2 * _START, _HEADER.size + _LENGTH * self.table.counts[shard] + _START * place)
+        start, stop = int.from_bytes(bounds[:_START], "little"), int.from_bytes(bounds[_START:], "little")
+        if place == self.table.counts[shard] - 1:
+            stop = os.fstat(content).st_size
+        found = os.pread(content, stop - start, start) if start < stop else b""
+        if not found or len(found) != stop - start:
+            raise DataError(f"{self._file(shard, 'bin')} does not hold its molecule {place}: prepare or copy the folder again.")
+        return np.frombuffer(found, self._dtypes[shard])
+
+
+def _runs(*keys: NDArray[np.int64]) -> list[slice]:
+    """Where the keys stay as they are."""
+    changes = np.any([np.diff(key) != 0 for key in keys], axis=0).nonzero()[0] + 1
+    bounds = [0, *changes.tolist(), len(keys[0])]
+    return [slice(start, stop) for start, stop in itertools.pairwise(bounds) if start < stop]
+
+
+def _read_lengths(index: int, places: NDArray[np.int64]) -> NDArray[np.int32]:
+    """Of molecules in ascending order: read at once where they are as dense as one on a page, else one by one."""
+    first, last = int(places[0]), int(places[-1])
+    if last - first < _PAGE // _LENGTH * len(places):
+        return np.frombuffer(os.pread(index, _LENGTH * (last + 1 - first), _HEADER.size + _LENGTH * first), "<i4")[places - first]
+    offsets = (_HEADER.size + _LENGTH * places).tolist()
+    return np.frombuffer(b"".join([os.pread(index, _LENGTH, offset) for offset in offsets]), "<i4")
 
 
 class _Block:
@@ -219,7 +233,7 @@ class BlockShards:
         self.table.locate(indices)
         numbers = indices // self._size
         order = np.argsort(numbers, kind="stable")
-        groups = np.split(order, np.flatnonzero(np.diff(numbers[order])) + 1) if len(order) else []
+        groups = [order[chosen] for chosen in _runs(numbers[order])]
         for first in range(0, len(groups), _BLOCKS_AT_ONCE):
             wanted = {int(numbers[group[0]]): group for group in groups[first : first + _BLOCKS_AT_ONCE]}
             for number, block in self._read(list(wanted), tokens=tokens).items():

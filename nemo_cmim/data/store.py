@@ -125,7 +125,12 @@ class TokenStore:
                 f"has one of {len(vocabulary)} (fingerprint {vocabulary.fingerprint[:12]}). Prepare the folder with the model's "
                 "vocabulary: nemo-cmim prepare --vocabulary FILE."
             )
-        if not manifest.splits[split]["molecules"]:
+        molecules, held = manifest.splits[split]["molecules"], sum(s["molecules"] for s in manifest.splits[split]["shards"])
+        if molecules != held:
+            raise DataError(
+                f"The manifest of {folder} tells of {molecules} molecules in split {split!r}, but {held} in its shards: prepare it again."
+            )
+        if not molecules:
             raise DataError(f"Split {split!r} of {folder} holds no molecules: prepare more, or give the split a larger fraction.")
         return cls(folder, split, own, manifest, block)
 

@@ -132,7 +132,7 @@ def test_a_vocabulary_file_that_was_exchanged(folder: Path) -> None:
 
 def test_an_empty_split(folder: Path) -> None:
     manifest = json.loads((folder / "manifest.json").read_text())
-    manifest["splits"]["test"]["molecules"] = 0
+    manifest["splits"]["test"] |= {"molecules": 0, "shards": []}
     (folder / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(DataError, match=r"Split 'test' .* holds no molecules"):
         TokenStore.open(folder, "test")
