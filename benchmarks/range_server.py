@@ -44,7 +44,7 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"  # connections are kept
     server: RangeServer
 
-    def do_GET(self) -> None:  # noqa: D102
+    def do_GET(self) -> None:
         name = self.path.strip("/")
         self.server.requests[name] += 1
         path = self.server.folder / name

@@ -10,7 +10,6 @@ Megatron's IndexedDataset under torch's RandomSampler, on the same million. Over
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import re
 import statistics

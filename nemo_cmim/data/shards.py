@@ -105,7 +105,8 @@ class LocalShards:
     def __init__(self, path: Path, table: ShardTable) -> None:
         self._path, self.table = path, table
         self._open: dict[tuple[int, str], _Handle] = {}
-        self._kept = resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        self._kept = (1024 if limit == resource.RLIM_INFINITY else limit) // 4
         self._dtypes: dict[int, np.dtype[Any]] = {}  # of the shards whose header was read
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -92,7 +92,7 @@ def test_a_block_is_asked_for_once(local: tuple[Path, list[list[int]]], server: 
     server.requests.clear()
     for i in range(7):
         store.tokens(i)
-    # header, lengths and start of each of the four shards of molecules 0 to 99 that hold any, then their tokens
+    # header, lengths and start in each of the shards that hold molecules 0 to 99, then their tokens
     assert server.requests == {f"train-{n:05}.{kind}": k for n in (3, 4, 17) for kind, k in (("idx", 3), ("bin", 1))}
 
 
