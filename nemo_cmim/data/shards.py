@@ -100,13 +100,13 @@ class _Handle:
 
 
 class LocalShards:
-    """Molecules of shards on a disk. A quarter of the files that a process may open stay open, the others are opened when needed."""
+    """Molecules of shards on a disk. An eighth of the files that a process may open stay open, the others are opened when needed."""
 
     def __init__(self, path: Path, table: ShardTable) -> None:
         self._path, self.table = path, table
         self._open: dict[tuple[int, str], _Handle] = {}
         limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-        self._kept = (1024 if limit == resource.RLIM_INFINITY else limit) // 4
+        self._kept = (1024 if limit == resource.RLIM_INFINITY else limit) // 8  # a process has a few stores
         self._dtypes: dict[int, np.dtype[Any]] = {}  # of the shards whose header was read
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -279,9 +279,7 @@ class BlockShards:
         lengths, parts = [], []
         for shard, _, _ in cut:
             lengths.append(np.frombuffer(next(contents), "<i4"))
-            start = int.from_bytes(
-                next(contents), "little"
-            )  # the molecules after it follow without a gap: Megatron writes running sums
+            start = int.from_bytes(next(contents), "little")  # the others follow without a gap: Megatron writes running sums
             size = int(lengths[-1].sum(dtype=np.int64)) * self._dtypes[shard].itemsize
             parts.append(Part(f"{self.table.names[shard]}.bin", start, start + size))
         return _Block(np.concatenate(lengths), parts, self._dtypes[cut[0][0]])
