@@ -47,7 +47,7 @@ def main() -> None:
             source = folder / "moses.smi"
             source.write_text("\n".join(sample_smiles(200_000)) + "\n")
         prepare([source], folder / "data", progress=True)
-        lengths = TokenStore.open(folder / "data", "train").lengths
+        lengths = np.asarray(TokenStore.open(folder / "data", "train").lengths)
         lines = [
             f"{len(lengths):,} molecules: {lengths.mean():.1f} tokens on average, median {np.median(lengths):.0f}, 95 % up to "
             f"{np.percentile(lengths, 95):.0f}, longest {lengths.max()}. Batches of {BATCH}, sorted by length, are padded to "

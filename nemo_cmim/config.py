@@ -167,17 +167,24 @@ class AugmentationConfig:
 class DataConfig:
     """One split of a folder that `nemo-cmim prepare` wrote."""
 
-    folder: str = "???"
+    folder: str = "???"  # a path, or a URL that fsspec knows: s3://, gs://, http://, ...
     split: str = "train"
     batch_size: int = 256  # molecules in a micro-batch of one rank
     seed: int = 0
     workers: int = 2
     limit: int | None = None  # use only this many molecules, a random but fixed choice
+    shuffle_block: int = 1  # consecutive molecules that an epoch's order keeps together: 1 shuffles each; a URL needs about 4096
 
     def __post_init__(self) -> None:
         check(self.batch_size >= 1, f"batch_size must be at least 1, found {self.batch_size}.")
         check(self.workers >= 0, f"workers must be at least 0, found {self.workers}.")
         check(self.limit is None or self.limit >= 1, f"limit must be at least 1, found {self.limit}.")
+        check(self.shuffle_block >= 1, f"shuffle_block must be at least 1, found {self.shuffle_block}.")
+        check(
+            self.shuffle_block > 1 or "://" not in self.folder,
+            f"folder={self.folder} would be asked for one molecule at a time with shuffle_block={self.shuffle_block}: set "
+            "shuffle_block=4096, which shuffles blocks of so many molecules, or copy the folder to a local disk.",
+        )
         check(self.split in ("train", "valid", "test"), f"split must be train, valid or test, found {self.split!r}.")
 
 

@@ -135,7 +135,7 @@ def canonicalise(smiles: str, rules: Rules, *, logp_is_settled: bool = False) ->
 
 def _refusal(smiles: str, rules: Rules, tokenizer: SmilesTokenizer) -> Rejection:
     tokens = tokenizer.tokenize(smiles)
-    unknown = [token for token in tokens if tokenizer.vocabulary.id_of(token) == tokenizer.vocabulary.unk_id]
+    unknown = [token for token, known in zip(tokens, tokenizer.encode(smiles, on_unknown="unk")) if known == tokenizer.vocabulary.unk_id]
     if unknown:
         return Rejection(UNKNOWN_TOKEN, " ".join(dict.fromkeys(unknown)))
     return Rejection(f"more than {rules.max_tokens} tokens", str(len(tokens)))

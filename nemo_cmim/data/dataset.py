@@ -97,7 +97,8 @@ def make_loader(
         ConfigError: Fewer molecules than a global batch needs, or a molecule is longer than `max_tokens`.
     """
     store = open_store(config, vocabulary, max_tokens)
-    order = BatchOrder(store.lengths, config.batch_size * ranks * accumulation, seed=config.seed, limit=config.limit)
+    batch_size = config.batch_size * ranks * accumulation
+    order = BatchOrder(store.lengths, batch_size, seed=config.seed, limit=config.limit, block=config.shuffle_block)
     members_of = functools.partial(_micro_batch, order, rank, ranks, accumulation)
     batches = SmilesBatches(store, members_of, _augmentation(augmentation, config, store, max_tokens))
     return _loader(batches, _Steps(start_step * accumulation, steps * accumulation), config.workers)
@@ -117,7 +118,7 @@ def make_validation_loader(
     max_tokens: int | None = None,
     augmentation: AugmentationConfig | None = None,
 ) -> DataLoader[TokenBatch]:
-    """Each molecule once, from short to long, always in the same batches.
+    """Each molecule once, from short to long, always in the same batches. With blocks, from short to long in each window of 64 batches.
 
     Batches differ in size by one molecule at most, as a small last one would have few negatives. All ranks get equally many.
 
@@ -134,9 +135,10 @@ def make_validation_loader(
         ConfigError: Fewer molecules than ranks, or a molecule is longer than `max_tokens`.
     """
     store = open_store(config, vocabulary, max_tokens)
-    order = BatchOrder(store.lengths, ranks, seed=config.seed, limit=config.limit)
+    order = BatchOrder(store.lengths, ranks, seed=config.seed, limit=config.limit, block=config.shuffle_block)
     indices = order.select(np.arange(order.molecules))
-    indices = indices[np.lexsort((indices, store.lengths[indices]))]
+    window = 64 * config.batch_size * ranks if config.shuffle_block > 1 else len(indices)  # else each batch would need every block
+    indices = indices[np.lexsort((indices, store.lengths[indices], np.arange(len(indices)) // window))]
     count = min(-(-len(indices) // (config.batch_size * ranks)), len(indices) // ranks)  # no rank's part is empty
     members = [Members(part[rank::ranks], np.zeros_like(part[rank::ranks])) for part in np.array_split(indices, count)]
     batches = SmilesBatches(store, members.__getitem__, _augmentation(augmentation, config, store, max_tokens))
@@ -150,7 +152,7 @@ def open_store(config: DataConfig, vocabulary: Vocabulary | None = None, max_tok
         DataError: The folder cannot be used: see `TokenStore.open`.
         ConfigError: A molecule is longer than `max_tokens`.
     """
-    store = TokenStore.open(config.folder, config.split, vocabulary=vocabulary)
+    store = TokenStore.open(config.folder, config.split, vocabulary=vocabulary, block=config.shuffle_block)
     longest = max(map(int, store.manifest.splits[config.split]["lengths"]))
     if max_tokens is not None and longest > max_tokens:
         raise ConfigError(

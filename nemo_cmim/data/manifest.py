@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DataError
+from .folder import Folder, Part, folder_at
 
 __all__ = ["MANIFEST", "Manifest", "sha256_of"]
 
 MANIFEST = "manifest.json"
-_FORMAT = "nemo_cmim token store 1"
+_HASHED_AT_ONCE = 8 << 20  # bytes
+_FORMAT = "nemo_cmim token store 2"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +31,8 @@ class Manifest:
         rejected: lines by reason; `duplicate` is one.
         unknown_tokens: molecules rejected for each token that the vocabulary lacks.
         inputs: for each file `file`, `bytes`, `sha256`, `read`, `kept`, and `rejected` by reason.
-        splits: for each split `molecules`, `tokens`, and `lengths`: molecules by number of tokens.
+        splits: for each split `molecules`, `tokens`, `lengths`: molecules by number of tokens, and
+            `shards`: `name` and number of `molecules` of each, in their order.
         files: for each file of the folder `bytes` and `sha256`.
     """
 
@@ -49,40 +52,53 @@ class Manifest:
         (folder / MANIFEST).write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
     @classmethod
-    def load(cls, folder: Path) -> Manifest:
-        """Reads `manifest.json` of `folder`.
+    def load(cls, folder: str | Path) -> Manifest:
+        """Reads `manifest.json` of a folder: a path or a URL.
 
         Raises:
             DataError: There is none, or it is not one of ours.
         """
-        path = folder / MANIFEST
-        if not path.is_file():
-            raise DataError(
-                f"{folder} holds no {MANIFEST}: no prepared data are there. Prepare them first: "
-                f"nemo-cmim prepare INPUT... -o {folder}"
-            )
+        files = folder_at(folder)
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-            if content.pop("format") != _FORMAT:
-                raise KeyError("format")
+            content = json.loads(files.read(MANIFEST))
+            if (found := content.pop("format")) != _FORMAT:
+                raise ValueError(f"format {found!r}, not {_FORMAT!r}")
             return cls(**content)
-        except (UnicodeDecodeError, json.JSONDecodeError, AttributeError, KeyError, TypeError) as error:
-            raise DataError(f"{path} is damaged, or of another version ({error!r}): prepare the folder again.") from error
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise DataError(
+                f"{folder} holds no {MANIFEST}: no prepared data are there. Prepare them first: nemo-cmim prepare INPUT... -o FOLDER"
+            ) from error
+        except (ValueError, AttributeError, KeyError, TypeError) as error:
+            if isinstance(error, DataError):
+                raise
+            raise DataError(
+                f"{files.place(MANIFEST)} is damaged, or of another version ({error!r}): prepare the folder again."
+            ) from error
 
-    def check_files(self, folder: Path, names: list[str], *, contents: bool) -> None:
+    def check_files(self, folder: str | Path, names: list[str], *, contents: bool) -> None:
         """Compares files of `folder` with what was written: their sizes, and their SHA-256 where `contents` is set.
 
         Raises:
             DataError: A file is missing or differs.
         """
+        files = folder_at(folder)
+        sizes = files.sizes(names)
         for name in names:
-            path, expected = folder / name, self.files[name]
-            found = path.stat().st_size if path.is_file() else None
+            place, expected, found = files.place(name), self.files[name], sizes.get(name)
             if found != expected["bytes"]:
                 state = "is missing" if found is None else f"has {found} bytes"
-                raise DataError(f"{path} {state}, but {MANIFEST} says {expected['bytes']} bytes: prepare or copy the folder again.")
-            if contents and sha256_of(path) != expected["sha256"]:
-                raise DataError(f"{path} was changed: its SHA-256 is not that of {MANIFEST}. Prepare or copy the folder again.")
+                raise DataError(
+                    f"{place} {state}, but {MANIFEST} says {expected['bytes']} bytes: prepare or copy the folder again."
+                )
+            if contents and _sha256_in(files, name, expected["bytes"]) != expected["sha256"]:
+                raise DataError(f"{place} was changed: its SHA-256 is not that of {MANIFEST}. Prepare or copy the folder again.")
+
+
+def _sha256_in(folder: Folder, name: str, size: int) -> str:
+    digest = hashlib.sha256()
+    for start in range(0, size, _HASHED_AT_ONCE):
+        digest.update(folder.parts([Part(name, start, min(start + _HASHED_AT_ONCE, size))])[0])
+    return digest.hexdigest()
 
 
 def sha256_of(path: Path) -> str:

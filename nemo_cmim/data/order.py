@@ -6,13 +6,17 @@ constant size and nothing is dropped: an epoch's last batch is filled up from th
 
 To save padding, the batches of an epoch are taken in windows; the molecules of a window are sorted by length before they are cut
 into batches, and the batches of the window come in random order.
+
+Where molecules are fetched in blocks, the permutation is one of blocks of consecutive molecules. A store holds its molecules in the
+order of a hash, so a block is a random sample already. Each part of a batch (a rank's micro-batch) then sorts a window of its own,
+of molecules that no other part needs: a rank reads its share of the blocks, and not all.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
@@ -21,7 +25,7 @@ from ..errors import ConfigError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["BatchOrder", "Members", "permute"]
+__all__ = ["BatchOrder", "LengthTable", "Members", "permute", "permute_blocks"]
 
 _ROUNDS = 8
 
@@ -67,6 +71,27 @@ def _scramble(numbers: NDArray[np.uint64]) -> NDArray[np.uint64]:
     return numbers ^ (numbers >> np.uint64(31))
 
 
+def permute_blocks(positions: NDArray[np.int64], size: int, block: int, *key: int | str) -> NDArray[np.int64]:
+    """As `permute`, but runs of `block` positions stay together. The shorter block at the end of range(size) gets a random place too."""
+    if block == 1:
+        return permute(positions, size, *key)
+    full, tail = divmod(size, block)
+    tail_at = block * int(permute(np.zeros(1, np.int64), full + 1, *key, "tail")[0])
+    in_tail = (positions >= tail_at) & (positions < tail_at + tail)
+    result = positions - tail_at + full * block
+    blocks, places = np.divmod(np.where(positions < tail_at, positions, positions - tail)[~in_tail], block)
+    result[~in_tail] = permute(blocks, full, *key) * block + places if full else places
+    return result
+
+
+class LengthTable(Protocol):
+    """The number of tokens of each molecule: an array, or what looks them up."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, indices: NDArray[np.int64], /) -> NDArray[np.int32]: ...
+
+
 class Members(NamedTuple):
     """The molecules of a batch.
 
@@ -83,17 +108,20 @@ class BatchOrder:
     """The order in which training sees N molecules, in global batches of B. See the module's docstring.
 
     Args:
-        lengths: [N or more], the number of tokens of each molecule of the split; may be memory-mapped.
+        lengths: [N or more], the number of tokens of each molecule of the split. Only those of a window are looked up at a time.
         batch_size: B, molecules in a batch of all ranks together.
         seed: Another seed gives another order.
         window: Batches that are sorted by length together. 1 does not sort.
         limit: Use only this many molecules, chosen at random.
+        block: Consecutive molecules that stay together in an epoch's permutation.
 
     Raises:
         ConfigError: There are fewer molecules than a batch needs: some would be in it twice, as their own negatives.
     """
 
-    def __init__(self, lengths: NDArray[np.int32], batch_size: int, *, seed: int = 0, window: int = 64, limit: int | None = None):
+    def __init__(
+        self, lengths: LengthTable, batch_size: int, *, seed: int = 0, window: int = 64, limit: int | None = None, block: int = 1
+    ) -> None:
         self.molecules = len(lengths) if limit is None else min(limit, len(lengths))
         if batch_size > self.molecules:
             raise ConfigError(
@@ -104,7 +132,8 @@ class BatchOrder:
         self.seed = seed
         self._lengths = lengths
         self._window = window
-        self._sorted: tuple[int, Members] | None = None  # first step of a window, and its batches [steps, B]
+        self._block = block
+        self._sorted: dict[tuple[int, int, int], Members] = {}  # batches [steps, B / parts] of a window, by first step, part, parts
 
     def batch_indices(self, step: int, part: int = 0, parts: int = 1) -> NDArray[np.int64]:
         """The indices of `members`."""
@@ -113,7 +142,9 @@ class BatchOrder:
     def members(self, step: int, part: int = 0, parts: int = 1) -> Members:
         """The molecules of batch `step`, or of one of `parts` micro-batches that it is cut into: each field [B / parts].
 
-        The parts are disjoint, equally large and of similar lengths. Costs O(window * B) at worst, not O(step).
+        The parts are disjoint, equally large and of similar lengths. Without blocks, they are always the same batch together; with
+        blocks, only what a window of batches holds is the same for any number of parts. Costs O(window * B) at worst, and with blocks
+        O(window * B / parts), not O(step).
 
         Raises:
             ConfigError: B cannot be divided into so many parts.
@@ -121,9 +152,13 @@ class BatchOrder:
         if self.batch_size % parts:
             raise ConfigError(f"A batch of {self.batch_size} molecules cannot be divided into {parts} equal parts.")
         first, stop = self._window_of(step)
-        if self._sorted is None or self._sorted[0] != first:
-            self._sorted = first, self._batches(first, stop)
-        return Members(*(field[step - first, part::parts] for field in self._sorted[1]))
+        key = (first, part, parts) if self._block > 1 else (first, 0, 1)
+        if key not in self._sorted:
+            if next(iter(self._sorted), key)[0] != first:
+                self._sorted.clear()
+            self._sorted[key] = self._batches(stop, *key)
+        own = slice(None) if self._block > 1 else slice(part, None, parts)
+        return Members(*(field[step - first, own] for field in self._sorted[key]))
 
     def _window_of(self, step: int) -> tuple[int, int]:
         """First step of the window that `step` is in, and the step after its last. A window does not go beyond its epoch."""
@@ -133,21 +168,28 @@ class BatchOrder:
         first = step - (step - epoch_start) % self._window
         return first, min(first + self._window, epoch_stop)
 
-    def _batches(self, first: int, stop: int) -> Members:
-        positions = np.arange(first * self.batch_size, stop * self.batch_size)
+    def _batches(self, stop: int, first: int, part: int, parts: int) -> Members:
+        steps, size = stop - first, self.batch_size // parts
+        begin = first * self.batch_size + part * steps * size
+        positions = np.arange(begin, begin + steps * size, dtype=np.int64)
+        if self._block > 1:  # molecules of a block are not mixed yet
+            positions = begin + permute(positions - begin, len(positions), self.seed, "mix", begin)
         epochs = positions // self.molecules
-        indices = np.concatenate([self._of_epoch(int(e), positions[epochs == e]) for e in np.unique(epochs)])
+        indices = np.empty_like(positions)
+        for epoch in np.unique(epochs):
+            indices[epochs == epoch] = self._of_epoch(int(epoch), positions[epochs == epoch])
         if self._window > 1:
             # what the next epoch lends stays at the end: sorted in, a molecule would often meet itself in a batch
             order = np.lexsort((self._lengths[indices], epochs))
             indices, epochs = indices[order], epochs[order]
-        steps = permute(np.arange(stop - first), stop - first, self.seed, "batches", first)
-        return Members(*(field.reshape(stop - first, self.batch_size)[steps] for field in (indices, epochs)))
+        turns = permute(np.arange(steps), steps, self.seed, "batches", first)
+        return Members(*(field.reshape(steps, size)[turns] for field in (indices, epochs)))
 
     def _of_epoch(self, epoch: int, positions: NDArray[np.int64]) -> NDArray[np.int64]:
-        order = permute(positions % self.molecules, self.molecules, self.seed, "epoch", epoch)
-        return self.select(order)
+        return self.select(permute_blocks(positions % self.molecules, self.molecules, self._block, self.seed, "epoch", epoch))
 
     def select(self, order: NDArray[np.int64]) -> NDArray[np.int64]:
         """Where in the split the molecules lie that are in use: all, or `limit` of them chosen at random."""
-        return order if self.molecules == len(self._lengths) else permute(order, len(self._lengths), self.seed, "limit")
+        if self.molecules == len(self._lengths):
+            return order
+        return permute_blocks(order, len(self._lengths), self._block, self.seed, "limit")

@@ -59,7 +59,7 @@ def prepare(
 ) -> Manifest:
     """Canonicalises, filters, deduplicates, splits and tokenises molecules, and writes them as a folder of token stores.
 
-    The folder holds `train`, `valid` and `test` (`.bin`, `.idx`), `vocabulary.txt`, `manifest.json` (counts and checksums)
+    The folder holds shards of the splits such as `train-00000` (`.bin`, `.idx`), `vocabulary.txt`, `manifest.json` (counts and checksums)
     and `rejected.tsv.gz` (every line that was not kept: file, line, reason, text). It appears complete or not at all.
 
     Args:
@@ -230,6 +230,7 @@ def _manifest(folder: Path, sources: list[str], tally: _Tally, settings: dict[st
                 "molecules": lengths.total(),
                 "tokens": sum(length * count for length, count in lengths.items()),
                 "lengths": {str(length): lengths[length] for length in sorted(lengths)},
+                "shards": [{"name": f"{split}-00000", "molecules": lengths.total()}] if lengths else [],
             }
             for split, lengths in tally.lengths.items()
         },

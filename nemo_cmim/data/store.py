@@ -1,12 +1,10 @@
-"""Tokens of a split on disk, in Megatron's indexed format (`.bin`, `.idx`): one document per molecule, without special tokens.
+"""Tokens of a split in a prepared folder: shards in Megatron's indexed format (`.bin`, `.idx`), without special tokens.
 
-Megatron writes the files, and is imported only then, as that takes seconds. They are read with numpy alone: Megatron's own
-`IndexedDataset` unmaps its index when it is deleted, under the arrays that it gave out, and the next use of one crashes Python.
+Megatron writes the files, and is imported only then, as that takes seconds. `shards` reads them without it.
 """
 
 from __future__ import annotations
 
-import struct
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,20 +14,19 @@ import numpy as np
 
 from ..errors import ConfigError, DataError
 from ..tokenizers import Vocabulary
+from .folder import LocalFolder, folder_at
 from .manifest import Manifest
+from .shards import BlockShards, LocalShards, ShardTable
 
 if TYPE_CHECKING:
     from types import ModuleType
 
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["SPLITS", "VOCABULARY", "StoreWriter", "TokenStore"]
+__all__ = ["SPLITS", "VOCABULARY", "Lengths", "StoreWriter", "TokenStore"]
 
 SPLITS = ("train", "valid", "test")
 VOCABULARY = "vocabulary.txt"
-
-_HEADER = struct.Struct("<9sQBQQ")  # of .idx: magic, version, code of the dtype, number of sequences, of documents + 1
-_DTYPES = {4: "<i4", 8: "<u2"}
 
 
 def _indexed_dataset() -> ModuleType:
@@ -45,96 +42,118 @@ def _indexed_dataset() -> ModuleType:
 
 
 class StoreWriter:
-    """Writes `train`, `valid` and `test` files into a folder, molecule by molecule."""
+    """Writes shard 0 of the splits into a folder, molecule by molecule. A split without molecules gets none."""
 
     def __init__(self, folder: Path, vocabulary_size: int) -> None:
-        megatron = _indexed_dataset()
-        dtype = megatron.DType.optimal_dtype(vocabulary_size)
-        self._index_files = {split: megatron.get_idx_path(str(folder / split)) for split in SPLITS}
-        self._builders = {s: megatron.IndexedDatasetBuilder(megatron.get_bin_path(str(folder / s)), dtype=dtype) for s in SPLITS}
+        self._megatron = _indexed_dataset()
+        self._folder = folder
+        self._dtype = self._megatron.DType.optimal_dtype(vocabulary_size)
+        self._builders: dict[str, Any] = {}
 
     def add(self, split: str, tokens: Sequence[int]) -> None:
         """Appends one molecule to a split."""
+        if split not in self._builders:
+            path = self._megatron.get_bin_path(str(self._folder / f"{split}-00000"))
+            self._builders[split] = self._megatron.IndexedDatasetBuilder(path, dtype=self._dtype)
         self._builders[split].add_document(tokens, [len(tokens)])
 
     def finish(self) -> None:
         """Closes the token files and writes their indices."""
         for split, builder in self._builders.items():
-            builder.finalize(self._index_files[split])
+            builder.finalize(self._megatron.get_idx_path(str(self._folder / f"{split}-00000")))
+
+
+class Lengths:
+    """The number of tokens of each molecule, looked up when asked for: `lengths[indices]` is int32 [P]. `numpy.asarray` reads all."""
+
+    def __init__(self, shards: LocalShards | BlockShards) -> None:
+        self._shards = shards
+
+    def __len__(self) -> int:
+        return self._shards.table.molecules
+
+    def __getitem__(self, indices: ArrayLike) -> NDArray[np.int32]:
+        return self._shards.lengths(np.atleast_1d(np.asarray(indices, np.int64)))
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        return self[np.arange(len(self))].astype(dtype or np.int32, copy=False)
 
 
 class TokenStore:
-    """The molecules of one split, memory-mapped. Open it with `TokenStore.open`.
+    """The molecules of one split, in one order over all its shards. Open it with `TokenStore.open`.
 
     Attributes:
-        folder: where it lies.
+        folder: where it lies: a path or a URL.
         split: `train`, `valid` or `test`.
         vocabulary: that of the tokens.
         manifest: what `prepare` wrote about the folder.
     """
 
-    def __init__(self, folder: Path, split: str, vocabulary: Vocabulary, manifest: Manifest) -> None:
+    def __init__(self, folder: str | Path, split: str, vocabulary: Vocabulary, manifest: Manifest, block: int) -> None:
         self.folder = folder
         self.split = split
         self.vocabulary = vocabulary
         self.manifest = manifest
-        self._lengths, self._starts, self._tokens = _map_files(folder, split)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return TokenStore.open, (self.folder, self.split)  # another process maps the files anew
+        files, table = folder_at(folder), ShardTable(manifest.splits[split]["shards"])
+        self._shards = LocalShards(files.path, table) if isinstance(files, LocalFolder) else BlockShards(files, table, block)
 
     @classmethod
-    def open(cls, folder: str | Path, split: str, *, vocabulary: Vocabulary | None = None) -> TokenStore:
+    def open(cls, folder: str | Path, split: str, *, vocabulary: Vocabulary | None = None, block: int = 4096) -> TokenStore:
         """Opens a split of a folder that `prepare` wrote, and checks that its files are complete.
 
         Args:
-            folder: The folder.
+            folder: The folder: a path, or a URL that fsspec knows (`s3://`, `gs://`, `http://`, ...).
             split: `train`, `valid` or `test`.
             vocabulary: The vocabulary that the tokens must be of, such as a checkpoint's.
+            block: Consecutive molecules that are fetched together from a URL.
 
         Raises:
             DataError: The folder or a file is missing, of the wrong size, or made with another vocabulary; the split is empty.
+            ConfigError: A package that reads the URL is not installed.
         """
-        folder = Path(folder)
         if split not in SPLITS:
             raise DataError(f"There is no split {split!r}; the splits are {', '.join(SPLITS)}.")
         manifest = Manifest.load(folder)
-        manifest.check_files(folder, _files_of(split), contents=False)
-        own = Vocabulary.load(folder / VOCABULARY)
+        manifest.check_files(folder, _files_of(manifest, split), contents=False)
+        files = folder_at(folder)
+        own = Vocabulary.loads(files.read(VOCABULARY).decode("utf-8", "replace"), files.place(VOCABULARY))
         if own.fingerprint != manifest.vocabulary["fingerprint"]:
-            raise DataError(f"{folder / VOCABULARY} is not the vocabulary of these molecules: prepare the folder again.")
+            raise DataError(f"{files.place(VOCABULARY)} is not the vocabulary of these molecules: prepare the folder again.")
         if vocabulary is not None and vocabulary.fingerprint != own.fingerprint:
             raise DataError(
                 f"{folder} was prepared with a vocabulary of {len(own)} tokens (fingerprint {own.fingerprint[:12]}), but the model "
                 f"has one of {len(vocabulary)} (fingerprint {vocabulary.fingerprint[:12]}). Prepare the folder with the model's "
                 "vocabulary: nemo-cmim prepare --vocabulary FILE."
             )
-        if not manifest.splits[split]["molecules"]:
+        molecules, held = manifest.splits[split]["molecules"], sum(s["molecules"] for s in manifest.splits[split]["shards"])
+        if molecules != held:
+            raise DataError(
+                f"The manifest of {folder} tells of {molecules} molecules in split {split!r}, but {held} in its shards: prepare it again."
+            )
+        if not molecules:
             raise DataError(f"Split {split!r} of {folder} holds no molecules: prepare more, or give the split a larger fraction.")
-        return cls(folder, split, own, manifest)
+        return cls(folder, split, own, manifest, block)
 
     def __len__(self) -> int:
-        return len(self._lengths)
+        return self._shards.table.molecules
 
     @property
-    def lengths(self) -> NDArray[np.int32]:
-        """int32 [N], the number of tokens of each molecule; memory-mapped and read-only."""
-        return self._lengths
+    def lengths(self) -> Lengths:
+        """The number of tokens of each molecule."""
+        return Lengths(self._shards)
 
     def tokens(self, index: int) -> NDArray[np.integer]:
-        """The tokens of one molecule, memory-mapped and read-only.
+        """The tokens of one molecule.
 
         Raises:
             IndexError: There is no such molecule.
+            DataError: Its shard is damaged, or cannot be read.
         """
-        if not 0 <= index < len(self):
-            raise IndexError(f"molecule {index} of {len(self)} in {self.folder / self.split}")
-        start = self._starts[index] // self._tokens.itemsize
-        return self._tokens[start : start + self._lengths[index]]
+        return self.gather([index])[0]
 
     def gather(self, indices: Sequence[int] | NDArray[np.int64]) -> list[NDArray[np.integer]]:
-        """The tokens of several molecules, in the order of `indices`."""
-        return [self.tokens(int(index)) for index in indices]
+        """The tokens of several molecules, in the order of `indices`. Raises as `tokens` does."""
+        return self._shards.gather(np.asarray(indices, np.int64))
 
     def verify(self) -> None:
         """Reads the files of the split and compares their checksums with the manifest.
@@ -142,22 +161,9 @@ class TokenStore:
         Raises:
             DataError: A file was changed.
         """
-        self.manifest.check_files(self.folder, _files_of(self.split), contents=True)
+        self.manifest.check_files(self.folder, _files_of(self.manifest, self.split), contents=True)
 
 
-def _files_of(split: str) -> list[str]:
-    return [f"{split}.bin", f"{split}.idx", VOCABULARY]
-
-
-def _map_files(folder: Path, split: str) -> tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.integer]]:
-    """The number of tokens of each molecule, the byte where they start, and the tokens of all molecules."""
-    path = folder / f"{split}.idx"
-    with path.open("rb") as stream:
-        header = stream.read(_HEADER.size)
-    magic, version, dtype_code, count, _ = _HEADER.unpack(header) if len(header) == _HEADER.size else (b"", 0, 0, 0, 0)
-    if (magic, version) != (b"MMIDIDX\0\0", 1) or dtype_code not in _DTYPES:
-        raise DataError(f"{path} is not an index of Megatron's, version 1, with {' or '.join(_DTYPES.values())}: prepare it again.")
-    lengths = np.memmap(path, "<i4", "r", offset=_HEADER.size, shape=(count,))
-    starts = np.memmap(path, "<i8", "r", offset=_HEADER.size + lengths.nbytes, shape=(count,))
-    tokens = np.memmap(folder / f"{split}.bin", _DTYPES[dtype_code], "r")
-    return np.asarray(lengths), np.asarray(starts), np.asarray(tokens)
+def _files_of(manifest: Manifest, split: str) -> list[str]:
+    names = [shard["name"] for shard in manifest.splits[split]["shards"]]
+    return [*(f"{name}.{kind}" for name in names for kind in ("bin", "idx")), VOCABULARY]

@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
 from ..config import DataConfig, ModelConfig, from_mapping
-from ..data.dataset import make_loader, make_validation_loader
+from ..data.dataset import make_loader, make_validation_loader, open_store
 from ..data.store import TokenStore
 from ..errors import ConfigError, DivergenceError
 from ..losses import Objective, ObjectiveOutput, build_objective
@@ -125,7 +125,7 @@ class MegatronCMIMModel(ModelPT):
         self._reconstruct_tokens = [store.tokens(int(i)) for i in share]
 
     def _open_store(self, config: DataConfig) -> TokenStore:
-        return TokenStore.open(Path(config.folder), config.split, vocabulary=self.tokenizer.vocabulary)
+        return open_store(config, self.tokenizer.vocabulary)
 
     def train_dataloader(self) -> TimedLoader:
         """The micro-batches from the current step to the last; which molecules a step sees depends on the seed and the step alone."""
@@ -147,11 +147,13 @@ class MegatronCMIMModel(ModelPT):
     def order(self) -> dict[str, int]:
         """What decides which molecules a step sees; see `BatchOrder`."""
         config, ranks = self._train_config, _data_parallel()[1]
-        return {
+        parts = ranks * self.trainer.accumulate_grad_batches
+        order = {
             "seed": config.seed,
             "molecules": min(config.limit or self._train_molecules, self._train_molecules),
-            "global batch": config.batch_size * ranks * self.trainer.accumulate_grad_batches,
+            "global batch": config.batch_size * parts,
         }
+        return order if config.shuffle_block == 1 else {**order, "shuffle block": config.shuffle_block, "micro-batches": parts}
 
     # ---- optimisation
 

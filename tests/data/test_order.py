@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import hashlib
 import itertools
 
 import numpy as np
 import pytest
 
-from nemo_cmim.data.order import BatchOrder, permute
+from nemo_cmim.data.order import BatchOrder, permute, permute_blocks
 from nemo_cmim.errors import ConfigError
 
 LENGTHS = np.random.default_rng(0).normal(40, 10, 5000).clip(5, 90).astype(np.int32)  # tokens of ZINC molecules, roughly
@@ -51,6 +52,50 @@ def test_permute_is_the_same_on_every_machine() -> None:
     assert permute(np.arange(8), 8, 0, "epoch", 1).tolist() == [5, 0, 2, 6, 7, 4, 3, 1]
 
 
+def test_permute_is_one_to_one_at_ten_billion() -> None:
+    """No two of 3 million images are the same; of a random map, 450 would be."""
+    size = 10_000_000_000
+    positions = np.random.default_rng(0).choice(size // 3000, 3_000_000, replace=False) * 3000 + np.arange(3_000_000) % 3000
+    image = permute(positions, size, 5, "epoch", 2)
+    assert len(np.unique(image)) == len(np.unique(positions)) == 3_000_000
+    assert image.min() >= 0 and image.max() < size
+
+
+@pytest.mark.parametrize("block", [1, 2, 3, 7, 16, 49, 50, 51, 1000])
+@pytest.mark.parametrize("size", [1, 2, 48, 49, 50, 51, 98, 147, 1000])
+def test_permuted_blocks_are_one_to_one_and_stay_together(size: int, block: int) -> None:
+    image = permute_blocks(np.arange(size), size, block, 7, "epoch", 0)
+    np.testing.assert_array_equal(np.sort(image), np.arange(size))
+    breaks = int((np.diff(image) != 1).sum())
+    assert breaks <= -(-size // block) - 1
+    np.testing.assert_array_equal(permute_blocks(np.arange(size)[::-1], size, block, 7, "epoch", 0), image[::-1])
+
+
+def test_the_short_block_comes_anywhere() -> None:
+    places = {int(np.argmax(permute_blocks(np.arange(95), 95, 10, key))) for key in range(200)}
+    assert places == {10 * before + 4 for before in range(10)}
+
+
+def test_permuted_blocks_at_ten_billion() -> None:
+    size, block = 10_000_000_123, 4096
+    positions = np.arange(size - 50_000_000, size, 17)
+    image = permute_blocks(positions, size, block, 0)
+    assert len(np.unique(image)) == len(positions) and image.min() >= 0 and image.max() < size
+    assert len(np.unique(image // block)) >= 50_000_000 // block - 2
+
+
+@pytest.mark.parametrize(("limit", "digest"), [(None, "7ea0247fcca869e0"), (333, "56cc6a68464c825d")])
+def test_batches_are_those_of_the_first_release(limit: int | None, digest: str) -> None:
+    """Without blocks; a change would make resumed runs see other molecules."""
+    order = BatchOrder((np.arange(5000) * 7919 % 83 + 5).astype(np.int32), 48, seed=3, limit=limit)
+    found = hashlib.sha256()
+    for step in (0, 1, 63, 64, 103, 104, 105, 5000, 10**7):
+        for part in (0, 1):
+            for field in order.members(step, part, 2):
+                found.update(field.astype("<i8").tobytes())
+    assert found.hexdigest()[:16] == digest
+
+
 @pytest.mark.parametrize(
     ("molecules", "batch_size", "window"),
     [(5000, 50, 8), (4999, 50, 8), (4999, 50, 1), (100, 100, 64), (101, 64, 9)],
@@ -86,6 +131,18 @@ def test_any_step_is_reached_directly() -> None:
 def padding(lengths_of_batches: list[np.ndarray]) -> float:
     real = sum(int(lengths.sum()) for lengths in lengths_of_batches)
     return sum(int(lengths.max()) * len(lengths) for lengths in lengths_of_batches) / real - 1
+
+
+@pytest.mark.parametrize("parts", [1, 2, 8])
+def test_parts_read_blocks_of_their_own(parts: int) -> None:
+    """In a window of 64 batches, each part needs its share of the blocks, and batches are still of similar lengths."""
+    order = BatchOrder(LENGTHS, 16, block=32)
+    windows = [[order.batch_indices(step, part, parts) for step in range(64)] for part in range(parts)]
+    blocks = [np.unique(np.concatenate(window) // 32) for window in windows]
+    assert max(map(len, blocks)) <= 64 * 16 // parts // 32 + 2
+    assert len(np.unique(np.concatenate([np.concatenate(window) for window in windows]))) == 64 * 16
+    if parts < 8:
+        assert padding([LENGTHS[batch] for window in windows for batch in window]) < 0.12
 
 
 def test_windows_save_padding() -> None:

@@ -8,6 +8,7 @@ import shutil
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 from rdkit import Chem
 from rdkit.Chem import Crippen, Descriptors
@@ -70,11 +71,12 @@ def test_tranche_files_end_to_end(shared_data: Path, tmp_path: Path) -> None:
     assert reasons == manifest.rejected
     assert set(reasons) == {"duplicate", "molecular weight above 500", "line cut short"}
     for split in SPLITS:
-        lengths = Counter(TokenStore.open(tmp_path / "out", split).lengths.tolist())
+        lengths = Counter(np.asarray(TokenStore.open(tmp_path / "out", split).lengths).tolist())
         assert manifest.splits[split] == {
             "molecules": len(found[split]),
             "tokens": sum(k * n for k, n in lengths.items()),
             "lengths": {str(k): lengths[k] for k in sorted(lengths)},
+            "shards": [{"name": f"{split}-00000", "molecules": len(found[split])}],
         }
 
 

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from megatron.core.datasets.indexed_dataset import IndexedDataset
 
-from nemo_cmim.data.store import StoreWriter, TokenStore, _map_files
+from nemo_cmim.data.shards import LocalShards, ShardTable
+from nemo_cmim.data.store import StoreWriter, TokenStore
 from nemo_cmim.errors import ConfigError, DataError
 from nemo_cmim.tokenizers import Vocabulary, shipped_vocabulary
 
@@ -25,7 +26,7 @@ def folder(prepared: Path, tmp_path: Path) -> Path:
 def test_tokens_lengths_and_gather_agree(prepared: Path) -> None:
     store = TokenStore.open(prepared, "valid")
     assert len(store) == len(store.lengths) == store.manifest.splits["valid"]["molecules"]
-    assert [len(store.tokens(i)) for i in range(len(store))] == store.lengths.tolist()
+    assert [len(store.tokens(i)) for i in range(len(store))] == np.asarray(store.lengths).tolist()
     chosen = [5, 0, 5, len(store) - 1]
     for index, tokens in zip(chosen, store.gather(chosen)):
         np.testing.assert_array_equal(tokens, store.tokens(index))
@@ -39,7 +40,7 @@ def test_tokens_hold_no_special_ids(prepared: Path) -> None:
 
 @pytest.mark.parametrize("split", ["train", "valid", "test"])
 def test_megatron_reads_the_same_with_one_document_per_molecule(split: str, prepared: Path) -> None:
-    dataset, store = IndexedDataset(str(prepared / split)), TokenStore.open(prepared, split)
+    dataset, store = IndexedDataset(str(prepared / f"{split}-00000")), TokenStore.open(prepared, split)
     assert len(dataset) == len(store)
     np.testing.assert_array_equal(dataset.document_indices, np.arange(len(dataset) + 1))
     for theirs, ours in zip(dataset, store.gather(range(len(store)))):
@@ -53,12 +54,12 @@ def test_a_vocabulary_beyond_16_bits(tmp_path: Path) -> None:
     writer.add("train", [7, 99_999])
     writer.add("train", [70_000])
     writer.finish()
-    lengths, starts, tokens = _map_files(tmp_path, "train")
-    assert (lengths.tolist(), starts.tolist(), tokens.tolist()) == ([2, 1], [0, 8], [7, 99_999, 70_000])
+    shards = LocalShards(tmp_path, ShardTable([{"name": "train-00000", "molecules": 2}]))
+    assert [tokens.tolist() for tokens in shards.gather(np.array([0, 1]))] == [[7, 99_999], [70_000]]
 
 
 def test_arrays_outlive_their_store(prepared: Path) -> None:
-    lengths, tokens = TokenStore.open(prepared, "train").lengths, TokenStore.open(prepared, "train").tokens(0)
+    lengths, tokens = np.asarray(TokenStore.open(prepared, "train").lengths), TokenStore.open(prepared, "train").tokens(0)
     gc.collect()
     assert lengths.sum() == TokenStore.open(prepared, "train").manifest.splits["train"]["tokens"]
     assert len(tokens) == lengths[0]
@@ -81,26 +82,26 @@ def test_missing_folders_splits_and_files(folder: Path) -> None:
         TokenStore.open(folder / "nowhere", "train")
     with pytest.raises(DataError, match="no split 'validation'; the splits are train, valid, test"):
         TokenStore.open(folder, "validation")
-    (folder / "train.idx").unlink()
-    with pytest.raises(DataError, match=r"train\.idx is missing, but manifest\.json says \d+ bytes"):
+    (folder / "train-00000.idx").unlink()
+    with pytest.raises(DataError, match=r"train-00000\.idx is missing, but manifest\.json says \d+ bytes"):
         TokenStore.open(folder, "train")
     assert len(TokenStore.open(folder, "valid")) > 0  # the other splits are whole
 
 
 def test_a_file_that_was_cut_short(folder: Path) -> None:
-    tokens = folder / "train.bin"
+    tokens = folder / "train-00000.bin"
     tokens.write_bytes(tokens.read_bytes()[:-2])
-    with pytest.raises(DataError, match=r"train\.bin has \d+ bytes, but manifest\.json says \d+ bytes"):
+    with pytest.raises(DataError, match=r"train-00000\.bin has \d+ bytes, but manifest\.json says \d+ bytes"):
         TokenStore.open(folder, "train")
 
 
 def test_verify_finds_a_changed_byte(folder: Path) -> None:
     TokenStore.open(folder, "train").verify()
-    content = bytearray((folder / "train.bin").read_bytes())
+    content = bytearray((folder / "train-00000.bin").read_bytes())
     content[100] ^= 1
-    (folder / "train.bin").write_bytes(content)
+    (folder / "train-00000.bin").write_bytes(content)
     store = TokenStore.open(folder, "train")
-    with pytest.raises(DataError, match=r"train\.bin was changed"):
+    with pytest.raises(DataError, match=r"train-00000\.bin was changed"):
         store.verify()
 
 
@@ -131,17 +132,17 @@ def test_a_vocabulary_file_that_was_exchanged(folder: Path) -> None:
 
 def test_an_empty_split(folder: Path) -> None:
     manifest = json.loads((folder / "manifest.json").read_text())
-    manifest["splits"]["test"]["molecules"] = 0
+    manifest["splits"]["test"] |= {"molecules": 0, "shards": []}
     (folder / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(DataError, match=r"Split 'test' .* holds no molecules"):
         TokenStore.open(folder, "test")
 
 
 def test_an_index_of_another_format(folder: Path) -> None:
-    content = bytearray((folder / "train.idx").read_bytes())
-    (folder / "train.idx").write_bytes(b"TNTIDX\0\0" + content[8:])
-    with pytest.raises(DataError, match=r"train\.idx is not an index of Megatron's, version 1"):
-        TokenStore.open(folder, "train")
+    content = bytearray((folder / "train-00000.idx").read_bytes())
+    (folder / "train-00000.idx").write_bytes(b"TNTIDX\0\0" + content[8:])
+    with pytest.raises(DataError, match=r"train-00000\.idx is not an index of Megatron's, version 1"):
+        TokenStore.open(folder, "train").tokens(0)
 
 
 def test_writing_without_megatron_names_the_way_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -190,6 +190,7 @@ def test_nothing_sound_is_an_error(data: Path, run: Path) -> None:
         ("model.train_ds.batch_size=8", r"global batch is 16 and not 8.*set model.global_batch_size"),
         ("seed=3", "seed is 0 and not 3"),
         ("model.train_ds.limit=100", r"molecules is \d+ and not 100"),
+        ("model.train_ds.shuffle_block=8", "shuffle block is None and not 8"),
         ("model.optim.lr=1e-3", "model.optim.lr is 0.003 and not 0.001"),
         ("model.optim.name=adamw", "model.optim.name is adam and not adamw"),
     ],

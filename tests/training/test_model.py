@@ -13,6 +13,7 @@ import torch
 
 pytest.importorskip("nemo.core", reason="needs the [train] extra")
 
+import fsspec
 import lightning.pytorch as pl
 from omegaconf import OmegaConf
 
@@ -23,7 +24,7 @@ from nemo_cmim.tokenizers import Vocabulary
 from nemo_cmim.training.model import MegatronCMIMModel
 from nemo_cmim.training.run import compose, config_folder, train
 from nemo_cmim.types import TokenBatch
-from tests.training.runs import config, scalars
+from tests.training.runs import config, overrides, scalars
 
 GOLDEN = Path(__file__).with_name("golden_loss.json")
 
@@ -112,6 +113,24 @@ def test_a_resumed_run_is_the_uninterrupted_one(data: Path, tmp_path: Path) -> N
         assert halves[tag] == whole[tag], tag
     files = [next((tmp_path / name / "checkpoints").glob("*.nemo")).read_bytes() for name in ("whole", "halves")]
     assert files[0] == files[1]
+
+
+def test_training_from_object_storage(data: Path, tmp_path: Path) -> None:
+    """The same losses as from the disk, and the URL reaches the reader whole."""
+    files = fsspec.filesystem("memory")
+    for path in data.iterdir():
+        files.pipe_file(f"/bucket/molecules/{path.name}", path.read_bytes())
+    more = ("model.train_ds.shuffle_block=32", "trainer.max_steps=4", "trainer.val_check_interval=4")
+    settings = config(data, tmp_path / "disk", *more)
+    train(settings)
+    remote = compose(overrides(Path("unused"), tmp_path / "url", *more, "model.train_ds.folder=memory://bucket/molecules"))
+    train(remote)
+    on_disk, by_url = scalars(tmp_path / "disk"), scalars(tmp_path / "url")
+    assert len(by_url["train_loss"]) == 4
+    for tag in ("train_loss", "val_loss"):
+        assert by_url[tag] == on_disk[tag]
+    model = MegatronCMIMModel(remote.model, pl.Trainer(max_steps=4, logger=False, accelerator="cpu", devices=1))
+    assert (model.order["shuffle block"], model.order["micro-batches"]) == (32, 1)
 
 
 def test_the_learning_rate_peaks_at_lr_and_ends_at_the_minimum(data: Path, tmp_path: Path) -> None:

@@ -1,0 +1,82 @@
+"""A folder over HTTP, with range requests, which Python's own server lacks: stands in for object storage.
+
+    python -m benchmarks.range_server FOLDER
+
+prints its URL and serves until it is ended.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections import Counter
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+__all__ = ["RangeServer"]
+
+
+class RangeServer(ThreadingHTTPServer):
+    """Serves the files of a folder.
+
+    Attributes:
+        url: Where.
+        requests: Number of requests for each file that were answered, failures included.
+        failures: For a file, how many of the next requests get the status 500.
+        ranges: False ignores ranges, as simple servers do.
+    """
+
+    daemon_threads = True
+    request_queue_size = 128
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.folder = folder
+        self.url = f"http://127.0.0.1:{self.server_port}"
+        self.requests: Counter[str] = Counter()
+        self.failures: Counter[str] = Counter()
+        self.ranges = True
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"  # connections are kept
+    server: RangeServer
+
+    def do_GET(self) -> None:
+        name = self.path.strip("/")
+        self.server.requests[name] += 1
+        path = self.server.folder / name
+        if self.server.failures[name] > 0:
+            self.server.failures[name] -= 1
+            return self._answer(HTTPStatus.INTERNAL_SERVER_ERROR, b"")
+        if not path.is_file():
+            return self._answer(HTTPStatus.NOT_FOUND, b"")
+        size = path.stat().st_size
+        asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", "")) if self.server.ranges else None
+        start, stop = (int(asked[1]), min(int(asked[2] or size), size - 1) + 1) if asked else (0, size)
+        content_range = {"Content-Range": f"bytes {start}-{stop - 1}/{size}"} if asked else {}
+        if self.command == "HEAD":
+            return self._answer(HTTPStatus.OK, b"", {"Accept-Ranges": "bytes", "Content-Length": str(size)})
+        with path.open("rb") as file:
+            content = os.pread(file.fileno(), stop - start, start)
+        return self._answer(HTTPStatus.PARTIAL_CONTENT if asked else HTTPStatus.OK, content, content_range)
+
+    do_HEAD = do_GET
+
+    def _answer(self, status: HTTPStatus, content: bytes, headers: dict[str, str] | None = None) -> None:
+        self.send_response(status)
+        for name, value in ({"Content-Length": str(len(content))} | (headers or {})).items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Says nothing."""
+
+
+if __name__ == "__main__":
+    server = RangeServer(Path(sys.argv[1]))
+    print(server.url, flush=True)
+    server.serve_forever()

@@ -1,0 +1,221 @@
+"""Molecules per second of one reading worker, with shuffling, from splits of 1 million to 10 billion molecules.
+
+    python -m benchmarks.reading [--record]
+
+The splits are simulated: their shards are hard links to one shard of a million made-up molecules as long as ZINC's, so the files are in
+memory and no disk is measured. Everything else is as at that size: the permutation, the lookups, the number of shards. The peer is
+Megatron's IndexedDataset under torch's RandomSampler, on the same million. Over HTTP the server is on this machine, in another process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import statistics
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from torch.utils.data import DataLoader, RandomSampler
+
+from benchmarks.report import record
+from nemo_cmim.config import DataConfig
+from nemo_cmim.data.collate import collate
+from nemo_cmim.data.dataset import make_loader
+from nemo_cmim.data.manifest import Manifest
+from nemo_cmim.tokenizers import Vocabulary, shipped_vocabulary
+
+MILLION = 1_000_000
+SIZES = (MILLION, 100 * MILLION, 730 * MILLION, 10_000 * MILLION)
+BATCH, WINDOW = 1024, 64
+BATCHES = 2 * WINDOW  # measured at a time: as much work of sorting windows as of reading
+BLOCK = 4096
+
+
+def write_shard(folder: Path) -> dict[str, int]:
+    """A million made-up molecules in Megatron's format, as `shard.bin` and `shard.idx`; molecules by number of tokens."""
+    rng = np.random.default_rng(0)
+    lengths = rng.normal(44, 9, MILLION).round().clip(8, 90).astype("<i4")
+    rng.integers(6, 523, int(lengths.sum()), dtype="<u2").tofile(folder / "shard.bin")
+    starts = np.concatenate([[0], np.cumsum(lengths[:-1], dtype="<i8")]).astype("<i8") * 2
+    with (folder / "shard.idx").open("wb") as file:
+        file.write(struct.pack("<9sQBQQ", b"MMIDIDX\0\0", 1, 8, MILLION, MILLION + 1))
+        for part in (lengths, starts, np.arange(MILLION + 1, dtype="<i8")):
+            file.write(part.tobytes())
+    return {str(length): int(count) for length, count in enumerate(np.bincount(lengths)) if count}
+
+
+def write_folder(folder: Path, shard: Path, lengths: dict[str, int], molecules: int) -> Path:
+    """A prepared folder of so many molecules: all shards are links to one."""
+    folder.mkdir()
+    vocabulary = shipped_vocabulary()
+    vocabulary.save(folder / "vocabulary.txt")
+    shards = [{"name": f"train-{number:05}", "molecules": MILLION} for number in range(molecules // MILLION)]
+    for kind in ("bin", "idx"):
+        for entry in shards:
+            os.link(shard / f"shard.{kind}", folder / f"{entry['name']}.{kind}")
+    split: dict[str, Any] = {"molecules": molecules, "lengths": {k: n * len(shards) for k, n in lengths.items()}, "shards": shards}
+    split["tokens"] = sum(int(k) * n for k, n in split["lengths"].items())
+    empty = {"molecules": 0, "tokens": 0, "lengths": {}, "shards": []}
+    Manifest(
+        versions={},
+        settings={},
+        vocabulary={"size": len(vocabulary), "fingerprint": vocabulary.fingerprint},
+        counts={},
+        rejected={},
+        unknown_tokens={},
+        inputs=[],
+        splits={"train": split, "valid": empty, "test": empty},
+        files={path.name: {"bytes": path.stat().st_size, "sha256": ""} for path in folder.iterdir()},
+    ).save(folder)
+    return folder
+
+
+class Rate(NamedTuple):
+    """Molecules per second, and MB that the reading process has for itself: memory, and page tables of the kernel's."""
+
+    molecules: float
+    private: float
+    page_tables: float
+
+
+def memory(pid: int | str) -> tuple[float, float]:
+    """Private and anonymous memory of a process, and its page tables, MB."""
+    rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    private = sum(int(kilobytes) for kilobytes in re.findall(r"^Private_(?:Clean|Dirty):\s+(\d+)", rollup, re.MULTILINE))
+    tables = re.search(r"^VmPTE:\s+(\d+)", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    assert tables is not None
+    return private / 1024, int(tables[1]) / 1024
+
+
+def rate(loader: DataLoader[Any]) -> Rate:
+    """Speed after the first batch, in molecules; memory at the end."""
+    batches = iter(loader)
+    next(batches)
+    start = time.perf_counter()
+    for _ in range(BATCHES):
+        next(batches)
+    seconds = time.perf_counter() - start
+    workers = getattr(batches, "_workers", None)
+    return Rate(BATCHES * BATCH / seconds, *memory(workers[0].pid if workers else "self"))
+
+
+def ours(
+    folder: Path | str, molecules: int, rng: np.random.Generator, workers: int, block: int = 1
+) -> tuple[float, DataLoader[Any]]:
+    """Seconds from nothing to the first batch in this process, at a random step of the third epoch; a loader that goes on from there."""
+    step = int((2 + rng.random() / 2) * molecules / BATCH)
+    config = DataConfig(folder=str(folder), batch_size=BATCH, workers=0, shuffle_block=block)
+    start = time.perf_counter()
+    next(iter(make_loader(config, steps=step + 1, start_step=step)))
+    first = time.perf_counter() - start
+    config = DataConfig(folder=str(folder), batch_size=BATCH, workers=workers, shuffle_block=block)
+    return first, make_loader(config, steps=step + BATCHES + WINDOW, start_step=step)
+
+
+def row(name: str, folder: Path | str, molecules: int, repeats: int, block: int = 1) -> str:
+    """A line of the table."""
+    rng = np.random.default_rng(0)
+    in_process: list[Rate] = []
+    from_worker: list[Rate] = []
+    firsts = []
+    for _ in range(repeats):
+        for workers, rates in ((0, in_process), (1, from_worker)):
+            first, loader = ours(folder, molecules, rng, workers, block)
+            rates.append(rate(loader))
+            firsts.append(first)
+    inside, worker = (Rate(*(statistics.median(field) for field in zip(*rates))) for rates in (in_process, from_worker))
+    return (
+        f"| {name} | {worker.molecules:,.0f} | {inside.molecules:,.0f} | {statistics.median(firsts):.2f} s | {worker.private:.0f} MB | "
+        f"{worker.page_tables:.1f} MB |"
+    )
+
+
+def megatrons(folder: Path, vocabulary: Vocabulary) -> DataLoader[Any]:
+    """Megatron's reader of the same million molecules, shuffled by torch, with our collation."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from megatron.core.datasets.indexed_dataset import IndexedDataset
+    dataset: Any = IndexedDataset(str(folder / "train-00000"))
+    return DataLoader(
+        dataset,
+        BATCH,
+        sampler=RandomSampler(dataset),
+        num_workers=1,
+        collate_fn=lambda rows: collate(rows, vocabulary),
+        drop_last=True,
+    )
+
+
+def against_the_peer(folder: Path, repeats: int) -> str:
+    """The ratio to Megatron's reader, both measured in turn."""
+    rng, pairs = np.random.default_rng(0), []
+    for _ in range(repeats):
+        pairs.append((rate(megatrons(folder, shipped_vocabulary())), rate(ours(folder, MILLION, rng, 1)[1])))
+    theirs, mine = (statistics.median(r.molecules for r in rates) for rates in zip(*pairs))
+    ratio = statistics.median(own.molecules / peer.molecules for peer, own in pairs)
+    return (
+        f"Megatron's IndexedDataset under RandomSampler, 1 million molecules, one worker: {theirs:,.0f} molecules/s against {mine:,.0f}, "
+        f"{ratio:.2f}x ({statistics.median(peer.private for peer, _ in pairs):.0f} MB and "
+        f"{statistics.median(own.private for _, own in pairs):.0f} MB of its own). By arithmetic, not measured: RandomSampler's list of "
+        f"730 million indices takes {730e6 * 40 / 1e9:.0f} GB (8 bytes for each place and 32 for each number), a numpy array of them "
+        f"{730e6 * 8 / 1e9:.1f} GB. Its batches are padded to the longest of random molecules, ours to that of similar ones."
+    )
+
+
+@contextmanager
+def served(folder: Path) -> Iterator[str]:
+    """The URL of a folder, from a server in another process."""
+    command = [sys.executable, "-m", "benchmarks.range_server", str(folder)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        try:
+            yield server.stdout.readline().strip()
+        finally:
+            server.terminate()
+
+
+def main() -> None:
+    """Measures, prints, and keeps the numbers if asked to."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--record", action="store_true", help="keep the numbers in benchmarks/RESULTS.md")
+    args = parser.parse_args()
+    lines = [
+        "| molecules | molecules/s, one worker | in process | first batch after a resume | worker's own memory | its page tables |",
+        "|---|---|---|---|---|---|",
+    ]
+    with tempfile.TemporaryDirectory() as name:
+        root = Path(name)
+        lengths = write_shard(root)
+        folders = {size: write_folder(root / str(size), root, lengths, size) for size in SIZES}
+        for size, folder in folders.items():
+            lines.append(row(f"{size:,}", folder, size, args.repeats))
+            print(lines[-1], flush=True)
+        last = SIZES[-1]
+        lines.append(row(f"{last:,}, shuffle_block={BLOCK}", folders[last], last, args.repeats, BLOCK))
+        with served(folders[SIZES[1]]) as url:
+            lines.append(row(f"{SIZES[1]:,} over HTTP, shuffle_block={BLOCK}", url, SIZES[1], args.repeats, BLOCK))
+        lines += [
+            "",
+            f"Batches of {BATCH:,}, {BATCHES} of them at a time from a random step of the third epoch; medians of {args.repeats} repeats. "
+            "Aim: at least 20,000 molecules/s from one worker, flat.",
+            "",
+            against_the_peer(folders[MILLION], args.repeats),
+        ]
+    print("\n".join(lines))
+    if args.record:
+        record("Reading", "python -m benchmarks.reading --record", lines, seed=0)
+
+
+if __name__ == "__main__":
+    main()
