@@ -73,7 +73,9 @@ def write_folder(folder: Path, shard: Path, lengths: dict[str, int], molecules: 
         counts={},
         rejected={},
         unknown_tokens={},
+        tokens={},
         inputs=[],
+        tranches={},
         splits={"train": split, "valid": empty, "test": empty},
         files={path.name: {"bytes": path.stat().st_size, "sha256": ""} for path in folder.iterdir()},
     ).save(folder)

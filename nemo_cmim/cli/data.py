@@ -11,7 +11,7 @@ import argparse
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..errors import DataError
 
@@ -130,27 +130,51 @@ def _add_prepare(commands: Commands) -> None:
     parser = commands.add_parser(
         "prepare",
         help="turn files of SMILES into training data",
-        description="Canonicalises, filters, "
-        "deduplicates and splits molecules, and writes them as tokens, with an account of every line.",
+        description="Canonicalises, filters, deduplicates and splits molecules, and writes them as tokens, with an account of every "
+        "line. Cut off at any moment, it goes on when called again in the same way.",
     )
     add = parser.add_argument
-    add("inputs", nargs="+", metavar="INPUT", help=".smi, .txt, .csv or .parquet; plain, .gz or .xz")
+    add("inputs", nargs="+", metavar="INPUT", help=".smi, .txt, .csv or .parquet; plain, .gz or .xz; or a folder of such files")
     add("-o", "--output", required=True, metavar="FOLDER", help="the folder to write")
-    add("--column", help="column of SMILES (default: smiles or canonical_smiles)")
-    add("--max-molecular-weight", type=float, default=500.0, metavar="DA", help="heaviest to keep (default: %(default)s; inf: all)")
-    add("--max-logp", type=float, default=5.0, metavar="LOGP", help="largest Crippen logP (default: %(default)s; inf: any)")
-    add("--max-tokens", type=int, default=511, metavar="N", help="longest SMILES to keep, in tokens (default: %(default)s)")
-    add("--valid-fraction", type=float, default=0.01, metavar="F", help="share of the validation split (default: %(default)s)")
-    add("--test-fraction", type=float, default=0.01, metavar="F", help="share of the test split (default: %(default)s)")
     add("--vocabulary", metavar="FILE", help="vocabulary to use (default: the shipped one)")
-    add("--limit", type=int, metavar="N", help="read only the first N lines of all inputs together")
     add("--processes", type=int, metavar="N", help="processes to use (default: one per core)")
+    add(
+        "--scheduler",
+        metavar="ADDRESS",
+        help="work on this dask.distributed cluster, such as tcp://node0:8786; all see one file system",
+    )
     add("--overwrite", action="store_true", help="replace a folder that prepare wrote before")
+    add("--restart", action="store_true", help="throw away the unfinished work of an earlier call")
+    _add_settings(parser.add_argument_group("what is in the folder").add_argument)
     parser.set_defaults(run=_run_prepare)
 
 
+def _add_settings(add: Callable[..., argparse.Action]) -> None:
+    """The fields of `data.settings.Settings`. One that is not given is not passed on."""
+
+    def setting(option: str, text: str, **how: Any) -> None:
+        add(option, default=argparse.SUPPRESS, help=text, **how)
+
+    setting("--column", "column of SMILES (default: smiles or canonical_smiles)")
+    setting("--max-molecular-weight", "heaviest to keep, Da (default: 500; inf: all)", type=float, metavar="DA")
+    setting("--max-logp", "largest Crippen logP to keep (default: 5; inf: any)", type=float, metavar="LOGP")
+    setting("--max-tokens", "longest SMILES to keep, in tokens (default: 511)", type=int, metavar="N")
+    setting("--desalt", "keep only the largest fragment of each molecule", action="store_true")
+    setting("--neutralise", "remove charges where protons can be added or taken away", action="store_true")
+    always = "compute logP also where the letter of a ZINC tranche puts it below the limit; three times the work"
+    setting("--compute-logp", always, action="store_false", dest="trust_tranches")
+    setting("--valid-fraction", "share of the validation split (default: the paper's, 100k of 730M)", type=float, metavar="F")
+    setting("--valid-molecules", "exact size of the validation split, in place of its share", type=int, metavar="N")
+    setting("--test-fraction", "share of the test split (default: the paper's, 7M of 730M)", type=float, metavar="F")
+    setting("--test-molecules", "exact size of the test split, in place of its share", type=int, metavar="N")
+    setting("--limit", "read only the first N lines of all inputs together", type=int, metavar="N")
+    setting("--piece-lines", "lines that one task curates (default: 100,000)", type=int, metavar="N")
+    setting("--shard-molecules", "about how many molecules a shard is to hold (default: 1,000,000)", type=int, metavar="N")
+
+
 def _run_prepare(args: argparse.Namespace) -> None:
-    from ..data.prepare import REJECTED, prepare
+    from ..data.prepare import prepare
+    from ..data.rejects import REJECTED
 
     settings = {k: v for k, v in vars(args).items() if k not in ("command", "run", "inputs", "output")}
     manifest = prepare(args.inputs, args.output, progress=True, **settings)
@@ -160,3 +184,6 @@ def _run_prepare(args: argparse.Namespace) -> None:
         print(f"  rejected {count:,}: {reason}")
     if manifest.rejected:
         print(f"  every rejected line is in {args.output}/{REJECTED}")
+    for split, numbers in manifest.splits.items():
+        if not numbers["molecules"]:
+            print(f"  {split} is empty: for a part of so few molecules give --{split}-fraction or --{split}-molecules")

@@ -111,9 +111,7 @@ def curate(smiles: Sequence[str], rules: Rules, tokenizer: SmilesTokenizer, *, l
         rejected[int(places[row])] = _refusal(canonical[row], rules, tokenizer)
     digests = b"".join(hashlib.blake2b(one.encode(), digest_size=16).digest() for one in canonical)
     good = ~is_bad
-    return Curated(
-        places[good], np.frombuffer(digests, "<u8").reshape(-1, 2)[good], tokens[good[rows]], lengths[good], rejected
-    )
+    return Curated(places[good], np.frombuffer(digests, "<u8").reshape(-1, 2)[good], tokens[good[rows]], lengths[good], rejected)
 
 
 def canonicalise(smiles: str, rules: Rules, *, logp_is_settled: bool = False) -> str | Rejection:
@@ -135,7 +133,9 @@ def canonicalise(smiles: str, rules: Rules, *, logp_is_settled: bool = False) ->
 
 def _refusal(smiles: str, rules: Rules, tokenizer: SmilesTokenizer) -> Rejection:
     tokens = tokenizer.tokenize(smiles)
-    unknown = [token for token, known in zip(tokens, tokenizer.encode(smiles, on_unknown="unk")) if known == tokenizer.vocabulary.unk_id]
+    unknown = [
+        token for token, known in zip(tokens, tokenizer.encode(smiles, on_unknown="unk")) if known == tokenizer.vocabulary.unk_id
+    ]
     if unknown:
         return Rejection(UNKNOWN_TOKEN, " ".join(dict.fromkeys(unknown)))
     return Rejection(f"more than {rules.max_tokens} tokens", str(len(tokens)))

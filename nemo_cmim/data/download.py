@@ -7,21 +7,19 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import json
-import os
 import queue
-import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from tqdm import tqdm
 
 from ..errors import ConfigError, DataError
+from ..files import lock, whole_file
 from .integrity import BrokenFileError, check_file
 from .transfer import FailedError, Fetcher, Manners, MissingError
 from .url_lists import Source
@@ -76,12 +74,9 @@ class Downloads:
     def save(self, folder: Path) -> None:
         """Writes `downloads.json`, whole or not at all."""
         files = {url: asdict(entry) for url, entry in self.entries.items()}
-        new = folder / f".{DOWNLOADS}.new"
-        with new.open("w", encoding="utf-8") as file:
-            file.write(json.dumps({"format": _FORMAT, "counts": self.counts, "files": files}, indent=1) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        new.replace(folder / DOWNLOADS)
+        content = {"format": _FORMAT, "counts": self.counts, "files": files}
+        with whole_file(folder / DOWNLOADS) as new:
+            new.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, folder: Path) -> Downloads:
@@ -137,7 +132,7 @@ def download(
     fetcher = Fetcher(manners or Manners())
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with _locked(folder):
+        with lock(folder / _LOCK, str(folder), "Wait for that download, stop it, or choose another folder."):
             known = Downloads.load(folder)
             try:
                 _work_through(sources, folder, fetcher, known, retry_missing, progress)
@@ -165,24 +160,6 @@ def _refuse_clashes(sources: Sequence[Source]) -> None:
         other = places.setdefault(source.file, source.url)
         if other != source.url:
             raise ConfigError(f"{other} and {source.url} would both be written to {source.file}. Download one to another folder.")
-
-
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Holds the folder; the system lets go of it even after SIGKILL."""
-    with (folder / _LOCK).open("a+", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            file.seek(0)
-            owner = file.read().strip() or "another process"
-            raise ConfigError(
-                f"{folder} is in use by {owner}. Wait for that download, stop it, or choose another folder."
-            ) from error
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}")
-        file.flush()
-        yield
 
 
 def _work_through(

@@ -30,7 +30,9 @@ class Manifest:
         counts: lines `read`, `kept` and `rejected`; read = kept + rejected.
         rejected: lines by reason; `duplicate` is one.
         unknown_tokens: molecules rejected for each token that the vocabulary lacks.
+        tokens: how often each token occurs in the molecules of all splits.
         inputs: for each file `file`, `bytes`, `sha256`, `read`, `kept`, and `rejected` by reason.
+        tranches: for the code of each ZINC tranche among the inputs `read`, `kept`, and `rejected` by reason.
         splits: for each split `molecules`, `tokens`, `lengths`: molecules by number of tokens, and
             `shards`: `name` and number of `molecules` of each, in their order.
         files: for each file of the folder `bytes` and `sha256`.
@@ -42,7 +44,9 @@ class Manifest:
     counts: dict[str, int]
     rejected: dict[str, int]
     unknown_tokens: dict[str, int]
+    tokens: dict[str, int]
     inputs: list[dict[str, Any]]
+    tranches: dict[str, dict[str, Any]]
     splits: dict[str, dict[str, Any]]
     files: dict[str, dict[str, Any]]
 

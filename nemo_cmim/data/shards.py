@@ -27,10 +27,8 @@ __all__ = ["BlockShards", "LocalShards", "ShardTable"]
 
 _HEADER = struct.Struct("<9sQBQQ")  # of .idx: magic, version, code of the dtype, number of sequences, of documents + 1
 _DTYPES: dict[int, np.dtype[Any]] = {4: np.dtype("<i4"), 8: np.dtype("<u2")}
-_LENGTH, _START = (
-    4,
-    8,
-)  # bytes in .idx: of a molecule's number of tokens, then, after all of those, of the byte where it starts in .bin
+_LENGTH = 4  # bytes in .idx of a molecule's number of tokens
+_START = 8  # and, after all of those, of the byte where it starts in .bin
 _PAGE = 4096  # bytes that a disk reads for one of them
 _SPAN = 4 << 20  # molecules of a shard whose lengths may be read at once: 16 MB
 _BLOCKS_AT_ONCE = 64

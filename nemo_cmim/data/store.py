@@ -23,44 +23,51 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["SPLITS", "VOCABULARY", "Lengths", "StoreWriter", "TokenStore"]
+__all__ = ["SPLITS", "VOCABULARY", "Lengths", "TokenStore", "indexed_dataset", "write_shard"]
 
 SPLITS = ("train", "valid", "test")
 VOCABULARY = "vocabulary.txt"
 
 
-def _indexed_dataset() -> ModuleType:
+def indexed_dataset() -> ModuleType:
+    """Megatron's module that writes shards.
+
+    Raises:
+        ConfigError: megatron-core is not installed.
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that Apex and Transformer Engine are missing does not matter to files
             from megatron.core.datasets import indexed_dataset
     except ImportError as error:
         raise ConfigError(
-            f"The training data are in Megatron's format, which needs megatron-core ({error}): pip install 'nemo_cmim[train]'"
+            f"The training data are in Megatron's format, which needs megatron-core ({error}): pip install 'nemo_cmim[data]'"
         ) from error
     return indexed_dataset
 
 
-class StoreWriter:
-    """Writes shard 0 of the splits into a folder, molecule by molecule. A split without molecules gets none."""
+def write_shard(prefix: Path, tokens: NDArray[np.integer], lengths: NDArray[np.int64], vocabulary_size: int) -> list[Path]:
+    """Writes one shard, with a document for each molecule.
 
-    def __init__(self, folder: Path, vocabulary_size: int) -> None:
-        self._megatron = _indexed_dataset()
-        self._folder = folder
-        self._dtype = self._megatron.DType.optimal_dtype(vocabulary_size)
-        self._builders: dict[str, Any] = {}
+    Args:
+        prefix: Path of its files without their suffixes.
+        tokens: The ids of all molecules, one after the other.
+        lengths: [N], how many ids each has.
+        vocabulary_size: Decides how many bytes an id takes.
 
-    def add(self, split: str, tokens: Sequence[int]) -> None:
-        """Appends one molecule to a split."""
-        if split not in self._builders:
-            path = self._megatron.get_bin_path(str(self._folder / f"{split}-00000"))
-            self._builders[split] = self._megatron.IndexedDatasetBuilder(path, dtype=self._dtype)
-        self._builders[split].add_document(tokens, [len(tokens)])
+    Returns:
+        The files: `.bin` and `.idx`.
 
-    def finish(self) -> None:
-        """Closes the token files and writes their indices."""
-        for split, builder in self._builders.items():
-            builder.finalize(self._megatron.get_idx_path(str(self._folder / f"{split}-00000")))
+    Raises:
+        ConfigError: megatron-core is not installed.
+    """
+    megatron = indexed_dataset()
+    files = [Path(megatron.get_bin_path(str(prefix))), Path(megatron.get_idx_path(str(prefix)))]
+    builder = megatron.IndexedDatasetBuilder(str(files[0]), dtype=megatron.DType.optimal_dtype(vocabulary_size))
+    builder.add_document(tokens, lengths.tolist())
+    builder.document_indices = list(range(len(lengths) + 1))
+    builder.finalize(str(files[1]))
+    return files
 
 
 class Lengths:

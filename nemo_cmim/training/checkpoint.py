@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import CheckpointError
+from ..files import flush
 
 __all__ = ["Manifest", "commit", "digest_files", "find_checkpoints", "name_of", "newest_sound", "partial_of", "remove", "verify"]
 
@@ -117,23 +118,14 @@ def commit(folder: Path, manifest: Manifest) -> None:
         file.flush()
         os.fsync(file.fileno())
     for name in (STATE, VOCABULARY, TENSORS):
-        _flush(partial / name)
-    _flush(partial)
+        flush(partial / name)
+    flush(partial)
     partial.rename(folder)
-    _flush(folder.parent)
+    flush(folder.parent)
 
 
 def _has_size(path: Path, size: int) -> bool:
     return path.is_file() and path.stat().st_size == size
-
-
-def _flush(path: Path) -> None:
-    """Has the system write a file, or the names in a folder, to disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def remove(folder: Path) -> None:

@@ -5,10 +5,8 @@ checkpoints/  step=*.ckpt, the final .nemo       metrics/  steps.jsonl       fai
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
-import socket
 import time
 import warnings
 from collections.abc import Generator
@@ -20,6 +18,7 @@ from typing import IO, Any
 import torch
 
 from ..errors import CheckpointError, ConfigError
+from ..files import lock
 from .checkpoint import Manifest, find_checkpoints, newest_sound, verify
 
 __all__ = ["RunFolder", "claim_run_folder"]
@@ -58,12 +57,12 @@ def claim_run_folder(settings: dict[str, Any]) -> Generator[RunFolder, None, Non
         CheckpointError: There is no sound checkpoint to go on from.
     """
     decision: list[Any] = [None]
-    lock = None
+    held = None
     if torch.distributed.get_rank() == 0:
         try:
             path = _choose(settings)
             _refuse_foreign_files(path)
-            lock = _lock(path)
+            held = _lock(path)
             resume_from = _checkpoint_to_resume(path, settings)
             decision[0] = RunFolder(path, resume_from, _set_newer_aside(path / "checkpoints", resume_from))
         except (ConfigError, CheckpointError) as error:
@@ -76,8 +75,8 @@ def claim_run_folder(settings: dict[str, Any]) -> Generator[RunFolder, None, Non
             raise decision[0]
         yield decision[0]
     finally:
-        if lock is not None:
-            lock.close()
+        if held is not None:
+            held.close()
 
 
 def _choose(settings: dict[str, Any]) -> Path:
@@ -98,27 +97,14 @@ def _refuse_foreign_files(path: Path) -> None:
 
 
 def _lock(path: Path) -> IO[str]:
-    """Locks the folder for the life of this process: the system lets go of it even after SIGKILL."""
+    """Locks the folder for the life of this process."""
+    another = "choose another exp_manager.explicit_log_dir."
     try:
         (path / "checkpoints").mkdir(parents=True, exist_ok=True)
-        file = (path / "checkpoints" / ".lock").open("a+", encoding="utf-8")
+        file = lock(path / "checkpoints" / ".lock", f"The run folder {path}", f"Wait for that run, stop it, or {another}")
     except OSError as error:
-        raise ConfigError(
-            f"The run folder {path} cannot be written: {error.strerror}. Choose another exp_manager.explicit_log_dir."
-        ) from error
+        raise ConfigError(f"The run folder {path} cannot be written: {error.strerror}. C{another[1:]}") from error
     os.register_at_fork(after_in_child=file.close)  # a loader's worker may live some seconds longer
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        file.seek(0)
-        owner = file.read().strip() or "another process"
-        file.close()
-        raise ConfigError(
-            f"The run folder {path} is in use by {owner}. Wait for that run, stop it, or choose another exp_manager.explicit_log_dir."
-        ) from error
-    file.truncate(0)
-    file.write(f"process {os.getpid()} on {socket.gethostname()}")
-    file.flush()
     return file
 
 
