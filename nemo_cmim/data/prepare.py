@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import functools
 import os
+import shutil
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Callable, Sequence
 from itertools import accumulate
 from pathlib import Path
@@ -117,7 +119,7 @@ class _Run:
         surveys = self._look_through(sources)
         pieces = plan_pieces(job, surveys, sources)
         self._do("pieces", "curate", curate_piece, pieces, weigh=lambda piece: piece.lines)
-        rows = sum(job.load("pieces", piece.number)["kept"] for piece in pieces)
+        rows = self._count_rows(len(pieces))
         parts = ranges(max(1, -(-rows // job.settings.shard_molecules)))
         cuts = self._cuts(parts)
         self._do("shards", "merge", functools.partial(merge_shard, cuts=cuts), parts)
@@ -149,6 +151,20 @@ class _Run:
             more = f" And {len(problems) - 1} more like this: {problems[1]}" if len(problems) > 1 else ""
             raise DataError(problems[0] + more)
         return [Survey(**one)._replace(layout=Layout(*one["layout"])) for one in found]
+
+    def _count_rows(self, pieces: int) -> int:
+        """Molecules of all pieces, duplicates included.
+
+        Raises:
+            DataError: There is none.
+        """
+        found = [self._job.load("pieces", number) for number in range(pieces)]
+        if not any(one["kept"] for one in found):
+            reasons = sum((Counter(one["rejected"]) for one in found), Counter[str]())
+            shutil.rmtree(self._job.folder / "pieces")  # there is nothing to go on with
+            most = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common(3))
+            raise DataError(f"No molecule is left of {reasons.total()} lines ({most}). Check the inputs and the filters.")
+        return sum(one["kept"] for one in found)
 
     def _cuts(self, parts: Sequence[ShardRange]) -> Cuts:
         """Where the hashes are cut into splits. Exact numbers of molecules need to know how many there are in each range."""

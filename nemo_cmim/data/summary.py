@@ -6,7 +6,6 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from ..errors import DataError
 from ..tokenizers import Vocabulary
 from .cluster import versions
 from .manifest import Manifest, sha256_of
@@ -40,11 +39,7 @@ class _Tally:
 def summarise(
     job: Job, names: Sequence[str], surveys: Sequence[Survey], pieces: Sequence[Piece], shards: int, vocabulary: Vocabulary
 ) -> Manifest:
-    """The manifest of the folder `finished`, whose other files are all there.
-
-    Raises:
-        DataError: No molecule is left.
-    """
+    """The manifest of the folder `finished`, whose other files are all there."""
     of_shards = [job.load("shards", number) for number in range(shards)]
     total, unknown, inputs = _Tally(), Counter[str](), [_Tally() for _ in names]
     tranches: dict[str, _Tally] = defaultdict(_Tally)
@@ -55,9 +50,6 @@ def summarise(
         tranche = Tranche.of_file(piece.path)
         for tally in (total, inputs[piece.input], *([tranches[tranche.code]] if tranche else [])):
             tally.add(piece.lines, kept, rejected)
-    if not total.kept:
-        reasons = ", ".join(f"{count} {reason}" for reason, count in total.rejected.most_common(3))
-        raise DataError(f"No molecule is left of {total.read} lines ({reasons}). Check the inputs and the filters.")
     counts = total.as_dict()
     splits = {split: list(_shards_of(split, of_shards)) for split in SPLITS}
     uses = sum((Counter(shard["tokens"]) for shards_of in splits.values() for _, shard in shards_of), Counter[str]())

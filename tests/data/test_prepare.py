@@ -7,6 +7,7 @@ import json
 import shutil
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -59,7 +60,8 @@ def test_tranche_files_end_to_end(shared_data: Path, tmp_path: Path) -> None:
                 expected[Chem.MolToSmiles(mol)] = True
     found = {split: smiles_in(tmp_path / "out", split) for split in SPLITS}
     assert sorted(s for split in SPLITS for s in found[split]) == sorted(expected)
-    assert found["train"] == [s for s in expected if s in set(found["train"])]  # in the order of the inputs
+    in_order = sorted(found["train"], key=lambda s: hashlib.blake2b(s.encode(), digest_size=16).digest()[7::-1])
+    assert found["train"] == in_order  # of their hashes, whatever the order of the inputs
     assert all(len(found[split]) > 50 for split in SPLITS)
 
     assert manifest.counts == {"read": read, "kept": len(expected), "rejected": read - len(expected)}
@@ -95,7 +97,7 @@ def test_every_rejected_line_is_kept_with_its_reason(tmp_path: Path) -> None:
     manifest = prepare([tmp_path / "in.csv"], tmp_path / "out", max_molecular_weight=400.0, processes=1)
     rows = rejected_in(tmp_path / "out")
     assert [(int(row["line"]), row["reason"]) for row in rows] == [
-        (3, "duplicate"),
+        (3, f"duplicate: of {tmp_path / 'in.csv'}, line 2"),
         (4, "not a molecule to RDKit"),
         (5, "no SMILES"),
         (6, "unknown token: [Og]"),
@@ -109,15 +111,116 @@ def test_every_rejected_line_is_kept_with_its_reason(tmp_path: Path) -> None:
     assert manifest.counts == {"read": 8, "kept": 1, "rejected": 7}
 
 
-def test_any_number_of_processes_gives_the_same_bytes(
-    tmp_path: Path, made_up_smiles: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("nemo_cmim.data.prepare._CHUNK", 20)
+def test_any_number_of_processes_gives_the_same_bytes(tmp_path: Path, made_up_smiles: list[str]) -> None:
     path = write_smi(tmp_path / "in.smi", [*made_up_smiles, "C1CC", *made_up_smiles[:100]])
     for processes in (1, 2):
-        prepare([path], tmp_path / f"out{processes}", valid_fraction=0.2, processes=processes)
+        out = tmp_path / f"out{processes}"
+        prepare([path], out, valid_fraction=0.2, processes=processes, piece_lines=50, shard_molecules=150)
     assert contents(tmp_path / "out1") == contents(tmp_path / "out2")
-    assert len(contents(tmp_path / "out1")) == 9
+    names = set(contents(tmp_path / "out1"))
+    assert {"train-00000.bin", "train-00003.idx", "valid-00003.bin", "test-00000.idx", "manifest.json"} <= names
+
+
+def test_the_molecules_decide_about_the_shards_and_not_the_files_they_came_in(tmp_path: Path, made_up_smiles: list[str]) -> None:
+    one = write_smi(tmp_path / "one.smi", made_up_smiles)
+    halves = [write_smi(tmp_path / f"{part}.smi", made_up_smiles[part::2]) for part in (1, 0)]
+    for name, inputs, piece_lines in (("a", [one], 1000), ("b", halves, 37)):
+        prepare(inputs, tmp_path / name, processes=1, piece_lines=piece_lines, shard_molecules=100)
+    a, b = contents(tmp_path / "a"), contents(tmp_path / "b")
+    assert set(a) == set(b)
+    assert {name for name in a if a[name] != b[name]} == {"manifest.json"}
+
+
+def test_a_folder_stands_for_the_files_in_it(tmp_path: Path) -> None:
+    (tmp_path / "zinc" / "BA").mkdir(parents=True)
+    for name, smiles in (("BA/BAAA.smi", "CCO"), ("b.csv.gz", "CCN"), ("BA/BAAB.smi.part", "CCC"), ("downloads.json", "CCF")):
+        content = f"smiles\n{smiles}\n".encode()
+        (tmp_path / "zinc" / name).write_bytes(gzip.compress(content) if name.endswith("gz") else content)
+    manifest = prepare([tmp_path / "zinc"], tmp_path / "out", processes=1)
+    assert [Path(part["file"]).name for part in manifest.inputs] == ["BAAA.smi", "b.csv.gz"]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match=r"empty holds no file of molecules"):
+        prepare([tmp_path / "empty"], tmp_path / "other", processes=1)
+
+
+def test_counts_by_tranche_and_by_token(tmp_path: Path) -> None:
+    first, second = write_smi(tmp_path / "BAAA.smi", ["CCO", "CCO", "x"]), write_smi(tmp_path / "free.smi", ["CCCl", "OCC"])
+    manifest = prepare([first, second], tmp_path / "out", processes=1)
+    assert manifest.tranches == {"BAAA": {"read": 3, "kept": 1, "rejected": {"not a molecule to RDKit": 1, "duplicate": 1}}}
+    assert manifest.tokens == {"C": 4, "O": 1, "Cl": 1} == dict(sorted(manifest.tokens.items(), key=lambda item: -item[1]))
+    assert [part["kept"] for part in manifest.inputs] == [1, 1]
+
+
+PALMITATE = "CCCCCCCCCCCCCCCC(=O)O"  # logP 5.55
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "kept"),
+    [
+        ("BIAA.smi", {}, True),  # the letter says up to 4.5: it is believed
+        ("BJAA.smi", {}, False),  # up to 5, and some of those are above
+        ("BIAA.smi", {"trust_tranches": False}, False),
+        ("BIAA.smi", {"max_logp": 4.5}, False),
+        ("BIAA.smi", {"neutralise": True}, False),  # another molecule than ZINC's
+        ("fatty.smi", {}, False),
+    ],
+)
+def test_when_a_tranche_is_believed(name: str, settings: dict[str, Any], kept: bool, tmp_path: Path) -> None:
+    path = write_smi(tmp_path / name, [PALMITATE, "CCO"])
+    assert prepare([path], tmp_path / "out", processes=1, **settings).counts["kept"] == 1 + kept
+
+
+def test_believing_tranches_changes_nothing_on_real_ones(shared_data: Path, tmp_path: Path) -> None:
+    paths = [shared_data / "zinc" / "tranche_samples" / name for name in ("BJAA.smi", "JBAA.smi", "FAAA.smi")]
+    for trust in (True, False):
+        prepare(paths, tmp_path / str(trust), processes=1, trust_tranches=trust)
+    a, b = contents(tmp_path / "True"), contents(tmp_path / "False")
+    assert {name for name in a if a[name] != b[name]} == {"manifest.json"}  # which holds the setting
+
+
+def test_desalting_and_neutralising(tmp_path: Path) -> None:
+    path = write_smi(tmp_path / "a.smi", ["CC(=O)[O-].[Na+]", "C[NH3+].[Cl-]", "C[N+](C)(C)C", "CC(=O)O"])
+    for number, (settings, expected) in enumerate(
+        [
+            ({}, {"CC(=O)[O-].[Na+]", "C[NH3+].[Cl-]", "C[N+](C)(C)C", "CC(=O)O"}),
+            ({"desalt": True}, {"CC(=O)[O-]", "C[NH3+]", "C[N+](C)(C)C", "CC(=O)O"}),
+            ({"desalt": True, "neutralise": True}, {"CN", "C[N+](C)(C)C", "CC(=O)O"}),
+        ]
+    ):
+        out = tmp_path / str(number)
+        prepare([path], out, processes=1, **settings)
+        assert {s for split in SPLITS for s in smiles_in(out, split)} == expected
+
+
+def test_exact_sizes_of_splits(tmp_path: Path, made_up_smiles: list[str]) -> None:
+    path = write_smi(tmp_path / "in.smi", [*made_up_smiles, *made_up_smiles[:50]])
+    sizes = {"valid_molecules": 37, "test_molecules": 101}
+    found = {}
+    for shard_molecules in (60, 10_000):
+        out = tmp_path / str(shard_molecules)
+        manifest = prepare([path], out, processes=1, shard_molecules=shard_molecules, piece_lines=90, **sizes)
+        assert {split: manifest.splits[split]["molecules"] for split in SPLITS} == {"train": 222, "valid": 37, "test": 101}
+        found[shard_molecules] = {split: smiles_in(out, split) for split in SPLITS}
+    assert found[60] == found[10_000]
+    with pytest.raises(DataError, match="400 molecules are wanted for validation and test, but only 360 are left"):
+        prepare([path], tmp_path / "out", processes=1, valid_molecules=200, test_molecules=200)
+
+
+def test_the_papers_shares_are_the_default(tmp_path: Path, made_up_smiles: list[str]) -> None:
+    settings = prepare([write_smi(tmp_path / "in.smi", made_up_smiles)], tmp_path / "out", processes=1).settings
+    assert settings["valid_fraction"] * 730e6 == pytest.approx(100_000)
+    assert settings["test_fraction"] * 730e6 == pytest.approx(7_000_000)
+
+
+def test_bad_lines_cost_no_other_line(tmp_path: Path) -> None:
+    (tmp_path / "a.smi").write_bytes(b"smiles zinc_id\nCCO 1\nCC\xe9 2\n\nCCN 3\n")
+    (tmp_path / "a.csv").write_bytes(b'smiles,name\nCCF,1\nCCC,"2\nCCBr,3\nCCCl,4\n')
+    manifest = prepare([tmp_path / "a.smi", tmp_path / "a.csv"], tmp_path / "out", processes=1)
+    assert {s for split in SPLITS for s in smiles_in(tmp_path / "out", split)} == {"CCO", "CCN", "CCF", "CCBr", "CCCl"}
+    reasons = {(row["line"], row["reason"], row["text"]) for row in rejected_in(tmp_path / "out")}
+    assert {("3", "not UTF-8 text", "CC\\xe9 2"), ("4", "empty line", "")} <= reasons
+    assert any(line == "3" and reason.startswith("not CSV") and text == 'CCC,"2' for line, reason, text in reasons)
+    assert manifest.counts == {"read": 8, "kept": 5, "rejected": 3}
 
 
 def test_a_molecule_is_in_one_split_whatever_the_run(tmp_path: Path, made_up_smiles: list[str], prepared: Path) -> None:
@@ -162,12 +265,11 @@ def test_checksums_are_those_of_the_files(prepared: Path) -> None:
     assert manifest["inputs"][0]["sha256"] == hashlib.sha256(source.read_bytes()).hexdigest()
 
 
-@pytest.mark.parametrize("bad", ["truncated.smi.gz", "latin.smi", "page.smi", "missing.smi", "no_column.csv", "empty.txt"])
+@pytest.mark.parametrize("bad", ["truncated.smi.gz", "page.smi", "missing.smi", "no_column.csv", "empty.txt"])
 def test_a_bad_input_leaves_nothing_behind(bad: str, tmp_path: Path, made_up_smiles: list[str]) -> None:
     good = write_smi(tmp_path / "good.smi", made_up_smiles[:20])
     content = {
         "truncated.smi.gz": gzip.compress("".join(f"{s} {hash(s)}\n" for s in made_up_smiles).encode())[:-50],
-        "latin.smi": b"CCO 1\nCCN \xe9\n",
         "page.smi": b"<html>404 Not Found</html>",
         "no_column.csv": b"a,b\n1,2\n",
         "empty.txt": b"",

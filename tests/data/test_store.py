@@ -12,7 +12,7 @@ import pytest
 from megatron.core.datasets.indexed_dataset import IndexedDataset
 
 from nemo_cmim.data.shards import LocalShards, ShardTable
-from nemo_cmim.data.store import StoreWriter, TokenStore
+from nemo_cmim.data.store import TokenStore, write_shard
 from nemo_cmim.errors import ConfigError, DataError
 from nemo_cmim.tokenizers import Vocabulary, shipped_vocabulary
 
@@ -50,10 +50,7 @@ def test_megatron_reads_the_same_with_one_document_per_molecule(split: str, prep
 
 def test_a_vocabulary_beyond_16_bits(tmp_path: Path) -> None:
     """Such a store cannot come from `prepare`, but Megatron's other dtype is read too."""
-    writer = StoreWriter(tmp_path, vocabulary_size=100_000)
-    writer.add("train", [7, 99_999])
-    writer.add("train", [70_000])
-    writer.finish()
+    write_shard(tmp_path / "train-00000", np.array([7, 99_999, 70_000]), np.array([2, 1]), vocabulary_size=100_000)
     shards = LocalShards(tmp_path, ShardTable([{"name": "train-00000", "molecules": 2}]))
     assert [tokens.tolist() for tokens in shards.gather(np.array([0, 1]))] == [[7, 99_999], [70_000]]
 
@@ -147,5 +144,5 @@ def test_an_index_of_another_format(folder: Path) -> None:
 
 def test_writing_without_megatron_names_the_way_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "megatron.core.datasets", None)
-    with pytest.raises(ConfigError, match=r"megatron-core .*pip install 'nemo_cmim\[train\]'"):
-        StoreWriter(tmp_path, 523)
+    with pytest.raises(ConfigError, match=r"megatron-core .*pip install 'nemo_cmim\[data\]'"):
+        write_shard(tmp_path / "train-00000", np.array([7]), np.array([1]), 523)
