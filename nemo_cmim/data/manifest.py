@@ -28,6 +28,8 @@ class Manifest:
         counts: lines `read`, `kept` and `rejected`; read = kept + rejected.
         rejected: lines by reason; `duplicate` is one.
         unknown_tokens: molecules rejected for each token that the vocabulary lacks.
+        tokens: how often each token occurs in the kept molecules, the most frequent first.
+        tranches: for each ZINC tranche that was an input, by its code: lines `read`, `kept`, and `rejected` by reason.
         inputs: for each file `file`, `bytes`, `sha256`, `read`, `kept`, and `rejected` by reason.
         splits: for each split `molecules`, `tokens`, and `lengths`: molecules by number of tokens.
         files: for each file of the folder `bytes` and `sha256`.
@@ -39,6 +41,8 @@ class Manifest:
     counts: dict[str, int]
     rejected: dict[str, int]
     unknown_tokens: dict[str, int]
+    tokens: dict[str, int]
+    tranches: dict[str, dict[str, Any]]
     inputs: list[dict[str, Any]]
     splits: dict[str, dict[str, Any]]
     files: dict[str, dict[str, Any]]

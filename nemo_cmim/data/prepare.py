@@ -15,6 +15,7 @@ import itertools
 import math
 import multiprocessing
 import os
+import re
 import shutil
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -149,6 +150,7 @@ class _Tally:
         self.kept: Counter[str] = Counter()
         self.rejected: dict[str, Counter[str]] = defaultdict(Counter)  # by file, by reason
         self.unknown_tokens: Counter[str] = Counter()
+        self.tokens: Counter[int] = Counter()
         self.lengths: dict[str, Counter[int]] = {split: Counter() for split in SPLITS}
 
     def count(self, lines: Iterable[RawLine]) -> Iterator[RawLine]:
@@ -164,6 +166,23 @@ class _Tally:
     def keep(self, file: str, split: str, tokens: Sequence[int]) -> None:
         self.kept[file] += 1
         self.lengths[split][len(tokens)] += 1
+        self.tokens.update(tokens)
+
+    def of_tranches(self) -> dict[str, dict[str, Any]]:
+        """The counts of the files whose name is the code of a ZINC tranche, by that code."""
+        codes: dict[str, list[str]] = defaultdict(list)
+        for file in self.read:
+            code = Path(file).name.split(".")[0]
+            if re.fullmatch("[A-K]{2}[ABCEGI][A-F]", code):
+                codes[code].append(file)
+        return {
+            code: {
+                "read": sum(self.read[file] for file in files),
+                "kept": sum(self.kept[file] for file in files),
+                "rejected": dict(sum((self.rejected[file] for file in files), Counter[str]()).most_common()),
+            }
+            for code, files in sorted(codes.items())
+        }
 
 
 def _write(
@@ -214,6 +233,8 @@ def _manifest(folder: Path, sources: list[str], tally: _Tally, settings: dict[st
         counts={"read": tally.read.total(), "kept": tally.kept.total(), "rejected": rejected.total()},
         rejected=dict(rejected.most_common()),
         unknown_tokens=dict(tally.unknown_tokens.most_common()),
+        tokens={vocabulary.tokens[i]: count for i, count in tally.tokens.most_common()},
+        tranches=tally.of_tranches(),
         inputs=[
             {
                 "file": s,
