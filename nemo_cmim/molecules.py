@@ -62,7 +62,9 @@ _ATOM_COLOURS = {
     53: (0.60, 0.38, 0.80),
 }
 # What RDKit writes and SVG takes for granted, or what would only make the page larger.
-_SVG_WORDS = re.compile(r" class='[^']*'|fill-rule:evenodd;|;stroke-linecap:butt;stroke-linejoin:miter;stroke-opacity:1|<!--.*?-->\n")
+_SVG_WORDS = re.compile(
+    r" class='[^']*'|fill-rule:evenodd;|;stroke-linecap:butt;stroke-linejoin:miter;stroke-opacity:1|<!--.*?-->\n"
+)
 
 
 @contextmanager
@@ -220,7 +222,7 @@ def drawing(smiles: str, width: int = 220, height: int = 150) -> str:
 
     canvas = rdMolDraw2D.MolDraw2DSVG(width, height)
     options = canvas.drawOptions()
-    options.clearBackground = False
+    options.clearBackground = False  # type: ignore[assignment]  # wrong in RDKit's stubs
     options.useBWAtomPalette()
     options.updateAtomPalette(_ATOM_COLOURS)
     with quiet_rdkit():

@@ -1,4 +1,4 @@
-"""`nemo-cmim prepare`."""
+"""`nemo-cmim prepare` and `nemo-cmim data-report`."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ __all__ = ["add_commands"]
 def add_commands(commands: Commands) -> None:
     """Adds these commands to the command line."""
     _add_prepare(commands)
+    _add_data_report(commands)
 
 
 def _add_prepare(commands: Commands) -> None:
@@ -50,3 +51,26 @@ def _run_prepare(args: argparse.Namespace) -> None:
         print(f"  rejected {count:,}: {reason}")
     if manifest.rejected:
         print(f"  every rejected line is in {args.output}/{REJECTED}")
+
+
+def _add_data_report(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "data-report",
+        help="write a page about prepared data",
+        description="Writes one HTML file about a folder of prepare's: "
+        "counts, tranches, properties, tokens, rejected and kept molecules. It opens without a network.",
+    )
+    add = parser.add_argument
+    add("folder", metavar="FOLDER", help="what prepare wrote")
+    add("-o", "--output", default="report.html", metavar="FILE", help="the page to write (default: %(default)s)")
+    add("--sample", type=int, default=10_000, metavar="N", help="molecules to compute weight and logP of (default: %(default)s)")
+    add("--seed", type=int, default=0, help="another seed takes another sample (default: %(default)s)")
+    add("--overwrite", action="store_true", help="replace FILE if it exists")
+    parser.set_defaults(run=_run_data_report)
+
+
+def _run_data_report(args: argparse.Namespace) -> None:
+    from ..data.report import write_data_report
+
+    write_data_report(args.folder, args.output, sample=args.sample, seed=args.seed, overwrite=args.overwrite)
+    print(f"{args.output}: open it in a browser")
