@@ -32,7 +32,7 @@ from .store import SPLITS, TokenStore
 __all__ = ["data_report", "write_data_report"]
 
 _TEMPLATE = Path(__file__).with_name("report.html")
-_NOT_A_MOLECULE = "not a molecule to RDKit"
+_NOT_A_MOLECULE = "not a molecule to RDKit"  # as `curate` says it
 _EXAMPLES = 4  # rejected lines shown for each reason
 _KEPT_EXAMPLES = 8
 _LINES_SEARCHED = 2_000_000  # of rejected.tsv.gz, for examples: seconds
@@ -139,12 +139,12 @@ def _headline(manifest: Manifest) -> str:
     duplicates = manifest.rejected.get("duplicate", 0)
     tiles = [
         ("lines read", read, ""),
-        ("molecules kept", kept, share(kept, read)),
-        ("lines rejected", rejected, share(rejected, read)),
-        ("of them duplicates", duplicates, share(duplicates, read)),
+        ("molecules kept", kept, f", {share(kept, read)} of lines"),
+        ("lines rejected", rejected, f", {share(rejected, read)} of lines"),
+        ("duplicates among them", duplicates, f", {share(duplicates, read)} of lines"),
         ("tokens kept", sum(split["tokens"] for split in manifest.splits.values()), ""),
     ]
-    shown = "".join(f'<div class="tile"><b>{n:,}</b><span>{name} {escape(part)}</span></div>\n' for name, n, part in tiles)
+    shown = "".join(f'<div class="tile"><b>{n:,}</b><span>{name}{escape(part)}</span></div>\n' for name, n, part in tiles)
     rows = [(name, split["molecules"], split["tokens"]) for name, split in manifest.splits.items()]
     splits = table(("split", "molecules", "tokens"), rows)
     return _section("Overview", f'<div class="tiles">\n{shown}</div>\n{splits}')
@@ -215,7 +215,7 @@ def _tokens(manifest: Manifest, chemical: int) -> str:
 
 
 def _settings(manifest: Manifest) -> str:
-    vocabulary = {name: f"{value}" for name, value in manifest.vocabulary.items()}
+    vocabulary = {name: str(value) for name, value in manifest.vocabulary.items()}
     settings = {name: "none" if value is None else str(value) for name, value in manifest.settings.items()}
     tables = [
         table((head, ""), list(rows.items()))
@@ -227,13 +227,13 @@ def _settings(manifest: Manifest) -> str:
 def _rejected_examples(folder: Path, manifest: Manifest) -> str:
     if not manifest.rejected:
         return ""
-    found, searched = _find_rejected(folder, manifest)
+    found, is_cut = _find_rejected(folder, manifest)
     note = (
         f"The first {_EXAMPLES} lines of each reason. Drawn is the longest word of a line that RDKit reads as a molecule; "
-        "where there is none, only the text is shown."
+        f"where there is none, or a word has more than {_LONGEST_DRAWN} characters, only the text is shown."
     )
-    if searched == _LINES_SEARCHED:
-        note += f" Only the first {searched:,} rejected lines were searched for them."
+    if is_cut:
+        note += f" Only the first {_LINES_SEARCHED:,} rejected lines were searched for them."
     groups = [
         f"<h3>{escape(reason)} ({manifest.rejected[reason]:,})</h3>\n{_molecules(map(_rejected_figure, lines))}"
         for reason, lines in found.items()
@@ -241,21 +241,21 @@ def _rejected_examples(folder: Path, manifest: Manifest) -> str:
     return _section("Rejected lines", "".join(groups), note)
 
 
-def _find_rejected(folder: Path, manifest: Manifest) -> tuple[dict[str, list[_Rejected]], int]:
-    """The first lines of each reason, and how many lines were searched for them."""
+def _find_rejected(folder: Path, manifest: Manifest) -> tuple[dict[str, list[_Rejected]], bool]:
+    """The first lines of each reason, and True if the search for them ended early."""
     manifest.check_files(folder, [REJECTED], contents=False)
     found: dict[str, list[_Rejected]] = {reason: [] for reason in manifest.rejected}
     missing = sum(min(count, _EXAMPLES) for count in manifest.rejected.values())
-    searched = 0
-    for row in _rows(folder / REJECTED):
+    for searched, row in enumerate(_rows(folder / REJECTED), 1):
         examples = found[row.reason.partition(": ")[0]]
         if len(examples) < _EXAMPLES:
             examples.append(row)
             missing -= 1
-        searched += 1
-        if not missing or searched == _LINES_SEARCHED:
+        if not missing:
             break
-    return found, searched
+        if searched == _LINES_SEARCHED:
+            return found, True
+    return found, False
 
 
 def _rows(path: Path) -> Iterator[_Rejected]:
@@ -263,7 +263,7 @@ def _rows(path: Path) -> Iterator[_Rejected]:
     try:
         with gzip.open(path, "rt", encoding="utf-8", newline="") as stream:
             rows = csv.reader(stream, delimiter="\t")
-            next(rows)
+            next(rows, None)
             for row in rows:
                 yield _Rejected(*row)
     except (EOFError, OSError, TypeError, UnicodeDecodeError, csv.Error, zlib.error) as error:
@@ -292,9 +292,11 @@ def _rejected_figure(row: _Rejected) -> str:
 
 
 def _molecule_in(text: str) -> str:
-    """The longest cell of a line that RDKit reads as a molecule; empty if there is none. The line may be of .smi, .txt or .csv."""
+    """The longest word of a line (of .smi, .txt or .csv) that RDKit reads as a molecule; empty if there is none to draw."""
     words = (word.strip('"') for word in text.replace(",", " ").split())
     for word in sorted(words, key=len, reverse=True):
-        if len(word) <= _LONGEST_DRAWN and molecules.is_valid(word):
+        if len(word) > _LONGEST_DRAWN:
+            return ""  # rather than a shorter word, which may be the molecule's name
+        if molecules.is_valid(word):
             return word
     return ""

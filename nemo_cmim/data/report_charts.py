@@ -30,7 +30,7 @@ class Cell(NamedTuple):
 def share(part: float, whole: float) -> str:
     """A percentage that is never rounded to nothing."""
     percent = 100 * part / whole if whole else 0.0
-    return "< 0.01 %" if 0 < percent < 0.01 else f"{percent:.2f} %"
+    return "<\u00a00.01\u00a0%" if 0 < percent < 0.01 else f"{percent:.2f}\u00a0%"  # spaces that no line breaks at
 
 
 def compact(count: int) -> str:

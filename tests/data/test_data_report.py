@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from rdkit import Chem
-from rdkit.Chem import Descriptors
+from rdkit.Chem import Crippen, Descriptors
 
 from nemo_cmim import cli, molecules
 from nemo_cmim.data import report
@@ -21,7 +21,9 @@ from nemo_cmim.data.prepare import prepare
 from nemo_cmim.data.report import data_report, write_data_report
 from nemo_cmim.data.report_charts import Cell, compact, distribution, heat_map, share
 from nemo_cmim.data.report_tranches import tranche_charts
+from nemo_cmim.data.store import TokenStore
 from nemo_cmim.errors import ConfigError, DataError
+from nemo_cmim.tokenizers import SmilesTokenizer
 
 HOSTILE = "<script>alert(1)</script>"
 
@@ -123,6 +125,7 @@ def test_the_page_asks_for_nothing_from_outside_and_has_no_date(folder: Path) ->
     assert not [name for name in names if name.startswith(("on", "xmlns"))]
     assert not re.search(r"\b20\d\d-\d\d-\d\d\b|\b\d\d:\d\d\b", html)
     assert page.tags["script"] == page.tags["style"] == 1
+    assert ("content", "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'") in page.attributes
 
 
 def test_equal_folders_give_equal_bytes_and_another_seed_others(folder: Path, tmp_path: Path) -> None:
@@ -137,7 +140,7 @@ def test_counts_are_those_of_the_manifest(folder: Path) -> None:
     overview = page.sections["Overview"]
     for name, label in (("read", "lines read"), ("kept", "molecules kept"), ("rejected", "lines rejected")):
         assert f"{manifest.counts[name]:,}{label}" in overview
-    assert "6of them duplicates" in overview
+    assert "6duplicates among them" in overview
     for split, numbers in manifest.splits.items():
         assert page.row(split) == [split, f"{numbers['molecules']:,}", f"{numbers['tokens']:,}"]
     for reason, count in manifest.rejected.items():
@@ -165,8 +168,8 @@ def test_tranches_by_letter_and_the_other_files_in_a_table(folder: Path) -> None
         "BA: 200 to 250 Da, logP ≤ -1: 100 kept of 100 lines, 0 rejected",
         "CB: 250 to 300 Da, logP -1 to 0: 150 kept of 156 lines, 6 rejected",
     ]
-    assert page.row("A anodyne") == ["A anodyne", "", "100", "40.00 %"]
-    assert page.row("E mild") == ["E mild", "", "150", "60.00 %"]
+    assert page.row("A anodyne") == ["A anodyne", "", "100", share(100, 250)]
+    assert page.row("E mild") == ["E mild", "", "150", share(150, 250)]
     assert [row[2] for row in page.rows if row[0].endswith("in stock")] == ["100", "150"]
     (other,) = [row for row in page.rows if row[0].endswith(".smi")]
     assert other == [str(folder.parent / "<b>&amp;.smi"), "116", "110", "6"]
@@ -224,6 +227,21 @@ def test_a_rejected_line_of_any_length(folder: Path, tmp_path: Path) -> None:
     assert figure == f"a.smi, line 2: duplicate{'C' * 400}… (300,000 characters)"
 
 
+@pytest.mark.parametrize(
+    ("text", "drawn"),
+    [
+        ("CCO ZINC000000001084", "CCO"),
+        ("ZINC000000001084,CCO", "CCO"),
+        ('b,"CC[Og]"', "CC[Og]"),
+        ("xyz 5", ""),
+        ("", ""),
+        (f"{'C' * 301} CO", ""),
+    ],
+)
+def test_which_word_of_a_line_is_drawn(text: str, drawn: str) -> None:
+    assert report._molecule_in(text) == drawn
+
+
 def test_no_rejected_line_and_an_empty_train_split(tmp_path: Path, made_up_smiles: list[str]) -> None:
     path = write_smi(tmp_path / "all.smi", made_up_smiles[:40])
     prepare([path], tmp_path / "out", valid_fraction=0.999, test_fraction=0.0, processes=1)
@@ -237,12 +255,16 @@ def test_no_rejected_line_and_an_empty_train_split(tmp_path: Path, made_up_smile
 def test_properties_are_those_of_the_sample(prepared: Path, made_up_smiles: list[str]) -> None:
     manifest = Manifest.load(prepared)
     everything = Page(data_report(prepared))
-    weights = [Descriptors.MolWt(Chem.MolFromSmiles(s)) for s in made_up_smiles]
+    store = TokenStore.open(prepared, "train")
+    mols = [Chem.MolFromSmiles(SmilesTokenizer(store.vocabulary).decode(store.tokens(i))) for i in range(len(store))]
+    weights, logps = np.array([Descriptors.MolWt(mol) for mol in mols]), np.array([Crippen.MolLogP(mol) for mol in mols])
     text = everything.sections["Properties of kept molecules"]
     assert f"all {manifest.splits['train']['molecules']} molecules of the train split" in text
-    assert min(weights) < float(re.search(r"molecular weight: median ([\d.]+) Da", text)[1]) < max(weights)  # type: ignore[index]
+    for name, values, unit, digits in (("molecular weight", weights, " Da", 1), ("Crippen logP", logps, "", 2)):
+        low, median, high = (f"{q:.{digits}f}" for q in np.quantile(values, (0.05, 0.5, 0.95), method="inverted_cdf"))
+        assert f"{name}: median {median}{unit}; 5 % are at or below {low}, 95 % at or below {high} (dashed lines)" in text
     lengths = sorted(int(n) for split in manifest.splits.values() for n, count in split["lengths"].items() for _ in range(count))
-    low, median, high = (lengths[max(-(-len(lengths) * q // 100) - 1, 0)] for q in (5, 50, 95))
+    low, median, high = np.quantile(lengths, (0.05, 0.5, 0.95), method="inverted_cdf")
     assert f"length: median {median} tokens; 5 % are at or below {low}, 95 % at or below {high}" in text
     some = Page(data_report(prepared, sample=20, seed=3))
     assert (
@@ -286,7 +308,12 @@ def test_small_numbers() -> None:
         "5.6M",
         "2.0G",
     ]
-    assert [share(0, 5), share(0, 0), share(1, 3), share(1, 10**6)] == ["0.00 %", "0.00 %", "33.33 %", "< 0.01 %"]
+    assert [share(0, 5), share(0, 0), share(1, 3), share(1, 10**6)] == [
+        "0.00\u00a0%",
+        "0.00\u00a0%",
+        "33.33\u00a0%",
+        "<\u00a00.01\u00a0%",
+    ]
 
 
 def test_a_heat_map_takes_its_colour_from_the_counts() -> None:
