@@ -131,7 +131,7 @@ def test_the_page_asks_for_nothing_from_outside_and_has_no_date(folder: Path) ->
 def test_equal_folders_give_equal_bytes_and_another_seed_others(folder: Path, tmp_path: Path) -> None:
     again = Path(shutil.copytree(folder, tmp_path / "elsewhere" / "out"))
     assert data_report(folder, sample=50) == data_report(again, sample=50)
-    assert data_report(folder, sample=50) != data_report(folder, sample=50, seed=1)
+    assert Page(data_report(folder, sample=50)).figures[-8:] != Page(data_report(folder, sample=50, seed=1)).figures[-8:]
 
 
 def test_counts_are_those_of_the_manifest(folder: Path) -> None:
