@@ -62,7 +62,12 @@ setup(
     # conf/ stands at the top of the checkout and is installed as nemo_cmim.conf.
     packages=[*find_packages(include=["nemo_cmim", "nemo_cmim.*"]), "nemo_cmim.conf"],
     package_dir={"nemo_cmim.conf": "conf"},
-    package_data={"nemo_cmim": ["py.typed", "shipped/*"], "nemo_cmim.tokenizers": ["*.txt"], "nemo_cmim.conf": ["**/*.yaml"]},
+    package_data={
+        "nemo_cmim": ["py.typed", "shipped/*"],
+        "nemo_cmim.conf": ["**/*.yaml"],
+        "nemo_cmim.data": ["*.html"],
+        "nemo_cmim.tokenizers": ["*.txt"],
+    },
     include_package_data=False,
     zip_safe=False,
     entry_points={

@@ -1,7 +1,8 @@
-"""The only user of RDKit: parsing, canonical SMILES, properties, scaffolds, fingerprints and descriptors."""
+"""The only user of RDKit: parsing, canonical SMILES, properties, scaffolds, fingerprints, descriptors and drawings."""
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ __all__ = [
     "canonical_or_none",
     "canonical_smiles",
     "descriptors",
+    "drawing",
     "is_valid",
     "largest_fragment",
     "logp",
@@ -50,6 +52,22 @@ class Properties(NamedTuple):
 
 
 _quiet = threading.RLock()
+
+# Colours of atoms that can be read on white and on near-black; all others take the colour of the text.
+_ATOM_COLOURS = {
+    7: (0.23, 0.49, 0.87),
+    8: (0.85, 0.28, 0.25),
+    9: (0.22, 0.56, 0.24),
+    15: (0.76, 0.42, 0.05),
+    16: (0.62, 0.50, 0.00),
+    17: (0.22, 0.56, 0.24),
+    35: (0.66, 0.40, 0.25),
+    53: (0.60, 0.38, 0.80),
+}
+# What RDKit writes and SVG takes for granted, or what would only make the page larger.
+_SVG_WORDS = re.compile(
+    r" class='[^']*'|fill-rule:evenodd;|;stroke-linecap:butt;stroke-linejoin:miter;stroke-opacity:1|<!--.*?-->\n"
+)
 
 
 @contextmanager
@@ -209,3 +227,28 @@ def descriptors(smiles: Sequence[str]) -> NDArray[np.float32]:
     values = np.array(rows, dtype=np.float64).reshape(len(rows), len(Descriptors.descList))
     values[np.abs(values) > np.finfo(np.float32).max] = np.nan
     return values.astype(np.float32)
+
+
+def drawing(smiles: str, width: int = 220, height: int = 150) -> str:
+    """The structure as an `<svg>` element for a web page, in the colour of its text, so that it can be read on light and dark.
+
+    Args:
+        smiles: The molecule.
+        width: Of the box that the structure fills, in pixels.
+        height: Likewise.
+
+    Raises:
+        InvalidSmilesError: As `parse`.
+    """
+    from rdkit.Chem.Draw import rdMolDraw2D
+
+    canvas = rdMolDraw2D.MolDraw2DSVG(width, height)
+    options = canvas.drawOptions()
+    options.clearBackground = False  # type: ignore[assignment]  # wrong in RDKit's stubs
+    options.useBWAtomPalette()
+    options.updateAtomPalette(_ATOM_COLOURS)
+    with quiet_rdkit():
+        rdMolDraw2D.PrepareAndDrawMolecule(canvas, parse(smiles))
+    canvas.FinishDrawing()
+    shapes = canvas.GetDrawingText().split("<!-- END OF HEADER -->\n", 1)[1]
+    return f'<svg viewBox="0 0 {width} {height}">\n' + _SVG_WORDS.sub("", shapes).replace("#000000", "currentColor")

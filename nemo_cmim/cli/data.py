@@ -1,8 +1,9 @@
-"""`nemo-cmim tranches`, `download` and `prepare`: from the properties of molecules to files, and from those to training data.
+"""`nemo-cmim tranches`, `download`, `prepare` and `data-report`: from the properties of molecules to files, and from those to training data.
 
 nemo-cmim tranches [CONDITION...]                  lists ZINC tranches by property; by default those of the paper
 nemo-cmim download LIST_OR_CONDITION... -o FOLDER  fetches them; stopped at any time, it goes on when run again
 nemo-cmim prepare INPUT... -o FOLDER               canonicalises, filters, deduplicates, splits, tokenises
+nemo-cmim data-report FOLDER [-o FILE]             writes a page about that folder
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ def add_commands(commands: Commands) -> None:
     _add_tranches(commands)
     _add_download(commands)
     _add_prepare(commands)
+    _add_data_report(commands)
 
 
 def _add_tranches(commands: Commands) -> None:
@@ -187,3 +189,26 @@ def _run_prepare(args: argparse.Namespace) -> None:
     for split, numbers in manifest.splits.items():
         if not numbers["molecules"]:
             print(f"  {split} is empty: for a part of so few molecules give --{split}-fraction or --{split}-molecules")
+
+
+def _add_data_report(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "data-report",
+        help="write a page about prepared data",
+        description="Writes one HTML file about a folder of prepare's: "
+        "counts, tranches, properties, tokens, rejected and kept molecules. It opens without a network.",
+    )
+    add = parser.add_argument
+    add("folder", metavar="FOLDER", help="what prepare wrote")
+    add("-o", "--output", default="report.html", metavar="FILE", help="the page to write (default: %(default)s)")
+    add("--sample", type=int, default=10_000, metavar="N", help="molecules to compute weight and logP of (default: %(default)s)")
+    add("--seed", type=int, default=0, help="another seed takes another sample (default: %(default)s)")
+    add("--overwrite", action="store_true", help="replace FILE if it exists")
+    parser.set_defaults(run=_run_data_report)
+
+
+def _run_data_report(args: argparse.Namespace) -> None:
+    from ..data.report import write_data_report
+
+    write_data_report(args.folder, args.output, sample=args.sample, seed=args.seed, overwrite=args.overwrite)
+    print(f"{args.output}: open it in a browser")

@@ -17,8 +17,9 @@ from ..tokenizers import SmilesTokenizer
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["UNKNOWN_TOKEN", "Curated", "Rejection", "Rules", "canonicalise", "curate"]
+__all__ = ["NOT_A_MOLECULE", "UNKNOWN_TOKEN", "Curated", "Rejection", "Rules", "canonicalise", "curate"]
 
+NOT_A_MOLECULE = "not a molecule to RDKit"
 UNKNOWN_TOKEN = "unknown token"
 
 
@@ -123,7 +124,7 @@ def canonicalise(smiles: str, rules: Rules, *, logp_is_settled: bool = False) ->
         if rules.neutralise:
             mol = molecules.neutral(mol)
     except InvalidSmilesError:
-        return Rejection("not a molecule to RDKit")
+        return Rejection(NOT_A_MOLECULE)
     if rules.max_molecular_weight != math.inf and (weight := molecules.molecular_weight(mol)) > rules.max_molecular_weight:
         return Rejection(f"molecular weight above {rules.max_molecular_weight:g}", f"{weight:.2f}")
     if not logp_is_settled and rules.max_logp != math.inf and (logp := molecules.logp(mol)) > rules.max_logp:

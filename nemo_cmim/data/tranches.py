@@ -18,17 +18,17 @@ from pathlib import Path
 
 from ..errors import ConfigError
 
-__all__ = ["BASE", "PAPER", "Tranche", "select", "table"]
+__all__ = ["BASE", "BINS", "EDGES", "MEANINGS", "PAPER", "Tranche", "select", "table"]
 
 BASE = "http://files.docking.org/2D"
 PAPER = "mw<=500 logp<=5 reactivity=reactive purchasability=annotated"  # as MegaMolBART, MolMIM and cMIM
 
-_BINS = "ABCDEFGHIJK"
-_EDGES: dict[str, Sequence[float]] = {
+BINS = "ABCDEFGHIJK"
+EDGES: dict[str, Sequence[float]] = {
     "mw": (200, 250, 300, 325, 350, 375, 400, 425, 450, 500),  # Da
     "logp": (-1, 0, 1, 2, 2.5, 3, 3.5, 4, 4.5, 5),  # Crippen
 }
-_MEANINGS = {
+MEANINGS = {
     "reactivity": {"A": "anodyne", "B": "bother", "C": "clean", "E": "mild", "G": "reactive", "I": "hot"},
     "purchasability": {
         "A": "in stock",
@@ -39,7 +39,7 @@ _MEANINGS = {
         "F": "annotated, not for sale",
     },
 }
-_LETTERS = {"mw": _BINS, "logp": _BINS, **{name: "".join(meanings) for name, meanings in _MEANINGS.items()}}
+_LETTERS = {"mw": BINS, "logp": BINS, **{name: "".join(meanings) for name, meanings in MEANINGS.items()}}
 _LEVELS = {
     "reactivity": {"anodyne": "A", "bother": "AB", "clean": "ABC", "standard": "ABCE", "reactive": "ABCEG", "hot": "ABCEGI"},
     "purchasability": {"in-stock": "AB", "agent": "ABC", "wait-ok": "ABCD", "boutique": "ABCDE", "annotated": "ABCDEF"},
@@ -47,7 +47,7 @@ _LEVELS = {
 # Letters of molecular weight and logP, as in zincdl 0.1.0. openpharmacophore has lead-like and lugs with logP up to H.
 _SUBSETS = {
     "drug-like": ("BCDEFGHIJ", "ABCDEFGHIJ"),
-    "shards": ("A", _BINS),
+    "shards": ("A", BINS),
     "fragments": ("AB", "ABCDEFG"),
     "flagments": ("BCD", "ABCDEFG"),
     "goldilocks": ("CDE", "DEF"),
@@ -116,8 +116,8 @@ class Tranche:
         """The tranche of a molecule: its weight in Da, its Crippen logP, and the letters of the other two."""
         if math.isnan(molecular_weight) or math.isnan(logp):
             raise ConfigError(f"A tranche needs numbers, found molecular weight {molecular_weight} and logP {logp}.")
-        bins = (bisect_left(_EDGES["mw"], molecular_weight), bisect_left(_EDGES["logp"], logp))
-        return cls(_BINS[bins[0]] + _BINS[bins[1]] + reactivity + purchasability)
+        bins = (bisect_left(EDGES["mw"], molecular_weight), bisect_left(EDGES["logp"], logp))
+        return cls(BINS[bins[0]] + BINS[bins[1]] + reactivity + purchasability)
 
     @classmethod
     def of_file(cls, path: str | Path) -> Tranche | None:
@@ -152,8 +152,8 @@ class Tranche:
 
 
 def _bin(name: str, letter: str, lowest: float) -> tuple[float, float]:
-    edges = (lowest, *_EDGES[name], math.inf)
-    place = _BINS.index(letter)
+    edges = (lowest, *EDGES[name], math.inf)
+    place = BINS.index(letter)
     return edges[place], edges[place + 1]
 
 
@@ -200,9 +200,9 @@ def _allowed(word: str, name: str, sign: str, value: str) -> Iterator[tuple[str,
         raise ConfigError(f"{word!r}: there is no property {name!r}. {_choices(name, [*_LETTERS, 'subset'])}")
     elif sign == "=":
         yield name, itertools.chain.from_iterable(_named_letters(word, name, one) for one in value.split(","))
-    elif name in _EDGES:
+    elif name in EDGES:
         place = _place_of_edge(word, name, value) + 1
-        yield name, _BINS[:place] if sign.startswith("<") else _BINS[place:]
+        yield name, BINS[:place] if sign.startswith("<") else BINS[place:]
     else:
         raise ConfigError(f"{word!r}: {name} takes =, with letters or the name of a level. {_choices(value, _LEVELS[name])}")
 
@@ -224,7 +224,7 @@ def _choices(wanted: str, names: Iterable[str]) -> str:
 
 
 def _place_of_edge(word: str, name: str, value: str) -> int:
-    edges = _EDGES[name]
+    edges = EDGES[name]
     if not re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)", value):
         raise ConfigError(f"{word!r}: {value!r} is no number. The limits of {name} are {', '.join(f'{edge:g}' for edge in edges)}.")
     place = bisect_left(edges, float(value))
@@ -242,7 +242,7 @@ def table(tranches: Iterable[Tranche]) -> Iterator[str]:
     yield row("code", "weight (Da)", "logP", "reactivity", "purchasability", "exists")
     known = {True: "yes", False: "no", None: "not known"}
     for tranche in tranches:
-        reactivity, purchasability = (meanings[c] for c, meanings in zip(tranche.code[2:], _MEANINGS.values()))
+        reactivity, purchasability = (meanings[c] for c, meanings in zip(tranche.code[2:], MEANINGS.values()))
         weight, logp = _range_text(tranche.molecular_weight), _range_text(tranche.logp)
         yield row(tranche.code, weight, logp, reactivity, purchasability, known[tranche.exists])
 
