@@ -2,7 +2,7 @@
 
     python -m benchmarks.reading [--record]
 
-The splits are simulated: their shards are hard links to one shard of a million made-up molecules as long as ZINC's, so the files are in
+The splits are simulated: their shards are hard links to one shard of made-up molecules as long as ZINC's, so the files are in
 memory and no disk is measured. Everything else is as at that size: the permutation, the lookups, the number of shards. The peer is
 Megatron's IndexedDataset under torch's RandomSampler, on the same million. Over HTTP the server is on this machine, in another process.
 """
@@ -35,31 +35,38 @@ from nemo_cmim.data.manifest import Manifest
 from nemo_cmim.tokenizers import Vocabulary, shipped_vocabulary
 
 MILLION = 1_000_000
-SIZES = (MILLION, 100 * MILLION, 730 * MILLION, 10_000 * MILLION)
+SIZES = (  # molecules, and molecules of a shard
+    (MILLION, MILLION),
+    (100 * MILLION, MILLION),
+    (730 * MILLION, MILLION),
+    (10_000 * MILLION, MILLION),
+    (10_000 * MILLION, 4 * MILLION),
+)
 BATCH, WINDOW = 1024, 64
 BATCHES = 2 * WINDOW  # measured at a time: as much work of sorting windows as of reading
 BLOCK = 4096
 
 
-def write_shard(folder: Path) -> dict[str, int]:
-    """A million made-up molecules in Megatron's format, as `shard.bin` and `shard.idx`; molecules by number of tokens."""
+def write_shard(folder: Path, molecules: int) -> dict[str, int]:
+    """So many made-up molecules in Megatron's format, as `shard.bin` and `shard.idx`; molecules by number of tokens."""
+    folder.mkdir()
     rng = np.random.default_rng(0)
-    lengths = rng.normal(44, 9, MILLION).round().clip(8, 90).astype("<i4")
+    lengths = rng.normal(44, 9, molecules).round().clip(8, 90).astype("<i4")
     rng.integers(6, 523, int(lengths.sum()), dtype="<u2").tofile(folder / "shard.bin")
     starts = np.concatenate([[0], np.cumsum(lengths[:-1], dtype="<i8")]).astype("<i8") * 2
     with (folder / "shard.idx").open("wb") as file:
-        file.write(struct.pack("<9sQBQQ", b"MMIDIDX\0\0", 1, 8, MILLION, MILLION + 1))
-        for part in (lengths, starts, np.arange(MILLION + 1, dtype="<i8")):
+        file.write(struct.pack("<9sQBQQ", b"MMIDIDX\0\0", 1, 8, molecules, molecules + 1))
+        for part in (lengths, starts, np.arange(molecules + 1, dtype="<i8")):
             file.write(part.tobytes())
     return {str(length): int(count) for length, count in enumerate(np.bincount(lengths)) if count}
 
 
-def write_folder(folder: Path, shard: Path, lengths: dict[str, int], molecules: int) -> Path:
+def write_folder(folder: Path, shard: Path, lengths: dict[str, int], molecules: int, of_shard: int) -> Path:
     """A prepared folder of so many molecules: all shards are links to one."""
     folder.mkdir()
     vocabulary = shipped_vocabulary()
     vocabulary.save(folder / "vocabulary.txt")
-    shards = [{"name": f"train-{number:05}", "molecules": MILLION} for number in range(molecules // MILLION)]
+    shards = [{"name": f"train-{number:05}", "molecules": of_shard} for number in range(molecules // of_shard)]
     for kind in ("bin", "idx"):
         for entry in shards:
             os.link(shard / f"shard.{kind}", folder / f"{entry['name']}.{kind}")
@@ -198,21 +205,23 @@ def main() -> None:
     ]
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
-        lengths = write_shard(root)
-        folders = {size: write_folder(root / str(size), root, lengths, size) for size in SIZES}
-        for size, folder in folders.items():
-            lines.append(row(f"{size:,}", folder, size, args.repeats))
+        lengths = {of_shard: write_shard(root / str(of_shard), of_shard) for of_shard in sorted({size[1] for size in SIZES})}
+        folders = {}
+        for size in SIZES:
+            molecules, of_shard = size
+            folders[size] = write_folder(root / f"{molecules}_{of_shard}", root / str(of_shard), lengths[of_shard], *size)
+            lines.append(row(f"{molecules:,} in {molecules // of_shard:,} shards", folders[size], molecules, args.repeats))
             print(lines[-1], flush=True)
-        last = SIZES[-1]
-        lines.append(row(f"{last:,}, shuffle_block={BLOCK}", folders[last], last, args.repeats, BLOCK))
-        with served(folders[SIZES[1]]) as url:
-            lines.append(row(f"{SIZES[1]:,} over HTTP, shuffle_block={BLOCK}", url, SIZES[1], args.repeats, BLOCK))
+        last, some = SIZES[-2], SIZES[1]
+        lines.append(row(f"{last[0]:,}, shuffle_block={BLOCK}", folders[last], last[0], args.repeats, BLOCK))
+        with served(folders[some]) as url:
+            lines.append(row(f"{some[0]:,} over HTTP, shuffle_block={BLOCK}", url, some[0], args.repeats, BLOCK))
         lines += [
             "",
             f"Batches of {BATCH:,}, {BATCHES} of them at a time from a random step of the third epoch; medians of {args.repeats} repeats. "
             "Aim: at least 20,000 molecules/s from one worker, flat.",
             "",
-            against_the_peer(folders[MILLION], args.repeats),
+            against_the_peer(folders[SIZES[0]], args.repeats),
         ]
     print("\n".join(lines))
     if args.record:

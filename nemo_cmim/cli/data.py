@@ -1,4 +1,4 @@
-"""`nemo-cmim tranches`, `download`, `prepare` and `data-report`: from the properties of molecules to files, and from those to training data.
+"""`nemo-cmim tranches | download | prepare | data-report`: from properties of molecules to files, and from those to training data.
 
 nemo-cmim tranches [CONDITION...]                  lists ZINC tranches by property; by default those of the paper
 nemo-cmim download LIST_OR_CONDITION... -o FOLDER  fetches them; stopped at any time, it goes on when run again

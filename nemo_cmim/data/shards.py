@@ -98,13 +98,13 @@ class _Handle:
 
 
 class LocalShards:
-    """Molecules of shards on a disk. An eighth of the files that a process may open stay open, the others are opened when needed."""
+    """Molecules of shards on a disk. A quarter of the files that a process may open stay open, the others are opened when needed."""
 
     def __init__(self, path: Path, table: ShardTable) -> None:
         self._path, self.table = path, table
         self._open: dict[tuple[int, str], _Handle] = {}
         limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-        self._kept = (1024 if limit == resource.RLIM_INFINITY else limit) // 8  # a process has a few stores
+        self._kept = (1024 if limit == resource.RLIM_INFINITY else limit) // 4  # a process has a few stores
         self._dtypes: dict[int, np.dtype[Any]] = {}  # of the shards whose header was read
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -87,7 +87,7 @@ def test_few_files_stay_open(tmp_path: Path) -> None:
         store = TokenStore.open(tmp_path / "out", "train")
         for _ in range(2):
             assert [row.tolist() for row in store.gather(range(600))] == truth
-        assert len(os.listdir("/proc/self/fd")) == before + limit // 8
+        assert len(os.listdir("/proc/self/fd")) == before + limit // 4
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
     del store
