@@ -156,20 +156,20 @@ def prediction(run: Run) -> list[str]:
     rate = lines / run.seconds / 2
     kept = FULL * run.manifest["counts"]["kept"] / lines
     size = sum(entry["bytes"] for entry in run.manifest["files"].values()) / lines * FULL
+    working = run.working / lines * FULL
     rows = ["", f"| 730M lines, nodes of {CORES} cores | time | memory of a node | disk |", "|---|---|---|---|"]
     for nodes in NODES:
         hours = FULL / (rate * nodes * CORES * 0.9) / 3600
-        rows.append(
-            f"| {nodes} | {hours:.1f} h | {run.largest * CORES:.0f} GB | {size / 1e9:.0f} GB, {run.working / lines * FULL / 1e9:.0f} GB while it runs |"
-        )
-    opened = FULL / 100_000 * FULL / 1e6
+        disk = f"{size / 1e9:.0f} GB, {working / 1e9:.0f} GB while it runs"
+        rows.append(f"| {nodes} | {hours:.1f} h | {run.largest * CORES:.0f} GB | {disk} |")
+    openings, seconds = FULL / 100_000 * FULL / 1e6, opening()
     return [
         *rows,
         "",
         f"Predicted, not measured: {rate:,.0f} lines/s per core as above, 90 % of it kept on many cores; each process as large as the "
         f"largest above; the same share of lines kept ({kept / 1e6:.0f}M), of the same length; one disk that all nodes see, fast enough. "
-        f"Each shard opens each piece, {opened / 1e6:.1f}M openings at {opening() * 1e3:.2f} ms: {opened * opening() / 3600:.1f} core-hours, "
-        f"of {FULL / rate / 3600:.0f} in all, are not in the table.",
+        f"Each shard opens each piece, {openings / 1e6:.1f}M openings of {seconds * 1e3:.2f} ms: {openings * seconds / 3600:.1f} "
+        f"core-hours of {FULL / rate / 3600:.0f} in all, which are not in the table.",
     ]
 
 

@@ -10,7 +10,7 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
-from nemo_cmim.data.readers import read_molecules
+from nemo_cmim.data.readers import find_layout, read_lines, read_molecules
 from nemo_cmim.errors import DataError
 
 SMILES = ["CCO", "F/C=C\\F", "c1ccccc1[N+](=O)[O-]"]
@@ -188,3 +188,37 @@ def test_memory_does_not_grow_with_the_file(suffix: str, tmp_path: Path) -> None
     tracemalloc.stop()
     assert count >= 25_000
     assert peak < 300_000
+
+
+@pytest.mark.parametrize("name", ["a.smi", "a.smi.gz", "a.txt", "a.csv", "a.csv.xz", "a.parquet"])
+def test_reading_goes_on_from_any_line(name: str, tmp_path: Path) -> None:
+    """Line numbers, offsets and all that follows, from each line on."""
+    if name.endswith(".parquet"):
+        table = pyarrow.table({"smiles": ["C" * n for n in range(1, 40)]})
+        parquet.write_table(table, tmp_path / name, row_group_size=7)
+    else:
+        rows = ["\ufeffsmiles,name", "CCO,1", '"CCN","a\nb"', "", 'CC,"open', "CCC,3\r", "caf\u00e9,4", "CCF,5", "CCl"]
+        write(tmp_path / name, "\n".join(rows if ".csv" in name else [row.replace(",", "\t") for row in rows]).encode())
+    lines = list(read_molecules(tmp_path / name))
+    layout = find_layout(tmp_path / name)
+    for place, line in enumerate(lines):
+        assert list(read_lines(tmp_path / name, layout, line.line_number, line.offset)) == lines[place:]
+    assert len({line.offset for line in lines}) == len(lines) > 5
+
+
+@pytest.mark.parametrize("name", ["latin.smi", "latin.csv"])
+def test_a_line_that_is_no_text_costs_no_other(name: str, tmp_path: Path) -> None:
+    path = write(tmp_path / name, b"smiles,name\nCCO,1\nCN,caf\xe9\nCCN,2\n".replace(b",", b"," if name.endswith("csv") else b" "))
+    assert [(line.line_number, line.smiles, line.problem) for line in read_molecules(path)] == [
+        (2, "CCO", ""),
+        (3, "", "not UTF-8 text"),
+        (4, "CCN", ""),
+    ]
+
+
+@pytest.mark.parametrize("bad", ['CN,"2', 'CN,"2"x', '"CN,2'])
+def test_a_quote_that_is_never_closed_costs_no_other_line(bad: str, tmp_path: Path) -> None:
+    path = write(tmp_path / "a.csv", f'smiles,name\nCCO,1\n{bad}\nCC,3\nCCC,"4 ""x"""\n'.encode())
+    lines = list(read_molecules(path))
+    assert [line.smiles for line in lines] == ["CCO", "", "CC", "CCC"]
+    assert lines[1].problem.startswith("not CSV") and lines[1].text == bad and lines[1].line_number == 3
