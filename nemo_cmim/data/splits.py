@@ -60,7 +60,7 @@ class Shares:
 
     def __post_init__(self) -> None:
         for name, share in (("validation", self.valid), ("test", self.test)):
-            if not share >= 0 or (share >= 1 and share != int(share)):
+            if not 0 <= share < math.inf or (share >= 1 and share != int(share)):
                 raise ConfigError(f"The share of the {name} split is a fraction below 1 or a number of molecules, found {share}.")
         if sum(share for share in (self.valid, self.test) if share < 1) >= 1:
             raise ConfigError(

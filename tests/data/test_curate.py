@@ -1,13 +1,13 @@
 from __future__ import annotations
 
-import hashlib
 import math
 
+import numpy as np
 import pytest
 from rdkit import Chem
 from rdkit.Chem import Crippen, Descriptors
 
-from nemo_cmim.data.curate import Filters, Fractions, Molecule, Rejection, curate
+from nemo_cmim.data.curate import Curated, Rules, curate
 from nemo_cmim.errors import ConfigError
 from nemo_cmim.tokenizers import SmilesTokenizer
 
@@ -15,10 +15,20 @@ TOKENIZER = SmilesTokenizer()
 PALMITATE = "CCCCCCCCCCCCCCCC(=O)O"  # logP 5.55
 
 
-def kept(smiles: str) -> Molecule:
-    (outcome,) = curate([smiles], Filters(max_logp=math.inf), TOKENIZER)
-    assert isinstance(outcome, Molecule)
-    return outcome
+def kept(smiles: str) -> Curated:
+    curated = curate([smiles], Rules(max_logp=math.inf), TOKENIZER)
+    assert len(curated.kept) == 1
+    return curated
+
+
+def outcomes(curated: Curated, molecules: int) -> list[object]:
+    """Tokens of the molecule at each place, or the reason why it is not kept."""
+    found: dict[int, object] = dict(curated.rejected)
+    rows = np.split(curated.tokens, np.cumsum(curated.lengths)[:-1]) if len(curated.kept) else []
+    found |= {
+        place: (TOKENIZER.decode(row), tuple(digest)) for place, row, digest in zip(curated.kept.tolist(), rows, curated.digests)
+    }
+    return [found[place] for place in range(molecules)]
 
 
 def test_a_kept_molecule_has_the_tokens_of_its_canonical_smiles() -> None:
@@ -29,41 +39,50 @@ def test_every_spelling_gives_the_same_molecule(made_up_smiles: list[str]) -> No
     for smiles in made_up_smiles[::100]:
         spellings = {Chem.MolToSmiles(Chem.MolFromSmiles(smiles), doRandom=True) for _ in range(9)}
         assert len(spellings) > 1
-        assert len({kept(spelling).digest for spelling in spellings}) == 1
+        assert len({kept(spelling).digests.tobytes() for spelling in spellings}) == 1
 
 
 def test_stereo_isomers_are_different_molecules() -> None:
-    assert len({kept(smiles).digest for smiles in (r"F/C=C/F", r"F/C=C\F", "FC=CF")}) == 3
+    assert len({kept(smiles).digests.tobytes() for smiles in (r"F/C=C/F", r"F/C=C\F", "FC=CF")}) == 3
+
+
+def test_the_digest_never_changes() -> None:
+    """Kept from the first release: a change would put test molecules of older prepared data into training."""
+    highs = [int(kept("C" * length).digests[0, 0]) / 2**64 for length in range(1, 9)]
+    splits = ["test" if high < 0.3 else "valid" if high >= 0.7 else "train" for high in highs]
+    assert splits == ["valid", "valid", "train", "valid", "train", "valid", "train", "test"]
 
 
 @pytest.mark.parametrize(
-    ("smiles", "filters", "expected"),
+    ("smiles", "rules", "expected"),
     [
-        ("C1CC", Filters(), "not a molecule to RDKit"),
-        ("smiles", Filters(), "not a molecule to RDKit"),
-        ("CC\0O", Filters(), "not a molecule to RDKit"),
-        ("C" * 36, Filters(), "molecular weight above 500: 506.99"),
-        (PALMITATE, Filters(), "logP above 5: 5.552"),
-        ("CCCCO", Filters(max_tokens=4), "more than 4 tokens: 5"),
-        ("[Og].[Og+2]O[Og]", Filters(max_molecular_weight=math.inf), "unknown token: [Og] [Og+2]"),
+        ("C1CC", Rules(), "not a molecule to RDKit"),
+        ("smiles", Rules(), "not a molecule to RDKit"),
+        ("CC\0O", Rules(), "not a molecule to RDKit"),
+        ("C" * 36, Rules(), "molecular weight above 500: 506.99"),
+        (PALMITATE, Rules(), "logP above 5: 5.552"),
+        ("CCCCO", Rules(max_tokens=4), "more than 4 tokens: 5"),
+        ("[Og].[Og+2]O[Og]", Rules(max_molecular_weight=math.inf), "unknown token: [Og] [Og+2]"),
     ],
 )
-def test_rejections_say_why(smiles: str, filters: Filters, expected: str) -> None:
-    (outcome,) = curate([smiles], filters, TOKENIZER)
-    assert isinstance(outcome, Rejection)
-    assert str(outcome) == expected
+def test_rejections_say_why(smiles: str, rules: Rules, expected: str) -> None:
+    curated = curate([smiles], rules, TOKENIZER)
+    assert {place: str(rejection) for place, rejection in curated.rejected.items()} == {0: expected}
+    assert not len(curated.kept) and not len(curated.tokens)
 
 
 def test_the_outcome_of_a_molecule_does_not_depend_on_its_neighbours() -> None:
     smiles = ["CCO", "C1CC", "CC[Og]", "c1ccccc1", "C" * 36, "CCCCCO", "CCO"]
-    together = curate(smiles, Filters(max_tokens=5), TOKENIZER)
-    assert together == [outcome for one in smiles for outcome in curate([one], Filters(max_tokens=5), TOKENIZER)]
-    assert [isinstance(outcome, Molecule) for outcome in together] == [True, False, False, False, False, False, True]
-    assert curate([], Filters(), TOKENIZER) == []
+    rules = Rules(max_tokens=5)
+    together = outcomes(curate(smiles, rules, TOKENIZER), len(smiles))
+    assert together == [outcome for one in smiles for outcome in outcomes(curate([one], rules, TOKENIZER), 1)]
+    assert curate(smiles, rules, TOKENIZER).kept.tolist() == [0, 6]
+    assert outcomes(curate([], rules, TOKENIZER), 0) == []
 
 
 def test_rdkit_prints_nothing(capfd: pytest.CaptureFixture[str]) -> None:
-    curate(["C1CC", "xyz"], Filters(), TOKENIZER)
+    curate(["C1CC", "xyz"], Rules(), TOKENIZER)
+    curate(["CC(=O)[O-].[Na+]"], Rules(desalt=True, neutralise=True), TOKENIZER)
     assert capfd.readouterr() == ("", "")
 
 
@@ -72,7 +91,7 @@ def test_a_limit_is_inclusive_and_infinity_turns_it_off() -> None:
     weight, logp = Descriptors.MolWt(ethanol), Crippen.MolLogP(ethanol)
 
     def is_kept(smiles: str, **limits: float) -> bool:
-        return isinstance(curate([smiles], Filters(**limits), TOKENIZER)[0], Molecule)  # type: ignore[arg-type]
+        return len(curate([smiles], Rules(**limits), TOKENIZER).kept) == 1  # type: ignore[arg-type]
 
     assert is_kept("CCO", max_molecular_weight=weight, max_logp=logp, max_tokens=3)
     assert not is_kept("CCO", max_molecular_weight=weight - 0.01)
@@ -80,30 +99,20 @@ def test_a_limit_is_inclusive_and_infinity_turns_it_off() -> None:
     assert is_kept("C" * 60, max_molecular_weight=math.inf, max_logp=math.inf)
 
 
+def test_limits_are_those_of_what_is_left_after_desalting() -> None:
+    salt = "CCO." + "C" * 36
+    assert str(curate([salt], Rules(max_logp=math.inf), TOKENIZER).rejected[0]).startswith("molecular weight above 500")
+    heavy_counter_ion = "OCC(O)C(O)C(O)CO.[I-].[I-].[I-]"
+    assert len(curate([heavy_counter_ion], Rules(desalt=True), TOKENIZER).kept) == 1
+    assert not len(curate([heavy_counter_ion], Rules(), TOKENIZER).kept)
+
+
+def test_settled_logp_is_not_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nemo_cmim.molecules.logp", lambda mol: pytest.fail("logP was computed"))
+    assert len(curate([PALMITATE], Rules(), TOKENIZER, logp_is_settled=True).kept) == 1
+
+
 @pytest.mark.parametrize("setting", [{"max_molecular_weight": 0.0}, {"max_logp": math.nan}, {"max_tokens": 0}])
-def test_impossible_filters(setting: dict[str, float]) -> None:
+def test_impossible_rules(setting: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match=next(iter(setting))):
-        Filters(**setting)  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize(("valid", "test"), [(-0.1, 0.1), (0.1, -0.1), (0.5, 0.5), (math.nan, 0.1)])
-def test_impossible_fractions(valid: float, test: float) -> None:
-    with pytest.raises(ConfigError, match="valid_fraction and test_fraction"):
-        Fractions(valid=valid, test=test)
-
-
-def test_the_split_of_a_molecule_never_changes() -> None:
-    """Kept from the first release: a change would put test molecules of older prepared data into training."""
-    fractions = Fractions(valid=0.3, test=0.3)
-    splits = [fractions.split_of(kept("C" * length).digest) for length in range(1, 9)]
-    assert splits == ["valid", "valid", "train", "valid", "train", "valid", "train", "test"]
-
-
-def test_each_split_gets_its_fraction_and_growing_one_leaves_the_other_alone() -> None:
-    digests = [hashlib.blake2b(str(i).encode()).digest() for i in range(20_000)]
-    splits = [Fractions(valid=0.1, test=0.2).split_of(digest) for digest in digests]
-    assert splits.count("valid") / len(splits) == pytest.approx(0.1, abs=0.01)
-    assert splits.count("test") / len(splits) == pytest.approx(0.2, abs=0.01)
-    more = [Fractions(valid=0.3, test=0.2).split_of(digest) for digest in digests]
-    assert {(old, new) for old, new in zip(splits, more) if old != new} == {("train", "valid")}
-    assert {Fractions(valid=0, test=0).split_of(digest) for digest in digests} == {"train"}
+        Rules(**setting)  # type: ignore[arg-type]
