@@ -200,9 +200,9 @@ def main() -> None:
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
-        lines = against_rdkit(sample(args.folder, root / "small", 60), root / "out", args.repeats)
+        lines = against_rdkit(sample(args.folder, root / "small", 20), root / "out", args.repeats)
         print(*lines, sep="\n", flush=True)
-        lines += ["", *two_against_one(sample(args.folder, root / "middle", 10), root / "out", args.repeats)]
+        lines += ["", *two_against_one(sample(args.folder, root / "middle", 15), root / "out", args.repeats)]
         print(lines[-1], flush=True)
         found, run = whole(args.folder, root / "out")
         lines += ["", *found, *prediction(run)]
