@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import socket
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -44,7 +45,7 @@ def lock(path: Path, name: str, way_out: str) -> IO[str]:
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
     """A path to write to; it takes the name `path`, on disk for good, when the block ends well, and vanishes otherwise."""
-    staging = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}")
+    staging = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
         yield staging
         flush(staging)

@@ -47,14 +47,14 @@ class Workers:
 
         if not items:
             return
-        tasks = dask.bag.from_sequence(items, npartitions=len(items)).map(task).to_delayed()
         if self._client is None:
-            for item, one in zip(items, tasks):
-                one.compute(scheduler="synchronous")
+            for item in items:
+                dask.bag.from_sequence([item]).map(task).compute(scheduler="synchronous")
                 yield item
             return
         import distributed
 
+        tasks = dask.bag.from_sequence(items, npartitions=len(items)).map(task).to_delayed()
         futures = dict(zip(self._client.compute(tasks), items))
         try:
             for future in distributed.as_completed(futures):

@@ -7,6 +7,8 @@ were spread over files. Two different molecules share a 128-bit digest with a pr
 from __future__ import annotations
 
 import functools
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -125,9 +127,11 @@ def _vocabulary_size(job: Job) -> int:
 def _write_shard(job: Job, name: str, tokens: NDArray[np.integer], lengths: NDArray[np.int64], vocabulary: int) -> dict[str, Any]:
     """The files of one shard, and what the manifest says of it."""
     files = {}
-    for path in write_shard(job.folder / FINISHED / name, tokens, lengths, vocabulary):
-        flush(path)
-        files[path.name] = {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
+    with tempfile.TemporaryDirectory(dir=job.folder / "shards") as staging:  # a task that was given up may still be at it elsewhere
+        for path in write_shard(Path(staging) / name, tokens, lengths, vocabulary):
+            flush(path)
+            files[path.name] = {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
+            path.replace(job.folder / FINISHED / path.name)
     counts, uses = np.bincount(lengths), np.bincount(tokens)
     return {
         "molecules": len(lengths),

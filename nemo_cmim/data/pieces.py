@@ -34,6 +34,7 @@ __all__ = [
     "Piece",
     "Rows",
     "Survey",
+    "check_unchanged",
     "curate_piece",
     "open_rows",
     "open_table",
@@ -160,17 +161,25 @@ def read_piece(piece: Piece) -> Iterator[RawLine]:
     Raises:
         DataError: The file is damaged, or was changed since it was looked through.
     """
-    path = Path(piece.path)
-    status = path.stat() if path.is_file() else None
-    if status is None or (status.st_size, status.st_mtime_ns) != (piece.size, piece.modified):
-        raise DataError(f"{path} was changed while it was being prepared. Run again with --restart, and leave the inputs alone.")
-    return itertools.islice(read_lines(path, piece.layout, piece.line_number, piece.offset), piece.lines)
+    check_unchanged(piece.path, piece.size, piece.modified)
+    return itertools.islice(read_lines(Path(piece.path), piece.layout, piece.line_number, piece.offset), piece.lines)
+
+
+def check_unchanged(path: str, size: int, modified: int) -> None:
+    """Compares an input with what it was when it was looked through: its bytes, and when it was written, in ns.
+
+    Raises:
+        DataError: It differs.
+    """
+    status = Path(path).stat() if Path(path).is_file() else None
+    if status is None or (status.st_size, status.st_mtime_ns) != (size, modified):
+        raise DataError(f"{path} was changed while it was being prepared. Leave the inputs alone, and begin anew with --restart.")
 
 
 def curate_piece(piece: Piece, job: Job) -> None:
     """Curates the lines of a piece, and leaves the molecules it keeps, the lines it rejects, and counts."""
     tokenizer = _tokenizer(job.vocabulary)
-    tranche = Tranche.of_file(piece.path) if job.settings.trust_tranches else None
+    tranche = Tranche.of_file(piece.name) if job.settings.trust_tranches else None
     is_settled = tranche is not None and job.settings.rules.settles_logp(tranche.logp)
     lines, chunks, kept, rejected = read_piece(piece), [], [], dict[int, str]()
     reasons, unknown = Counter[str](), Counter[str]()
@@ -295,7 +304,7 @@ def plan_pieces(job: Job, surveys: Sequence[Survey], names: Sequence[str]) -> li
         for place, (line_number, offset) in enumerate(found.starts):
             lines = min(job.settings.piece_lines, found.lines - place * job.settings.piece_lines, left)
             if lines > 0:
-                where = (len(pieces), number, name, str(Path(name).resolve()), found.layout, line_number, offset, lines)
+                where = (len(pieces), number, name, str(Path(name).absolute()), found.layout, line_number, offset, lines)
                 pieces.append(Piece(*where, found.bytes, found.modified))
                 left -= lines
     with whole_file(job.folder / _PLAN) as staging:

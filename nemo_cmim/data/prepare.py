@@ -23,16 +23,16 @@ from tqdm import tqdm
 from ..errors import ConfigError, DataError
 from ..tokenizers import SmilesTokenizer, Vocabulary
 from .cluster import Workers, versions, workers
-from .manifest import Manifest
+from .manifest import MANIFEST, Manifest
 from .merge import ShardRange, count_distinct, distinct_hashes, merge_shard, ranges
-from .pieces import Job, Survey, curate_piece, plan_pieces, survey
+from .pieces import Job, Survey, check_unchanged, curate_piece, plan_pieces, survey
 from .readers import FORMATS, Layout
 from .rejects import REJECTED, groups, join_rejected, write_rejected
 from .settings import Settings
 from .splits import Cuts
 from .store import VOCABULARY, indexed_dataset
 from .summary import summarise
-from .workplace import FINISHED, claim
+from .workplace import FINISHED, claim, was_finished
 
 __all__ = ["prepare"]
 
@@ -80,7 +80,10 @@ def prepare(
     sources = _files_of(inputs)
     indexed_dataset()  # says now if it is missing, not after hours
     work = {"settings": chosen.as_json(), "inputs": sources, "vocabulary": words.fingerprint, "versions": versions()}
-    with claim(Path(output).resolve(), work, overwrite=overwrite, restart=restart) as folder:
+    target = Path(output).absolute()
+    if was_finished(target, work):
+        return Manifest.load(target)
+    with claim(target, work, overwrite=overwrite, restart=restart) as folder:
         job = Job(folder, chosen)
         words.save(job.vocabulary)
         with workers(processes or _cores(), scheduler, folder) as at_work:
@@ -100,7 +103,10 @@ def _files_of(inputs: Sequence[str | Path]) -> list[str]:
         found += inside
     if not found:
         raise DataError("There is no input file: name at least one.")
-    return list(dict.fromkeys(found))
+    unique: dict[Path, str] = {}
+    for name in found:
+        unique.setdefault(Path(name).absolute(), name)
+    return list(unique.values())
 
 
 def _cores() -> int:
@@ -129,6 +135,9 @@ class _Run:
         words.save(finished / VOCABULARY)
         manifest = summarise(job, sources, surveys, pieces, len(parts), words)
         manifest.save(finished)
+        for path in finished.iterdir():
+            if path.name not in (MANIFEST, *manifest.files):
+                path.unlink()  # what a process left that was killed while it wrote
         return manifest
 
     def _do(
@@ -143,14 +152,20 @@ class _Run:
                 bar.update(weigh(item))
 
     def _look_through(self, sources: list[str]) -> list[Survey]:
-        items = [(number, str(Path(name).resolve())) for number, name in enumerate(sources)]
+        items = [(number, str(Path(name).absolute())) for number, name in enumerate(sources)]
+        for number, _ in items:
+            if self._job.result("inputs", number).exists() and "error" in self._job.load("inputs", number):
+                self._job.result("inputs", number).unlink()  # it may have been mended
         self._do("inputs", "look through", survey, items)
         found = [self._job.load("inputs", number) for number, _ in items]
         problems = [one["error"] for one in found if "error" in one]
         if problems:
             more = f" And {len(problems) - 1} more like this: {problems[1]}" if len(problems) > 1 else ""
             raise DataError(problems[0] + more)
-        return [Survey(**one)._replace(layout=Layout(*one["layout"])) for one in found]
+        surveys = [Survey(**one)._replace(layout=Layout(*one["layout"])) for one in found]
+        for (_, path), one in zip(items, surveys):
+            check_unchanged(path, one.bytes, one.modified)
+        return surveys
 
     def _count_rows(self, pieces: int) -> int:
         """Molecules of all pieces, duplicates included.

@@ -18,7 +18,7 @@ from .pieces import Job, open_table, planned, read_piece
 __all__ = ["REJECTED", "groups", "join_rejected", "write_rejected"]
 
 REJECTED = "rejected.tsv.gz"
-_PIECES = 32
+_PIECES = 8
 
 
 class Group(NamedTuple):

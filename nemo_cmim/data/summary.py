@@ -11,7 +11,8 @@ from .cluster import versions
 from .manifest import Manifest, sha256_of
 from .merge import DUPLICATE
 from .pieces import Job, Piece, Survey
-from .store import SPLITS
+from .rejects import REJECTED
+from .store import SPLITS, VOCABULARY
 from .tranches import Tranche
 from .workplace import FINISHED
 
@@ -47,7 +48,7 @@ def summarise(
         found = job.load("pieces", piece.number)
         rejected = found["rejected"] | ({DUPLICATE: found["kept"] - kept} if found["kept"] > kept else {})
         unknown.update(found["unknown_tokens"])
-        tranche = Tranche.of_file(piece.path)
+        tranche = Tranche.of_file(piece.name)
         for tally in (total, inputs[piece.input], *([tranches[tranche.code]] if tranche else [])):
             tally.add(piece.lines, kept, rejected)
     counts = total.as_dict()
@@ -96,7 +97,7 @@ def _split(shards: Sequence[tuple[str, dict[str, Any]]]) -> dict[str, Any]:
 
 def _files(job: Job, splits: Mapping[str, Sequence[tuple[str, dict[str, Any]]]]) -> dict[str, dict[str, Any]]:
     files = {name: entry for shards in splits.values() for _, shard in shards for name, entry in shard["files"].items()}
-    for path in (job.folder / FINISHED).iterdir():
-        if path.name not in files:
-            files[path.name] = {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
+    for name in (REJECTED, VOCABULARY):
+        path = job.folder / FINISHED / name
+        files[name] = {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
     return dict(sorted(files.items()))

@@ -13,9 +13,9 @@ from ..errors import DataError
 from ..files import flush, lock, whole_file
 from .manifest import MANIFEST
 
-__all__ = ["FINISHED", "STAGES", "claim"]
+__all__ = ["FINISHED", "claim", "was_finished"]
 
-STAGES = ("inputs", "pieces", "distinct", "shards", "rejected")
+_STAGES = ("inputs", "pieces", "distinct", "shards", "rejected")
 FINISHED = "finished"  # what will be the output
 _SETTINGS = "settings.json"
 
@@ -34,37 +34,47 @@ def claim(output: Path, job: dict[str, Any], *, overwrite: bool, restart: bool) 
         DataError: The output is in use, or unfinished work is of another job.
         ConfigError: Another process is at work there.
     """
-    folder = output.with_name(f".{output.name}.unfinished")
-    is_left_over = folder.exists() and not (folder / FINISHED).exists()  # the last step of an earlier call was cut off
+    folder = _folder_of(output)
     in_use = output.exists() and not (output.is_dir() and not any(output.iterdir()))
     if in_use and not overwrite:
-        if is_left_over:
-            shutil.rmtree(folder)
         raise DataError(f"{output} exists already. Name another folder, or replace it with --overwrite.")
     if in_use and not (output / MANIFEST).is_file():
         raise DataError(f"{output} holds no {MANIFEST}, so it is not prepared data and is not overwritten. Name another folder.")
     folder.mkdir(parents=True, exist_ok=True)
     with lock(folder / ".lock", str(output), "Wait for that run, stop it, or name another folder."):
-        if restart or is_left_over:
+        if restart or not (folder / FINISHED).exists():
             _empty(folder)
-        _check_job(folder / _SETTINGS, job, output)
-        for name in (*STAGES, FINISHED):
+        for name in (FINISHED, *_STAGES):  # `finished` is there before the settings are: see `was_finished`
             (folder / name).mkdir(exist_ok=True)
+        _check_job(folder / _SETTINGS, job, output)
         try:
             yield folder
         except BaseException:
             if not any((folder / "pieces").glob("*.json")):  # nothing was done that is worth going on with
-                shutil.rmtree(folder)
+                shutil.rmtree(folder, ignore_errors=True)
             raise
         _publish(folder, output)
 
 
+def was_finished(output: Path, job: dict[str, Any]) -> bool:
+    """Whether an earlier call for the same job was cut off after its result took its name; then what it left is cleared away."""
+    folder = _folder_of(output)
+    is_done = (folder / _SETTINGS).is_file() and not (folder / FINISHED).exists() and (output / MANIFEST).is_file()
+    if not is_done or json.loads((folder / _SETTINGS).read_text(encoding="utf-8")) != job:
+        return False
+    _clear(folder, output)
+    return True
+
+
+def _folder_of(output: Path) -> Path:
+    return output.with_name(f".{output.name}.unfinished")
+
+
 def _empty(folder: Path) -> None:
+    (folder / _SETTINGS).unlink(missing_ok=True)
     for path in folder.iterdir():
         if path.is_dir():
             shutil.rmtree(path)
-        elif path.name != ".lock":
-            path.unlink()
 
 
 def _check_job(path: Path, job: dict[str, Any], output: Path) -> None:
@@ -84,12 +94,19 @@ def _check_job(path: Path, job: dict[str, Any], output: Path) -> None:
 
 
 def _publish(folder: Path, output: Path) -> None:
-    replaced = output.with_name(f".{output.name}.replaced")
-    if output.exists() and any(output.iterdir()):
-        shutil.rmtree(replaced, ignore_errors=True)
-        output.rename(replaced)
     flush(folder / FINISHED)
+    if output.exists() and any(output.iterdir()):
+        shutil.rmtree(_replaced(output), ignore_errors=True)
+        output.rename(_replaced(output))
     (folder / FINISHED).rename(output)  # also onto an empty folder
     flush(output.parent)
+    _clear(folder, output)
+
+
+def _replaced(output: Path) -> Path:
+    return output.with_name(f".{output.name}.replaced")
+
+
+def _clear(folder: Path, output: Path) -> None:
     shutil.rmtree(folder)
-    shutil.rmtree(replaced, ignore_errors=True)
+    shutil.rmtree(_replaced(output), ignore_errors=True)

@@ -148,19 +148,21 @@ def test_a_scheduler_that_does_not_answer(source: Path, tmp_path: Path, monkeypa
     assert {path.name for path in tmp_path.iterdir()} == {"in.smi"}
 
 
-@pytest.fixture
-def unfinished(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """What a call leaves that is cut off after the first pieces."""
-    from nemo_cmim.data import prepare as module
+def cut_off_in(place: str, source: Path, output: Path) -> Path:
+    """What a call leaves that is cut off where it would call a function."""
 
     def cut_off(*arguments: object, **settings: object) -> None:
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch:
-        patch.setattr(module, "merge_shard", cut_off)
-        with pytest.raises(KeyboardInterrupt):
-            prepare([source], tmp_path / "out", processes=1, **SETTINGS)
-    return tmp_path / ".out.unfinished"
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(place, cut_off)
+        prepare([source], output, processes=1, **SETTINGS)
+    return output.with_name(f".{output.name}.unfinished")
+
+
+@pytest.fixture
+def unfinished(source: Path, tmp_path: Path) -> Path:
+    return cut_off_in("nemo_cmim.data.prepare.merge_shard", source, tmp_path / "out")
 
 
 def test_unfinished_work_is_gone_on_with(unfinished: Path, source: Path, expected: dict[str, bytes], tmp_path: Path) -> None:
@@ -191,13 +193,50 @@ def test_an_input_that_changed_since_is_noticed(unfinished: Path, source: Path, 
         prepare([source], tmp_path / "out", processes=1, **SETTINGS)
 
 
-def test_a_finished_folder_is_not_prepared_again(source: Path, expected: dict[str, bytes], tmp_path: Path) -> None:
-    """A call that was killed after it renamed its result, before it removed the rest."""
-    (tmp_path / ".expected.unfinished" / "pieces").mkdir(parents=True)
-    with pytest.raises(DataError, match="expected exists already"):
-        prepare([source], tmp_path / "expected", processes=1, **SETTINGS)
-    assert not (tmp_path / ".expected.unfinished").exists()
-    assert contents(tmp_path / "expected") == expected
+def test_cut_off_before_its_result_takes_its_name(source: Path, expected: dict[str, bytes], tmp_path: Path) -> None:
+    unfinished = cut_off_in("nemo_cmim.data.workplace._publish", source, tmp_path / "out")
+    (unfinished / "finished" / ".rejected.tsv.gz.0123").write_bytes(b"half of it")
+    (unfinished / "finished" / "train-00000.bin").write_bytes(b"")
+    (unfinished / "shards" / "000000.json").unlink()
+    prepare([source], tmp_path / "out", processes=1, **SETTINGS)
+    assert contents(tmp_path / "out") == expected
+    assert {path.name for path in tmp_path.iterdir()} == {"in.smi", "expected", "out"}
+
+
+def test_cut_off_after_its_result_took_its_name(source: Path, expected: dict[str, bytes], tmp_path: Path) -> None:
+    cut_off_in("nemo_cmim.data.workplace._clear", source, tmp_path / "out")
+    assert contents(tmp_path / "out") == expected
+    assert prepare([source], tmp_path / "out", processes=1, **SETTINGS).counts["read"] == 451
+    assert {path.name for path in tmp_path.iterdir()} == {"in.smi", "expected", "out"}
+    with pytest.raises(DataError, match="out exists already"):
+        prepare([source], tmp_path / "out", processes=1, **SETTINGS)
+
+
+def test_what_is_replaced_is_there_until_the_new_one_is(source: Path, expected: dict[str, bytes], tmp_path: Path) -> None:
+    (tmp_path / "old.smi").write_text("CCO 1\n")
+    prepare([tmp_path / "old.smi"], tmp_path / "out", processes=1)
+    old = contents(tmp_path / "out")
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("nemo_cmim.data.workplace._publish", lambda *paths: (_ for _ in ()).throw(KeyboardInterrupt))
+        prepare([source], tmp_path / "out", processes=1, overwrite=True, **SETTINGS)
+    assert contents(tmp_path / "out") == old
+    prepare([source], tmp_path / "out", processes=1, overwrite=True, **SETTINGS)
+    assert contents(tmp_path / "out") == expected
+    assert {path.name for path in tmp_path.iterdir()} == {"in.smi", "old.smi", "expected", "out"}
+
+
+def test_an_input_that_was_bad_can_be_mended(unfinished: Path, source: Path, expected: dict[str, bytes], tmp_path: Path) -> None:
+    """As after a kill between a look at a bad file and the error."""
+    (unfinished / "inputs" / "000000.json").write_text('{"error": "in.smi is a web page"}')
+    prepare([source], tmp_path / "out", processes=1, **SETTINGS)
+    assert contents(tmp_path / "out") == expected
+
+
+def test_pieces_and_ranges_without_molecules(tmp_path: Path) -> None:
+    (tmp_path / "in.smi").write_text("x\ny\nz\n\nCCO\nCCN\n")
+    manifest = prepare([tmp_path / "in.smi"], tmp_path / "out", processes=1, piece_lines=2, shard_molecules=1, test_fraction=0.5)
+    assert manifest.counts == {"read": 6, "kept": 2, "rejected": 4}
+    assert manifest.rejected == {"not a molecule to RDKit": 3, "empty line": 1}
 
 
 def test_two_calls_at_a_time_are_refused(source: Path, tmp_path: Path) -> None:
