@@ -13,7 +13,7 @@ import os
 import shutil
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, TypeVar
@@ -92,21 +92,24 @@ def prepare(
 
 def _files_of(inputs: Sequence[str | Path]) -> list[str]:
     """The files that are meant, each once."""
-    found: list[str] = []
+    found: dict[Path, str] = {}
     for path in map(Path, inputs):
-        endings = tuple(f"{form}{packed}" for form in FORMATS for packed in ("", ".gz", ".xz"))
-        inside = (
-            sorted(str(file) for file in path.rglob("*") if file.name.lower().endswith(endings)) if path.is_dir() else [str(path)]
-        )
+        inside = sorted(_files_in(path)) if path.is_dir() else [path]
         if not inside:
             raise DataError(f"{path} holds no file of molecules: their names end in {', '.join(FORMATS)}, or also in .gz or .xz.")
-        found += inside
+        for file in inside:
+            found.setdefault(file.absolute(), str(file))
     if not found:
         raise DataError("There is no input file: name at least one.")
-    unique: dict[Path, str] = {}
-    for name in found:
-        unique.setdefault(Path(name).absolute(), name)
-    return list(unique.values())
+    return list(found.values())
+
+
+def _files_in(folder: Path) -> Iterator[Path]:
+    """Files of molecules in a folder and those in it, but for hidden ones and for prepared data."""
+    endings = tuple(f"{form}{packed}" for form in FORMATS for packed in ("", ".gz", ".xz"))
+    for place, folders, names in os.walk(folder, followlinks=True):
+        folders[:] = [name for name in folders if not name.startswith(".") and not (Path(place) / name / MANIFEST).is_file()]
+        yield from (Path(place) / name for name in names if name.lower().endswith(endings) and not name.startswith("."))
 
 
 def _cores() -> int:

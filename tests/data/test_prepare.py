@@ -138,6 +138,8 @@ def test_a_folder_stands_for_the_files_in_it(tmp_path: Path) -> None:
         (tmp_path / "zinc" / name).write_bytes(gzip.compress(content) if name.endswith("gz") else content)
     manifest = prepare([tmp_path / "zinc"], tmp_path / "out", processes=1)
     assert [Path(part["file"]).name for part in manifest.inputs] == ["BAAA.smi", "b.csv.gz"]
+    again = prepare([tmp_path], tmp_path / "again", processes=1)  # neither prepared data nor unfinished work are molecules
+    assert again.inputs == manifest.inputs
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match=r"empty holds no file of molecules"):
         prepare([tmp_path / "empty"], tmp_path / "other", processes=1)
