@@ -13,10 +13,10 @@ from typing import IO
 
 from .errors import ConfigError
 
-__all__ = ["flush", "lock", "whole_file"]
+__all__ = ["flush", "hold", "lock", "whole_file"]
 
 
-def lock(path: Path, name: str, way_out: str) -> IO[str]:
+def hold(path: Path, name: str, way_out: str) -> IO[str]:
     """Locks a file, which is made if need be, until it is closed or this process ends, even by SIGKILL.
 
     Args:
@@ -36,10 +36,23 @@ def lock(path: Path, name: str, way_out: str) -> IO[str]:
         owner = file.read().strip() or "another process"
         file.close()
         raise ConfigError(f"{name} is in use by {owner}. {way_out}") from error
+    if not path.exists() or not os.path.samestat(os.fstat(file.fileno()), path.stat()):  # who held it removed it in the meantime
+        file.close()
+        return hold(path, name, way_out)
     file.truncate(0)
     file.write(f"process {os.getpid()} on {socket.gethostname()}")
     file.flush()
     return file
+
+
+@contextmanager
+def lock(path: Path, name: str, way_out: str) -> Iterator[None]:
+    """As `hold`, for the length of a block; the file is there only as long."""
+    with hold(path, name, way_out):
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -24,16 +24,15 @@ __all__ = [
     "descriptors",
     "drawing",
     "is_valid",
-    "largest_fragment",
     "logp",
     "molecular_weight",
     "morgan_fingerprints",
     "murcko_scaffold",
-    "neutral",
     "parse",
     "properties",
     "random_spellings",
     "spelling",
+    "standardise",
 ]
 
 Mol = Chem.Mol
@@ -135,18 +134,30 @@ def spelling(mol: Mol) -> str:
     return Chem.MolToSmiles(mol)
 
 
-def largest_fragment(mol: Mol) -> Mol:
-    """Without counter-ions and solvent: the fragment with most atoms; of equal ones the heaviest."""
+def standardise(mol: Mol, *, desalt: bool, neutralise: bool) -> Mol:
+    """A molecule without what only its preparation gave it. RDKit prints unless `quiet_rdkit` is held.
+
+    Args:
+        mol: A molecule that `parse` gave.
+        desalt: Keep the largest fragment only: no counter-ions, no solvent.
+        neutralise: Add and remove protons so that no charge is left that can go; a nitro group and a quaternary nitrogen stay.
+
+    Returns:
+        As `parse` gives it for the result's SMILES.
+
+    Raises:
+        InvalidSmilesError: RDKit fails, or cannot read what it made, as with some organometallics.
+    """
     from rdkit.Chem.MolStandardize import rdMolStandardize
 
-    return rdMolStandardize.LargestFragmentChooser().choose(mol)
-
-
-def neutral(mol: Mol) -> Mol:
-    """Protons added and removed so that no charge is left that can go; a nitro group and a quaternary nitrogen stay as they are."""
-    from rdkit.Chem.MolStandardize import rdMolStandardize
-
-    return rdMolStandardize.Uncharger().uncharge(mol)
+    try:
+        if desalt:
+            mol = rdMolStandardize.LargestFragmentChooser().choose(mol)
+        if neutralise:
+            mol = rdMolStandardize.Uncharger().uncharge(mol)
+    except (RuntimeError, ValueError) as error:  # RDKit's own are of these kinds
+        raise InvalidSmilesError(f"RDKit cannot standardise {Chem.MolToSmiles(mol)!r}: {error}") from error
+    return parse(Chem.MolToSmiles(mol), name="what RDKit made of it", quiet=False)
 
 
 def canonical_or_none(smiles: str) -> str | None:

@@ -186,6 +186,9 @@ def _run_prepare(args: argparse.Namespace) -> None:
         print(f"  rejected {count:,}: {reason}")
     if manifest.rejected:
         print(f"  every rejected line is in {args.output}/{REJECTED}")
+    empty = [part["file"] for part in manifest.inputs if not part["read"]]
+    if empty and not args.__dict__.get("limit"):
+        print(f"  {len(empty):,} files hold a header and no molecules, such as {empty[0]}")
     for split, numbers in manifest.splits.items():
         if not numbers["molecules"]:
             print(f"  {split} is empty: for a part of so few molecules give --{split}-fraction or --{split}-molecules")

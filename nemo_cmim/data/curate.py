@@ -119,17 +119,18 @@ def canonicalise(smiles: str, rules: Rules, *, logp_is_settled: bool = False) ->
     """The canonical SMILES of a molecule within the limits of weight and logP. RDKit prints unless `quiet_rdkit` is held."""
     try:
         mol = molecules.parse(smiles, quiet=False)
-        if rules.desalt:
-            mol = molecules.largest_fragment(mol)
-        if rules.neutralise:
-            mol = molecules.neutral(mol)
     except InvalidSmilesError:
         return Rejection(NOT_A_MOLECULE)
+    if rules.desalt or rules.neutralise:
+        try:
+            mol = molecules.standardise(mol, desalt=rules.desalt, neutralise=rules.neutralise)
+        except InvalidSmilesError as error:
+            return Rejection("cannot be standardised", str(error))
     if rules.max_molecular_weight != math.inf and (weight := molecules.molecular_weight(mol)) > rules.max_molecular_weight:
         return Rejection(f"molecular weight above {rules.max_molecular_weight:g}", f"{weight:.2f}")
     if not logp_is_settled and rules.max_logp != math.inf and (logp := molecules.logp(mol)) > rules.max_logp:
         return Rejection(f"logP above {rules.max_logp:g}", f"{logp:.3f}")
-    return molecules.canonical_smiles(mol) if rules.desalt or rules.neutralise else molecules.spelling(mol)
+    return molecules.spelling(mol)
 
 
 def _refusal(smiles: str, rules: Rules, tokenizer: SmilesTokenizer) -> Rejection:

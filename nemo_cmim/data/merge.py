@@ -84,8 +84,7 @@ def merge_shard(part: ShardRange, job: Job, cuts: Cuts) -> None:
             tokens, _ = take_ragged(merged.tokens, merged.lengths, rows)
             shards[split] = _write_shard(job, f"{split}-{part.number:05d}", tokens, merged.lengths[rows], vocabulary)
     _write_duplicates(part, job, merged)
-    kept = np.bincount(merged.piece[first], minlength=len(planned(job)))
-    job.save("shards", part.number, {"shards": shards, "kept": kept.tolist()})
+    job.save("shards", part.number, {"shards": shards})
 
 
 def _merge(part: ShardRange, job: Job) -> _Merged:

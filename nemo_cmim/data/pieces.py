@@ -34,7 +34,6 @@ __all__ = [
     "Piece",
     "Rows",
     "Survey",
-    "check_unchanged",
     "curate_piece",
     "open_rows",
     "open_table",
@@ -147,8 +146,6 @@ def survey(item: tuple[int, str], job: Job) -> None:
             if lines % job.settings.piece_lines == 0:
                 starts.append((line.line_number, line.offset))
             lines += 1
-        if not lines:
-            raise DataError(f"{path} holds no molecules. Leave it out, or download it again.")
         found = Survey(status.st_size, status.st_mtime_ns, sha256_of(path), layout, starts, lines)
         job.save("inputs", number, found._asdict())
     except DataError as error:
@@ -161,19 +158,12 @@ def read_piece(piece: Piece) -> Iterator[RawLine]:
     Raises:
         DataError: The file is damaged, or was changed since it was looked through.
     """
-    check_unchanged(piece.path, piece.size, piece.modified)
+    status = Path(piece.path).stat() if Path(piece.path).is_file() else None
+    if status is None or (status.st_size, status.st_mtime_ns) != (piece.size, piece.modified):
+        raise DataError(
+            f"{piece.path} was changed while it was being prepared. Leave the inputs alone, and begin anew with --restart."
+        )
     return itertools.islice(read_lines(Path(piece.path), piece.layout, piece.line_number, piece.offset), piece.lines)
-
-
-def check_unchanged(path: str, size: int, modified: int) -> None:
-    """Compares an input with what it was when it was looked through: its bytes, and when it was written, in ns.
-
-    Raises:
-        DataError: It differs.
-    """
-    status = Path(path).stat() if Path(path).is_file() else None
-    if status is None or (status.st_size, status.st_mtime_ns) != (size, modified):
-        raise DataError(f"{path} was changed while it was being prepared. Leave the inputs alone, and begin anew with --restart.")
 
 
 def curate_piece(piece: Piece, job: Job) -> None:

@@ -21,18 +21,19 @@ from typing import Any, TypeVar
 from tqdm import tqdm
 
 from ..errors import ConfigError, DataError
+from ..files import flush
 from ..tokenizers import SmilesTokenizer, Vocabulary
 from .cluster import Workers, versions, workers
 from .manifest import MANIFEST, Manifest
 from .merge import ShardRange, count_distinct, distinct_hashes, merge_shard, ranges
-from .pieces import Job, Survey, check_unchanged, curate_piece, plan_pieces, survey
+from .pieces import Job, Survey, curate_piece, plan_pieces, survey
 from .readers import FORMATS, Layout
 from .rejects import REJECTED, groups, join_rejected, write_rejected
 from .settings import Settings
 from .splits import Cuts
 from .store import VOCABULARY, indexed_dataset
 from .summary import summarise
-from .workplace import FINISHED, claim, was_finished
+from .workplace import FINISHED, claim
 
 __all__ = ["prepare"]
 
@@ -76,18 +77,32 @@ def prepare(
     chosen = Settings(**settings)
     if processes is not None and processes < 1:
         raise ConfigError(f"processes must be at least 1, found {processes}.")
+    if processes is not None and scheduler is not None:
+        raise ConfigError(f"processes={processes} are of this machine, but scheduler={scheduler} has workers of its own: give one.")
     words = SmilesTokenizer(None if vocabulary is None else Vocabulary.load(vocabulary)).vocabulary
     sources = _files_of(inputs)
     indexed_dataset()  # says now if it is missing, not after hours
-    work = {"settings": chosen.as_json(), "inputs": sources, "vocabulary": words.fingerprint, "versions": versions()}
+    files = [[name, *_size_and_date(Path(name))] for name in sources]
+    work = {"settings": chosen.as_json(), "inputs": files, "vocabulary": words.fingerprint, "versions": versions()}
     target = Path(output).absolute()
-    if was_finished(target, work):
-        return Manifest.load(target)
-    with claim(target, work, overwrite=overwrite, restart=restart) as folder:
-        job = Job(folder, chosen)
-        words.save(job.vocabulary)
-        with workers(processes or _cores(), scheduler, folder) as at_work:
-            return _Run(job, at_work, progress).all(sources, words)
+    try:
+        with claim(target, work, overwrite=overwrite, restart=restart) as folder:
+            if folder is None:
+                return Manifest.load(target)
+            job = Job(folder, chosen)
+            words.save(job.vocabulary)
+            with workers(processes or _cores(), scheduler, folder) as at_work:
+                return _Run(job, at_work, progress).all(sources, words)
+    except OSError as error:
+        raise DataError(
+            f"Preparing {target} stopped: {error}. What is finished is kept: mend this, and run again to go on."
+        ) from error
+
+
+def _size_and_date(path: Path) -> tuple[int, int] | tuple[()]:
+    """What tells that a file was changed."""
+    status = path.stat() if path.is_file() else None
+    return (status.st_size, status.st_mtime_ns) if status else ()
 
 
 def _files_of(inputs: Sequence[str | Path]) -> list[str]:
@@ -141,6 +156,8 @@ class _Run:
         for path in finished.iterdir():
             if path.name not in (MANIFEST, *manifest.files):
                 path.unlink()  # what a process left that was killed while it wrote
+        for name in (MANIFEST, VOCABULARY):
+            flush(finished / name)
         return manifest
 
     def _do(
@@ -156,19 +173,13 @@ class _Run:
 
     def _look_through(self, sources: list[str]) -> list[Survey]:
         items = [(number, str(Path(name).absolute())) for number, name in enumerate(sources)]
-        for number, _ in items:
-            if self._job.result("inputs", number).exists() and "error" in self._job.load("inputs", number):
-                self._job.result("inputs", number).unlink()  # it may have been mended
         self._do("inputs", "look through", survey, items)
         found = [self._job.load("inputs", number) for number, _ in items]
         problems = [one["error"] for one in found if "error" in one]
         if problems:
             more = f" And {len(problems) - 1} more like this: {problems[1]}" if len(problems) > 1 else ""
             raise DataError(problems[0] + more)
-        surveys = [Survey(**one)._replace(layout=Layout(*one["layout"])) for one in found]
-        for (_, path), one in zip(items, surveys):
-            check_unchanged(path, one.bytes, one.modified)
-        return surveys
+        return [Survey(**one)._replace(layout=Layout(*one["layout"])) for one in found]
 
     def _count_rows(self, pieces: int) -> int:
         """Molecules of all pieces, duplicates included.
@@ -180,6 +191,8 @@ class _Run:
         if not any(one["kept"] for one in found):
             reasons = sum((Counter(one["rejected"]) for one in found), Counter[str]())
             shutil.rmtree(self._job.folder / "pieces")  # there is nothing to go on with
+            if not found:
+                raise DataError("The inputs hold no molecules: they have a header only. Check them.")
             most = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common(3))
             raise DataError(f"No molecule is left of {reasons.total()} lines ({most}). Check the inputs and the filters.")
         return sum(one["kept"] for one in found)

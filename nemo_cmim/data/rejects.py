@@ -9,16 +9,21 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
 
 from ..files import whole_file
 from .merge import DUPLICATE
-from .pieces import Job, open_table, planned, read_piece
+from .pieces import Job, Piece, open_table, planned, read_piece
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 __all__ = ["REJECTED", "groups", "join_rejected", "write_rejected"]
 
 REJECTED = "rejected.tsv.gz"
-_PIECES = 8
+_PIECES = 8  # in a group
 
 
 class Group(NamedTuple):
@@ -37,23 +42,45 @@ def write_rejected(group: Group, job: Job, shards: int) -> None:
         job: The job.
         shards: Number of ranges of hashes.
     """
-    pieces = planned(job)
-    reasons = [_curation_reasons(job, number) for number in range(group.start, group.stop)]
+    pieces = planned(job)[group.start : group.stop]
+    duplicates = _duplicates(job, group, shards)
+    count = 0
+    with (
+        whole_file(job.result("rejected", group.number, "tsv.gz")) as path,
+        _open_table(path, with_header=group.number == 0) as write,
+    ):
+        for piece in pieces:
+            reasons = _reasons(job, piece, duplicates)
+            count += len(reasons)
+            if reasons:
+                for line in read_piece(piece):
+                    if line.line_number in reasons:
+                        write((piece.name, line.line_number, reasons[line.line_number], line.text))
+    job.save("rejected", group.number, {"lines": count})
+
+
+def _duplicates(job: Job, group: Group, shards: int) -> dict[str, NDArray[Any]]:
+    """The duplicates in some pieces, from all shards, by piece."""
+    found: dict[str, list[NDArray[Any]]] = {name: [] for name in ("piece", "line", "first_piece", "first_line")}
     for shard in range(shards):
         columns = {name: column.to_numpy() for name, column in open_table(job.result("shards", shard, "duplicates.arrow")).items()}
         some = slice(*columns["piece"].searchsorted([group.start, group.stop]))
-        rows = zip(*(columns[name][some].tolist() for name in ("piece", "line", "first_piece", "first_line")))
-        for piece, line, first_piece, first_line in rows:
-            reasons[piece - group.start][line] = f"{DUPLICATE}: of {pieces[first_piece].name}, line {first_line}"
-    with (
-        whole_file(job.result("rejected", group.number, "tsv.gz")) as path,
-        _open_table(path, with_header=group.number == 0) as table,
-    ):
-        for piece, of_lines in zip(pieces[group.start : group.stop], reasons):
-            if of_lines:
-                lines = (line for line in read_piece(piece) if line.line_number in of_lines)
-                table.writerows((piece.name, line.line_number, of_lines[line.line_number], line.text) for line in lines)
-    job.save("rejected", group.number, {"lines": sum(map(len, reasons))})
+        for name, column in columns.items():
+            found[name].append(column[some].copy())
+    columns = {name: np.concatenate(parts) for name, parts in found.items()}
+    order = np.argsort(columns["piece"], kind="stable")
+    return {name: column[order] for name, column in columns.items()}
+
+
+def _reasons(job: Job, piece: Piece, duplicates: dict[str, NDArray[Any]]) -> dict[int, str]:
+    """Why lines of a piece are not kept."""
+    columns = open_table(job.result("pieces", piece.number, "rejected.arrow"))
+    reasons = dict(zip(columns["line"].to_pylist(), columns["reason"].to_pylist()))
+    some = slice(*duplicates["piece"].searchsorted([piece.number, piece.number + 1]))
+    firsts = zip(*(duplicates[name][some].tolist() for name in ("line", "first_piece", "first_line")))
+    names = planned(job)
+    reasons.update((line, f"{DUPLICATE}: of {names[first].name}, line {first_line}") for line, first, first_line in firsts)
+    return reasons
 
 
 def groups(pieces: int) -> list[Group]:
@@ -69,20 +96,23 @@ def join_rejected(job: Job, count: int, target: Path) -> None:
                 shutil.copyfileobj(part, file)
 
 
-def _curation_reasons(job: Job, piece: int) -> dict[int, str]:
-    columns = open_table(job.result("pieces", piece, "rejected.arrow"))
-    return dict(zip(columns["line"].to_pylist(), columns["reason"].to_pylist()))
-
-
 @contextmanager
 def _open_table(path: Path, with_header: bool) -> Iterator[Any]:
-    """A csv writer of tab-separated rows into a gzip file without a date."""
+    """Yields what writes a row of tab-separated values into a gzip file without a date."""
     with (
         path.open("wb") as file,
         gzip.GzipFile(filename="", mode="wb", fileobj=file, mtime=0) as packed,
         io.TextIOWrapper(packed, encoding="utf-8", newline="") as text,
     ):
-        writer = csv.writer(text, delimiter="\t", lineterminator="\n")
+        plain, quoting = (
+            csv.writer(text, "excel-tab", lineterminator="\n", quoting=how) for how in (csv.QUOTE_MINIMAL, csv.QUOTE_ALL)
+        )
+
+        def write(row: tuple[str, int, str, str]) -> None:
+            (quoting if "\r" in row[0] + row[3] else plain).writerow(
+                row
+            )  # before Python 3.13 csv does not see that this needs quotes
+
         if with_header:
-            writer.writerow(("file", "line", "reason", "text"))
-        yield writer
+            plain.writerow(("file", "line", "reason", "text"))
+        yield write

@@ -27,9 +27,9 @@ class Settings:
         desalt: Keep only the largest fragment of each molecule.
         neutralise: Remove charges where protons can be added or taken away.
         trust_tranches: In a file named after a ZINC tranche whose letter puts logP below the limit, do not compute it.
-        valid_fraction: Expected share of the validation split, the paper's by default. The split of a molecule then depends on its
+        valid_fraction: Expected share of the validation split; by default the paper's. The split of a molecule then depends on its
             canonical SMILES only.
-        test_fraction: Expected share of the test split, the paper's by default.
+        test_fraction: Expected share of the test split; by default the paper's.
         valid_molecules: Exact size of the validation split, in place of its fraction.
         test_molecules: Exact size of the test split, in place of its fraction.
         limit: Read only this many lines.
@@ -47,8 +47,8 @@ class Settings:
     desalt: bool = False
     neutralise: bool = False
     trust_tranches: bool = True
-    valid_fraction: float = PAPER_VALID
-    test_fraction: float = PAPER_TEST
+    valid_fraction: float | None = None
+    test_fraction: float | None = None
     valid_molecules: int | None = None
     test_molecules: int | None = None
     limit: int | None = None
@@ -56,13 +56,31 @@ class Settings:
     shard_molecules: int = 1_000_000
 
     def __post_init__(self) -> None:
-        for name in ("limit", "piece_lines", "shard_molecules", "valid_molecules", "test_molecules"):
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            kind = str(field.type).removesuffix(" | None")
+            known: Any = {"int": int, "float": (int, float), "bool": bool, "str": str}[kind]
+            is_other = isinstance(value, bool) and kind != "bool"  # which Python takes for a number
+            if (is_other or not isinstance(value, known)) and not (value is None and kind != str(field.type)):
+                raise ConfigError(f"{field.name} must be of type {field.type}, found {value!r}.")
+        for name, least in (
+            ("limit", 1),
+            ("piece_lines", 1),
+            ("shard_molecules", 1),
+            ("valid_molecules", 0),
+            ("test_molecules", 0),
+        ):
             value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ConfigError(f"{name} must be at least 1, found {value}.")
-        for name in ("valid_fraction", "test_fraction"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 0 and less than 1, found {getattr(self, name)}.")
+            if value is not None and value < least:
+                raise ConfigError(f"{name} must be at least {least}, found {value}.")
+        for split in ("valid", "test"):
+            fraction, molecules = getattr(self, f"{split}_fraction"), getattr(self, f"{split}_molecules")
+            if fraction is not None and molecules is not None:
+                raise ConfigError(
+                    f"{split}_fraction={fraction} and {split}_molecules={molecules} say the same thing twice: give one."
+                )
+            if fraction is not None and not 0 <= fraction < 1:
+                raise ConfigError(f"{split}_fraction must be at least 0 and less than 1, found {fraction}.")
         _ = self.rules, self.shares  # which check their own
 
     @cached_property
@@ -73,10 +91,19 @@ class Settings:
     @cached_property
     def shares(self) -> Shares:
         """How much the splits get."""
-        valid = self.valid_fraction if self.valid_molecules is None else self.valid_molecules
-        return Shares(valid=valid, test=self.test_fraction if self.test_molecules is None else self.test_molecules)
+        return Shares(
+            valid=_first(self.valid_molecules, self.valid_fraction, PAPER_VALID),
+            test=_first(self.test_molecules, self.test_fraction, PAPER_TEST),
+        )
 
     def as_json(self) -> dict[str, Any]:
-        """The settings for JSON, which knows no infinity: a limit that is off is null."""
+        """The settings for JSON, which knows no infinity: a limit that is off is null. Shares are those in use."""
         plain = dataclasses.asdict(self)
+        for split, share in (("valid", self.shares.valid), ("test", self.shares.test)):
+            if plain[f"{split}_molecules"] is None:
+                plain[f"{split}_fraction"] = share
         return {name: None if isinstance(value, float) and math.isinf(value) else value for name, value in plain.items()}
+
+
+def _first(*values: float | None) -> float:
+    return next(value for value in values if value is not None)

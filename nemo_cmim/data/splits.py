@@ -72,18 +72,21 @@ class Shares:
         """The cuts depend on the molecules."""
         return max(self.valid, self.test) >= 1
 
-    def cuts(self, molecules: int = 0, hash_of: Callable[[int], int] = int) -> Cuts:
+    def cuts(self, molecules: int = 0, hash_of: Callable[[int], int] | None = None) -> Cuts:
         """Where the hash is cut.
 
         Args:
-            molecules: How many different ones there are; matters to numbers only.
-            hash_of: The hash of the n-th of them in ascending order; asked for numbers only.
+            molecules: How many different ones there are; needed with `has_counts`.
+            hash_of: The hash of the n-th of them in ascending order; needed with `has_counts`.
 
         Raises:
             DataError: There are not so many molecules.
         """
+        if not self.has_counts:
+            return Cuts(math.ceil(self.test * 2**53) << 11, math.ceil((1 - self.valid) * 2**53) << 11)
+        assert hash_of is not None
         wanted = sum(int(share) for share in (self.valid, self.test) if share >= 1)
-        if self.has_counts and wanted >= molecules:
+        if wanted >= molecules:
             raise DataError(
                 f"{wanted:,} molecules are wanted for validation and test, but only {molecules:,} are left after filtering."
             )

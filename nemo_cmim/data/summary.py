@@ -6,11 +6,13 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from ..tokenizers import Vocabulary
 from .cluster import versions
 from .manifest import Manifest, sha256_of
 from .merge import DUPLICATE
-from .pieces import Job, Piece, Survey
+from .pieces import Job, Piece, Survey, open_table
 from .rejects import REJECTED
 from .store import SPLITS, VOCABULARY
 from .tranches import Tranche
@@ -44,15 +46,16 @@ def summarise(
     of_shards = [job.load("shards", number) for number in range(shards)]
     total, unknown, inputs = _Tally(), Counter[str](), [_Tally() for _ in names]
     tranches: dict[str, _Tally] = defaultdict(_Tally)
-    for piece, kept in zip(pieces, _kept_of_pieces(of_shards)):
+    for piece, duplicates in zip(pieces, _duplicates_of_pieces(job, len(pieces), shards), strict=True):
         found = job.load("pieces", piece.number)
-        rejected = found["rejected"] | ({DUPLICATE: found["kept"] - kept} if found["kept"] > kept else {})
+        kept, rejected = found["kept"] - duplicates, found["rejected"] | ({DUPLICATE: duplicates} if duplicates else {})
         unknown.update(found["unknown_tokens"])
         tranche = Tranche.of_file(piece.name)
         for tally in (total, inputs[piece.input], *([tranches[tranche.code]] if tranche else [])):
             tally.add(piece.lines, kept, rejected)
     counts = total.as_dict()
     splits = {split: list(_shards_of(split, of_shards)) for split in SPLITS}
+    assert total.kept == sum(shard["molecules"] for shards_of in splits.values() for _, shard in shards_of), "molecules were lost"
     uses = sum((Counter(shard["tokens"]) for shards_of in splits.values() for _, shard in shards_of), Counter[str]())
     tokens = {vocabulary.tokens[int(token)]: count for token, count in sorted(uses.items(), key=lambda use: (-use[1], int(use[0])))}
     return Manifest(
@@ -73,8 +76,11 @@ def summarise(
     )
 
 
-def _kept_of_pieces(of_shards: Sequence[dict[str, Any]]) -> list[int]:
-    return [sum(of_piece) for of_piece in zip(*(shard["kept"] for shard in of_shards))]
+def _duplicates_of_pieces(job: Job, pieces: int, shards: int) -> list[int]:
+    counts = np.zeros(pieces, np.int64)
+    for shard in range(shards):
+        counts += np.bincount(open_table(job.result("shards", shard, "duplicates.arrow"))["piece"].to_numpy(), minlength=pieces)
+    return counts.tolist()
 
 
 def _shards_of(split: str, of_shards: Sequence[dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -128,7 +128,7 @@ def test_the_molecules_decide_about_the_shards_and_not_the_files_they_came_in(tm
         prepare(inputs, tmp_path / name, processes=1, piece_lines=piece_lines, shard_molecules=100)
     a, b = contents(tmp_path / "a"), contents(tmp_path / "b")
     assert set(a) == set(b)
-    assert {name for name in a if a[name] != b[name]} == {"manifest.json"}
+    assert {name for name in a if a[name] != b[name]} <= {"manifest.json", "rejected.tsv.gz"}  # which tell of the files
 
 
 def test_a_folder_stands_for_the_files_in_it(tmp_path: Path) -> None:
@@ -151,6 +151,43 @@ def test_counts_by_tranche_and_by_token(tmp_path: Path) -> None:
     assert manifest.tranches == {"BAAA": {"read": 3, "kept": 1, "rejected": {"not a molecule to RDKit": 1, "duplicate": 1}}}
     assert manifest.tokens == {"C": 4, "O": 1, "Cl": 1} == dict(sorted(manifest.tokens.items(), key=lambda item: -item[1]))
     assert [part["kept"] for part in manifest.inputs] == [1, 1]
+
+
+def test_a_carriage_return_inside_a_line_stays_in_its_row(tmp_path: Path) -> None:
+    (tmp_path / "a.smi").write_bytes(b"CCO 1\nC1CC\r 4\nC1CD 5\n")
+    prepare([tmp_path / "a.smi"], tmp_path / "out", processes=1)
+    assert [(row["line"], row["text"]) for row in rejected_in(tmp_path / "out")] == [("2", "C1CC\r 4"), ("3", "C1CD 5")]
+
+
+def test_a_file_with_a_header_only_is_read_and_told_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "BAAA.smi").write_text("smiles zinc_id\n")
+    write_smi(tmp_path / "BBAA.smi", ["CCO"])
+    assert cli.main(["prepare", str(tmp_path), "-o", str(tmp_path / "out"), "--processes", "1"]) == 0
+    assert f"1 files hold a header and no molecules, such as {tmp_path / 'BAAA.smi'}" in capsys.readouterr().out
+    with pytest.raises(DataError, match="hold no molecules: they have a header only"):
+        prepare([tmp_path / "BAAA.smi"], tmp_path / "other", processes=1)
+
+
+def test_a_molecule_that_cannot_be_standardised_is_rejected(tmp_path: Path) -> None:
+    path = write_smi(tmp_path / "a.smi", ["[Fe+2].c1cc[cH-]c1.c1cc[cH-]c1", "CCO"])
+    manifest = prepare([path], tmp_path / "out", processes=1, desalt=True, neutralise=True)
+    assert manifest.rejected == {"cannot be standardised": 1}
+
+
+def test_the_limit_cuts_inside_a_piece(tmp_path: Path, made_up_smiles: list[str]) -> None:
+    first, second = write_smi(tmp_path / "a.smi", made_up_smiles[:55]), write_smi(tmp_path / "b.smi", made_up_smiles[55:])
+    manifest = prepare([first, second], tmp_path / "out", processes=1, limit=77, piece_lines=10)
+    assert manifest.counts == {"read": 77, "kept": 77, "rejected": 0}
+    assert {s for split in SPLITS for s in smiles_in(tmp_path / "out", split)} == set(map(Chem.CanonSmiles, made_up_smiles[:77]))
+
+
+def test_rejected_lines_of_many_pieces_are_in_order(tmp_path: Path, made_up_smiles: list[str]) -> None:
+    path = write_smi(tmp_path / "a.smi", [text for smiles in made_up_smiles[:60] for text in (smiles, "x", smiles)])
+    prepare([path], tmp_path / "out", processes=1, piece_lines=7)
+    rows = rejected_in(tmp_path / "out")
+    assert [int(row["line"]) for row in rows] == [line for line in range(2, 182) if line % 3 != 2]
+    duplicates = [row for row in rows if row["reason"].startswith("duplicate")]
+    assert all(row["reason"].endswith(f", line {int(row['line']) - 2}") for row in duplicates) and len(duplicates) == 60
 
 
 PALMITATE = "CCCCCCCCCCCCCCCC(=O)O"  # logP 5.55

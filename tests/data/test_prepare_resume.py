@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from benchmarks.ranks import free_port
+from nemo_cmim.data.cluster import workers
+from nemo_cmim.data.pieces import plan_pieces
 from nemo_cmim.data.prepare import prepare
 from nemo_cmim.errors import ConfigError, DataError
 from nemo_cmim.files import lock
+from nemo_cmim.tokenizers import Vocabulary, shipped_vocabulary
 
 SETTINGS = {"piece_lines": 40, "shard_molecules": 60, "valid_fraction": 0.1, "test_fraction": 0.1}
 
@@ -54,7 +60,7 @@ def wait_for(reached: Callable[[], bool], process: subprocess.Popen[str]) -> Non
 
 
 def results(output: Path, stage: str) -> set[Path]:
-    return set((output.with_name(f".{output.name}.unfinished") / stage).glob("[0-9]*.json"))
+    return set(output.with_name(f".{output.name}.unfinished").glob(f"*/{stage}/[0-9]*.json"))
 
 
 def children_of(pid: int) -> list[int]:
@@ -148,16 +154,16 @@ def test_a_scheduler_that_does_not_answer(source: Path, tmp_path: Path, monkeypa
     assert {path.name for path in tmp_path.iterdir()} == {"in.smi"}
 
 
-def cut_off_in(place: str, source: Path, output: Path) -> Path:
+def cut_off_in(place: str, source: Path, output: Path, **settings: Any) -> Path:
     """What a call leaves that is cut off where it would call a function."""
 
-    def cut_off(*arguments: object, **settings: object) -> None:
+    def cut_off(*arguments: object, **more: object) -> None:
         raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(place, cut_off)
-        prepare([source], output, processes=1, **SETTINGS)
-    return output.with_name(f".{output.name}.unfinished")
+        prepare([source], output, **(settings or {"processes": 1, **SETTINGS}))
+    return next(output.with_name(f".{output.name}.unfinished").glob("*/"))
 
 
 @pytest.fixture
@@ -173,7 +179,7 @@ def test_unfinished_work_is_gone_on_with(unfinished: Path, source: Path, expecte
     prepare([source], tmp_path / "out", processes=1, **SETTINGS)
     assert all(link.stat().st_mtime_ns == done[path] for path, link in links.items())
     assert len(done) > 20 and contents(tmp_path / "out") == expected
-    assert not unfinished.exists()
+    assert not unfinished.parent.exists()
 
 
 def test_unfinished_work_of_other_settings_is_not_mixed_in(unfinished: Path, source: Path, tmp_path: Path) -> None:
@@ -188,48 +194,110 @@ def test_unfinished_work_of_other_settings_is_not_mixed_in(unfinished: Path, sou
 
 
 def test_an_input_that_changed_since_is_noticed(unfinished: Path, source: Path, tmp_path: Path) -> None:
-    source.write_text(source.read_text() + "CCO 999\n")
+    source.write_text(source.read_text().replace("N", "O"))
+    with pytest.raises(DataError, match=r"was begun with another .*in\.smi\. Give the same again .*--restart"):
+        prepare([source], tmp_path / "out", processes=1, **SETTINGS)
+
+
+def test_an_input_that_changes_meanwhile_is_noticed(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def change(*arguments: Any) -> Any:
+        source.write_text(source.read_text() + "CCO 999\n")
+        return plan_pieces(*arguments)
+
+    monkeypatch.setattr("nemo_cmim.data.prepare.plan_pieces", change)
     with pytest.raises(DataError, match=r"in\.smi was changed while it was being prepared.*--restart"):
         prepare([source], tmp_path / "out", processes=1, **SETTINGS)
 
 
-def test_cut_off_before_its_result_takes_its_name(source: Path, expected: dict[str, bytes], tmp_path: Path) -> None:
-    unfinished = cut_off_in("nemo_cmim.data.workplace._publish", source, tmp_path / "out")
-    (unfinished / "finished" / ".rejected.tsv.gz.0123").write_bytes(b"half of it")
-    (unfinished / "finished" / "train-00000.bin").write_bytes(b"")
-    (unfinished / "shards" / "000000.json").unlink()
-    prepare([source], tmp_path / "out", processes=1, **SETTINGS)
-    assert contents(tmp_path / "out") == expected
-    assert {path.name for path in tmp_path.iterdir()} == {"in.smi", "expected", "out"}
+CALLS = ("replace", "rename", "unlink", "mkdir", "rmdir", "open")  # of os: what changes the disk
 
 
-def test_cut_off_after_its_result_took_its_name(source: Path, expected: dict[str, bytes], tmp_path: Path) -> None:
-    cut_off_in("nemo_cmim.data.workplace._clear", source, tmp_path / "out")
-    assert contents(tmp_path / "out") == expected
-    assert prepare([source], tmp_path / "out", processes=1, **SETTINGS).counts["read"] == 451
-    assert {path.name for path in tmp_path.iterdir()} == {"in.smi", "expected", "out"}
-    with pytest.raises(DataError, match="out exists already"):
-        prepare([source], tmp_path / "out", processes=1, **SETTINGS)
+def run_in_child(work: Callable[[], object], kill_at: int | None) -> tuple[int, int]:
+    """Exit status of a forked process that does the work, and how many of `CALLS` it made.
+
+    It ends at the call of that number as by SIGKILL: nothing is cleaned up.
+    """
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        calls = itertools.count(1)
+
+        def counted(function: Callable[..., Any]) -> Callable[..., Any]:
+            def call(*arguments: Any, **settings: Any) -> Any:
+                if next(calls) == kill_at:
+                    os._exit(9)
+                return function(*arguments, **settings)
+
+            return call
+
+        for name in CALLS:
+            setattr(os, name, counted(getattr(os, name)))
+        status = 1
+        try:
+            work()
+            status = 0
+            os.write(writing, str(next(calls) - 1).encode())
+        finally:
+            os._exit(status)
+    os.close(writing)
+    with os.fdopen(reading) as pipe:
+        made = pipe.read()
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), int(made or 0)
 
 
-def test_what_is_replaced_is_there_until_the_new_one_is(source: Path, expected: dict[str, bytes], tmp_path: Path) -> None:
-    (tmp_path / "old.smi").write_text("CCO 1\n")
-    prepare([tmp_path / "old.smi"], tmp_path / "out", processes=1)
-    old = contents(tmp_path / "out")
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("nemo_cmim.data.workplace._publish", lambda *paths: (_ for _ in ()).throw(KeyboardInterrupt))
-        prepare([source], tmp_path / "out", processes=1, overwrite=True, **SETTINGS)
-    assert contents(tmp_path / "out") == old
-    prepare([source], tmp_path / "out", processes=1, overwrite=True, **SETTINGS)
-    assert contents(tmp_path / "out") == expected
-    assert {path.name for path in tmp_path.iterdir()} == {"in.smi", "old.smi", "expected", "out"}
+@pytest.mark.slow
+@pytest.mark.parametrize("case", ["anew", "over an older one", "restarted", "exact splits"])
+def test_a_kill_at_any_change_of_the_disk(case: str, tmp_path: Path) -> None:
+    """Killed at each call in turn, then called again: the same bytes, nothing left over, and never half a folder."""
+    for name, smiles in (("old", ["CCF"]), ("in", ["CCO", "x", "CCN", "OCC", "CCCl", "CC#N"])):
+        (tmp_path / f"{name}.smi").write_text("".join(f"{one} {i}\n" for i, one in enumerate(smiles)))
+    settings: dict[str, Any] = {
+        "piece_lines": 2,
+        "shard_molecules": 3,
+        "processes": 1,
+        "progress": False,
+        "overwrite": case != "anew",
+    }
+    settings |= {"valid_molecules": 1, "test_molecules": 1} if case == "exact splits" else {"test_fraction": 0.3}
+    prepare([tmp_path / "in.smi"], tmp_path / "expected", **settings)
+    expected = contents(tmp_path / "expected")
+    prepare([tmp_path / "old.smi"], tmp_path / "old", processes=1)
+    old = contents(tmp_path / "old")
+
+    def set_up(number: int) -> Callable[[], object]:
+        output = tmp_path / str(number) / "out"
+        output.parent.mkdir()
+        if case != "anew":
+            shutil.copytree(tmp_path / "old", output)
+        if case == "restarted":
+            cut_off_in("nemo_cmim.data.prepare.merge_shard", tmp_path / "in.smi", output, **settings)
+        return functools.partial(prepare, [tmp_path / "in.smi"], output, restart=case == "restarted", **settings)
+
+    calls = run_in_child(set_up(0), None)[1]
+    assert calls > 50
+    for number in range(1, calls + 1):
+        output = tmp_path / str(number) / "out"
+        assert run_in_child(set_up(number), number)[0] == 9
+        assert not output.exists() or contents(output) in (expected, old, {}), f"half a folder after call {number}"
+        try:
+            prepare([tmp_path / "in.smi"], output, **settings)
+        except DataError as error:  # it was done, and nothing was left to tell that this call did it
+            assert case == "anew" and "exists already" in str(error), f"{error} after call {number}"
+        assert contents(output) == expected, f"after call {number}"
+        left = {path.name for path in output.parent.iterdir()} - {"out", ".out.lock"}  # a lock that nobody holds does no harm
+        assert not left, f"left over after call {number}: {left}"
+        shutil.rmtree(output.parent)
 
 
-def test_an_input_that_was_bad_can_be_mended(unfinished: Path, source: Path, expected: dict[str, bytes], tmp_path: Path) -> None:
-    """As after a kill between a look at a bad file and the error."""
-    (unfinished / "inputs" / "000000.json").write_text('{"error": "in.smi is a web page"}')
-    prepare([source], tmp_path / "out", processes=1, **SETTINGS)
-    assert contents(tmp_path / "out") == expected
+def test_caches_of_a_process_do_not_outlive_a_run(tmp_path: Path) -> None:
+    (tmp_path / "a.smi").write_text("CCO 1\nCCN 2\n")
+    (tmp_path / "b.smi").write_text("CCF 1\nCCCl 2\nCCBr 3\n")
+    Vocabulary(tuple(token for token in shipped_vocabulary().tokens if token != "O")).save(tmp_path / "without_oxygen.txt")
+    out, inputs = tmp_path / "out", [tmp_path / "a.smi", tmp_path / "b.smi"]
+    assert prepare(inputs[:1], out, processes=1).counts == {"read": 2, "kept": 2, "rejected": 0}
+    assert prepare(inputs, out, processes=1, overwrite=True).counts == {"read": 5, "kept": 5, "rejected": 0}
+    manifest = prepare(inputs, out, processes=1, overwrite=True, vocabulary=tmp_path / "without_oxygen.txt")
+    assert manifest.rejected == {"unknown token": 1}
 
 
 def test_pieces_and_ranges_without_molecules(tmp_path: Path) -> None:
@@ -240,9 +308,47 @@ def test_pieces_and_ranges_without_molecules(tmp_path: Path) -> None:
 
 
 def test_two_calls_at_a_time_are_refused(source: Path, tmp_path: Path) -> None:
-    (tmp_path / ".out.unfinished").mkdir()
-    with (
-        lock(tmp_path / ".out.unfinished" / ".lock", "x", "y"),
-        pytest.raises(ConfigError, match=r"out is in use by process \d+ on"),
-    ):
+    with lock(tmp_path / ".out.lock", "x", "y"), pytest.raises(ConfigError, match=r"out is in use by process \d+ on"):
         prepare([source], tmp_path / "out", processes=1)
+    assert {path.name for path in tmp_path.iterdir()} == {"in.smi"}
+
+
+def test_a_script_without_a_guard_is_told_so(source: Path, tmp_path: Path) -> None:
+    call = f"prepare([{str(source)!r}], {str(tmp_path / 'out')!r}, processes=2)"
+    (tmp_path / "script.py").write_text(f"from nemo_cmim.data.prepare import prepare\n{call}\n")
+    done = subprocess.run([sys.executable, tmp_path / "script.py"], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "ConfigError: No worker could be started" in done.stderr and 'if __name__ == "__main__"' in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_scheduler_without_workers(tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import distributed
+
+    monkeypatch.setattr("nemo_cmim.data.cluster._PATIENCE", 0.1)
+    with (
+        distributed.LocalCluster(n_workers=0, dashboard_address=None) as cluster,
+        pytest.raises(ConfigError, match="has no worker"),
+    ):
+        prepare([source], tmp_path / "out", scheduler=cluster.scheduler_address)
+
+
+def test_a_worker_of_another_version(tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import distributed
+
+    with (
+        distributed.LocalCluster(n_workers=1, dashboard_address=None, processes=True) as cluster,
+        monkeypatch.context() as patch,
+        pytest.raises(ConfigError, match=r"Worker tcp.* has .* but here is .*'rdkit': 'another'"),
+    ):
+        patch.setattr("nemo_cmim.data.cluster.versions", lambda: {"rdkit": "another"})
+        prepare([source], tmp_path / "out", scheduler=cluster.scheduler_address)
+    with pytest.raises(ConfigError, match="give one"):
+        prepare([source], tmp_path / "other", scheduler="tcp://127.0.0.1:1", processes=2)
+
+
+def test_a_task_that_kills_its_workers_is_told_of(tmp_path: Path) -> None:
+    with workers(1, None, tmp_path) as here:
+        assert list(here.run(print, [1, 2])) == [1, 2]
+    with workers(2, None, tmp_path) as there, pytest.raises(DataError, match="Workers died again and again"):
+        list(there.run(os._exit, [1]))

@@ -51,7 +51,20 @@ def test_numbers_that_there_are_not() -> None:
         sizes(Shares(valid=19_000, test=0.2))
 
 
-@pytest.mark.parametrize("setting", [{"valid_fraction": 1.0}, {"test_molecules": 0}, {"limit": 0}, {"shard_molecules": -1}])
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"valid_fraction": 1.0},
+        {"test_molecules": -1},
+        {"limit": 0},
+        {"shard_molecules": -1},
+        {"piece_lines": 1.5},
+        {"max_tokens": "5"},
+        {"desalt": 1},
+        {"limit": True},
+        {"valid_fraction": 0.1, "valid_molecules": 5},
+    ],
+)
 def test_impossible_settings(setting: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match=next(iter(setting))):
         Settings(**setting)  # type: ignore[arg-type]
