@@ -60,10 +60,12 @@ def claim(output: Path, job: dict[str, Any], *, overwrite: bool, restart: bool) 
             if is_done:
                 yield None
                 return
-        _check_output(output, overwrite)
-        if restart or not (folder / _JOB).exists():
+        if not (folder / _JOB).exists():
             _discard(folder)
-        else:
+        _check_output(output, overwrite)
+        if restart:
+            _discard(folder)
+        elif folder.exists():
             _check_job(_load(folder / _JOB), job, output)
         for name in (FINISHED, *_STAGES):
             (work / name).mkdir(parents=True, exist_ok=True)
