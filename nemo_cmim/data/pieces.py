@@ -22,7 +22,7 @@ from ..files import whole_file
 from ..tokenizers import SmilesTokenizer, Vocabulary
 from .curate import UNKNOWN_TOKEN, Curated, curate
 from .manifest import sha256_of
-from .readers import Layout, RawLine, find_layout, read_lines
+from .readers import Layout, RawLine, find_layout, find_starts, read_lines
 from .settings import Settings
 from .tranches import Tranche
 
@@ -141,11 +141,7 @@ def survey(item: tuple[int, str], job: Job) -> None:
     try:
         layout = find_layout(path, job.settings.column)
         status = path.stat()
-        starts, lines = [], 0
-        for line in itertools.islice(read_lines(path, layout), job.settings.limit):
-            if lines % job.settings.piece_lines == 0:
-                starts.append((line.line_number, line.offset))
-            lines += 1
+        starts, lines = find_starts(path, layout, job.settings.piece_lines, job.settings.limit)
         found = Survey(status.st_size, status.st_mtime_ns, sha256_of(path), layout, starts, lines)
         job.save("inputs", number, found._asdict())
     except DataError as error:

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from ..errors import DataError
 
-__all__ = ["FORMATS", "Layout", "RawLine", "find_layout", "read_lines", "read_molecules"]
+__all__ = ["FORMATS", "Layout", "RawLine", "find_layout", "find_starts", "read_lines", "read_molecules"]
 
 FORMATS = (".smi", ".txt", ".csv", ".parquet")
 SMILES_COLUMNS = ("smiles", "canonical_smiles")
@@ -133,6 +133,37 @@ def read_lines(path: Path, layout: Layout, line_number: int = 1, offset: int = 0
     if layout.has_header and offset == 0:
         next(records, None)
     return (_raw_line(record, layout) for record in records)
+
+
+def find_starts(path: Path, layout: Layout, every: int, limit: int | None) -> tuple[list[tuple[int, int]], int]:
+    """Where every so many lines begin, found by reading a file to its end, or to a limit.
+
+    Returns:
+        `RawLine.line_number` and `RawLine.offset` of line 0, `every`, 2 `every` and so on; and how many lines there are.
+
+    Raises:
+        DataError: The file is damaged.
+    """
+    is_plain = layout.file_format in (".smi", ".txt")  # each line is one: what it holds need not be looked at
+    places = _line_places(path, layout.has_header) if is_plain else (line[:2] for line in read_lines(path, layout))
+    starts, count = [], 0
+    for place in itertools.islice(places, limit):
+        if count % every == 0:
+            starts.append(place)
+        count += 1
+    return starts, count
+
+
+def _line_places(path: Path, has_header: bool) -> Iterator[tuple[int, int]]:
+    number = offset = 0
+    try:
+        with _open(path) as stream:
+            for number, line in enumerate(stream, 1):
+                if number > 1 or not has_header:
+                    yield number, offset
+                offset += len(line)
+    except _DAMAGED as error:
+        raise _damaged(path, error, f"line {number}") from error
 
 
 def _no_molecules(path: Path) -> DataError:
