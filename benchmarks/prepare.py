@@ -170,9 +170,10 @@ def prediction(run: Run) -> list[str]:
     return [
         *rows,
         "",
-        f"Predicted, not measured: {rate:,.0f} lines/s per core as above, all stages included, 90 % of it kept on many cores; {pieces:,} pieces "
-        f"of {PIECE:,} lines, of which no core can do a part; each process as large as the largest above; the same share of lines kept "
-        f"({kept / 1e6:.0f}M), of the same length; one disk that all nodes see, fast enough; starting workers and handing out tasks left out. "
+        f"Predicted, not measured: {rate:,.0f} lines/s per core as above, all stages included, 90 % of it kept on many cores; "
+        f"{pieces:,} pieces of {PIECE:,} lines, of which no core can do a part; each process as large as the largest above; the same "
+        f"share of lines kept ({kept / 1e6:.0f}M), of the same length; one disk that all nodes see, fast enough; starting workers and "
+        "handing out tasks left out. "
         f"Each shard opens each piece, {openings / 1e6:.1f}M openings of {seconds * 1e3:.2f} ms: {openings * seconds / 3600:.1f} "
         f"core-hours of {FULL / rate / 3600:.0f} in all, which are not in the table.",
     ]

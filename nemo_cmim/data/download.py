@@ -21,7 +21,7 @@ from tqdm import tqdm
 from ..errors import ConfigError, DataError
 from ..files import lock, whole_file
 from .integrity import BrokenFileError, check_file
-from .transfer import FailedError, Fetcher, Manners, MissingError
+from .transfer import FailedError, Fetcher, Manners, MissingError, discard_part
 from .url_lists import Source
 
 __all__ = ["DOWNLOADS", "Downloads", "Entry", "download"]
@@ -128,12 +128,12 @@ def download(
     """
     folder = Path(folder)
     sources = list({source.url: source for source in sources}.values())
-    _refuse_clashes(sources)
     fetcher = Fetcher(manners or Manners())
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with lock(folder / _LOCK, str(folder), "Wait for that download, stop it, or choose another folder."):
             known = Downloads.load(folder)
+            _refuse_clashes(sources, known)
             try:
                 _work_through(sources, folder, fetcher, known, retry_missing, progress)
             finally:
@@ -154,12 +154,13 @@ def download(
     return result
 
 
-def _refuse_clashes(sources: Sequence[Source]) -> None:
-    places: dict[str, str] = {}
+def _refuse_clashes(sources: Sequence[Source], known: Downloads) -> None:
+    """No file is taken for that of another URL, of this call or of an earlier one."""
+    places = {entry.file: url for url, entry in known.entries.items() if entry.state == "complete"}
     for source in sources:
         other = places.setdefault(source.file, source.url)
         if other != source.url:
-            raise ConfigError(f"{other} and {source.url} would both be written to {source.file}. Download one to another folder.")
+            raise ConfigError(f"{other} and {source.url} are both for {source.file}. Download one of them to another folder.")
 
 
 def _work_through(
@@ -205,6 +206,7 @@ def _obtain(source: Source, folder: Path, fetcher: Fetcher, known: Entry | None,
     if target.is_file():
         if known and known.state == "complete" and known.file == source.file:
             if target.stat().st_size == known.bytes:
+                discard_part(target)
                 return known
         else:
             with contextlib.suppress(BrokenFileError):

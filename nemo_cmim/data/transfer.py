@@ -6,7 +6,6 @@ While a file is on its way it is `NAME.part`, beside `NAME.part.json` that says 
 from __future__ import annotations
 
 import json
-import os
 import re
 import threading
 import time
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import ConfigError
+from ..files import flush
 from ..version import __version__
 from .integrity import BrokenFileError, Facts, check_file
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import requests
     import tenacity
 
-__all__ = ["FailedError", "Fetcher", "Manners", "MissingError", "Origin", "StoppedError"]
+__all__ = ["FailedError", "Fetcher", "Manners", "MissingError", "Origin", "StoppedError", "discard_part"]
 
 _CHUNK = 1 << 16
 _TRY_AGAIN = {408, 425, 429}  # and 5xx
@@ -279,19 +279,16 @@ class _Part:
         except BrokenFileError as error:
             self.discard()
             raise _RetryError(str(error)) from error
-        _sync(self.path)
+        flush(self.path)
         self.path.replace(self.target)
-        _sync(self.target.parent)
+        flush(self.target.parent)
         self._about.unlink()
         return facts
 
 
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def discard_part(target: Path) -> None:
+    """Removes what is left of the download of a file that is whole."""
+    _Part(target).discard()
 
 
 def _asked_wait(state: tenacity.RetryCallState) -> float:

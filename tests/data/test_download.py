@@ -292,9 +292,14 @@ def test_a_url_that_is_named_twice_is_fetched_once(server: FileServer, tmp_path:
 
 def test_two_urls_to_one_file_are_refused(tmp_path: Path) -> None:
     sources = [Source("http://x/a.smi", "a.smi"), Source("http://y/a.smi", "a.smi")]
-    with pytest.raises(ConfigError, match=r"http://x/a\.smi and http://y/a\.smi would both be written to a\.smi"):
+    with pytest.raises(ConfigError, match=r"http://x/a\.smi and http://y/a\.smi are both for a\.smi"):
         download(sources, tmp_path / "out")
-    assert not (tmp_path / "out").exists()
+
+
+def test_a_file_is_not_taken_for_that_of_another_url(server: FileServer, tmp_path: Path) -> None:
+    (url, entry), *_ = fetch(server, tmp_path, PATH).entries.items()
+    with pytest.raises(ConfigError, match=f"{url} and http://other.invalid/a.smi are both for {entry.file}. Download one"):
+        download([Source("http://other.invalid/a.smi", entry.file)], tmp_path, manners=HASTY, progress=False)
 
 
 @pytest.mark.parametrize("name", ["threads", "read_timeout", "bytes_per_second"])
