@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from rdkit import Chem, rdBase
@@ -186,9 +187,14 @@ def random_spellings(smiles: str, count: int, seed: int) -> list[str]:
 
 def molecular_weight(mol: Mol) -> float:
     """Average molecular weight in Da; a hundredth of the cost of `logp`."""
-    from rdkit.Chem.Descriptors import MolWt  # type: ignore[attr-defined]  # missing in RDKit's stubs
+    return _descriptors().MolWt(mol)
 
-    return MolWt(mol)
+
+@functools.cache  # an import inside a function costs as much as the weight
+def _descriptors() -> Any:
+    from rdkit.Chem import Descriptors
+
+    return Descriptors
 
 
 def logp(mol: Mol) -> float:
