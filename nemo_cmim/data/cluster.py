@@ -7,7 +7,6 @@ import importlib.metadata
 import multiprocessing
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -70,7 +69,7 @@ class Workers:
                 f"Workers died again and again ({error}). If their memory ran out, use fewer processes. What is finished is kept: "
                 "run again to go on."
             ) from error
-        except (CancelledError, distributed.client.FutureCancelledError) as error:
+        except distributed.CancelledError as error:
             raise DataError(
                 f"The Dask scheduler is gone ({error}). What is finished is kept: start it, and run again to go on."
             ) from error
@@ -136,10 +135,12 @@ def _local_cluster(processes: int) -> Any:
 
 
 def _check_workers(client: Any, scheduler: str, folder: Path) -> None:
+    import distributed
+
     try:
         client.wait_for_workers(1, timeout=_PATIENCE)
         found = client.run(_describe, folder)
-    except TimeoutError as error:
+    except distributed.TimeoutError as error:
         raise ConfigError(f"The scheduler {scheduler} has no worker. Start one: dask worker {scheduler}.") from error
     except ImportError as error:
         raise ConfigError(
