@@ -17,7 +17,9 @@ from typing import Any
 import pytest
 
 from benchmarks.ranks import free_port
+from nemo_cmim.cli import main
 from nemo_cmim.data.cluster import workers
+from nemo_cmim.data.manifest import Manifest
 from nemo_cmim.data.pieces import plan_pieces
 from nemo_cmim.data.prepare import prepare
 from nemo_cmim.errors import ConfigError, DataError
@@ -45,9 +47,13 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def start(source: Path, output: Path, *more: str) -> subprocess.Popen[str]:
+def arguments(source: Path, output: Path, *more: str) -> list[str]:
     options = [f"--{name.replace('_', '-')}={value}" for name, value in SETTINGS.items()]
-    command = [sys.executable, "-m", "nemo_cmim.cli", "prepare", str(source), "-o", str(output), *options, *more]
+    return ["prepare", str(source), "-o", str(output), *options, *more]
+
+
+def start(source: Path, output: Path, *more: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "nemo_cmim.cli", *arguments(source, output, *more)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
 
 
@@ -139,7 +145,7 @@ def scheduler() -> Iterator[str]:
 
 @pytest.mark.slow
 def test_a_cluster_gives_the_same_bytes(scheduler: str, source: Path, expected: dict[str, bytes], tmp_path: Path) -> None:
-    prepare([source], tmp_path / "out", scheduler=scheduler, **SETTINGS)
+    assert main(arguments(source, tmp_path / "out", "--scheduler", scheduler)) == 0
     assert contents(tmp_path / "out") == expected
 
 
@@ -189,8 +195,9 @@ def test_unfinished_work_of_other_settings_is_not_mixed_in(unfinished: Path, sou
     other.write_text("CCO 1\n")
     with pytest.raises(DataError, match="was begun with other inputs"):
         prepare([other], tmp_path / "out", processes=1, **SETTINGS)
-    manifest = prepare([other], tmp_path / "out", processes=1, restart=True, **SETTINGS)
-    assert manifest.counts["kept"] == 1
+    assert main(arguments(other, tmp_path / "out", "--processes", "1")) == 2
+    assert main(arguments(other, tmp_path / "out", "--processes", "1", "--restart")) == 0
+    assert Manifest.load(tmp_path / "out").counts["kept"] == 1
 
 
 def test_an_input_that_changed_since_is_noticed(unfinished: Path, source: Path, tmp_path: Path) -> None:
