@@ -55,8 +55,9 @@ def main() -> None:
     start = time.monotonic()
     data, training = args.folder / "data", (args.folder / "training").resolve()
 
-    prepare = ["--limit", str(args.molecules), "--max-tokens", "127", "--valid-fraction", "0.02", "--overwrite"]
+    prepare = ["--limit", str(args.molecules), "--max-tokens", "127", "--valid-fraction", "0.02", "--overwrite", "--restart"]
     run(f"1/4 Prepare {args.molecules:,} molecules of MOSES", "-m", "nemo_cmim.cli", "prepare", moses(), "-o", data, *prepare)
+    run("     A page about them", "-m", "nemo_cmim.cli", "data-report", data, "-o", args.folder / "data.html", "--overwrite")
     settings = [
         f"model.train_ds.folder={data.resolve()}",
         f"trainer.max_steps={args.steps}",
@@ -90,6 +91,7 @@ def main() -> None:
     print(f"   {args.folder}/latents.png   FreeSolv in the latent space, coloured by hydration free energy")
     print(f"   {args.folder}/losses.png    every term of the loss ({losses})")
     print(f"   {args.folder}/freesolv/     table, single runs, predictions, parity plot")
+    print(f"   {args.folder}/data.html     what the molecules are: open it in a browser")
     print(f"   {nemo_file}")
     print(f"\nDone in {(time.monotonic() - start) / 60:.1f} minutes. A tiny model after minutes of training: it shows the path.")
     print("Embed molecules of your own with")
