@@ -165,6 +165,7 @@ class _Run:
     ) -> None:
         """Does those tasks of a stage that have left no result yet. An item's first field is its number."""
         todo = [item for item in items if not self._job.result(stage, item[0]).exists()]
+        todo.sort(key=weigh, reverse=True)  # so that no worker begins a large one when the others are done
         total, left = (sum(map(weigh, some)) for some in (items, todo))
         hidden = None if self._progress is None else not self._progress
         with tqdm(total=total, initial=total - left, desc=verb, unit_scale=True, disable=hidden) as bar:
