@@ -344,10 +344,15 @@ def test_a_folder_that_cannot_be_written(server: FileServer, tmp_path: Path) -> 
         fetch(server, tmp_path)
 
 
+def heed_interrupts() -> None:
+    """What a shell runs in the background ignores SIGINT, and so do its children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def start(server: FileServer, folder: Path, *options: str) -> subprocess.Popen[str]:
     """The real command; `BAAA` of this server."""
     command = [sys.executable, "-m", "nemo_cmim.cli", "download", "BAAA", "--base", server.url("/2D"), "-o", str(folder), *options]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heed_interrupts)
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
