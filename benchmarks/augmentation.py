@@ -51,7 +51,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "molecules.smi").write_text("\n".join(sample_smiles(10_000)) + "\n")
-        prepare([folder / "molecules.smi"], folder / "data", max_tokens=127, progress=False)
+        prepare([folder / "molecules.smi"], folder / "data", max_tokens=127, valid_fraction=0.01, progress=False)
         rates: dict[str, list[float]] = {name: [] for name in AUGMENTATIONS}
         for _ in range(args.repeats):
             for title, augmentation in AUGMENTATIONS.items():

@@ -241,7 +241,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "molecules.smi").write_text("\n".join(sample_smiles(20_000)) + "\n")
-        prepare([folder / "molecules.smi"], folder / "data", max_tokens=127, progress=False)
+        prepare([folder / "molecules.smi"], folder / "data", max_tokens=127, valid_fraction=0.01, progress=False)
         gloo: Gloo = {}
         for ranks in sorted({tensor * data for tensor, data in LAYOUTS} - {1}):
             printed = run_ranks([sys.executable, "-m", "benchmarks.scaling", "--gloo-worker"], ranks, folder / "gloo.log")

@@ -182,7 +182,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "molecules.smi").write_text("\n".join(sample_smiles(4000)) + "\n")
-        prepare([folder / "molecules.smi"], folder / "data", max_tokens=127, progress=False)
+        prepare([folder / "molecules.smi"], folder / "data", max_tokens=127, valid_fraction=0.01, progress=False)
         for size, (_, batch) in SIZES.items():
             ddp, buckets, trainer = overhead(folder / "data", folder / "overhead", size, args.repeats)
             step, background, waiting, reading = checkpoints(folder / "data", folder / f"checkpoints-{batch}", size)

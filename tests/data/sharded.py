@@ -48,7 +48,9 @@ def write_sharded(folder: Path, counts: tuple[int, ...] = COUNTS, numbers: tuple
         counts={},
         rejected={},
         unknown_tokens={},
+        tokens={},
         inputs=[],
+        tranches={},
         splits={"train": {**train, "shards": shards}, "valid": empty, "test": empty},
         files={name: {"bytes": len(c), "sha256": hashlib.sha256(c).hexdigest()} for name, c in contents.items()},
     ).save(folder)

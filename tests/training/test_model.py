@@ -209,7 +209,8 @@ def test_another_vocabulary_than_the_checkpoints_is_refused(run: Path, data: Pat
     (nemo_file,) = (run / "checkpoints").glob("*.nemo")
     own = Vocabulary.load(data / "vocabulary.txt")
     dataclasses.replace(own, tokens=tuple("[Xx]" if t == "Br" else t for t in own.tokens)).save(tmp_path / "other.txt")
-    prepare([data.parent / "molecules.smi"], tmp_path / "store", vocabulary=tmp_path / "other.txt", processes=1, progress=False)
+    shares = {"valid_fraction": 0.1, "test_fraction": 0.05}
+    prepare([data.parent / "molecules.smi"], tmp_path / "store", vocabulary=tmp_path / "other.txt", processes=1, **shares)
     model = MegatronCMIMModel.restore_from(str(nemo_file))
     with pytest.raises(DataError, match="vocabulary"):
         model.setup_training_data({"folder": str(tmp_path / "store")})
@@ -232,7 +233,8 @@ def test_restoring_loosely_is_refused(run: Path) -> None:
 def test_a_checkpoint_of_another_vocabulary_is_not_resumed(run: Path, data: Path, tmp_path: Path) -> None:
     own = Vocabulary.load(data / "vocabulary.txt")
     dataclasses.replace(own, tokens=tuple("[Xx]" if t == "Br" else t for t in own.tokens)).save(tmp_path / "other.txt")
-    prepare([data.parent / "molecules.smi"], tmp_path / "store", vocabulary=tmp_path / "other.txt", processes=1, progress=False)
+    shares = {"valid_fraction": 0.1, "test_fraction": 0.05}
+    prepare([data.parent / "molecules.smi"], tmp_path / "store", vocabulary=tmp_path / "other.txt", processes=1, **shares)
     newest = max((run / "checkpoints").glob("step=*.ckpt"))
     with pytest.raises(CheckpointError, match="was trained with the vocabulary"):
         train(
