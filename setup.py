@@ -36,7 +36,6 @@ DATA = [
     "fsspec>=2024.3",
     "requests>=2.31",
     "tenacity>=8.2",
-    "megatron-core>=0.16",  # writes the files of tokens
 ]
 LAUNCH = [
     "nemo_run>=0.4,<0.5",  # later ones bring Lepton's client, and Ray with it; with its newest release they cannot be imported

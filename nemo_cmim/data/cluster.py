@@ -20,7 +20,7 @@ T = TypeVar("T")
 _BAG = 256  # tasks that are given to Dask at a time: a bag costs more for each, the more there are
 _PATIENCE = 60  # seconds to wait for a cluster's first worker
 _GUARD = """A script that prepares data in several processes must do so under `if __name__ == "__main__":`, or with processes=1."""
-_PACKAGES = ("nemo_cmim", "rdkit", "megatron-core")  # those that decide about the bytes
+_PACKAGES = ("nemo_cmim", "rdkit")  # those that decide about the bytes
 
 
 def versions() -> dict[str, str]:

@@ -17,8 +17,8 @@ from ..files import flush
 from ..tokenizers import Vocabulary
 from .manifest import sha256_of
 from .pieces import Job, open_rows, planned, take_ragged, write_table
+from .shards import write_shard
 from .splits import Cuts
-from .store import write_shard
 from .workplace import FINISHED
 
 if TYPE_CHECKING:

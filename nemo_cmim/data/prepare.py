@@ -31,7 +31,7 @@ from .readers import FORMATS, Layout
 from .rejects import REJECTED, groups, join_rejected, write_rejected
 from .settings import Settings
 from .splits import Cuts
-from .store import VOCABULARY, indexed_dataset
+from .store import VOCABULARY
 from .summary import summarise
 from .workplace import FINISHED, claim
 
@@ -81,7 +81,6 @@ def prepare(
         raise ConfigError(f"processes={processes} are of this machine, but scheduler={scheduler} has workers of its own: give one.")
     words = SmilesTokenizer(None if vocabulary is None else Vocabulary.load(vocabulary)).vocabulary
     sources = _files_of(inputs)
-    indexed_dataset()  # says now if it is missing, not after hours
     files = [[name, *_size_and_date(Path(name))] for name in sources]
     work = {"settings": chosen.as_json(), "inputs": files, "vocabulary": words.fingerprint, "versions": versions()}
     target = Path(output).absolute()

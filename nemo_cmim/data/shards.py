@@ -3,7 +3,8 @@
 Local shards are read with `pread`, a molecule at a time, and are not mapped: at 10 billion molecules (1 TB) the page tables of a map
 take gigabytes in each process (640 MB after 200,000 molecules, measured), a fault reads 128 KB around a molecule of 90 bytes, and a
 map of Python's holds a file handle anyway. Remote shards are read in blocks of consecutive molecules. Memory is bounded in both.
-Megatron's own `IndexedDataset` reads one file, keeps arrays of all its molecules, and unmaps them under those who still use them.
+Megatron's own `IndexedDataset` reads one file, keeps arrays of all its molecules, and unmaps them under those who still use them; to
+import it takes six seconds in each process, so its files are written here too.
 """
 
 from __future__ import annotations
@@ -23,9 +24,11 @@ from numpy.typing import NDArray
 from ..errors import DataError
 from .folder import Folder, Part
 
-__all__ = ["BlockShards", "LocalShards", "ShardTable"]
+__all__ = ["BlockShards", "LocalShards", "ShardTable", "write_shard"]
 
 _HEADER = struct.Struct("<9sQBQQ")  # of .idx: magic, version, code of the dtype, number of sequences, of documents + 1
+_MAGIC = b"MMIDIDX\0\0"
+_LARGE_VOCABULARY = 65_500  # from here on Megatron takes 4 bytes for an id
 _DTYPES: dict[int, np.dtype[Any]] = {4: np.dtype("<i4"), 8: np.dtype("<u2")}
 _LENGTH = 4  # bytes in .idx of a molecule's number of tokens
 _START = 8  # and, after all of those, of the byte where it starts in .bin
@@ -36,10 +39,33 @@ _BLOCKS_AT_ONCE = 64
 Tokens = NDArray[np.integer]
 
 
+def write_shard(prefix: Path, tokens: NDArray[np.integer], lengths: NDArray[np.int64], vocabulary_size: int) -> list[Path]:
+    """Writes one shard as Megatron's `IndexedDatasetBuilder` would, with a document for each molecule.
+
+    Args:
+        prefix: Path of its files without their suffixes.
+        tokens: The ids of all molecules, one after the other.
+        lengths: [N], how many ids each has.
+        vocabulary_size: Decides how many bytes an id takes.
+
+    Returns:
+        The files: `.bin` and `.idx`.
+    """
+    code = 8 if vocabulary_size < _LARGE_VOCABULARY else 4
+    content, index = (prefix.with_name(f"{prefix.name}.{kind}") for kind in ("bin", "idx"))
+    tokens.astype(_DTYPES[code]).tofile(content)
+    stops = np.cumsum(lengths, dtype="<i8") * _DTYPES[code].itemsize
+    with index.open("wb") as file:
+        file.write(_HEADER.pack(_MAGIC, 1, code, len(lengths), len(lengths) + 1))
+        for part in (lengths.astype("<i4"), stops - lengths * _DTYPES[code].itemsize, np.arange(len(lengths) + 1, dtype="<i8")):
+            file.write(part.astype(part.dtype.newbyteorder("<")).tobytes())
+    return [content, index]
+
+
 def _dtype_of(header: bytes, place: str, molecules: int) -> np.dtype[Any]:
     """What `.bin` holds, from the first bytes of `.idx`."""
     magic, version, code, count, _ = _HEADER.unpack(header) if len(header) == _HEADER.size else (b"", 0, 0, 0, 0)
-    if (magic, version) != (b"MMIDIDX\0\0", 1) or code not in _DTYPES:
+    if (magic, version) != (_MAGIC, 1) or code not in _DTYPES:
         known = " or ".join(map(str, _DTYPES.values()))
         raise DataError(f"{place} is not an index of Megatron's, version 1, with {known}: prepare it again.")
     if count != molecules:

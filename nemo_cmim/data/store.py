@@ -1,73 +1,26 @@
-"""Tokens of a split in a prepared folder: shards in Megatron's indexed format (`.bin`, `.idx`), without special tokens.
-
-Megatron writes the files, and is imported only then, as that takes seconds. `shards` reads them without it.
-"""
+"""Tokens of a split in a prepared folder: shards in Megatron's indexed format (`.bin`, `.idx`), without special tokens."""
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import ConfigError, DataError
+from ..errors import DataError
 from ..tokenizers import Vocabulary
 from .folder import LocalFolder, folder_at
 from .manifest import Manifest
 from .shards import BlockShards, LocalShards, ShardTable
 
 if TYPE_CHECKING:
-    from types import ModuleType
-
     from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["SPLITS", "VOCABULARY", "Lengths", "TokenStore", "indexed_dataset", "write_shard"]
+__all__ = ["SPLITS", "VOCABULARY", "Lengths", "TokenStore"]
 
 SPLITS = ("train", "valid", "test")
 VOCABULARY = "vocabulary.txt"
-
-
-def indexed_dataset() -> ModuleType:
-    """Megatron's module that writes shards.
-
-    Raises:
-        ConfigError: megatron-core is not installed.
-    """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that Apex and Transformer Engine are missing does not matter to files
-            from megatron.core.datasets import indexed_dataset
-    except ImportError as error:
-        raise ConfigError(
-            f"The training data are in Megatron's format, which needs megatron-core ({error}): pip install 'nemo_cmim[data]'"
-        ) from error
-    return indexed_dataset
-
-
-def write_shard(prefix: Path, tokens: NDArray[np.integer], lengths: NDArray[np.int64], vocabulary_size: int) -> list[Path]:
-    """Writes one shard, with a document for each molecule.
-
-    Args:
-        prefix: Path of its files without their suffixes.
-        tokens: The ids of all molecules, one after the other.
-        lengths: [N], how many ids each has.
-        vocabulary_size: Decides how many bytes an id takes.
-
-    Returns:
-        The files: `.bin` and `.idx`.
-
-    Raises:
-        ConfigError: megatron-core is not installed.
-    """
-    megatron = indexed_dataset()
-    files = [Path(megatron.get_bin_path(str(prefix))), Path(megatron.get_idx_path(str(prefix)))]
-    builder = megatron.IndexedDatasetBuilder(str(files[0]), dtype=megatron.DType.optimal_dtype(vocabulary_size))
-    builder.add_document(tokens, lengths.tolist())
-    builder.document_indices = list(range(len(lengths) + 1))
-    builder.finalize(str(files[1]))
-    return files
 
 
 class Lengths:

@@ -4,16 +4,15 @@ import gc
 import json
 import pickle
 import shutil
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from megatron.core.datasets.indexed_dataset import IndexedDataset
+from megatron.core.datasets.indexed_dataset import DType, IndexedDataset, IndexedDatasetBuilder
 
-from nemo_cmim.data.shards import LocalShards, ShardTable
-from nemo_cmim.data.store import TokenStore, write_shard
-from nemo_cmim.errors import ConfigError, DataError
+from nemo_cmim.data.shards import LocalShards, ShardTable, write_shard
+from nemo_cmim.data.store import TokenStore
+from nemo_cmim.errors import DataError
 from nemo_cmim.tokenizers import Vocabulary, shipped_vocabulary
 
 
@@ -142,7 +141,16 @@ def test_an_index_of_another_format(folder: Path) -> None:
         TokenStore.open(folder, "train").tokens(0)
 
 
-def test_writing_without_megatron_names_the_way_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "megatron.core.datasets", None)
-    with pytest.raises(ConfigError, match=r"megatron-core .*pip install 'nemo_cmim\[data\]'"):
-        write_shard(tmp_path / "train-00000", np.array([7]), np.array([1]), 523)
+@pytest.mark.parametrize("vocabulary_size", [523, 65_499, 65_500, 100_000])
+def test_a_shard_is_what_megatron_writes(vocabulary_size: int, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(1, 60, 200)
+    tokens = rng.integers(0, vocabulary_size, lengths.sum())
+    ours = write_shard(tmp_path / "ours.of.many", tokens, lengths, vocabulary_size)
+    theirs = [tmp_path / "theirs.bin", tmp_path / "theirs.idx"]
+    builder = IndexedDatasetBuilder(str(theirs[0]), dtype=DType.optimal_dtype(vocabulary_size))
+    for row in np.split(tokens, np.cumsum(lengths)[:-1]):
+        builder.add_document(row, [len(row)])
+    builder.finalize(str(theirs[1]))
+    assert [path.read_bytes() for path in ours] == [path.read_bytes() for path in theirs]
+    assert [path.name for path in ours] == ["ours.of.many.bin", "ours.of.many.idx"]
