@@ -151,6 +151,9 @@ def test_a_cluster_gives_the_same_bytes(scheduler: str, source: Path, expected: 
 
 def test_a_scheduler_that_does_not_answer(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import dask
+    import distributed
+
+    assert distributed.config  # its defaults must be there before one is changed
 
     with (
         dask.config.set({"distributed.comm.timeouts.connect": "0.2s"}),
