@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 
 from tqdm import tqdm
 
+from ..config import from_mapping
 from ..errors import ConfigError, DataError
 from ..files import flush
 from ..tokenizers import SmilesTokenizer, Vocabulary
@@ -72,9 +73,10 @@ def prepare(
 
     Raises:
         DataError: An input cannot be read, the output folder is in use, no molecule is left, or unfinished work is of other settings.
-        ConfigError: A setting is out of range, another process is at work on the output, or what it needs is not installed.
+        ConfigError: A setting is unknown, of another type or out of range, another process is at work on the output, or what it needs is
+            not installed.
     """
-    chosen = Settings(**settings)
+    chosen = from_mapping(Settings, settings, "prepare")
     if processes is not None and processes < 1:
         raise ConfigError(f"processes must be at least 1, found {processes}.")
     if processes is not None and scheduler is not None:

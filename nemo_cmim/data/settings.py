@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from ..errors import ConfigError
+from ..config import check
 from .curate import Rules
 from .splits import PAPER_TEST, PAPER_VALID, Shares
 
@@ -56,13 +56,6 @@ class Settings:
     shard_molecules: int = 1_000_000
 
     def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            kind = str(field.type).removesuffix(" | None")
-            known: Any = {"int": int, "float": (int, float), "bool": bool, "str": str}[kind]
-            is_other = isinstance(value, bool) and kind != "bool"  # which Python takes for a number
-            if (is_other or not isinstance(value, known)) and not (value is None and kind != str(field.type)):
-                raise ConfigError(f"{field.name} must be of type {field.type}, found {value!r}.")
         for name, least in (
             ("limit", 1),
             ("piece_lines", 1),
@@ -71,16 +64,13 @@ class Settings:
             ("test_molecules", 0),
         ):
             value = getattr(self, name)
-            if value is not None and value < least:
-                raise ConfigError(f"{name} must be at least {least}, found {value}.")
+            check(value is None or value >= least, f"{name} must be at least {least}, found {value}.")
         for split in ("valid", "test"):
             fraction, molecules = getattr(self, f"{split}_fraction"), getattr(self, f"{split}_molecules")
-            if fraction is not None and molecules is not None:
-                raise ConfigError(
-                    f"{split}_fraction={fraction} and {split}_molecules={molecules} say the same thing twice: give one."
-                )
-            if fraction is not None and not 0 <= fraction < 1:
-                raise ConfigError(f"{split}_fraction must be at least 0 and less than 1, found {fraction}.")
+            twice = f"{split}_fraction={fraction} and {split}_molecules={molecules} say the same thing twice: give one."
+            check(fraction is None or molecules is None, twice)
+            in_range = fraction is None or 0 <= fraction < 1
+            check(in_range, f"{split}_fraction must be at least 0 and less than 1, found {fraction}.")
         _ = self.rules, self.shares  # which check their own
 
     @cached_property

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 
+from nemo_cmim.config import from_mapping
 from nemo_cmim.data.settings import Settings
 from nemo_cmim.data.splits import Cuts, Shares
 from nemo_cmim.errors import ConfigError, DataError
@@ -61,10 +63,11 @@ def test_numbers_that_there_are_not() -> None:
         {"piece_lines": 1.5},
         {"max_tokens": "5"},
         {"desalt": 1},
+        {"max_token": 5},
         {"limit": True},
         {"valid_fraction": 0.1, "valid_molecules": 5},
     ],
 )
-def test_impossible_settings(setting: dict[str, float]) -> None:
+def test_impossible_settings(setting: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=next(iter(setting))):
-        Settings(**setting)  # type: ignore[arg-type]
+        from_mapping(Settings, setting, "prepare")
