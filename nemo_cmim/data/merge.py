@@ -18,7 +18,7 @@ from ..tokenizers import Vocabulary
 from .manifest import sha256_of
 from .pieces import Job, open_rows, planned, take_ragged, write_table
 from .shards import write_shard
-from .splits import Cuts
+from .splits import Cuts, first_not_below
 from .workplace import FINISHED
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def _merge(part: ShardRange, job: Job) -> _Merged:
     high, low, line, piece, tokens, lengths = [], [], [], [], [], []
     for number in range(len(planned(job))):
         rows = open_rows(job.result("pieces", number, "arrow"))
-        start, stop = (_place(rows.high, edge) for edge in (part.start, part.stop))
+        start, stop = (first_not_below(rows.high, edge) for edge in (part.start, part.stop))
         high.append(rows.high[start:stop].copy())  # a view keeps its piece mapped, and Linux maps 65,530 files
         low.append(rows.low[start:stop].copy())
         line.append(rows.line[start:stop].copy())
@@ -112,10 +112,6 @@ def _merge(part: ShardRange, job: Job) -> _Merged:
         np.concatenate(tokens),
         np.concatenate(lengths),
     )
-
-
-def _place(high: NDArray[np.uint64], edge: int) -> int:
-    return len(high) if edge >= 1 << 64 else int(np.searchsorted(high, np.uint64(edge)))
 
 
 @functools.lru_cache(maxsize=1)

@@ -19,7 +19,7 @@ from ..errors import ConfigError, DataError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["PAPER_TEST", "PAPER_VALID", "Cuts", "Shares"]
+__all__ = ["PAPER_TEST", "PAPER_VALID", "Cuts", "Shares", "first_not_below"]
 
 PAPER_VALID = 100_000 / 730_000_000  # Sec. D.2: of 730M molecules 100k for validation
 PAPER_TEST = 7_000_000 / 730_000_000  # and 7M for test
@@ -38,11 +38,12 @@ class Cuts(NamedTuple):
 
     def ranges(self, hashes: NDArray[np.uint64]) -> dict[str, slice]:
         """Where the molecules of each split are among ascending `hashes`."""
-        test, valid = (_first_not_below(hashes, cut) for cut in self)
+        test, valid = (first_not_below(hashes, cut) for cut in self)
         return {"train": slice(test, valid), "valid": slice(valid, len(hashes)), "test": slice(0, test)}
 
 
-def _first_not_below(hashes: NDArray[np.uint64], cut: int) -> int:
+def first_not_below(hashes: NDArray[np.uint64], cut: int) -> int:
+    """Where a hash, or 2**64, would stand among ascending `hashes`."""
     return len(hashes) if cut >= 1 << 64 else int(np.searchsorted(hashes, np.uint64(cut)))
 
 
@@ -83,15 +84,20 @@ class Shares:
             DataError: There are not so many molecules.
         """
         if not self.has_counts:
-            return Cuts(math.ceil(self.test * 2**53) << 11, math.ceil((1 - self.valid) * 2**53) << 11)
+            return Cuts(_hash_at(self.test), _hash_at(1 - self.valid))
         assert hash_of is not None
         wanted = sum(int(share) for share in (self.valid, self.test) if share >= 1)
         if wanted >= molecules:
             raise DataError(
                 f"{wanted:,} molecules are wanted for validation and test, but only {molecules:,} are left after filtering."
             )
-        test = hash_of(int(self.test)) if self.test >= 1 else math.ceil(self.test * 2**53) << 11
-        valid = hash_of(molecules - int(self.valid)) if self.valid >= 1 else math.ceil((1 - self.valid) * 2**53) << 11
+        test = hash_of(int(self.test)) if self.test >= 1 else _hash_at(self.test)
+        valid = hash_of(molecules - int(self.valid)) if self.valid >= 1 else _hash_at(1 - self.valid)
         if test > valid:
             raise DataError(f"The shares of validation ({self.valid}) and test ({self.test}) overlap: lower one of them.")
         return Cuts(test, valid)
+
+
+def _hash_at(fraction: float) -> int:
+    """The hash that this fraction of all hashes lies below, to 53 bits."""
+    return math.ceil(fraction * 2**53) << 11
