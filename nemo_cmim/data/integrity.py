@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import gzip
-import io
 import lzma
 import zlib
 from pathlib import Path
 from typing import NamedTuple
 
 from .manifest import sha256_of
+from .readers import is_web_page, unpacked
 
 __all__ = ["BrokenFileError", "Facts", "check_file"]
-
-_WEB_PAGE = (b"<!doctype", b"<html", b"<?xml")
 
 
 class BrokenFileError(Exception):
@@ -42,12 +40,12 @@ def check_file(path: Path, name: str) -> Facts:
     """
     suffixes = Path(name).suffixes
     with path.open("rb") as stream:
-        if stream.read(1024).lstrip().lower().startswith(_WEB_PAGE):
+        if is_web_page(stream.read(1024).decode("latin1")):
             raise BrokenFileError("it is a web page")
     before = last = b""
     lines = 0
     try:
-        with _unpacked(path, Path(name).suffix) as stream:
+        with unpacked(path, name) as stream:
             for line in stream:
                 before, last = last, line
                 lines += 1
@@ -58,12 +56,6 @@ def check_file(path: Path, name: str) -> Facts:
     if {".smi", ".txt"} & set(suffixes):
         _check_last_line(before, last)
     return Facts(path.stat().st_size, sha256_of(path), lines)
-
-
-def _unpacked(path: Path, suffix: str) -> io.BufferedIOBase:
-    if suffix == ".gz":
-        return gzip.open(path)
-    return lzma.open(path) if suffix == ".xz" else path.open("rb")
 
 
 def _check_last_line(before: bytes, last: bytes) -> None:

@@ -19,7 +19,17 @@ from typing import NamedTuple
 
 from ..errors import DataError
 
-__all__ = ["FORMATS", "Layout", "RawLine", "find_layout", "find_starts", "read_lines", "read_molecules"]
+__all__ = [
+    "FORMATS",
+    "Layout",
+    "RawLine",
+    "find_layout",
+    "find_starts",
+    "is_web_page",
+    "read_lines",
+    "read_molecules",
+    "unpacked",
+]
 
 FORMATS = (".smi", ".txt", ".csv", ".parquet")
 SMILES_COLUMNS = ("smiles", "canonical_smiles")
@@ -107,7 +117,7 @@ def find_layout(path: Path, column: str | None = None) -> Layout:
     first = next(_records(path, file_format), None)
     if first is None:
         raise _no_molecules(path)
-    if first.text.lstrip().lower().startswith(("<!doctype", "<html", "<?xml")):
+    if is_web_page(first.text):
         raise DataError(f"{path} is a web page, not a list of molecules (a server's answer to a missing file?). Download it again.")
     place = _find_column(first.fields, column)
     if place is None and (file_format == ".csv" or column is not None):
@@ -157,7 +167,7 @@ def find_starts(path: Path, layout: Layout, every: int, limit: int | None) -> tu
 def _line_places(path: Path, has_header: bool) -> Iterator[tuple[int, int]]:
     number = offset = 0
     try:
-        with _open(path) as stream:
+        with unpacked(path) as stream:
             for number, line in enumerate(stream, 1):
                 if number > 1 or not has_header:
                     yield number, offset
@@ -180,8 +190,14 @@ def _format_of(path: Path) -> str:
     return suffix
 
 
-def _open(path: Path) -> io.BufferedIOBase:
-    suffix = path.suffix.lower()
+def is_web_page(beginning: str) -> bool:
+    """Whether a file that begins so is what a server answers in place of one."""
+    return beginning.lstrip().lower().startswith(("<!doctype", "<html", "<?xml"))
+
+
+def unpacked(path: Path, name: str | None = None) -> io.BufferedIOBase:
+    """Opens a file for reading, unpacked if the end of its name, or of another, says that it is .gz or .xz."""
+    suffix = Path(name or path.name).suffix.lower()
     if suffix == ".gz":
         return gzip.open(path)
     return lzma.open(path) if suffix == ".xz" else path.open("rb")
@@ -195,7 +211,7 @@ def _text_lines(path: Path, number: int, offset: int) -> Iterator[_Line]:
     """Lines with their line ends, from the one that begins at `offset`."""
     number -= 1
     try:
-        with _open(path) as stream:
+        with unpacked(path) as stream:
             stream.seek(offset)
             for line in stream:
                 number += 1
@@ -284,7 +300,7 @@ def _parquet_layout(path: Path, column: str | None) -> Layout:
     from pyarrow import parquet
 
     try:
-        with _open(path) as stream:
+        with unpacked(path) as stream:
             schema = parquet.ParquetFile(stream).schema_arrow
     except (*_DAMAGED, pyarrow.ArrowException) as error:
         raise _damaged(path, error, "row 0") from error
@@ -304,7 +320,7 @@ def _parquet_lines(path: Path, place: int, offset: int) -> Iterator[RawLine]:
 
     row = 0
     try:
-        with _open(path) as stream:
+        with unpacked(path) as stream:
             table = parquet.ParquetFile(stream)
             for group in range(table.num_row_groups):
                 rows = table.metadata.row_group(group).num_rows
