@@ -40,6 +40,7 @@ __all__ = [
     "plan_pieces",
     "planned",
     "read_piece",
+    "state_of",
     "survey",
     "take_ragged",
     "write_table",
@@ -140,12 +141,18 @@ def survey(item: tuple[int, str], job: Job) -> None:
     number, path = item[0], Path(item[1])
     try:
         layout = find_layout(path, job.settings.column)
-        status = path.stat()
+        size, modified = state_of(path)
         starts, lines = find_starts(path, layout, job.settings.piece_lines, job.settings.limit)
-        found = Survey(status.st_size, status.st_mtime_ns, sha256_of(path), layout, starts, lines)
+        found = Survey(size, modified, sha256_of(path), layout, starts, lines)
         job.save("inputs", number, found._asdict())
     except DataError as error:
         job.save("inputs", number, {"error": str(error)})
+
+
+def state_of(path: Path) -> tuple[int, int]:
+    """What tells that a file was changed: its size, and when it was written, in ns. (0, 0) if there is none."""
+    status = path.stat() if path.is_file() else None
+    return (status.st_size, status.st_mtime_ns) if status else (0, 0)
 
 
 def read_piece(piece: Piece) -> Iterator[RawLine]:
@@ -154,8 +161,7 @@ def read_piece(piece: Piece) -> Iterator[RawLine]:
     Raises:
         DataError: The file is damaged, or was changed since it was looked through.
     """
-    status = Path(piece.path).stat() if Path(piece.path).is_file() else None
-    if status is None or (status.st_size, status.st_mtime_ns) != (piece.size, piece.modified):
+    if state_of(Path(piece.path)) != (piece.size, piece.modified):
         raise DataError(
             f"{piece.path} was changed while it was being prepared. Leave the inputs alone, and begin anew with --restart."
         )

@@ -27,7 +27,7 @@ from ..tokenizers import SmilesTokenizer, Vocabulary
 from .cluster import Workers, versions, workers
 from .manifest import MANIFEST, Manifest
 from .merge import ShardRange, count_distinct, distinct_hashes, merge_shard, ranges
-from .pieces import Job, Survey, curate_piece, plan_pieces, survey
+from .pieces import Job, Survey, curate_piece, plan_pieces, state_of, survey
 from .readers import FORMATS, Layout
 from .rejects import REJECTED, groups, join_rejected, write_rejected
 from .settings import Settings
@@ -83,7 +83,7 @@ def prepare(
         raise ConfigError(f"processes={processes} are of this machine, but scheduler={scheduler} has workers of its own: give one.")
     words = SmilesTokenizer(None if vocabulary is None else Vocabulary.load(vocabulary)).vocabulary
     sources = _files_of(inputs)
-    files = [[name, *_size_and_date(Path(name))] for name in sources]
+    files = [[name, *state_of(Path(name))] for name in sources]
     work = {"settings": chosen.as_json(), "inputs": files, "vocabulary": words.fingerprint, "versions": versions()}
     target = Path(output).absolute()
     try:
@@ -98,12 +98,6 @@ def prepare(
         raise DataError(
             f"Preparing {target} stopped: {error}. What is finished is kept: mend this, and run again to go on."
         ) from error
-
-
-def _size_and_date(path: Path) -> tuple[int, int] | tuple[()]:
-    """What tells that a file was changed."""
-    status = path.stat() if path.is_file() else None
-    return (status.st_size, status.st_mtime_ns) if status else ()
 
 
 def _files_of(inputs: Sequence[str | Path]) -> list[str]:
