@@ -187,7 +187,7 @@ def _run_prepare(args: argparse.Namespace) -> None:
     if manifest.rejected:
         print(f"  every rejected line is in {args.output}/{REJECTED}")
     empty = [part["file"] for part in manifest.inputs if not part["read"]]
-    if empty and not args.__dict__.get("limit"):
+    if empty and "limit" not in settings:
         print(f"  {len(empty):,} files hold a header and no molecules, such as {empty[0]}")
     for split, numbers in manifest.splits.items():
         if not numbers["molecules"]:

@@ -24,6 +24,7 @@ from .curate import UNKNOWN_TOKEN, Curated, curate
 from .manifest import sha256_of
 from .readers import Layout, RawLine, find_layout, find_starts, read_lines
 from .settings import Settings
+from .store import VOCABULARY
 from .tranches import Tranche
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ class Job:
     @property
     def vocabulary(self) -> Path:
         """The vocabulary of the tokens."""
-        return self.folder / "vocabulary.txt"
+        return self.folder / VOCABULARY
 
     def result(self, stage: str, number: int, suffix: str = "json") -> Path:
         """The file that a task leaves. Its .json file comes last: the task is done when it is there."""
@@ -192,7 +193,7 @@ def curate_piece(piece: Piece, job: Job) -> None:
     job.save("pieces", piece.number, {"kept": sum(map(len, kept)), "rejected": dict(reasons), "unknown_tokens": dict(unknown)})
 
 
-@functools.lru_cache(maxsize=1)
+@functools.lru_cache(maxsize=1)  # a job's folder is named after all that it depends on: see `workplace`
 def _tokenizer(vocabulary: Path) -> SmilesTokenizer:
     return SmilesTokenizer(Vocabulary.load(vocabulary))
 
@@ -204,7 +205,7 @@ class Rows(NamedTuple):
         high: uint64 [M], the first half of the digest: the hash that decides about shard and split.
         low: uint64 [M], the second half.
         line: int64 [M], line numbers.
-        tokens: int32, the ids of all, one after the other.
+        tokens: the ids of all, one after the other.
         offsets: int64 [M + 1]: those of row i are `tokens[offsets[i] : offsets[i + 1]]`.
     """
 

@@ -44,19 +44,17 @@ def write_rejected(group: Group, job: Job, shards: int) -> None:
     """
     pieces = planned(job)[group.start : group.stop]
     duplicates = _duplicates(job, group, shards)
-    count = 0
     with (
         whole_file(job.result("rejected", group.number, "tsv.gz")) as path,
         _open_table(path, with_header=group.number == 0) as write,
     ):
         for piece in pieces:
             reasons = _reasons(job, piece, duplicates)
-            count += len(reasons)
             if reasons:
                 for line in read_piece(piece):
                     if line.line_number in reasons:
                         write((piece.name, line.line_number, reasons[line.line_number], line.text))
-    job.save("rejected", group.number, {"lines": count})
+    job.save("rejected", group.number, {})
 
 
 def _duplicates(job: Job, group: Group, shards: int) -> dict[str, NDArray[Any]]:
@@ -109,9 +107,8 @@ def _open_table(path: Path, with_header: bool) -> Iterator[Any]:
         )
 
         def write(row: tuple[str, int, str, str]) -> None:
-            (quoting if "\r" in row[0] + row[3] else plain).writerow(
-                row
-            )  # before Python 3.13 csv does not see that this needs quotes
+            needs_quotes = "\r" in row[0] + row[3]  # csv does not see it before Python 3.13
+            (quoting if needs_quotes else plain).writerow(row)
 
         if with_header:
             plain.writerow(("file", "line", "reason", "text"))
