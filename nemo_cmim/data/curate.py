@@ -54,7 +54,7 @@ class Rules:
     def settles_logp(self, logp: tuple[float, float]) -> bool:
         """Whether a molecule of a tranche with these limits of logP need not be asked for its own.
 
-        ZINC's letters are Crippen's logP to rounding, but for the last bin below 5, of which 0.1 % are above.
+        ZINC's letters are Crippen's logP to rounding, but for the last bin below 5, of which 0.2 % are above.
         """
         return logp[1] < self.max_logp and not (self.desalt or self.neutralise)
 
