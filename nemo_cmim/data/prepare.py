@@ -2,8 +2,9 @@
 
 Stages, each a set of tasks that may run anywhere: look through the inputs (`pieces.survey`), curate pieces of them
 (`pieces.curate_piece`), count molecules if splits are to have exact sizes (`merge.count_distinct`), merge ranges of hashes into shards
-(`merge.merge_shard`), collect what was not kept (`rejects.write_rejected`). A task leaves files in a folder beside the output; one whose files are there is not done again, so a run that was killed goes on. The output
-depends on the inputs and settings alone. Memory is bounded by the sizes of a piece and of a shard, in each process.
+(`merge.merge_shard`), collect what was not kept (`rejects.write_rejected`). A task leaves files in a folder beside the output; one whose
+files are there is not done again, so a run that was killed goes on. The output depends on the inputs and settings alone. Memory is
+bounded by the sizes of a piece and of a shard, in each process.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
 """Molecules of a split by number, from shards in Megatron's indexed format (`.bin`, `.idx`) with one document per molecule.
 
 Local shards are read with `pread`, a molecule at a time, and are not mapped: over terabytes the page tables of a map grow with each
-molecule that is touched, a fault reads far more around it than its 90 bytes, and a map of Python's holds a file handle anyway. Remote shards are read in blocks of consecutive molecules. Memory is bounded in both.
-Megatron's own `IndexedDataset` reads one file, keeps arrays of all its molecules, and unmaps them under those who still use them; its
-import takes seconds in each process, so its files are written here too.
+molecule that is touched, a fault reads far more around it than its 90 bytes, and a map of Python's holds a file handle anyway. Remote
+shards are read in blocks of consecutive molecules. Memory is bounded in both. Megatron's own `IndexedDataset` reads one file, keeps
+arrays of all its molecules, and unmaps them under those who still use them; its import takes seconds in each process, so its files are
+written here too.
 """
 
 from __future__ import annotations
