@@ -11,7 +11,7 @@ RUN := .venv/bin/python
 PIP := .venv/bin/pip --disable-pip-version-check install --constraint constraints.txt
 # Prints the name of each package as pip comes to it; pip's warnings and errors go through as they are.
 PROGRESS := | while read -r step name _; do case "$$step $$name" in Collecting*) printf '%s ' "$$name";; *collected) printf '\ninstalling\n';; esac; done
-BENCHMARKS := $(filter-out report molecules ranks range_server prepare tranche_logp, $(basename $(notdir $(wildcard benchmarks/*.py))))
+BENCHMARKS := $(filter-out report molecules ranks range_server shard_folder prepare tranche_logp, $(basename $(notdir $(wildcard benchmarks/*.py))))
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile

@@ -13,7 +13,6 @@ import argparse
 import os
 import re
 import statistics
-import struct
 import subprocess
 import sys
 import tempfile
@@ -28,10 +27,11 @@ import numpy as np
 from torch.utils.data import DataLoader, RandomSampler
 
 from benchmarks.report import record
+from benchmarks.shard_folder import describe_shards
 from nemo_cmim.config import DataConfig
 from nemo_cmim.data.collate import collate
 from nemo_cmim.data.dataset import make_loader
-from nemo_cmim.data.manifest import Manifest
+from nemo_cmim.data.shards import write_shard
 from nemo_cmim.tokenizers import Vocabulary, shipped_vocabulary
 
 MILLION = 1_000_000
@@ -47,45 +47,24 @@ BATCHES = 2 * WINDOW  # measured at a time: as much work of sorting windows as o
 BLOCK = 4096
 
 
-def write_shard(folder: Path, molecules: int) -> dict[str, int]:
-    """So many made-up molecules in Megatron's format, as `shard.bin` and `shard.idx`; molecules by number of tokens."""
+def write_made_up(folder: Path, molecules: int) -> dict[int, int]:
+    """So many made-up molecules, as `shard.bin` and `shard.idx`; molecules by number of tokens."""
     folder.mkdir()
     rng = np.random.default_rng(0)
-    lengths = rng.normal(44, 9, molecules).round().clip(8, 90).astype("<i4")
-    rng.integers(6, 523, int(lengths.sum()), dtype="<u2").tofile(folder / "shard.bin")
-    starts = np.concatenate([[0], np.cumsum(lengths[:-1], dtype="<i8")]).astype("<i8") * 2
-    with (folder / "shard.idx").open("wb") as file:
-        file.write(struct.pack("<9sQBQQ", b"MMIDIDX\0\0", 1, 8, molecules, molecules + 1))
-        for part in (lengths, starts, np.arange(molecules + 1, dtype="<i8")):
-            file.write(part.tobytes())
-    return {str(length): int(count) for length, count in enumerate(np.bincount(lengths)) if count}
+    lengths = rng.normal(44, 9, molecules).round().clip(8, 90).astype(np.int64)
+    write_shard(folder / "shard", rng.integers(6, 523, int(lengths.sum()), np.uint16), lengths, len(shipped_vocabulary()))
+    return {length: int(count) for length, count in enumerate(np.bincount(lengths)) if count}
 
 
-def write_folder(folder: Path, shard: Path, lengths: dict[str, int], molecules: int, of_shard: int) -> Path:
+def write_folder(folder: Path, shard: Path, lengths: dict[int, int], molecules: int, of_shard: int) -> Path:
     """A prepared folder of so many molecules: all shards are links to one."""
     folder.mkdir()
-    vocabulary = shipped_vocabulary()
-    vocabulary.save(folder / "vocabulary.txt")
-    shards = [{"name": f"train-{number:05}", "molecules": of_shard} for number in range(molecules // of_shard)]
+    names = [f"train-{number:05}" for number in range(molecules // of_shard)]
     for kind in ("bin", "idx"):
-        for entry in shards:
-            os.link(shard / f"shard.{kind}", folder / f"{entry['name']}.{kind}")
-    split: dict[str, Any] = {"molecules": molecules, "lengths": {k: n * len(shards) for k, n in lengths.items()}, "shards": shards}
-    split["tokens"] = sum(int(k) * n for k, n in split["lengths"].items())
-    empty = {"molecules": 0, "tokens": 0, "lengths": {}, "shards": []}
-    Manifest(
-        versions={},
-        settings={},
-        vocabulary={"size": len(vocabulary), "fingerprint": vocabulary.fingerprint},
-        counts={},
-        rejected={},
-        unknown_tokens={},
-        tokens={},
-        inputs=[],
-        tranches={},
-        splits={"train": split, "valid": empty, "test": empty},
-        files={path.name: {"bytes": path.stat().st_size, "sha256": ""} for path in folder.iterdir()},
-    ).save(folder)
+        for name in names:
+            os.link(shard / f"shard.{kind}", folder / f"{name}.{kind}")
+    of_all = {length: count * len(names) for length, count in lengths.items()}
+    describe_shards(folder, [(name, of_shard) for name in names], of_all, checksums=False)
     return folder
 
 
@@ -205,7 +184,7 @@ def main() -> None:
     ]
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
-        lengths = {of_shard: write_shard(root / str(of_shard), of_shard) for of_shard in sorted({size[1] for size in SIZES})}
+        lengths = {of_shard: write_made_up(root / str(of_shard), of_shard) for of_shard in sorted({size[1] for size in SIZES})}
         folders = {}
         for size in SIZES:
             molecules, of_shard = size

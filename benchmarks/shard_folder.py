@@ -1,0 +1,48 @@
+"""Folders of shards that no `prepare` wrote, for measurements and tests."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from nemo_cmim.data.manifest import Manifest, sha256_of
+from nemo_cmim.tokenizers import shipped_vocabulary
+
+__all__ = ["describe_shards"]
+
+
+def describe_shards(folder: Path, shards: Sequence[tuple[str, int]], lengths: Mapping[int, int], *, checksums: bool) -> None:
+    """Writes the vocabulary and the manifest beside the shards of a training split.
+
+    Args:
+        folder: Where the shards are.
+        shards: Name and molecules of each, in their order.
+        lengths: Molecules by number of tokens.
+        checksums: Note the SHA-256 of each file. Nobody can verify the folder without them, but they take time.
+    """
+    vocabulary = shipped_vocabulary()
+    vocabulary.save(folder / "vocabulary.txt")
+    train: dict[str, Any] = {
+        "molecules": sum(molecules for _, molecules in shards),
+        "tokens": sum(length * count for length, count in lengths.items()),
+        "lengths": {str(length): lengths[length] for length in sorted(lengths)},
+        "shards": [{"name": name, "molecules": molecules} for name, molecules in shards],
+    }
+    empty = {"molecules": 0, "tokens": 0, "lengths": {}, "shards": []}
+    Manifest(
+        versions={},
+        settings={},
+        vocabulary={"size": len(vocabulary), "fingerprint": vocabulary.fingerprint},
+        counts={},
+        rejected={},
+        unknown_tokens={},
+        tokens={},
+        inputs=[],
+        tranches={},
+        splits={"train": train, "valid": empty, "test": empty},
+        files={
+            path.name: {"bytes": path.stat().st_size, "sha256": sha256_of(path) if checksums else ""}
+            for path in sorted(folder.iterdir())
+        },
+    ).save(folder)
