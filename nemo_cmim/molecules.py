@@ -198,7 +198,7 @@ def _descriptors() -> Any:
 
 
 def logp(mol: Mol) -> float:
-    """Crippen's octanol-water partition coefficient, log10; costs as much as parsing."""
+    """Crippen's octanol-water partition coefficient, log10; costs more than parsing and canonicalising together."""
     from rdkit.Chem.rdMolDescriptors import CalcCrippenDescriptors
 
     return CalcCrippenDescriptors(mol)[0]

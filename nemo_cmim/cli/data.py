@@ -163,7 +163,7 @@ def _add_settings(add: Callable[..., argparse.Action]) -> None:
     setting("--max-tokens", "longest SMILES to keep, in tokens (default: 511)", type=int, metavar="N")
     setting("--desalt", "keep only the largest fragment of each molecule", action="store_true")
     setting("--neutralise", "remove charges where protons can be added or taken away", action="store_true")
-    always = "compute logP also where the letter of a ZINC tranche puts it below the limit; three times the work"
+    always = "compute logP also where the letter of a ZINC tranche puts it below the limit, which takes far longer"
     setting("--compute-logp", always, action="store_false", dest="trust_tranches")
     setting("--valid-fraction", "share of the validation split (default: the paper's, 100k of 730M)", type=float, metavar="F")
     setting("--valid-molecules", "exact size of the validation split, in place of its share", type=int, metavar="N")

@@ -94,7 +94,7 @@ def curate(smiles: Sequence[str], rules: Rules, tokenizer: SmilesTokenizer, *, l
         smiles: N SMILES.
         rules: What to do.
         tokenizer: Its vocabulary must hold every token.
-        logp_is_settled: Each is known to be within the limit of logP, which costs twice what the rest does.
+        logp_is_settled: Each is known to be within the limit of logP, which costs more than the rest.
     """
     with molecules.quiet_rdkit():
         outcomes = [canonicalise(one, rules, logp_is_settled=logp_is_settled) for one in smiles]
