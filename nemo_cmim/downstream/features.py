@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -33,7 +33,15 @@ Featurizer = Callable[[Sequence[str]], Any] | Transformer
 
 
 def rdkit_descriptors(smiles: Sequence[str]) -> NDArray[np.float32]:
-    """All RDKit 2D descriptors, float32 [N, D], NaN where RDKit has no value: `evaluate` prepares them in each fold."""
+    """All RDKit 2D descriptors, float32 [N, D], NaN where RDKit has no value: `evaluate` prepares them in each fold.
+
+    Those of the last call are kept, as they take some 10 ms a molecule: another split of the same data does not compute them again.
+    """
+    return _kept_descriptors(tuple(smiles)).copy()
+
+
+@lru_cache(maxsize=1)
+def _kept_descriptors(smiles: tuple[str, ...]) -> NDArray[np.float32]:
     return descriptors(smiles)
 
 

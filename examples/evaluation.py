@@ -1,0 +1,246 @@
+"""What table1.py and ablations.py share: three data sets, rows of features, and errors measured in blocks that are kept.
+
+A block is one row of features on one data set, under all splits, heads and seeds. It is written when it is done, so that an
+evaluation that was stopped goes on, and blocks are measured side by side. N molecules, D columns.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import os
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from sklearn.metrics.pairwise import rbf_kernel
+from sklearn.pipeline import make_pipeline
+from sklearn.svm import SVR
+
+from nemo_cmim import __version__, load
+from nemo_cmim.comparison.measure import randomised
+from nemo_cmim.downstream import FeatureScaler, Featurizer, MLPRegressor, RegressionData, builtin_featurizer, evaluate, load_csv
+from nemo_cmim.errors import ConfigError, DataError
+from nemo_cmim.files import whole_file
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from nemo_cmim.inference import CMIMModel
+
+__all__ = ["SETS", "Protocol", "Row", "fingerprint", "heads", "load_sets", "measure", "measure_all", "rmse"]
+
+
+class KnownSet(NamedTuple):
+    """A data set of MoleculeNet: names of its file, of its columns of SMILES and values, and its unit."""
+
+    files: tuple[str, ...]
+    targets: tuple[str, ...]
+    unit: str
+    smiles: tuple[str, ...] = ("smiles",)
+
+
+SETS = {
+    "ESOL": KnownSet(
+        ("esol.csv", "delaney-processed.csv", "delaney.csv"),
+        ("target", "measured log solubility in mols per litre"),
+        "log10 mol/L",
+    ),
+    "FreeSolv": KnownSet(("freesolv.csv", "SAMPL.csv"), ("target", "expt"), "kcal/mol"),
+    "Lipophilicity": KnownSet(("lipophilicity.csv", "Lipophilicity.csv"), ("target", "exp"), "log10 D"),
+}
+"""Files of our own, with the columns smiles and target, and those that MoleculeNet's users download."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """Features by a name.
+
+    Attributes:
+        name: What tables call them.
+        builtin: Name of a built-in featurizer; empty for a model's embedding.
+        model: What `nemo_cmim.load` takes.
+        parts: Options of `CMIMModel.embed`, once for each of the vectors that stand side by side.
+        is_redrawn: The network has fresh random weights under each seed.
+    """
+
+    name: str
+    builtin: str = ""
+    model: str = ""
+    parts: tuple[tuple[tuple[str, Any], ...], ...] = ()
+    is_redrawn: bool = False
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How features are judged; see `nemo_cmim.downstream.evaluate`."""
+
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
+    splits: tuple[str, ...] = ("random", "scaffold")
+    folds: int = 5
+    mlp_steps: int = 2000
+
+
+def load_sets(
+    folder: Path, refusal: Callable[[str], str | None], columns: Mapping[str, tuple[str, str]] | None = None
+) -> list[RegressionData]:
+    """ESOL, FreeSolv and Lipophilicity.
+
+    Args:
+        folder: Where the files are, under one of the names of `SETS`.
+        refusal: Says why a molecule cannot be used, or None. It is then left out for every row, listed in a warning and kept
+            in `RegressionData.dropped`.
+        columns: Columns of SMILES and of values, by the name of a set, where they are not those of `SETS`.
+
+    Raises:
+        ConfigError: `columns` names another set.
+        DataError: A file is missing or not usable.
+    """
+    columns = columns or {}
+    for name in columns:
+        if name not in SETS:
+            raise ConfigError(f"There is no data set {name!r}: columns can be given for {', '.join(SETS)}.")
+    loaded = []
+    for name, known in SETS.items():
+        path = next((folder / file for file in known.files if (folder / file).is_file()), None)
+        if path is None:
+            raise DataError(f"{folder} holds no file of {name}: it is called {' or '.join(known.files)}.")
+        smiles, target = columns.get(name) or _find_columns(path, known)
+        loaded.append(load_csv(path, smiles, target, name=name, unit=known.unit, on_invalid="drop", refusal=refusal))
+    return loaded
+
+
+def _find_columns(path: Path, known: KnownSet) -> tuple[str, str]:
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        header = next(csv.reader(file), [])
+    found = [next((name for name in names if name in header), None) for names in (known.smiles, known.targets)]
+    if None in found:
+        wanted = f"{' or '.join(known.smiles)}, and {' or '.join(map(repr, known.targets))}"
+        raise DataError(f"{path} has the columns {', '.join(map(repr, header))}; wanted are {wanted}. Name them by --columns.")
+    return str(found[0]), str(found[1])
+
+
+def heads(mlp_steps: int) -> dict[str, Any]:
+    """The heads of `downstream.named_heads`; the support vectors with a kernel that is computed at once, which is much faster."""
+    return {"svm": make_pipeline(FeatureScaler(), SVR(kernel=_kernel)), "mlp": MLPRegressor(steps=mlp_steps)}
+
+
+def _kernel(x_ND: NDArray[np.float64], train_MD: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The default kernel of `SVR` (gamma="scale"), whose width follows from the training rows."""
+    return rbf_kernel(x_ND, train_MD, gamma=1 / (train_MD.shape[1] * (train_MD.var() or 1.0)))
+
+
+def measure(row: Row, data: RegressionData, protocol: Protocol) -> pd.DataFrame:
+    """Every test prediction of one row: `data, split, features, head, seed, fold, row, target, prediction`."""
+    tables = []
+    for seed, seeds in [(seed, (seed,)) for seed in protocol.seeds] if row.is_redrawn else [(None, protocol.seeds)]:
+        features = _features(row, data.smiles, seed)
+        for split in protocol.splits:
+            found = evaluate(
+                data,
+                {row.name: features},
+                heads(protocol.mlp_steps),
+                split=split,
+                folds=protocol.folds,
+                seeds=seeds,
+                progress=False,
+            )
+            tables.append(found.predictions.drop(columns="smiles").assign(data=data.name, split=split))
+    order = ["data", "split", "features", "head", "seed", "fold", "row", "target", "prediction"]
+    return pd.concat(tables, ignore_index=True)[order]
+
+
+def _features(row: Row, smiles: Sequence[str], seed: int | None) -> Featurizer:
+    if row.builtin:
+        return builtin_featurizer(row.builtin)
+    model = load(row.model)
+    if seed is not None:
+        model = randomised(model, seed)
+    vectors = np.hstack([model.embed(smiles, **dict(part)) for part in row.parts])
+    return lambda _: vectors
+
+
+def measure_all(
+    rows: Sequence[Row],
+    sets: Sequence[RegressionData],
+    protocol: Protocol,
+    folder: Path,
+    models: Mapping[str, CMIMModel],
+    *,
+    jobs: int = 1,
+    say: Callable[[str], None] = print,
+) -> pd.DataFrame:
+    """`measure` of each row on each set; a block that is in `folder` already is not measured again.
+
+    Args:
+        rows: What is measured.
+        sets: On what.
+        protocol: How.
+        folder: Where blocks are kept, under names that hold a digest of all that they depend on.
+        models: The loaded models by `Row.model`, for that digest.
+        jobs: Blocks at a time, each in a process; 1 starts none.
+        say: Gets a line for each block.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    digests = {name: fingerprint(model) for name, model in models.items()}
+    files = {}
+    for one in sets:
+        content = hashlib.sha256(repr((one.smiles, one.targets.tolist())).encode()).hexdigest()
+        for row in rows:
+            digest = hashlib.sha256(repr((__version__, row, digests.get(row.model), protocol, content)).encode()).hexdigest()[:12]
+            files[row, one.name] = folder / f"{one.name}-{re.sub('[^A-Za-z0-9]+', '_', row.name)}-{digest}.parquet"
+    todo = [(row, one, protocol, files[row, one.name]) for one in sets for row in rows if not files[row, one.name].exists()]
+    todo.sort(key=lambda block: -len(block[1]))  # so that no process begins a long one when the others are done
+    start, done = time.monotonic(), len(files) - len(todo)
+    if done:
+        say(f"{done} of {len(files)} blocks were measured before")
+    for name in _measured(todo, jobs):
+        done += 1
+        say(f"{done}/{len(files)} {name}, after {time.monotonic() - start:.0f} s")
+    return pd.concat([pd.read_parquet(path) for path in files.values()], ignore_index=True)
+
+
+Block = tuple[Row, RegressionData, Protocol, Path]
+
+
+def _measured(todo: list[Block], jobs: int) -> Iterator[str]:
+    if jobs == 1:
+        yield from map(_keep, todo)
+        return
+    os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // jobs))  # for the processes, which share the cores
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+        try:
+            for future in as_completed([pool.submit(_keep, block) for block in todo]):
+                yield future.result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _keep(block: Block) -> str:
+    row, data, protocol, path = block
+    predictions = measure(row, data, protocol)
+    with whole_file(path) as staging:
+        predictions.to_parquet(staging, index=False)
+    return f"{data.name}, {row.name}"
+
+
+def fingerprint(model: CMIMModel) -> str:
+    """SHA-256 of a model's settings, vocabulary and weights."""
+    digest = hashlib.sha256(repr((model.config, model.tokenizer.vocabulary.fingerprint)).encode())
+    for name, weight in sorted(model.network.state_dict().items()):
+        digest.update(name.encode() + weight.cpu().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def rmse(predictions: pd.DataFrame) -> pd.DataFrame:
+    """Error of each run, over all rows tested under its seed: `data, split, features, head, seed, tested, rmse`, in the data's unit."""
+    squares = predictions.assign(square=np.square(predictions["prediction"] - predictions["target"]))
+    runs = squares.groupby(["data", "split", "features", "head", "seed"], sort=False)["square"].agg(["size", "mean"]).reset_index()
+    return runs.assign(tested=runs["size"], rmse=np.sqrt(runs["mean"])).drop(columns=["size", "mean"])

@@ -1,0 +1,190 @@
+"""The paper's Table 1 at the scale of your models: property prediction from embeddings, beside random weights and fingerprints.
+
+    python examples/table1.py --data FOLDER --models cmim_small mim_small --pretraining DATA --held-out DATA -o table1
+
+Rows: the mean and the informative embedding of each model; the same of a network of the first cMIM's shape with random weights,
+redrawn for each seed; Morgan fingerprints of 512 and 2,048 bits; RDKit's 2D descriptors. Columns: ESOL, FreeSolv and
+Lipophilicity, each with support vectors and with an MLP; RMSE in native units. FOLDER holds MoleculeNet's files (`evaluation.SETS`
+tells their names and columns).
+
+A seed is a repetition of the split and of the head's own randomness; each model is one training run. Mean ± standard deviation, and
+paired t-tests, are over these seeds, and so say nothing of another training run or of other molecules.
+
+`--pretraining` counts the molecules that the models may have seen, and adds tables without them: training rows and predictions stay, the
+error is taken over the other test rows. `--held-out` has each model write molecules of a test split from their posterior means.
+Stopped at any time, the same command goes on. Writes table1.md, .json, .csv and .png, and every prediction.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from evaluation import Protocol, Row, fingerprint, load_sets, measure_all, rmse
+from table1_report import Contrast, draw, paired_tests, shares_table, table, tests_table
+
+from nemo_cmim import load
+from nemo_cmim.comparison.measure import decoding, embeddings
+from nemo_cmim.config import DataConfig
+from nemo_cmim.data.dataset import open_store
+from nemo_cmim.downstream import RegressionData
+from nemo_cmim.errors import ConfigError
+from nemo_cmim.inference import CMIMModel
+from nemo_cmim.tokenizers import SmilesTokenizer
+
+RANDOM = "random weights"
+BUILTIN = {"morgan512": "Morgan, 512 bits", "morgan2048": "Morgan, 2048 bits", "rdkit": "RDKit 2D descriptors"}
+SPLITS = {
+    "random": "Random split: {folds}-fold cross-validation",
+    "scaffold": "Scaffold split: 20 % of the rows tested, no ring system on both sides",
+}
+
+
+def arguments() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--data", type=Path, required=True, metavar="FOLDER", help="MoleculeNet's files of ESOL, FreeSolv and Lipophilicity")
+    names = "shipped models or .nemo files, also as LABEL=FILE (default: %(default)s)"
+    add("--models", nargs="+", default=["cmim_small", "mim_small"], metavar="MODEL", help=names)
+    add("--columns", nargs="+", default=[], metavar="SET=SMILES,VALUE", help="columns, where they are not MoleculeNet's")
+    add("--pretraining", type=Path, metavar="DATA", help="what the models were trained on: a folder that prepare wrote")
+    add("--held-out", type=Path, metavar="DATA", help="such a folder, whose test split is reconstructed")
+    add("--decoded", type=int, default=1000, metavar="N", help="molecules of it (default: %(default)s)")
+    add("--seeds", type=int, default=5, metavar="N", help="repetitions, with seeds 0 to N - 1 (default: %(default)s)")
+    add("--folds", type=int, default=5, metavar="K", help="folds of the random split (default: %(default)s)")
+    add("--mlp-steps", type=int, default=2000, metavar="N", help="training steps of the MLP (default: %(default)s)")
+    add("--jobs", type=int, default=1, metavar="N", help="blocks that are measured at a time (default: %(default)s)")
+    add("-o", "--output", type=Path, default=Path("table1"), metavar="FOLDER", help="where to write (default: %(default)s)")
+    return parser
+
+
+def load_models(names: Sequence[str]) -> dict[str, tuple[str, CMIMModel]]:
+    """For the label of each model its name or path, and the model.
+
+    Raises:
+        ConfigError: Two models of one label.
+    """
+    models: dict[str, tuple[str, CMIMModel]] = {}
+    for name in names:
+        label, _, path = name.rpartition("=")
+        label = label or Path(path).stem
+        if label in models:
+            raise ConfigError(f"Two models are called {label!r}: give them labels, as in --models a={path} b=...")
+        models[label] = (path, load(path))
+    return models
+
+
+def label_of(models: Mapping[str, tuple[str, CMIMModel]], objective: str) -> str | None:
+    """The first model of an objective."""
+    return next((label for label, (_, model) in models.items() if model.config.objective.name == objective), None)
+
+
+def rows_of(models: Mapping[str, tuple[str, CMIMModel]]) -> list[Row]:
+    """The rows of the table."""
+    shaped = label_of(models, "cmim") or next(iter(models))
+    rows = [
+        Row(f"{label}, {kind}", model=path, parts=((("kind", kind),),), is_redrawn=label == RANDOM)
+        for label, (path, model) in {**models, RANDOM: models[shaped]}.items()
+        for kind in embeddings(model)
+    ]
+    return rows + [Row(name, builtin=builtin) for builtin, name in BUILTIN.items()]
+
+
+def contrasts_of(models: Mapping[str, tuple[str, CMIMModel]], rows: Sequence[Row]) -> list[Contrast]:
+    """What is tested: informative cMIM against random weights and all that needs no model, cMIM against MIM, informative against mean."""
+    cmim, mim = label_of(models, "cmim") or next(iter(models)), label_of(models, "mim")
+    pairs = [(f"{cmim}, informative", f"{RANDOM}, informative")]
+    if mim is not None and mim != cmim:
+        pairs += [(f"{cmim}, {kind}", f"{mim}, {kind}") for kind in ("informative", "mean")]
+    pairs += [(f"{label}, informative", f"{label}, mean") for label in models]
+    pairs += [(f"{cmim}, informative", name) for name in BUILTIN.values()]
+    known = {row.name for row in rows}
+    return [Contrast(*pair) for pair in pairs if known.issuperset(pair)]
+
+
+def reconstruct(models: Mapping[str, tuple[str, CMIMModel]], held_out: Path, count: int, kept: Path) -> pd.DataFrame:
+    """`comparison.measure.decoding` of each model on molecules that are spread evenly over a test split."""
+    found: dict[str, Any] = json.loads(kept.read_text()) if kept.exists() else {}
+    rows = []
+    for label, (_, model) in models.items():
+        store = open_store(DataConfig(folder=str(held_out), split="test"), max_tokens=model.config.network.max_tokens)
+        places = torch.linspace(0, len(store) - 1, min(count, len(store))).long().tolist()
+        key = f"{fingerprint(model)} {store.manifest.files} {places}"
+        if key not in found:
+            tokenizer = SmilesTokenizer(store.vocabulary)
+            found[key] = decoding(model, [tokenizer.decode(store.tokens(place).tolist()) for place in places])
+            kept.write_text(json.dumps(found))
+        rows.append({"model": label, "molecules": len(places), **found[key]})
+    return pd.DataFrame(rows)
+
+
+def report(sets: Sequence[RegressionData], runs: pd.DataFrame, contrasts: Sequence[Contrast], protocol: Protocol) -> list[str]:
+    """The Markdown sections of the two splits."""
+    sections = []
+    for split in protocol.splits:
+        of_split = runs[runs["split"] == split]
+        sections += [f"## {SPLITS[split].format(folds=protocol.folds)}", table(of_split)]
+        sections += ["Paired differences over seeds:", tests_table(paired_tests(of_split, contrasts))]
+    return sections
+
+
+def protocol_in_words(sets: Sequence[RegressionData], protocol: Protocol, models: Mapping[str, tuple[str, CMIMModel]]) -> str:
+    """What the numbers are."""
+    parts = []
+    for one in sets:
+        dropped = f", {len(one.dropped)} left out in all rows of the table" if one.dropped else ""
+        parts.append(f"{one.name} ({len(one)} rows{dropped}; {one.unit})")
+    named = [
+        f"{label} ({model.config.objective.name}, {sum(p.numel() for p in model.network.parameters()) / 1e6:.2f} M parameters)"
+        for label, (_, model) in models.items()
+    ]
+    return (
+        f"RMSE, lower is better, mean ± standard deviation over {len(protocol.seeds)} seeds of split and head (one training run of each "
+        f"model): {', '.join(parts)}. SVM: scikit-learn's SVR with its defaults; MLP: 128 hidden units, {protocol.mlp_steps:,} steps; "
+        f'features standardised except fingerprints. Models: {", ".join(named)}. "{RANDOM}": the same network, drawn anew for each '
+        "seed. Differences: paired two-sided t-test over seeds, bold where p < 0.05 after Holm's correction over the columns."
+    )
+
+
+def main() -> None:
+    """Measures, writes, and prints the tables."""
+    args = arguments().parse_args()
+    say = partial(print, file=sys.stderr, flush=True)
+    models = load_models(args.models)
+    columns = {}
+    for text in args.columns:
+        name, _, pair = text.partition("=")
+        smiles, _, target = pair.partition(",")
+        columns[name] = (smiles, target)
+
+    def refusal(smiles: str) -> str | None:
+        return next((reason for _, model in models.values() if (reason := model.refusal(smiles))), None)
+
+    sets = load_sets(args.data, refusal, columns)
+    protocol = Protocol(seeds=tuple(range(args.seeds)), folds=args.folds, mlp_steps=args.mlp_steps)
+    rows, output = rows_of(models), args.output
+    loaded = dict(models.values())
+    predictions = measure_all(rows, sets, protocol, output / "blocks", loaded, jobs=args.jobs, say=say)
+    runs, contrasts = rmse(predictions), contrasts_of(models, rows)
+    sections = ["# Table 1", protocol_in_words(sets, protocol, models), *report(sets, runs, contrasts, protocol)]
+    if args.held_out:
+        decoded = reconstruct(models, args.held_out, args.decoded, output / "decoding.json")
+        sections += ["## Decoding of held-out molecules", shares_table(decoded)]
+    predictions.to_parquet(output / "predictions.parquet", index=False)
+    runs.to_csv(output / "table1.csv", index=False)
+    draw(runs, output / "table1.png")
+    text = "\n\n".join(sections) + "\n"
+    (output / "table1.md").write_text(text, encoding="utf-8")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
