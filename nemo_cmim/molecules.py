@@ -34,6 +34,7 @@ __all__ = [
     "random_spellings",
     "spelling",
     "standardise",
+    "without_stereo",
 ]
 
 Mol = Chem.Mol
@@ -133,6 +134,13 @@ def canonical_smiles(molecule: str | Mol, *, name: str = "the SMILES") -> str:
 def spelling(mol: Mol) -> str:
     """RDKit's canonical isomeric SMILES of a molecule that `parse` gave: half the cost of `canonical_smiles`, which reads it again."""
     return Chem.MolToSmiles(mol)
+
+
+def without_stereo(mol: Mol) -> str:
+    """Canonical SMILES of a molecule that `parse` gave, without stereocentres and stereo bonds; isotopes stay."""
+    flat = Mol(mol)
+    Chem.RemoveStereochemistry(flat)
+    return canonical_smiles(flat)  # reads it again: a hydrogen that was there for a stereo bond goes
 
 
 def standardise(mol: Mol, *, desalt: bool, neutralise: bool) -> Mol:

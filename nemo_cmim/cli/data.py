@@ -1,14 +1,16 @@
-"""`nemo-cmim tranches | download | prepare | data-report`: from properties of molecules to files, and from those to training data.
+"""`nemo-cmim tranches | download | prepare | data-report | overlap`: from properties of molecules to training data.
 
 nemo-cmim tranches [CONDITION...]                  lists ZINC tranches by property; by default those of the paper
 nemo-cmim download LIST_OR_CONDITION... -o FOLDER  fetches them; stopped at any time, it goes on when run again
 nemo-cmim prepare INPUT... -o FOLDER               canonicalises, filters, deduplicates, splits, tokenises
 nemo-cmim data-report FOLDER [-o FILE]             writes a page about that folder
+nemo-cmim overlap FOLDER FILE                      counts which molecules of a file are in that folder
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import os
 import sys
 from pathlib import Path
@@ -30,6 +32,7 @@ def add_commands(commands: Commands) -> None:
     _add_download(commands)
     _add_prepare(commands)
     _add_data_report(commands)
+    _add_overlap(commands)
 
 
 def _add_tranches(commands: Commands) -> None:
@@ -215,3 +218,45 @@ def _run_data_report(args: argparse.Namespace) -> None:
 
     write_data_report(args.folder, args.output, sample=args.sample, seed=args.seed, overwrite=args.overwrite)
     print(f"{args.output}: open it in a browser")
+
+
+def _add_overlap(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "overlap",
+        help="count which molecules of a file are in prepared data",
+        description="Looks up each molecule of FILE in the splits of a folder of prepare's, however it is spelled, and counts those that "
+        "are in it, with and without regard to stereo: what of a test set a model has seen.",
+    )
+    add = parser.add_argument
+    add("folder", metavar="DATA", help="what prepare wrote")
+    add("input", metavar="FILE", help=".smi, .txt, .csv or .parquet; plain, .gz or .xz")
+    add("--column", metavar="NAME", help="column of SMILES (default: smiles or canonical_smiles)")
+    add("--exact", action="store_true", help="do not seek molecules that differ in stereo, which reads all of DATA")
+    add("-o", "--output", metavar="FILE", help="also write the lines that were found to this CSV file")
+    parser.set_defaults(run=_run_overlap)
+
+
+def _run_overlap(args: argparse.Namespace) -> None:
+    from tqdm import tqdm
+
+    from ..data.overlap import find_overlap, read_smiles
+
+    lines, smiles = zip(*read_smiles(args.input, args.column))
+    with tqdm(unit=" molecules", unit_scale=True, desc="read", disable=True if args.exact else None) as bar:
+        found = find_overlap(args.folder, smiles, stereo=not args.exact, progress=bar.update)
+    same = {**found.same, "any split": found.anywhere(found.same)}
+    flat = {**found.flat, "any split": found.anywhere(found.flat)} if found.flat else {}
+    print(f"Of {len(smiles):,} molecules of {args.input}, in {args.folder}:")
+    for split, is_same in same.items():
+        also = f", {flat[split].sum():,} without regard to stereo" if flat else ""
+        print(f"  {split}: {is_same.sum():,} as they are{also}")
+    if args.output:
+        try:
+            with open(args.output, "w", encoding="utf-8", newline="") as file:
+                writer = csv.writer(file, lineterminator="\n")
+                writer.writerow(("line", "smiles", "split", "match"))
+                for split, is_same in found.same.items():
+                    for row in (found.flat or found.same)[split].nonzero()[0].tolist():
+                        writer.writerow((lines[row], smiles[row], split, "same" if is_same[row] else "stereo"))
+        except OSError as error:
+            raise DataError(f"{args.output} cannot be written: {error}. Name another file by -o.") from error

@@ -17,7 +17,7 @@ from ..tokenizers import SmilesTokenizer
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["NOT_A_MOLECULE", "UNKNOWN_TOKEN", "Curated", "Rejection", "Rules", "canonicalise", "curate"]
+__all__ = ["NOT_A_MOLECULE", "UNKNOWN_TOKEN", "Curated", "Rejection", "Rules", "canonicalise", "curate", "digest_of"]
 
 NOT_A_MOLECULE = "not a molecule to RDKit"
 UNKNOWN_TOKEN = "unknown token"
@@ -110,9 +110,14 @@ def curate(smiles: Sequence[str], rules: Rules, tokenizer: SmilesTokenizer, *, l
     is_bad |= lengths > rules.max_tokens
     for row in np.flatnonzero(is_bad).tolist():
         rejected[int(places[row])] = _refusal(canonical[row], rules, tokenizer)
-    digests = b"".join(hashlib.blake2b(one.encode(), digest_size=16).digest() for one in canonical)
+    digests = b"".join(map(digest_of, canonical))
     good = ~is_bad
     return Curated(places[good], np.frombuffer(digests, "<u8").reshape(-1, 2)[good], tokens[good[rows]], lengths[good], rejected)
+
+
+def digest_of(canonical: str) -> bytes:
+    """The 128-bit BLAKE2b of a canonical SMILES: two little-endian 64-bit numbers, by which, in this order, molecules are sorted."""
+    return hashlib.blake2b(canonical.encode(), digest_size=16).digest()
 
 
 def canonicalise(smiles: str, rules: Rules, *, logp_is_settled: bool = False) -> str | Rejection:
