@@ -12,7 +12,8 @@ paired t-tests, are over these seeds, and so say nothing of another training run
 
 `--pretraining` counts the molecules that the models may have seen, and adds tables without them: training rows and predictions stay, the
 error is taken over the other test rows. `--held-out` has each model write molecules of a test split from their posterior means.
-Stopped at any time, the same command goes on. Writes table1.md, .json, .csv and .png, and every prediction.
+Stopped at any time, the same command goes on. Writes table1.md, table1.png, table1.csv (the error of each run), tests.csv, seen.csv,
+decoding.csv, dropped.csv and predictions.parquet.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from typing import Any
 import pandas as pd
 import torch
 from evaluation import Protocol, Row, fingerprint, load_sets, measure_all, rmse
+from table1_leaks import find_seen, seen_table, unseen
 from table1_report import Contrast, draw, paired_tests, shares_table, table, tests_table
 
 from nemo_cmim import load
@@ -126,13 +128,15 @@ def reconstruct(models: Mapping[str, tuple[str, CMIMModel]], held_out: Path, cou
     return pd.DataFrame(rows)
 
 
-def report(sets: Sequence[RegressionData], runs: pd.DataFrame, contrasts: Sequence[Contrast], protocol: Protocol) -> list[str]:
+def report(runs: pd.DataFrame, tests: pd.DataFrame, protocol: Protocol) -> list[str]:
     """The Markdown sections of the two splits."""
     sections = []
     for split in protocol.splits:
-        of_split = runs[runs["split"] == split]
-        sections += [f"## {SPLITS[split].format(folds=protocol.folds)}", table(of_split)]
-        sections += ["Paired differences over seeds:", tests_table(paired_tests(of_split, contrasts))]
+        of_split, tested = runs[runs["split"] == split], tests[(tests["split"] == split) & (tests["rows"] == "all")]
+        sections += [f"## {SPLITS[split].format(folds=protocol.folds)}", table(of_split[of_split["rows"] == "all"])]
+        if (of_split["rows"] == "unseen").any():
+            sections += ["Without test rows that are in the pretraining data:", table(of_split[of_split["rows"] == "unseen"])]
+        sections += ["Paired differences over seeds, all rows:", tests_table(tested)]
     return sections
 
 
@@ -173,18 +177,37 @@ def main() -> None:
     rows, output = rows_of(models), args.output
     loaded = dict(models.values())
     predictions = measure_all(rows, sets, protocol, output / "blocks", loaded, jobs=args.jobs, say=say)
-    runs, contrasts = rmse(predictions), contrasts_of(models, rows)
-    sections = ["# Table 1", protocol_in_words(sets, protocol, models), *report(sets, runs, contrasts, protocol)]
+    runs, sections = rmse(predictions).assign(rows="all"), []
+    if args.pretraining:
+        seen = find_seen(sets, args.pretraining, output / "blocks", say)
+        runs = pd.concat([runs, rmse(unseen(predictions, seen)).assign(rows="unseen")], ignore_index=True)
+        seen.to_csv(output / "seen.csv", index=False)
+        sections += ["## Molecules that are in the pretraining data", seen_table(seen)]
+    tests = pd.concat(
+        [
+            paired_tests(some, contrasts_of(models, rows)).assign(split=split, rows=which)
+            for (split, which), some in runs.groupby(["split", "rows"], sort=False)
+        ],
+        ignore_index=True,
+    )
+    sections = [protocol_in_words(sets, protocol, models), *report(runs, tests, protocol), *sections]
     if args.held_out:
-        decoded = reconstruct(models, args.held_out, args.decoded, output / "decoding.json")
-        sections += ["## Decoding of held-out molecules", shares_table(decoded)]
+        decoded = reconstruct(models, args.held_out, args.decoded, output / "blocks" / "decoding.json")
+        decoded.to_csv(output / "decoding.csv", index=False)
+        sections += ["## Molecules of the held-out test split, decoded greedily from the posterior mean", shares_table(decoded)]
+    dropped = [pd.DataFrame(one.dropped).assign(data=one.name) for one in sets if one.dropped]
+    files = {"table1": runs, "tests": tests, **({"dropped": pd.concat(dropped)} if dropped else {})}
+    for name, content in files.items():
+        content.to_csv(output / f"{name}.csv", index=False)
     predictions.to_parquet(output / "predictions.parquet", index=False)
-    runs.to_csv(output / "table1.csv", index=False)
-    draw(runs, output / "table1.png")
-    text = "\n\n".join(sections) + "\n"
+    draw(runs[runs["rows"] == "all"], output / "table1.png")
+    text = "\n\n".join(["# Table 1", *sections]) + "\n"
     (output / "table1.md").write_text(text, encoding="utf-8")
     print(text)
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except ValueError as error:  # a mistake in the input, told in one line
+        sys.exit(f"table1.py: {error}")

@@ -12,7 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from scipy.stats import ttest_rel
 
-__all__ = ["Contrast", "draw", "paired_tests", "shares_table", "table", "tests_table"]
+__all__ = ["Contrast", "draw", "markdown", "paired_tests", "shares_table", "table", "tests_table"]
 
 HEADS = {"svm": "SVM", "mlp": "MLP"}
 LEVEL = 0.05
@@ -33,22 +33,23 @@ class Contrast(NamedTuple):
 def table(runs: pd.DataFrame) -> str:
     """Markdown: a line for each row of features, a column for each data set and head, mean ± standard deviation over seeds."""
     columns = list(dict.fromkeys(zip(runs["data"], runs["head"])))
-    lines = _header(["features", *(f"{data} {HEADS[head]}" for data, head in columns)])
+    lines = []
     for features, of_row in runs.groupby("features", sort=False):
         values = [of_row.loc[(of_row["data"] == data) & (of_row["head"] == head), "rmse"] for data, head in columns]
-        lines.append(_line([str(features), *map(_cell, values)]))
-    return "\n".join(lines)
+        lines.append([str(features), *map(_cell, values)])
+    return markdown(["features", *(f"{data} {HEADS[head]}" for data, head in columns)], lines)
 
 
-def _header(names: Sequence[str]) -> list[str]:
-    return [_line(names), "|---" * len(names) + "|"]
-
-
-def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
+def markdown(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """A table of these cells."""
+    return "\n".join(
+        ["| " + " | ".join(header) + " |", "|---" * len(header) + "|", *("| " + " | ".join(line) + " |" for line in lines)]
+    )
 
 
 def _cell(values: pd.Series) -> str:
+    if values.empty:
+        return ""
     return f"{values.mean():.3f}" if len(values) == 1 else f"{values.mean():.3f} ± {values.std():.3f}"
 
 
@@ -91,14 +92,14 @@ def _holm(p: np.ndarray) -> np.ndarray:
 def tests_table(tests: pd.DataFrame) -> str:
     """Markdown: a line for each contrast, difference and p; bold where the corrected p is below 0.05."""
     columns = list(dict.fromkeys(zip(tests["data"], tests["head"])))
-    lines = _header(["difference", *(f"{data} {HEADS[head]}" for data, head in columns)])
-    for contrast, rows in tests.groupby("contrast", sort=False):
-        lines.append(_line([str(contrast), *(_tested(row) for row in rows.itertuples())]))
-    return "\n".join(lines)
+    lines = [
+        [str(name), *map(_tested, rows["difference"], rows["p"], rows["p_holm"])]
+        for name, rows in tests.groupby("contrast", sort=False)
+    ]
+    return markdown(["difference", *(f"{data} {HEADS[head]}" for data, head in columns)], lines)
 
 
-def _tested(row: tuple) -> str:
-    difference, p, p_holm = row[-3:]
+def _tested(difference: float, p: float, p_holm: float) -> str:
     text = f"{difference:+.3f}"
     if np.isnan(p):
         return text
@@ -108,10 +109,10 @@ def _tested(row: tuple) -> str:
 
 def shares_table(decoded: pd.DataFrame) -> str:
     """Markdown of `model, molecules` and shares of 1 under other names."""
-    lines = _header([str(name).replace("_", " ") for name in decoded.columns])
-    for model, molecules, *shares in decoded.itertuples(index=False):
-        lines.append(_line([model, f"{molecules:,}", *(f"{share:.1%}" for share in shares)]))
-    return "\n".join(lines)
+    lines = [
+        [model, f"{count:,}", *(f"{share:.1%}" for share in shares)] for model, count, *shares in decoded.itertuples(index=False)
+    ]
+    return markdown([str(name).replace("_", " ") for name in decoded.columns], lines)
 
 
 def draw(runs: pd.DataFrame, path: Path) -> None:

@@ -1,0 +1,65 @@
+"""Which molecules of the data sets of table1.py are in the pretraining data, and the errors without them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from table1_report import markdown
+
+from nemo_cmim.data.manifest import Manifest
+from nemo_cmim.data.overlap import Overlap, find_overlap
+from nemo_cmim.downstream import RegressionData
+from nemo_cmim.files import whole_file
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["find_seen", "seen_table", "unseen"]
+
+
+def find_seen(sets: Sequence[RegressionData], pretraining: Path, folder: Path, say: Callable[[str], None] = print) -> pd.DataFrame:
+    """Looks all molecules up in prepared data, in any of its splits.
+
+    Args:
+        sets: The data sets.
+        pretraining: A folder that `prepare` wrote.
+        folder: Where the answer is kept; another content of `sets` or `pretraining` is looked up anew.
+        say: Gets a line before the search.
+
+    Returns:
+        `data, row, smiles, same, flat`, a line for each row of each set: `same` if the molecule is there, `flat` if one is that is the same
+        without stereo.
+    """
+    content = repr((Manifest.load(pretraining).files, [one.canonical for one in sets])).encode()
+    kept = folder / f"seen-{hashlib.sha256(content).hexdigest()[:12]}.csv"
+    if not kept.exists():
+        say(f"looking {sum(map(len, sets)):,} molecules up in {pretraining}")
+        found = find_overlap(pretraining, [smiles for one in sets for smiles in one.canonical])
+        tables = [pd.DataFrame({"data": one.name, "row": range(len(one)), "smiles": one.smiles}) for one in sets]
+        flags = {"same": Overlap.anywhere(found.same), "flat": Overlap.anywhere(found.flat)}
+        with whole_file(kept) as staging:
+            pd.concat(tables, ignore_index=True).assign(**flags).to_csv(staging, index=False)
+    return pd.read_csv(kept)
+
+
+def unseen(predictions: pd.DataFrame, seen: pd.DataFrame) -> pd.DataFrame:
+    """The predictions of those test rows whose molecules are not in the pretraining data, not even with other stereo."""
+    flags: Mapping[str, NDArray[np.bool_]] = {name: rows["flat"].to_numpy() for name, rows in seen.groupby("data", sort=False)}
+    keep = np.ones(len(predictions), bool)
+    for name, is_seen in flags.items():
+        of_set = (predictions["data"] == name).to_numpy()
+        keep[of_set] = ~is_seen[predictions.loc[of_set, "row"].to_numpy()]
+    return predictions[keep]
+
+
+def seen_table(seen: pd.DataFrame) -> str:
+    """Markdown: how many rows of each set are in the pretraining data."""
+    counts = seen.groupby("data", sort=False)[["same", "flat"]].agg(["size", "sum"])
+    lines = [(str(name), of_set[1], of_set[3], of_set[0] - of_set[3]) for name, of_set in zip(counts.index, counts.to_numpy())]
+    cells = [[name, *(f"{number:,}" for number in numbers)] for name, *numbers in lines]
+    return markdown(["data", "rows in the pretraining data", "the same without regard to stereo", "rows left"], cells)
