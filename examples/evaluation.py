@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import json
 import os
 import re
 import time
@@ -25,17 +26,20 @@ from sklearn.pipeline import make_pipeline
 from sklearn.svm import SVR
 
 from nemo_cmim import __version__, load
-from nemo_cmim.comparison.measure import randomised
+from nemo_cmim.comparison.measure import decoding, randomised
+from nemo_cmim.config import DataConfig
+from nemo_cmim.data.dataset import open_store
 from nemo_cmim.downstream import FeatureScaler, Featurizer, MLPRegressor, RegressionData, builtin_featurizer, evaluate, load_csv
 from nemo_cmim.errors import ConfigError, DataError
 from nemo_cmim.files import whole_file
+from nemo_cmim.tokenizers import SmilesTokenizer
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from nemo_cmim.inference import CMIMModel
 
-__all__ = ["SETS", "Protocol", "Row", "fingerprint", "heads", "load_sets", "measure", "measure_all", "rmse"]
+__all__ = ["SETS", "Protocol", "Row", "decode_all", "fingerprint", "heads", "load_sets", "measure", "measure_all", "rmse"]
 
 
 class KnownSet(NamedTuple):
@@ -237,6 +241,34 @@ def fingerprint(model: CMIMModel) -> str:
     for name, weight in sorted(model.network.state_dict().items()):
         digest.update(name.encode() + weight.cpu().numpy().tobytes())
     return digest.hexdigest()
+
+
+def decode_all(models: Mapping[str, CMIMModel], folder: Path, count: int, kept: Path) -> pd.DataFrame:
+    """How well each model writes molecules that are spread evenly over the test split of a prepared folder.
+
+    Args:
+        models: The models by their labels.
+        folder: What `prepare` wrote.
+        count: Molecules to decode, or all there are.
+        kept: A JSON file of what was decoded before.
+
+    Returns:
+        `model, molecules`, and the shares that `comparison.measure.decoding` gives.
+    """
+    found: dict[str, Any] = json.loads(kept.read_text()) if kept.exists() else {}
+    rows = []
+    for label, model in models.items():
+        store = open_store(DataConfig(folder=str(folder), split="test"), max_tokens=model.config.network.max_tokens)
+        places = np.linspace(0, len(store) - 1, min(count, len(store))).astype(int)
+        tokenizer = SmilesTokenizer(store.vocabulary)
+        smiles = [tokenizer.decode(tokens) for tokens in store.gather(places)]
+        key = hashlib.sha256(f"{fingerprint(model)} {smiles}".encode()).hexdigest()
+        if key not in found:
+            found[key] = decoding(model, smiles)
+            with whole_file(kept) as staging:
+                staging.write_text(json.dumps(found))
+        rows.append({"model": label, "molecules": len(smiles), **found[key]})
+    return pd.DataFrame(rows)
 
 
 def rmse(predictions: pd.DataFrame) -> pd.DataFrame:

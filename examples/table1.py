@@ -19,27 +19,21 @@ decoding.csv, dropped.csv and predictions.parquet.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
-import torch
-from evaluation import Protocol, Row, fingerprint, load_sets, measure_all, rmse
+from evaluation import Protocol, Row, decode_all, load_sets, measure_all, rmse
 from table1_leaks import find_seen, seen_table, unseen
 from table1_report import Contrast, draw, paired_tests, shares_table, table, tests_table
 
 from nemo_cmim import load
-from nemo_cmim.comparison.measure import decoding, embeddings
-from nemo_cmim.config import DataConfig
-from nemo_cmim.data.dataset import open_store
+from nemo_cmim.comparison.measure import embeddings
 from nemo_cmim.downstream import RegressionData
 from nemo_cmim.errors import ConfigError
 from nemo_cmim.inference import CMIMModel
-from nemo_cmim.tokenizers import SmilesTokenizer
 
 RANDOM = "random weights"
 BUILTIN = {"morgan512": "Morgan, 512 bits", "morgan2048": "Morgan, 2048 bits", "rdkit": "RDKit 2D descriptors"}
@@ -112,22 +106,6 @@ def contrasts_of(models: Mapping[str, tuple[str, CMIMModel]], rows: Sequence[Row
     return [Contrast(*pair) for pair in pairs if known.issuperset(pair)]
 
 
-def reconstruct(models: Mapping[str, tuple[str, CMIMModel]], held_out: Path, count: int, kept: Path) -> pd.DataFrame:
-    """`comparison.measure.decoding` of each model on molecules that are spread evenly over a test split."""
-    found: dict[str, Any] = json.loads(kept.read_text()) if kept.exists() else {}
-    rows = []
-    for label, (_, model) in models.items():
-        store = open_store(DataConfig(folder=str(held_out), split="test"), max_tokens=model.config.network.max_tokens)
-        places = torch.linspace(0, len(store) - 1, min(count, len(store))).long().tolist()
-        key = f"{fingerprint(model)} {store.manifest.files} {places}"
-        if key not in found:
-            tokenizer = SmilesTokenizer(store.vocabulary)
-            found[key] = decoding(model, [tokenizer.decode(store.tokens(place).tolist()) for place in places])
-            kept.write_text(json.dumps(found))
-        rows.append({"model": label, "molecules": len(places), **found[key]})
-    return pd.DataFrame(rows)
-
-
 def report(runs: pd.DataFrame, tests: pd.DataFrame, protocol: Protocol) -> list[str]:
     """The Markdown sections of the two splits."""
     sections = []
@@ -192,7 +170,8 @@ def main() -> None:
     )
     sections = [protocol_in_words(sets, protocol, models), *report(runs, tests, protocol), *sections]
     if args.held_out:
-        decoded = reconstruct(models, args.held_out, args.decoded, output / "blocks" / "decoding.json")
+        of_label = {label: model for label, (_, model) in models.items()}
+        decoded = decode_all(of_label, args.held_out, args.decoded, output / "blocks" / "decoding.json")
         decoded.to_csv(output / "decoding.csv", index=False)
         sections += ["## Molecules of the held-out test split, decoded greedily from the posterior mean", shares_table(decoded)]
     dropped = [pd.DataFrame(one.dropped).assign(data=one.name) for one in sets if one.dropped]

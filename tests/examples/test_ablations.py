@@ -1,0 +1,113 @@
+"""examples/ablations.py with models that are there already: what is trained, what is read of it, and the table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import ablations
+import evaluation
+import numpy as np
+import pandas as pd
+import pytest
+
+from nemo_cmim.downstream import RegressionData
+from nemo_cmim.inference import CMIMModel
+from tests.examples.made_up import made_up_predictions, write_model
+
+SMALL = ["--steps", "5", "--seeds", "2", "--mlp-steps", "3", "--decoded", "3"]
+
+
+def arguments(output: Path, *more: str) -> list[str]:
+    return [
+        "--pretraining",
+        str(output.parent / "store"),
+        "--data",
+        str(output.parent / "moleculenet"),
+        *SMALL,
+        "-o",
+        str(output),
+        *more,
+    ]
+
+
+def test_runs_differ_in_the_setting_alone(tmp_path: Path) -> None:
+    runs_of = ablations.plan(ablations.arguments().parse_args(arguments(tmp_path / "out", "--training-seeds", "2")))
+    assert len(runs_of) == 1 + 3 + 2 + 2 and all([run.seed for run in runs] == [0, 1] for runs in runs_of.values())
+    own = ("exp_manager.explicit_log_dir=", "seed=")
+    common = set(runs_of[ablations.BASE][0].overrides)
+    for name, runs in runs_of.items():
+        more = [o for o in runs[1].overrides if o not in common and not o.startswith(own)]
+        assert tuple(more) == ablations.SETTINGS[name]
+    assert len({run.folder for runs in runs_of.values() for run in runs}) == 16
+
+
+def test_all_settings_are_configurations(data: Path, tmp_path: Path) -> None:
+    pytest.importorskip("nemo.core", reason="needs the [train] extra")
+    from nemo_cmim.training.run import compose, model_settings
+
+    found = {}
+    for name, (run,) in ablations.plan(ablations.arguments().parse_args(arguments(tmp_path / "out"))).items():
+        settings = model_settings(compose(run.overrides))
+        assert settings.optim.lr == 1e-3 and settings.train_ds.batch_size == 64
+        found[name] = (settings.objective.tau, settings.network.latents, settings.network.hidden_size, settings.network.ffn_size)
+    assert found.pop(ablations.BASE) == (1, 1, 128, 512)
+    assert list(found.values()) == [(t, 1, 128, 512) for t in (0.03, 0.1, 0.3)] + [(1, k, 128, 512) for k in (2, 4)] + [
+        (1, 1, d, 4 * d) for d in (64, 256)
+    ]
+
+
+def test_the_base_is_read_in_every_way() -> None:
+    assert list(ablations.readings(3, False)) == ["mean", "informative"]
+    found = {name: [dict(part) for part in parts] for name, parts in ablations.readings(3, True).items()}
+    states = {"kind": "informative", "pooling": "mean"}
+    assert found == {
+        "mean": [{"kind": "mean"}],
+        "informative": [{**states, "layers": (3,)}],
+        "last position": [{**states, "layers": (3,), "pooling": "last"}],
+        "informative and mean": [{**states, "layers": (3,)}, {"kind": "mean"}],
+        "layer 1 of 3": [{**states, "layers": (1,)}],
+        "layer 2 of 3": [{**states, "layers": (2,)}],
+        "all layers": [{**states, "layers": (1, 2, 3)}],
+    }
+
+
+def test_the_table(
+    data: Path, data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[dict[str, Any]] = []
+
+    def embed(self: CMIMModel, smiles: list[str], **options: Any) -> np.ndarray:
+        asked.append(options)
+        return np.zeros((len(smiles), 2))
+
+    def measure(row: evaluation.Row, data: RegressionData, protocol: evaluation.Protocol) -> pd.DataFrame:
+        vectors = evaluation._features(row, data.smiles, None)(data.smiles)
+        assert vectors.shape == (30, 2 * len(row.parts))
+        return made_up_predictions(row, data, protocol)
+
+    def train_all(runs: list[Any], jobs: int) -> Any:
+        for number, run in enumerate(runs):
+            (run.folder / "training" / "checkpoints").mkdir(parents=True, exist_ok=True)
+            write_model(run.folder / "training" / "checkpoints" / "cmim.nemo", "cmim", 29, seed=number)
+            yield run, float(number)
+
+    monkeypatch.setattr(CMIMModel, "embed", embed)
+    monkeypatch.setattr(evaluation, "measure", measure)
+    monkeypatch.setattr(ablations, "train_all", train_all)
+    more = ["--pretraining", str(data), "--training-seeds", "2"]
+    with pytest.warns(UserWarning, match="left out 2 invalid rows"):
+        ablations.main([*arguments(tmp_path / "out"), *more])
+    printed = capsys.readouterr()
+    assert "1/16 base, run 0: was trained before" in printed.err and "2/16 base, run 1: trained in 1 s" in printed.err
+    measured = pd.read_csv(tmp_path / "out" / "measured.csv", keep_default_na=False)
+    runs = [(name, reading) for name in ablations.SETTINGS for reading in ablations.readings(2, name == ablations.BASE)]
+    lines = [line.strip("| ").split(" | ") for line in printed.out.splitlines() if line.startswith("| ")]
+    assert lines[0] == ["setting", "embedding", "ESOL svm", "ESOL mlp", "FreeSolv svm", "FreeSolv mlp", "Lipophilicity svm",
+                        "Lipophilicity mlp", "token accuracy", "reconstruction", "validity"]  # fmt: skip
+    assert [tuple(line[:2]) for line in lines[1:]] == runs
+    of_cell = measured[(measured["objective"] == "tau 0.1") & (measured["kind"] == "mean") & (measured["measure"] == "ESOL mlp")]
+    row = next(line for line in lines if line[:2] == ["tau 0.1", "mean"])
+    assert of_cell["seed"].tolist() == [0, 1] and row[3] == f"{of_cell['value'].mean():.3f} ± {of_cell['value'].std():.3f}"
+    assert {"kind": "informative", "layers": (1, 2), "pooling": "mean"} in asked
+    assert (tmp_path / "out" / "table.md").read_text().strip() == printed.out.strip()

@@ -1,0 +1,218 @@
+"""examples/table1.py on tiny random models and made-up data."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import evaluation
+import numpy as np
+import pandas as pd
+import pytest
+import table1
+import table1_leaks
+import table1_report
+from scipy.stats import t as student
+
+from nemo_cmim import load
+from nemo_cmim.comparison.measure import randomised
+from nemo_cmim.data.prepare import prepare
+from nemo_cmim.downstream import RegressionData, evaluate, named_heads
+from nemo_cmim.errors import ConfigError, DataError
+from nemo_cmim.molecules import random_spellings
+from tests.examples.made_up import RINGS, made_up_predictions
+
+SMALL = ["--seeds", "2", "--folds", "2", "--mlp-steps", "3", "--decoded", "4"]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], models: dict[str, Path], data_folder: Path):
+    """Runs the script, and gives its folder, what it printed and what it said meanwhile."""
+
+    def called(output: Path, *more: str):
+        names = [f"{label}={path}" for label, path in models.items()]
+        monkeypatch.setattr(
+            sys, "argv", ["table1.py", "--data", str(data_folder), "--models", *names, *SMALL, "-o", str(output), *more]
+        )
+        with pytest.warns(UserWarning, match="left out 2 invalid rows"):
+            table1.main()
+        printed = capsys.readouterr()
+        return printed.out, printed.err
+
+    return called
+
+
+@pytest.fixture(scope="module")
+def pretraining(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three molecules of the ESOL file, spelled anew, two of the Lipophilicity file as one stereoisomer, and others."""
+    folder = tmp_path_factory.mktemp("pretraining")
+    planted = [random_spellings(f"{smiles}O", 1, seed=9)[0] for smiles in RINGS[:3]] + [f"C[C@H](O){s}" for s in RINGS[:2]]
+    others = [f"{'C' * i}N(F){'C' * j}" for i in range(1, 9) for j in range(1, i)]
+    (folder / "molecules.smi").write_text("\n".join(planted + others) + "\n")
+    prepare([folder / "molecules.smi"], folder / "store", valid_fraction=0.3, test_fraction=0.3, processes=1, progress=False)
+    return folder / "store"
+
+
+def test_the_whole_table(run, tmp_path: Path, pretraining: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evaluation, "measure", made_up_predictions)
+    output = tmp_path / "out"
+    printed, said = run(output, "--pretraining", str(pretraining), "--held-out", str(pretraining))
+    assert (output / "table1.md").read_text() == printed.rstrip("\n") + "\n"
+    assert "ESOL (30 rows; log10 mol/L), FreeSolv (30 rows, 2 left out in all rows of the table; kcal/mol)" in printed
+    rows = [line.split(" | ")[0].strip("| ") for line in printed.split("## ")[1].splitlines() if line.startswith("| ")]
+    named = [f"{name}, {kind}" for name in ("cmim", "mim", "random weights") for kind in ("mean", "informative")]
+    assert rows[1:10] == [*named, "Morgan, 512 bits", "Morgan, 2048 bits", "RDKit 2D descriptors"]
+    assert (
+        "| ESOL | 3 | 3 | 27 |" in printed
+        and "| Lipophilicity | 0 | 2 | 28 |" in printed
+        and "| FreeSolv | 0 | 0 | 30 |" in printed
+    )
+    dropped = pd.read_csv(output / "dropped.csv")
+    assert dropped["line"].tolist() == [32, 33] and set(dropped["data"]) == {"FreeSolv"}
+    predictions = pd.read_parquet(output / "predictions.parquet")
+    tested = predictions.groupby(["data", "split", "features", "head", "seed"]).size().unstack("split")
+    assert len(tested) == 3 * 9 * 2 * 2 and (tested["random"] == 30).all() and (tested["scaffold"] == 6).all()
+
+    seen = pd.read_csv(output / "seen.csv")
+    is_seen = seen[seen["data"] == "Lipophilicity"]["flat"].to_numpy()
+    assert is_seen.tolist() == [True] * 2 + [False] * 28
+    runs = pd.read_csv(output / "table1.csv")
+    assert runs.groupby("rows").size()["all"] == 3 * 2 * 9 * 2 * 2
+    key = {"data": "Lipophilicity", "split": "random", "features": "mim, mean", "head": "mlp", "seed": 1}
+    for which, kept in (("all", slice(None)), ("unseen", slice(2, None))):
+        own = predictions[np.logical_and.reduce([predictions[k] == v for k, v in key.items()])].sort_values("row")
+        expected = np.sqrt(np.mean((own["prediction"] - own["target"]).to_numpy()[kept] ** 2))
+        found = runs[np.logical_and.reduce([runs[k] == v for k, v in {**key, "rows": which}.items()])]
+        assert found["rmse"].item() == pytest.approx(expected) and found["tested"].item() == len(own["row"].to_numpy()[kept])
+    decoded = pd.read_csv(output / "decoding.csv")
+    assert decoded["model"].tolist() == ["cmim", "mim"] and (decoded["molecules"] == 4).all()
+    assert (output / "table1.png").read_bytes().startswith(b"\x89PNG")
+
+    again, said = run(output, "--pretraining", str(pretraining), "--held-out", str(pretraining))
+    assert again == printed and said.splitlines() == ["27 of 27 blocks were measured before"]
+
+
+def test_an_evaluation_that_was_stopped_goes_on(run, tmp_path: Path, data_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[tuple[str, str]] = []
+    limit = 4
+
+    def counted(row: evaluation.Row, data: RegressionData, protocol: evaluation.Protocol) -> pd.DataFrame:
+        if len(done) == limit:
+            raise KeyboardInterrupt
+        done.append((data.name, row.name))
+        return made_up_predictions(row, data, protocol)
+
+    monkeypatch.setattr(evaluation, "measure", counted)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "out")
+    limit = 1000
+    _, said = run(tmp_path / "out")
+    assert "4 of 27 blocks were measured before" in said and len(done) == len(set(done)) == 27
+    file = data_folder / "delaney-processed.csv"
+    file.write_text(file.read_text().replace(",6\n", ",6.5\n", 1))
+    _, said = run(tmp_path / "out")
+    assert said.startswith("18 of 27 blocks"), "another content of one file measures it anew"
+    assert {name for name, _ in done[27:]} == {"ESOL"}
+
+
+def test_weights_are_drawn_anew_for_each_seed(models: dict[str, Path], data_folder: Path) -> None:
+    with pytest.warns(UserWarning, match="left out"):
+        data = evaluation.load_sets(data_folder, load(models["mim"]).refusal)[0]
+    protocol = evaluation.Protocol(seeds=(3, 4), folds=3, mlp_steps=2, splits=("random",))
+    row = evaluation.Row("r", model=str(models["cmim"]), parts=((("kind", "mean"),), (("kind", "informative"),)), is_redrawn=True)
+    found = evaluation.rmse(evaluation.measure(row, data, protocol))
+    for seed in protocol.seeds:
+        model = randomised(load(models["cmim"]), seed)
+        vectors = np.hstack([model.embed(data.smiles, kind="mean"), model.embed(data.smiles, kind="informative")])
+        heads = named_heads(("svm", "mlp"), 2)
+        expected = evaluate(data, {"r": lambda _, v=vectors: v}, heads, folds=3, seeds=(seed,)).runs
+        np.testing.assert_allclose(found[found["seed"] == seed]["rmse"], expected["rmse"], rtol=1e-6)
+    assert found["rmse"].nunique() == 4
+
+
+@pytest.mark.slow
+def test_blocks_in_processes_are_the_same(models: dict[str, Path], data_folder: Path, tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match="left out"):
+        sets = evaluation.load_sets(data_folder, load(models["mim"]).refusal)[:2]
+    protocol = evaluation.Protocol(seeds=(0, 1), folds=2, mlp_steps=2)
+    loaded = {str(models["mim"]): load(models["mim"])}
+    rows = [evaluation.Row("m", model=str(models["mim"]), parts=((("kind", "mean"),),)), evaluation.Row("64", builtin="morgan64")]
+    one, two = (
+        evaluation.measure_all(rows, sets, protocol, tmp_path / str(jobs), loaded, jobs=jobs, say=lambda _: None) for jobs in (1, 2)
+    )
+    pd.testing.assert_frame_equal(one, two)
+
+
+@pytest.mark.parametrize("features", ["morgan64", "morgan2048", "dense"])
+def test_support_vectors_are_those_of_the_package(features: str, data_folder: Path) -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(40, 7)) * np.arange(7) if features == "dense" else (rng.random((40, int(features[6:]))) < 0.1) * 1.0
+    y = rng.normal(size=40)
+    found, expected = evaluation.heads(1)["svm"].fit(x[:30], y[:30]), named_heads(("svm",), 1)["svm"].fit(x[:30], y[:30])
+    np.testing.assert_allclose(found.predict(x[30:]), expected.predict(x[30:]), atol=1e-9)
+    assert np.ptp(found.predict(x[30:])) > 1e-3
+
+
+def runs_of(errors: dict[str, list[list[float]]]) -> pd.DataFrame:
+    """For each row of features the errors of the seeds, in each of the heads."""
+    return pd.DataFrame(
+        [
+            {"data": "D", "features": name, "head": head, "seed": seed, "rmse": value}
+            for name, of_heads in errors.items()
+            for head, values in zip(("svm", "mlp"), of_heads)
+            for seed, value in enumerate(values)
+        ]
+    ).sample(frac=1, random_state=0)
+
+
+def test_differences_are_paired_by_seed() -> None:
+    a, b = [[1.0, 2.0, 3.0, 5.0], [1.0, 1.1, 0.9, 1.0]], [[1.5, 2.4, 3.6, 5.7], [1.0, 1.0, 1.0, 1.0]]
+    found = table1_report.paired_tests(runs_of({"a": a, "b": b}), [table1_report.Contrast("a", "b")]).set_index("head")
+    expected = []
+    for first, second in zip(a, b):
+        difference = np.subtract(first, second)
+        statistic = difference.mean() / (difference.std(ddof=1) / np.sqrt(4))
+        expected.append(2 * student.sf(abs(statistic), df=3))
+    assert found.loc["svm", "difference"] == pytest.approx(-0.55) and found.loc["mlp", "difference"] == pytest.approx(0, abs=1e-12)
+    np.testing.assert_allclose(found.loc[["svm", "mlp"], "p"], expected)
+    np.testing.assert_allclose(found.loc[["svm", "mlp"], "p_holm"], [2 * expected[0], expected[1]])
+    text = table1_report.tests_table(found.reset_index())
+    assert "**-0.550 (p = 0.003)**" in text and "(p = 1.000)" in text
+
+
+def test_holm_steps_down() -> None:
+    corrected = table1_report._holm(np.array([0.03, 0.01, np.nan, 0.02, 0.9]))
+    np.testing.assert_allclose(corrected, [0.06, 0.04, np.nan, 0.06, 0.9])
+
+
+@pytest.mark.parametrize("errors", [[[1.0]], [[1.0, 2.0, 3.0]]])
+def test_without_spread_there_is_no_test(errors: list[list[float]]) -> None:
+    shifted = [[value + 0.25 for value in errors[0]]]
+    found = table1_report.paired_tests(runs_of({"a": errors, "b": shifted}), [table1_report.Contrast("a", "b")])
+    assert found["difference"].item() == -0.25 and found[["p", "p_holm"]].isna().all(axis=None)
+    assert "| -0.250 |" in table1_report.tests_table(found)
+
+
+def test_what_was_seen_is_left_out_by_set_and_row() -> None:
+    seen = pd.DataFrame({"data": ["A", "A", "B", "B"], "row": [0, 1, 0, 1], "same": False, "flat": [True, False, False, False]})
+    predictions = pd.DataFrame({"data": ["B", "A", "A", "B", "A"], "row": [0, 0, 1, 1, 0]})
+    assert table1_leaks.unseen(predictions, seen).index.tolist() == [0, 2, 3]
+
+
+def test_data_sets_are_found_or_asked_for(data_folder: Path) -> None:
+    with pytest.raises(ConfigError, match="There is no data set 'Esol'"):
+        evaluation.load_sets(data_folder, lambda _: None, {"Esol": ("a", "b")})
+    sets = evaluation.load_sets(data_folder, lambda _: None, {"FreeSolv": ("smiles", "calc")})
+    assert [len(one) for one in sets] == [30, 32, 30] and sets[0].targets[0] == 6 and not sets[1].targets.any()
+    file = data_folder / "SAMPL.csv"
+    file.write_text(file.read_text().replace("expt", "measured"))
+    with pytest.raises(DataError, match=r"SAMPL.csv has the columns .*'measured'.* Name them by --columns"):
+        evaluation.load_sets(data_folder, lambda _: None)
+    file.unlink()
+    with pytest.raises(DataError, match=r"holds no file of FreeSolv: it is called freesolv.csv or SAMPL.csv"):
+        evaluation.load_sets(data_folder, lambda _: None)
+
+
+def test_two_models_of_one_label_are_refused(models: dict[str, Path]) -> None:
+    with pytest.raises(ConfigError, match="Two models are called 'c'"):
+        table1.load_models([str(models["cmim"]), f"c={models['mim']}"])
