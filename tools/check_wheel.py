@@ -58,9 +58,9 @@ def check_commands(model: Path) -> None:
     """The console script embeds a file, by a model that is named and by the default one, and shows a card."""
     (model.parent / "in.smi").write_text("CCO\nc1ccccc1\n")
     script = Path(sys.executable).with_name("nemo-cmim")
-    for name, more in (("default", []), ("named", ["--model", model])):
-        target = model.parent / f"{name}.parquet"
-        subprocess.run([script, "embed", model.parent / "in.smi", "-o", target, *more], check=True)
+    command: list[str | Path] = [script, "embed", model.parent / "in.smi", "-o"]
+    for target, more in ((model.parent / "default.parquet", []), (model.parent / "named.parquet", ["--model", str(model)])):
+        subprocess.run([*command, target, *more], check=True)
         assert target.stat().st_size > 0
     shown = subprocess.run([script, "models", nemo_cmim.list_models()[0]], check=True, capture_output=True, text=True).stdout
     assert shown.startswith("# ") and "## Limits" in shown
