@@ -93,7 +93,7 @@ def resolve(model: str | os.PathLike[str] | CMIMModel | None, device: str | None
     if model is None:
         names = list_models()
         if not names:
-            raise CheckpointError("No model ships with this version. Pass model=PATH of a .nemo file; `make demo` trains one.")
+            raise CheckpointError("No model ships with this version. Pass model=PATH of a .nemo file; `nemo-cmim train` makes one.")
         model = names[0]
     path = Path(model)
     stamp = path.stat().st_mtime_ns if path.is_file() else 0
