@@ -26,7 +26,14 @@ def check_files() -> None:
     assert not found, f"the base dependencies brought {found}"
     assert (package / "py.typed").is_file()
     conf = files("nemo_cmim.conf")
-    for name in ("pretrain.yaml", "compare.yaml", "model/tiny.yaml", "objective/bart.yaml", "system/molvae.yaml"):
+    for name in (
+        "pretrain.yaml",
+        "compare.yaml",
+        "model/small_cpu.yaml",
+        "run/shipped_cmim.yaml",
+        "objective/bart.yaml",
+        "system/molvae.yaml",
+    ):
         assert conf.joinpath(name).is_file(), f"conf/{name} is missing"
 
 
