@@ -6,6 +6,7 @@ python -m benchmarks.startup [--record]
 from __future__ import annotations
 
 import argparse
+import json
 import statistics
 import subprocess
 import sys
@@ -37,6 +38,19 @@ with torch.inference_mode():
 """,
     "embed": "import nemo_cmim; nemo_cmim.embed(['CCO'], model={model!r})",
 }
+# The same, one part after the other; prints the seconds of each.
+PARTS = """
+import json, time
+marks = [time.perf_counter()]
+mark = lambda: marks.append(time.perf_counter())
+import torch; mark()
+from rdkit import Chem; mark()
+import nemo_cmim.inference; mark()
+model = nemo_cmim.load({model!r} or nemo_cmim.list_models()[0]); mark()
+model.embed(['CCO']); mark()
+print(json.dumps([b - a for a, b in zip(marks, marks[1:])]))
+"""
+PART_NAMES = ("torch", "rdkit", "this package", "load and check the model", "embed")
 
 
 def seconds(program: str) -> float:
@@ -46,6 +60,16 @@ def seconds(program: str) -> float:
     return time.perf_counter() - start
 
 
+def shares(program: str, repeats: int) -> list[float]:
+    """Median shares of the time that the parts of `program` take, which prints their seconds."""
+    rounds = []
+    for _ in range(repeats):
+        done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+        taken = json.loads(done.stdout)
+        rounds.append([part / sum(taken) for part in taken])
+    return [statistics.median(column) for column in zip(*rounds)]
+
+
 def main() -> None:
     """Measures and prints; `--record` keeps the result."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -53,7 +77,7 @@ def main() -> None:
     parser.add_argument("--record", action="store_true", help="keep the result in RESULTS.md")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        model, kind = None, "the shipped model"
+        model, kind = None, f"the default model, {next(iter(list_models()), None)}"
         if not list_models():
             model, kind = str(Path(folder) / "random.nemo"), "a tiny model with random weights"
             torch.manual_seed(0)
@@ -66,6 +90,7 @@ def main() -> None:
                 taken = seconds(program)
                 if round_:  # the first round fills the system's file cache
                     times[name].append(taken)
+        parts = shares(PARTS.format(model=model), args.repeats)
     median = {name: statistics.median(values) for name, values in times.items()}
     ratio = statistics.median(embed / floor for embed, floor in zip(times["embed"], times["floor"]))
     lines = [
@@ -75,6 +100,7 @@ def main() -> None:
         f'- a first `embed(["CCO"])` with {kind}: {median["embed"]:.2f} s',
         f"- importing torch and rdkit, one molecule parsed, one forward of five torch layers of the same width: {median['floor']:.2f} s",
         f"- **ratio {ratio:.2f}** (aim: at most 1.5)",
+        "- where it goes: " + ", ".join(f"{name} {share:.0%}" for name, share in zip(PART_NAMES, parts)),
     ]
     print("\n".join(lines))
     if args.record:

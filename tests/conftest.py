@@ -1,12 +1,22 @@
-"""Fixtures that several test modules use."""
+"""Fixtures that several test modules use, and what happens if something keeps the tests from ending."""
 
 from __future__ import annotations
 
+import faulthandler
+import sys
 from pathlib import Path
 
 import pytest
 
 from nemo_cmim.data.prepare import prepare
+
+SECONDS_TO_END = 120
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_unconfigure() -> None:
+    """After the last test the interpreter must end by itself. If something keeps it, its stacks are shown, and the run has failed."""
+    faulthandler.dump_traceback_later(SECONDS_TO_END, exit=True, file=sys.__stderr__)
 
 
 @pytest.fixture(scope="session")

@@ -26,7 +26,14 @@ def check_files() -> None:
     assert not found, f"the base dependencies brought {found}"
     assert (package / "py.typed").is_file()
     conf = files("nemo_cmim.conf")
-    for name in ("pretrain.yaml", "compare.yaml", "model/tiny.yaml", "objective/bart.yaml", "system/molvae.yaml"):
+    for name in (
+        "pretrain.yaml",
+        "compare.yaml",
+        "model/small_cpu.yaml",
+        "run/shipped_cmim.yaml",
+        "objective/bart.yaml",
+        "system/molvae.yaml",
+    ):
         assert conf.joinpath(name).is_file(), f"conf/{name} is missing"
 
 
@@ -38,29 +45,41 @@ def random_model(path: Path) -> Path:
     return path
 
 
-def check_embedding(model: str | Path) -> None:
+def check_embedding(model: str | Path | None) -> None:
     """Two molecules get finite vectors of both kinds."""
     for kind in ("mean", "informative"):
         vectors = nemo_cmim.embed(["CCO", "c1ccccc1"], model=model, kind=kind)
         assert vectors.shape[0] == 2 and vectors.dtype == np.float32 and np.isfinite(vectors).all()
-        print(f"{Path(model).stem}, {kind}: {vectors.shape}")
+        print(f"{'the default model' if model is None else Path(model).stem}, {kind}: {vectors.shape}")
 
 
-def check_command(model: Path) -> None:
-    """The console script embeds a file."""
+def check_default() -> None:
+    """A model ships, and is what `embed` takes when none is named."""
+    names = nemo_cmim.list_models()
+    assert names, "no model is in the wheel"
+    check_embedding(None)
+    np.testing.assert_array_equal(nemo_cmim.embed(["CCO"]), nemo_cmim.load(names[0]).embed(["CCO"]))
+
+
+def check_commands(model: Path) -> None:
+    """The console script embeds a file, by a model that is named and by the default one, and shows a card."""
     (model.parent / "in.smi").write_text("CCO\nc1ccccc1\n")
-    target = model.parent / "out.parquet"
-    command: list[str | Path] = [Path(sys.executable).with_name("nemo-cmim"), "embed", model.parent / "in.smi"]
-    subprocess.run([*command, "-o", target, "--model", model], check=True)
-    assert target.stat().st_size > 0
+    script = Path(sys.executable).with_name("nemo-cmim")
+    command: list[str | Path] = [script, "embed", model.parent / "in.smi", "-o"]
+    for target, more in ((model.parent / "default.parquet", []), (model.parent / "named.parquet", ["--model", str(model)])):
+        subprocess.run([*command, target, *more], check=True)
+        assert target.stat().st_size > 0
+    shown = subprocess.run([script, "models", nemo_cmim.list_models()[0]], check=True, capture_output=True, text=True).stdout
+    assert shown.startswith("# ") and "## Limits" in shown
 
 
 if __name__ == "__main__":
     check_files()
+    check_default()
     with tempfile.TemporaryDirectory() as folder:
         for model in nemo_cmim.list_models():
             check_embedding(model)
         path = random_model(Path(folder) / "random.nemo")
         check_embedding(path)
-        check_command(path)
+        check_commands(path)
     print(f"nemo_cmim {nemo_cmim.__version__} works from its wheel")

@@ -1,4 +1,4 @@
-"""`nemo-cmim embed | regress`."""
+"""`nemo-cmim models | embed | regress`."""
 
 from __future__ import annotations
 
@@ -15,8 +15,35 @@ __all__ = ["add_commands"]
 
 def add_commands(commands: Commands) -> None:
     """Adds these commands to the command line."""
+    _add_models(commands)
     _add_embed(commands)
     _add_regress(commands)
+
+
+def _add_models(commands: Commands) -> None:
+    about = "Lists the models that ship with the package, the default first; with a name, shows the model's card."
+    parser = commands.add_parser("models", help="list the shipped models, or show the card of one", description=about)
+    parser.add_argument("model", nargs="?", metavar="MODEL", help="a shipped name, or a .nemo file")
+    parser.set_defaults(run=_run_models)
+
+
+def _run_models(args: argparse.Namespace) -> None:
+    from ..inference.shipped import checkpoint_of, list_models
+
+    if args.model is not None:
+        print((checkpoint_of(args.model).card or f"{args.model} carries no card.").rstrip())
+        return
+    names = list_models()
+    if not names:
+        print("No model ships with this version.")
+    for name in names:
+        checkpoint = checkpoint_of(name)
+        network, parameters = checkpoint.config.network, sum(weight.numel() for weight in checkpoint.weights.values())
+        latents = f"{network.latents} x {network.hidden_size}" if network.has_bottleneck else "none"
+        print(
+            f"{name:16} objective {checkpoint.config.objective.name}, {parameters / 1e6:.1f} M parameters, latents {latents}, "
+            f"SMILES of up to {network.max_tokens} tokens"
+        )
 
 
 def _add_embed(commands: Commands) -> None:
@@ -26,7 +53,7 @@ def _add_embed(commands: Commands) -> None:
     add("input", metavar="INPUT", help=".csv, .tsv, .smi or .txt (also .gz), or .parquet")
     add("-o", "--output", required=True, metavar="FILE", help=".parquet (column `embedding`) or .csv (columns e0, e1, ...)")
     add("--column", default="smiles", help="column of SMILES (default: %(default)s)")
-    add("--model", metavar="MODEL", help="a shipped name, or a .nemo file (default: the first shipped model)")
+    add("--model", metavar="MODEL", help="a shipped name, or a .nemo file (default: the first of `nemo-cmim models`)")
     add("--kind", choices=("informative", "mean"), default="informative", help="which embedding (default: %(default)s)")
     invalid = "stop at a bad SMILES, or keep a row of NaN (default: %(default)s)"
     add("--on-invalid", choices=("raise", "nan"), default="raise", help=invalid)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import functools
+import multiprocessing
+import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
@@ -28,7 +31,7 @@ __all__ = ["PREEMPTION_SIGNALS", "SmilesBatches", "make_loader", "make_validatio
 
 PREEMPTION_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 """A scheduler's notice to a job, the latter where it can be sent some time ahead. It goes to whole process groups; workers of loaders
-ignore it, as the main process decides what it means, and ends them."""
+ignore it, as the main process decides what it means, and ends them. Its own SIGTERM they obey."""
 
 
 class SmilesBatches(Dataset[TokenBatch]):
@@ -172,8 +175,26 @@ def _augmentation(
 
 
 def _outlive_signals(worker: int) -> None:
+    """Makes a worker ignore `PREEMPTION_SIGNALS`, but for a SIGTERM of the main process.
+
+    With that one, Python ends the workers of a loader that is still in use when the interpreter exits, and then waits for them for
+    ever. A handler in Python is not told who sent a signal, and torch's in C dies of any other sender's. So the signal is blocked and
+    waited for. Where a system cannot do that (macOS), torch's handler stays.
+    """
     for number in PREEMPTION_SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
+        if number != signal.SIGTERM:
+            signal.signal(number, signal.SIG_IGN)
+    if hasattr(signal, "sigwaitinfo"):
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # threads that begin later inherit it
+        threading.Thread(target=_end_with_the_main_process, name="end", daemon=True).start()
+
+
+def _end_with_the_main_process() -> None:
+    main = multiprocessing.parent_process()
+    assert main is not None, "this is a worker"
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != main.pid:
+        pass
+    os._exit(0)  # as torch's handler does: no failure
 
 
 def _loader(batches: SmilesBatches, steps: _Steps, workers: int) -> DataLoader[TokenBatch]:

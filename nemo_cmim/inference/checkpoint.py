@@ -102,18 +102,22 @@ def write_checkpoint(path: str | Path, checkpoint: Checkpoint, dtype: torch.dtyp
             raise
 
 
-def read_checkpoint(path: str | Path) -> Checkpoint:
+def read_checkpoint(path: str | Path, content: bytes | None = None) -> Checkpoint:
     """Reads a `.nemo` file, or a folder with the same files.
+
+    Args:
+        path: The file or folder.
+        content: The bytes of a file that has been read already; `path` is then no more than its name in errors.
 
     Raises:
         CheckpointError: There is no such file; it is damaged; it is another project's; or its parts do not fit together.
     """
     path = Path(path)
-    if not path.exists():
+    if content is None and not path.exists():
         raise CheckpointError(
             f"There is no model at {path}. Pass a .nemo file, or a folder with {CONFIG}, {WEIGHTS} and {VOCABULARY}."
         )
-    members = _read_folder(path) if path.is_dir() else _read_archive(path)
+    members = _read_folder(path) if content is None and path.is_dir() else _read_archive(path, content)
     missing = [name for name in (CONFIG, WEIGHTS, VOCABULARY) if name not in members]
     if missing:
         raise CheckpointError(f"{path} lacks {', '.join(missing)}: it is not a model of nemo_cmim, or not a whole one.")
@@ -138,18 +142,19 @@ def _read_folder(folder: Path) -> dict[str, bytes]:
     return {name: (folder / name).read_bytes() for name in _LARGEST if (folder / name).is_file()}
 
 
-def _read_archive(path: Path) -> dict[str, bytes]:
+def _read_archive(path: Path, content: bytes | None) -> dict[str, bytes]:
     """The known members of a tar file, by name. Others are skipped, wherever their names point."""
     members: dict[str, bytes] = {}
     try:
-        with tarfile.open(path, "r:*") as archive:
+        size = path.stat().st_size if content is None else len(content)
+        with tarfile.open(path, "r:*", fileobj=None if content is None else io.BytesIO(content)) as archive:
             for count, entry in enumerate(archive, 1):
                 name = entry.name.removeprefix("./")
-                _check_entry(entry, name, count, members, path)
+                _check_entry(entry, name, count, members, path, size)
                 if name in _LARGEST:
-                    content = archive.extractfile(entry)
-                    assert content is not None, "a regular member has content"
-                    members[name] = content.read()
+                    member = archive.extractfile(entry)
+                    assert member is not None, "a regular member has content"
+                    members[name] = member.read()
                     if len(members[name]) != entry.size:
                         raise CheckpointError(f"{path} is cut short inside {name}. Copy or save it again.")
     except (tarfile.TarError, EOFError, OSError, ValueError, zlib.error, lzma.LZMAError) as error:
@@ -159,14 +164,14 @@ def _read_archive(path: Path) -> dict[str, bytes]:
     return members
 
 
-def _check_entry(entry: tarfile.TarInfo, name: str, count: int, members: Container[str], path: Path) -> None:
+def _check_entry(entry: tarfile.TarInfo, name: str, count: int, members: Container[str], path: Path, size: int) -> None:
     """Refuses an archive that is another project's, or made to harm."""
     if name.endswith(_PICKLES) or "model_weights/" in name:
         raise CheckpointError(
             f"{path} holds {name!r}: it is a .nemo of another kind (such as NeMo's or BioNeMo's own), whose weights are pickled and are "
             f"not opened. nemo_cmim reads archives with {WEIGHTS}."
         )
-    if count > _MOST_MEMBERS or entry.size > _MOST_COMPRESSED * path.stat().st_size:
+    if count > _MOST_MEMBERS or entry.size > _MOST_COMPRESSED * size:
         raise CheckpointError(
             f"{path} claims to hold far more than its own size, as no model does. It is damaged, or made to harm."
         )

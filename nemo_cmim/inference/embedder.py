@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,7 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
-from ..errors import ConfigError
-from .model import KINDS, CMIMModel
+from .model import CMIMModel
 from .shipped import resolve
 
 __all__ = ["MoleculeEmbedder"]
@@ -25,6 +25,8 @@ class MoleculeEmbedder(TransformerMixin, BaseEstimator):
     Args:
         model: A loaded model, a shipped name, or a path; None is the default shipped model.
         kind: "informative" or "mean".
+        layers: As `CMIMModel.embed`.
+        pooling: As `CMIMModel.embed`.
         on_invalid: "raise", or "nan" to keep NaN rows.
         batch_size: Most molecules in a batch; None chooses.
         device: Such as "cpu"; None takes a GPU if there is one.
@@ -37,19 +39,21 @@ class MoleculeEmbedder(TransformerMixin, BaseEstimator):
         on_invalid: str = "raise",
         batch_size: int | None = None,
         device: str | None = None,
+        layers: Sequence[int] | None = None,
+        pooling: str = "mean",
     ) -> None:
         self.model = model
         self.kind = kind
+        self.layers = layers
+        self.pooling = pooling
         self.on_invalid = on_invalid
         self.batch_size = batch_size
         self.device = device
 
     def fit(self, X: Any, y: Any = None) -> MoleculeEmbedder:
-        """Checks that the model can be read. `X` [N] is not looked at."""
-        if self.kind not in KINDS:
-            raise ConfigError(f"kind must be {' or '.join(map(repr, KINDS))}, found {self.kind!r}.")
-        network = resolve(self.model, self.device).config.network
-        self.n_features_out_ = network.hidden_size * (network.latents if self.kind == "mean" else 1)
+        """Checks that the model can be read and has what is asked for. `X` [N] is not looked at."""
+        model = resolve(self.model, self.device)
+        self.n_features_out_ = model.width(self.kind, self.layers, self.pooling)
         return self
 
     def transform(self, X: Any) -> NDArray[np.float32]:
@@ -59,7 +63,14 @@ class MoleculeEmbedder(TransformerMixin, BaseEstimator):
         """
         check_is_fitted(self)
         model = resolve(self.model, self.device)
-        return model.embed(_one_column(X), self.kind, on_invalid=self.on_invalid, batch_size=self.batch_size)
+        return model.embed(
+            _one_column(X),
+            self.kind,
+            layers=self.layers,
+            pooling=self.pooling,
+            on_invalid=self.on_invalid,
+            batch_size=self.batch_size,
+        )
 
     def get_feature_names_out(self, input_features: Any = None) -> NDArray[np.object_]:
         """`informative0`, `informative1`, ... or `mean0`, ...; object [width]."""

@@ -27,6 +27,7 @@ from .inputs import refusal, tokenise
 __all__ = ["CMIMModel"]
 
 KINDS = ("informative", "mean")
+POOLINGS = ("mean", "last")
 _ENCODER_MOLECULES = 512  # in a batch of the Perceiver: its latents are few, so batches must be large
 _TOKEN_ENCODER_MOLECULES = 64  # in a batch of an encoder that works on all tokens
 _DECODER_TOKENS = 2048  # in a batch of the decoder: more gain nothing, fewer make its matrix products slower
@@ -64,6 +65,8 @@ class CMIMModel:
         smiles: Any,
         kind: str = "informative",
         *,
+        layers: Sequence[int] | None = None,
+        pooling: str = "mean",
         on_invalid: str = "raise",
         batch_size: int | None = None,
         canonical: bool = True,
@@ -79,6 +82,9 @@ class CMIMModel:
             kind: "informative": decoder states after the final norm, under teacher forcing on the molecule with z = posterior mean
                 (Eq. 10), averaged over the T = tokens + 1 positions that predict its tokens and `<EOS>`; width D.
                 "mean": the posterior mean; width K * D. Without bottleneck (`bart`) the mean over the encoder's S states; width D.
+            layers: Of "informative": the decoder layers, counted from 1, whose states are put side by side; width D each. None is the
+                paper's choice, the last alone. States behind other layers have not passed the final norm.
+            pooling: Of "informative": "mean" over positions, or "last", the state that predicts `<EOS>`.
             on_invalid: "raise", or "nan" to keep a NaN row.
             batch_size: Most molecules in a batch; None chooses. It changes nothing but speed and memory.
             canonical: Canonicalise first, as the training data were, so that spelling does not matter.
@@ -92,14 +98,11 @@ class CMIMModel:
 
         Raises:
             InvalidSmilesError: No molecules, or one that cannot be used and `on_invalid="raise"`.
-            ConfigError: An unknown `kind` or `on_invalid`, or one that this model has no part for.
+            ConfigError: An unknown `kind`, `pooling` or `on_invalid`, a layer that there is not, or a part that this model has not.
         """
-        if kind not in KINDS:
-            raise ConfigError(f"kind must be {' or '.join(map(repr, KINDS))}, found {kind!r}.")
+        chosen = self._chosen_layers(kind, layers, pooling)
         _check_positive("batch_size", batch_size)
         network = self.config.network
-        if kind == "informative":
-            self._need_decoder('kind="informative"', 'pass kind="mean"')
         if sample and not network.is_stochastic:
             raise ConfigError(f"sample=True has no effect: {self._named} gives a point, not a distribution. Leave it out.")
         inputs = tokenise(
@@ -111,8 +114,7 @@ class CMIMModel:
             first_index=first_index,
             way_out='. Pass on_invalid="nan" to keep a NaN row.',
         )
-        width = network.hidden_size * (network.latents if kind == "mean" else 1)  # `latents` is 1 without bottleneck
-        vectors = np.empty((len(inputs.tokens) + 1, width), dtype=np.float32)
+        vectors = np.empty((len(inputs.tokens) + 1, self.width(kind, layers, pooling)), dtype=np.float32)
         vectors[-1] = np.nan  # what invalid rows, numbered -1, get
         generator = None if seed is None else torch.Generator().manual_seed(seed)
         done = 0
@@ -123,14 +125,20 @@ class CMIMModel:
             if kind == "mean":
                 vectors[rows] = posterior.pooled().cpu()
             else:
-                for part, hidden_BD in self._decode_states([inputs.tokens[r] for r in rows], posterior, batch_size):
-                    vectors[rows[part]] = hidden_BD.cpu()
+                tokens = [inputs.tokens[r] for r in rows]
+                for part, pooled in self._decode_states(tokens, posterior, batch_size, chosen, pooling):
+                    vectors[rows[part]] = pooled.cpu()
                     if progress:
                         progress(done + part.stop, len(inputs.tokens))
             done += len(rows)
             if progress:
                 progress(done, len(inputs.tokens))
         return vectors[inputs.molecule_of_row]
+
+    def width(self, kind: str = "informative", layers: Sequence[int] | None = None, pooling: str = "mean") -> int:
+        """How many numbers `embed` gives for a molecule; arguments and errors as there."""
+        chosen, network = self._chosen_layers(kind, layers, pooling), self.config.network
+        return network.hidden_size * (network.latents if kind == "mean" else len(chosen))  # `latents` is 1 without bottleneck
 
     def refusal(self, molecule: Any) -> str | None:
         """Why `embed` cannot take a molecule (not parsable, too long, a token that the model does not know); None if it can."""
@@ -273,6 +281,26 @@ class CMIMModel:
         share = torch.linspace(0, 1, steps)[:, None, None]
         return self.decode(torch.lerp(start, end, share), max_tokens=max_tokens)
 
+    def _chosen_layers(self, kind: str, layers: Sequence[int] | None, pooling: str) -> tuple[int, ...]:
+        """The decoder layers that `embed` reads, after a look at all that says which numbers it gives."""
+        if kind not in KINDS:
+            raise ConfigError(f"kind must be {' or '.join(map(repr, KINDS))}, found {kind!r}.")
+        if kind == "informative":
+            self._need_decoder('kind="informative"', 'pass kind="mean"')
+        if pooling not in POOLINGS:
+            raise ConfigError(f"pooling must be {' or '.join(map(repr, POOLINGS))}, found {pooling!r}.")
+        if kind != "informative" and (layers is not None or pooling != "mean"):
+            raise ConfigError(
+                f'layers and pooling belong to kind="informative" and have no effect on kind={kind!r}. Leave them out.'
+            )
+        last = self.config.network.decoder_layers
+        if layers is None:
+            return (last,)
+        chosen = tuple(layers)
+        if not chosen or len(set(chosen)) < len(chosen) or not set(chosen) <= set(range(1, last + 1)):
+            raise ConfigError(f"layers must be different numbers from 1 to {last}, which is this model's last, found {layers!r}.")
+        return chosen
+
     @property
     def _named(self) -> str:
         return f"this model (objective {self.config.objective.name})"
@@ -300,9 +328,14 @@ class CMIMModel:
 
     @torch.inference_mode()
     def _decode_states(
-        self, tokens: Sequence[Sequence[int]], posterior: Posterior, batch_size: int | None
+        self,
+        tokens: Sequence[Sequence[int]],
+        posterior: Posterior,
+        batch_size: int | None,
+        layers: tuple[int, ...],
+        pooling: str,
     ) -> Iterator[tuple[slice, Tensor]]:
-        """Averaged decoder states [b, D] of slices of a batch whose molecules are sorted by length."""
+        """Pooled decoder states [b, len(layers) * D] of slices of a batch whose molecules are sorted by length."""
         budget = _DECODER_TOKENS * (_GPU_FACTOR if self.device.type == "cuda" else 1)
         memory = self.network.remember(posterior.mean_BKD, posterior.is_latent_BK)
         torch.empty(_FREED_BYTES, dtype=torch.uint8)
@@ -314,10 +347,22 @@ class CMIMModel:
                 stop += 1
             part = slice(start, stop)
             batch = collate(tokens[part], self.tokenizer.vocabulary).to(self.device)
-            hidden_BTD = self.network.states(batch.decoder_BT, select(memory, part))
-            real_B1T = batch.is_target_BT.unsqueeze(1).to(hidden_BTD.dtype)
-            yield part, (real_B1T @ hidden_BTD).squeeze(1) / real_B1T.sum(2)
+            weight_B1T = _pooling_weights(batch.is_target_BT, pooling)
+            pooled = {}
+            for number, hidden_BTD in enumerate(self.network.layer_states(batch.decoder_BT, select(memory, part)), 1):
+                if number in layers:
+                    pooled[number] = (weight_B1T @ hidden_BTD).squeeze(1)
+            yield part, torch.cat([pooled[number] for number in layers], 1)
             start = stop
+
+
+def _pooling_weights(is_target_BT: Tensor, pooling: str) -> Tensor:
+    """What each position counts in a molecule's vector, float32 [B, 1, T]."""
+    real_BT = is_target_BT.float()
+    lengths_B1 = real_BT.sum(1, keepdim=True)
+    if pooling == "last":
+        return (torch.arange(real_BT.shape[1], device=real_BT.device) == lengths_B1 - 1).float().unsqueeze(1)
+    return (real_BT / lengths_B1).unsqueeze(1)
 
 
 def _check_positive(name: str, value: int | None) -> None:

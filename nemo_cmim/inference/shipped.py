@@ -5,27 +5,35 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
+import re
+from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from ..errors import CheckpointError, ConfigError
-from .checkpoint import read_checkpoint
+from .checkpoint import Checkpoint, read_checkpoint
 from .model import CMIMModel
+
+if TYPE_CHECKING:
+    from importlib.resources.abc import Traversable
 
 __all__ = ["embed", "list_models", "load"]
 
-_FOLDER = Path(__file__).resolve().parents[1] / "shipped"
-_DEFAULT = "cmim_tiny"
-_CHECKSUMS = "SHA256SUMS"
+_FOLDER: Traversable = files(__name__.partition(".")[0]) / "shipped"  # also where the package is installed as a zip
+_DEFAULT = "cmim_small"
+_SUFFIX = ".nemo"
+_CHECKSUMS = "SHA256SUMS"  # as `sha256sum` writes and checks it
+_CHECKSUM_LINE = re.compile(r"([0-9a-f]{64}) [ *](\S+)")
 
 
 def list_models() -> list[str]:
     """Names of the models that ship with the package, the default first."""
-    names = sorted(path.stem for path in _FOLDER.glob("*.nemo"))
+    entries = _FOLDER.iterdir() if _FOLDER.is_dir() else ()
+    names = sorted(entry.name.removesuffix(_SUFFIX) for entry in entries if entry.name.endswith(_SUFFIX))
     return sorted(names, key=lambda name: name != _DEFAULT)
 
 
@@ -39,14 +47,17 @@ def load(model: str | os.PathLike[str], device: str | None = None) -> CMIMModel:
     Raises:
         CheckpointError: There is no such model, or its file is damaged or foreign.
     """
-    path = Path(model)
+    return CMIMModel(checkpoint_of(model), device)
+
+
+def checkpoint_of(model: str | os.PathLike[str]) -> Checkpoint:
+    """What `load` makes a model of: settings, vocabulary, weights and card."""
     if str(model) in list_models():
-        path = _FOLDER / f"{model}.nemo"
-        _check_sum(path)
-    elif not path.exists():
+        return _read_shipped(f"{model}{_SUFFIX}")
+    if not Path(model).exists():
         known = ", ".join(list_models()) or "none"
         raise CheckpointError(f"There is no model {str(model)!r}: no such file, and no shipped model of that name ({known}).")
-    return CMIMModel(read_checkpoint(path), device)
+    return read_checkpoint(Path(model))
 
 
 def embed(
@@ -82,7 +93,7 @@ def resolve(model: str | os.PathLike[str] | CMIMModel | None, device: str | None
     if model is None:
         names = list_models()
         if not names:
-            raise CheckpointError("No model ships with this version. Pass model=PATH of a .nemo file; `make demo` trains one.")
+            raise CheckpointError("No model ships with this version. Pass model=PATH of a .nemo file; `nemo-cmim train` makes one.")
         model = names[0]
     path = Path(model)
     stamp = path.stat().st_mtime_ns if path.is_file() else 0
@@ -94,9 +105,19 @@ def _cached(model: str, device: str | None, stamp: int) -> CMIMModel:
     return load(model, device)
 
 
-def _check_sum(path: Path) -> None:
-    sums: dict[str, str] = dict(line.split()[::-1] for line in (path.parent / _CHECKSUMS).read_text().splitlines())
-    if sums.get(path.name) != hashlib.sha256(path.read_bytes()).hexdigest():
-        raise CheckpointError(
-            f"The shipped model {path.name} does not have the checksum in {_CHECKSUMS}: install the package again."
-        )
+def _read_shipped(name: str) -> Checkpoint:
+    """Reads a file of `_FOLDER` once, and checks the bytes that it got."""
+    again = "Install the package again."
+    content = (_FOLDER / name).read_bytes()
+    try:
+        lines = (_FOLDER / _CHECKSUMS).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"The checksums of the shipped models ({_CHECKSUMS}) cannot be read: {error}. {again}") from error
+    found = [_CHECKSUM_LINE.fullmatch(line) for line in lines]
+    sums = {match[2]: match[1] for match in found if match}
+    if None in found or name not in sums:
+        state = "is damaged" if None in found else "does not name it"
+        raise CheckpointError(f"The shipped model {name} cannot be checked: {_CHECKSUMS} {state}. {again}")
+    if sums[name] != hashlib.sha256(content).hexdigest():
+        raise CheckpointError(f"The shipped model {name} does not have the checksum in {_CHECKSUMS}. {again}")
+    return read_checkpoint(name, content)

@@ -7,6 +7,7 @@ tokens, K latents (S for a transformer encoder), D width, V padded vocabulary.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import cast
 
 import torch
@@ -112,13 +113,21 @@ class CMIMNetwork(nn.Module):
 
     def states(self, decoder_BT: Tensor, memory: list[Memory]) -> Tensor:
         """`hidden_states` with what `remember` made of the latents."""
+        *_, last_BTD = self.layer_states(decoder_BT, memory)
+        return last_BTD
+
+    def layer_states(self, decoder_BT: Tensor, memory: list[Memory]) -> Iterator[Tensor]:
+        """States [B, T, D] behind each decoder layer in turn, the last ones after the final norm.
+
+        Without gradients, each is overwritten when the next is asked for.
+        """
         x_BTD = self.embedding(decoder_BT)
-        for layer, latents in zip(self._layers, memory):
+        for number, (layer, latents) in enumerate(zip(self._layers, memory), 1):
             if self.training or torch.is_grad_enabled():
                 x_BTD = layer(x_BTD, latents)
             else:
                 layer.infer_(x_BTD, latents)
-        return self.decoder_norm(x_BTD)
+            yield x_BTD if number < len(self.decoder) else self.decoder_norm(x_BTD)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Scores of the padded vocabulary, [..., V]. The output projection is the token table."""

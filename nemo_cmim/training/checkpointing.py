@@ -62,7 +62,7 @@ class Checkpointing(Callback):
         self._step = -1
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Listens to the scheduler; Lightning has set its own handlers by now."""
+        """Listens to the scheduler; Lightning has set its own handlers by now, and brings back all earlier ones after the run."""
         self._preemption.listen()
         self._step = trainer.global_step
 

@@ -173,6 +173,35 @@ def test_mistakes_are_told_before_anything_is_trained(
     assert not (tmp_path / "out" / "runs").exists()
 
 
+def test_only_a_comparison_that_runs_ends_by_sigterm(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whoever calls the command from Python has his own handler back, however the comparison ended."""
+
+    def compare(config: CompareConfig, **_: object) -> Path:
+        if config.steps == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        if config.steps == 2:
+            raise ConfigError("no")
+        return tmp_path
+
+    def handler(number: int, frame: object) -> None:
+        raise AssertionError("not called")
+
+    monkeypatch.setattr("nemo_cmim.comparison.compare", compare)
+    before = signal.signal(signal.SIGTERM, handler)
+    try:
+        for steps, status in ((2, 2), (3, 0)):
+            assert main(["compare", f"data={data}", f"steps={steps}", "model=tiny"]) == status
+            assert signal.getsignal(signal.SIGTERM) is handler
+        with pytest.raises(SystemExit, match="143"):
+            main(["compare", f"data={data}", "steps=1", "model=tiny"])
+        assert signal.getsignal(signal.SIGTERM) is handler
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert "no" in capsys.readouterr().err
+
+
 def test_what_is_needed_is_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["compare", "steps=3"]) == 2
     assert "data is not set: pass data=VALUE" in capsys.readouterr().err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,29 @@ def test_one_molecule_by_hand(model: CMIMModel, kind: str) -> None:
         decoder = torch.cat([torch.tensor([[2]]), ids], 1)
         expected = model.network.hidden_states(decoder, posterior.mean_BKD)[0].mean(0)
     np.testing.assert_allclose(model.embed(["CCO"], kind)[0], expected, rtol=1e-5, atol=1e-5)
+
+
+def states_by_hand(model: CMIMModel, smiles: str) -> list[torch.Tensor]:
+    """States [T, D] behind each decoder layer, the last after the final norm, one layer called after the other."""
+    ids = torch.tensor([model.tokenizer.encode(smiles)])
+    z = model.network.encode(ids, torch.ones_like(ids, dtype=torch.bool)).mean_BKD
+    x = model.network.embedding(torch.cat([torch.tensor([[2]]), ids], 1))
+    states = []
+    for layer, memory in zip(model.network.decoder, model.network.remember(z)):
+        x = layer(x, memory)
+        states.append(x[0])
+    return [*states[:-1], model.network.decoder_norm(x)[0]]
+
+
+@pytest.mark.parametrize(("pooling", "pool"), [("mean", lambda h: h.mean(0)), ("last", lambda h: h[-1])])
+def test_states_of_chosen_layers_side_by_side(model: CMIMModel, pooling: str, pool: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    for layers in [(1,), (2,), (2, 1), None]:
+        expected = [
+            torch.cat([pool(states_by_hand(model, text)[layer - 1]) for layer in layers or (2,)]) for text in ("CCO", "Oc1ccccc1")
+        ]
+        found = model.embed(["CCO", "Oc1ccccc1"], layers=layers, pooling=pooling)
+        assert found.shape[1] == model.width(layers=layers, pooling=pooling)
+        np.testing.assert_allclose(found, torch.stack(expected), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["informative", "mean"])
@@ -130,6 +154,11 @@ def test_invalid_rows_can_be_kept(model: CMIMModel) -> None:
         ({"kind": "means"}, "kind must be 'informative' or 'mean', found 'means'"),
         ({"on_invalid": "skip"}, 'on_invalid must be "raise" or "nan", found \'skip\''),
         ({"batch_size": 0}, "batch_size must be at least 1, found 0"),
+        ({"layers": (0,)}, "layers must be different numbers from 1 to 2, which is this model's last, found (0,)"),
+        ({"layers": (1, 1)}, "found (1, 1)"),
+        ({"layers": ()}, "found ()"),
+        ({"pooling": "max"}, "pooling must be 'mean' or 'last', found 'max'"),
+        ({"kind": "mean", "pooling": "last"}, "have no effect on kind='mean'"),
     ],
 )
 def test_bad_options_are_named(model: CMIMModel, options: dict[str, Any], message: str) -> None:

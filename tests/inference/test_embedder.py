@@ -52,6 +52,13 @@ def test_equals_embed(model_file: Path, model: CMIMModel) -> None:
         assert len(embedder.get_feature_names_out()) == 32
 
 
+def test_layers_and_pooling_reach_the_model(model_file: Path, model: CMIMModel) -> None:
+    embedder = MoleculeEmbedder(str(model_file), layers=(1, 2), pooling="last")
+    expected = model.embed(SMILES, layers=(1, 2), pooling="last")
+    np.testing.assert_allclose(embedder.fit_transform(SMILES), expected, rtol=1e-5, atol=1e-6)
+    assert len(embedder.get_feature_names_out()) == 64
+
+
 def test_in_pipelines_and_searches(model_file: Path) -> None:
     pipeline = make_pipeline(MoleculeEmbedder(str(model_file)), StandardScaler(), Ridge(alpha=0.1))
     smiles = np.array(SMILES)

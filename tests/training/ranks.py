@@ -5,6 +5,7 @@ The processes are forked from a server that has imported the training stack, whi
 
 from __future__ import annotations
 
+import atexit
 import multiprocessing
 import os
 import signal
@@ -100,7 +101,9 @@ def start_function(
     ]
     for process in processes:
         process.start()
-    return Ranks(processes, logs)
+    started = Ranks(processes, logs)
+    atexit.register(started.send, signal.SIGKILL)  # Python would wait for what a failed test has left
+    return started
 
 
 def train_with(overrides: list[str]) -> None:

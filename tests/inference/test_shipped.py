@@ -1,0 +1,315 @@
+"""Shipped models: how one is made (tools/ship_model.py), how one is found and checked, and those that ship."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import re
+import shutil
+import warnings
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import nemo_cmim
+from nemo_cmim.cli import main
+from nemo_cmim.config import DataConfig
+from nemo_cmim.errors import CheckpointError
+from nemo_cmim.inference import list_models, load, shipped
+from nemo_cmim.inference.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
+from nemo_cmim.molecules import is_valid
+from nemo_cmim.training.checkpoint import Manifest, commit, name_of, partial_of
+from tests.inference.conftest import random_checkpoint
+from tests.inference.golden_shipped import GOLDEN, SMILES, vectors
+from tools.model_card import elements
+from tools.ship_model import LARGEST_FILE, ShippingError, ship, write_checksums
+
+SECTIONS = (
+    "Architecture", "Data", "Training", "Results on molecules that it was not trained on", "Downstream numbers", "Intended use", "Limits",
+    "Half precision", "Licence", "How to make it again",
+)  # fmt: skip
+NONE_SHIPS = pytest.mark.skipif(not list_models(), reason="no model ships with this version")
+STEP = 3
+
+
+def trained() -> Checkpoint:
+    """A checkpoint of a network that small molecules fit."""
+    return random_checkpoint()
+
+
+@pytest.fixture(scope="module")
+def run(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a training run of three steps leaves, without its tensors, and `trained.nemo`."""
+    folder = tmp_path_factory.mktemp("run")
+    checkpoint = trained()
+    config = dataclasses.replace(checkpoint.config, train_ds=DataConfig(folder="elsewhere"))
+    write_checkpoint(folder / "trained.nemo", checkpoint)
+    order = {"seed": 5, "molecules": json.loads((data / "manifest.json").read_text())["splits"]["train"]["molecules"]}
+    manifest = Manifest(
+        step=STEP, monitored=-1.5, model=json.loads(json.dumps(dataclasses.asdict(config))), order=order, parallel={}, vocabulary="",
+        versions={}, files={},
+    )  # fmt: skip
+    partial = partial_of(folder / "checkpoints" / name_of(STEP))
+    (partial / "tensors").mkdir(parents=True)
+    for name in ("state.pt", "vocabulary.txt"):
+        (partial / name).touch()
+    commit(folder / "checkpoints" / name_of(STEP), manifest)
+    (folder / "metrics").mkdir()
+    lines = [
+        {"step": n, "molecules": 16.0, "seconds": 1800.0, "train_loss": 10.0 - n, "train/token_accuracy": 0.5} for n in range(1, 5)
+    ]
+    (folder / "metrics" / "steps.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def make(run: Path, data: Path) -> Callable[..., Path]:
+    """Ships the model of `run`, but for what a caller changes."""
+
+    def shipping(folder: Path, name: str = "cmim_small", **changes: Any) -> Path:
+        settings: dict[str, Any] = {
+            "sources": ["mole*=MOSES"], "commit": "abc1234", "hardware": "two cores", "commands": ["nemo-cmim train objective=cmim"],
+            "numbers": {}, "step": STEP, "held_out": 8, "folder": folder,
+        }  # fmt: skip
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*SMILES had not ended")
+            return ship(changes.pop("nemo", run / "trained.nemo"), name, run, changes.pop("data", data), **settings | changes)
+
+    return shipping
+
+
+@pytest.fixture(scope="module")
+def three(make: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with three shipped models; only read."""
+    folder = tmp_path_factory.mktemp("three")
+    make(folder, "a_model")
+    for name in ("cmim_small", "z_model"):
+        shutil.copy(folder / "a_model.nemo", folder / f"{name}.nemo")
+    write_checksums(folder)
+    return folder
+
+
+@pytest.fixture
+def folder(three: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of `three` in the place of the package's own."""
+    copy = shutil.copytree(three, tmp_path / "shipped")
+    monkeypatch.setattr(shipped, "_FOLDER", copy)
+    shipped._cached.cache_clear()
+    return copy
+
+
+@pytest.fixture(autouse=True)
+def forget_models() -> Any:
+    yield
+    shipped._cached.cache_clear()
+
+
+def test_the_default_comes_first_and_is_what_embed_takes(folder: Path) -> None:
+    assert list_models() == ["cmim_small", "a_model", "z_model"]
+    other = random_checkpoint()
+    other.weights["decoder_norm.weight"].mul_(2)
+    write_checkpoint(folder / "z_model.nemo", other)
+    write_checksums(folder)
+    default = nemo_cmim.embed(["CCO"])
+    np.testing.assert_array_equal(default, load("cmim_small").embed(["CCO"]))
+    assert not np.allclose(default, nemo_cmim.embed(["CCO"], model="z_model"))
+
+
+def test_no_folder_and_no_model_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(shipped, "_FOLDER", tmp_path / "none")
+    assert list_models() == []
+    with pytest.raises(CheckpointError, match="No model ships with this version"):
+        nemo_cmim.embed(["CCO"])
+    assert main(["models"]) == 0 and "No model ships" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda folder: (folder / "SHA256SUMS").unlink(), r"SHA256SUMS\) cannot be read"),
+        (lambda folder: (folder / "SHA256SUMS").write_bytes(b"\xff\xfe"), r"SHA256SUMS\) cannot be read"),
+        (lambda folder: (folder / "SHA256SUMS").write_text("nonsense\n"), "cannot be checked: SHA256SUMS is damaged"),
+        (lambda folder: (folder / "SHA256SUMS").write_text(""), "cannot be checked: SHA256SUMS does not name it"),
+        (lambda folder: flip_a_bit(folder / "cmim_small.nemo"), "does not have the checksum in SHA256SUMS"),
+    ],
+    ids=["sums missing", "sums not text", "sums nonsense", "not in the sums", "a bit flipped"],
+)
+def test_a_model_that_cannot_be_checked_is_refused(folder: Path, damage: Callable[[Path], object], message: str) -> None:
+    damage(folder)
+    with pytest.raises(CheckpointError, match=f"{message}.*Install the package again"):
+        nemo_cmim.embed(["CCO"])
+
+
+def flip_a_bit(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def test_checksums_are_those_of_sha256sum(folder: Path) -> None:
+    lines = (folder / "SHA256SUMS").read_text().splitlines()
+    assert lines == [
+        f"{hashlib.sha256((folder / name).read_bytes()).hexdigest()}  {name}"
+        for name in sorted(p.name for p in folder.glob("*.nemo"))
+    ]
+
+
+def test_a_model_in_a_zip_is_found(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = nemo_cmim.embed(["CCO"])
+    with zipfile.ZipFile(tmp_path / "package.zip", "w") as archive:
+        for path in folder.iterdir():
+            archive.write(path, f"nemo_cmim/shipped/{path.name}")
+    shipped._cached.cache_clear()
+    monkeypatch.setattr(shipped, "_FOLDER", zipfile.Path(tmp_path / "package.zip", "nemo_cmim/shipped/"))
+    assert list_models() == ["cmim_small", "a_model", "z_model"]
+    np.testing.assert_array_equal(nemo_cmim.embed(["CCO"]), expected)
+
+
+def test_shipping_twice_gives_the_same_bytes(make: Callable[..., Path], three: Path, tmp_path: Path) -> None:
+    assert make(tmp_path, "a_model").read_bytes() == (three / "a_model.nemo").read_bytes()
+
+
+def test_half_precision_changes_little_and_small_tensors_stay_whole(three: Path) -> None:
+    whole, half = trained(), read_checkpoint(three / "a_model.nemo")
+    assert (
+        half.weights["embedding.token.weight"].dtype == torch.float16 and half.weights["decoder_norm.weight"].dtype == torch.float32
+    )
+    for kind in ("mean", "informative"):
+        a, b = (nemo_cmim.CMIMModel(checkpoint, "cpu").embed(SMILES, kind) for checkpoint in (whole, half))
+        np.testing.assert_allclose(np.linalg.norm(a - b, axis=1) / np.linalg.norm(a, axis=1), 0, atol=2e-3)
+        assert not np.array_equal(a, b)
+
+
+def test_the_card_tells_what_the_files_hold(three: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    card = read_checkpoint(three / "a_model.nemo").card
+    assert card is not None
+    assert tuple(re.findall("^## (.*)$", card, flags=re.MULTILINE)) == SECTIONS
+    counts = json.loads((data / "manifest.json").read_text())["splits"]
+    for text in (
+        "# a_model", f"{counts['train']['molecules']:,} to train on", "| steps | 3, of a run of 4 |", "| molecules seen | 48,",
+        "| time | 1.5 hours", "| train_loss | 8 |", "| validation loss at that step | -1.5 |",
+        "| seed of the molecules' order | 5 |", "hidden_size: 32",
+        "SMILES of at most 63 tokens", "Elements in its data: ", "commit abc1234",
+        "8 molecules of the test split", "| triple bonds (`#`) |",
+        "    nemo-cmim train objective=cmim", "MOSES", "examples/RESULTS.md",
+    ):  # fmt: skip
+        assert text in card, text
+    check_no_placeholder(card)
+    assert main(["models", str(three / "a_model.nemo")]) == 0
+    assert capsys.readouterr().out.strip() == card.strip()
+
+
+def check_no_placeholder(card: str) -> None:
+    assert not re.search(r"\bNone\b|\bnan\b|\?\?\?|TODO|\bnull\b|[{}]", card)
+    assert not re.search(r"(?:^|[\s`'\"])/(?:\w+/)+", card), "a path of a machine"
+
+
+def test_numbers_become_tables(make: Callable[..., Path], tmp_path: Path) -> None:
+    numbers = {
+        "FreeSolv": {
+            "protocol": "5 folds.",
+            "rows": [{"embedding": "mean", "SVM": "2.5"}, {"embedding": "informative", "SVM": 2.4}],
+        }
+    }
+    card = read_checkpoint(make(tmp_path, numbers=numbers)).card
+    assert card is not None
+    assert "**FreeSolv.** 5 folds.\n\n| embedding | SVM |\n|---|---|\n| mean | 2.5 |\n| informative | 2.4 |\n" in card
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"sources": []}, r"Where does molecules\.smi come from"),
+        ({"sources": ["*=CHEMBL"]}, r"Where does molecules\.smi come from"),
+        ({"step": 9}, r"tells of 4 of the 9 steps"),
+        ({"commands": ["nemo-cmim train model.train_ds.folder=/data/zinc"]}, "a path of this machine.*/data/zinc"),
+        ({"hardware": "None"}, "something unknown.*None"),
+        ({"numbers": {"ESOL": {"protocol": "x", "rows": []}}}, "numbers of 'ESOL' need"),
+    ],
+)
+def test_what_does_not_fit_is_refused(make: Callable[..., Path], tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ShippingError, match=message):
+        make(tmp_path, **changes)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_another_runs_model_and_weights_that_overflow_are_refused(make: Callable[..., Path], tmp_path: Path) -> None:
+    other = random_checkpoint(latents=3)
+    write_checkpoint(tmp_path / "other.nemo", other)
+    with pytest.raises(ShippingError, match="other settings of `network`"):
+        make(tmp_path / "shipped", nemo=tmp_path / "other.nemo")
+    large = trained()
+    large.weights["embedding.token.weight"][0, 0] = 1e6
+    write_checkpoint(tmp_path / "large.nemo", large)
+    with pytest.raises(ShippingError, match=r"cannot hold the weights of embedding\.token\.weight"):
+        make(tmp_path / "shipped", nemo=tmp_path / "large.nemo")
+
+
+def test_elements_of_tokens() -> None:
+    tokens = {
+        "C": 1,
+        "c": 2,
+        "Cl": 3,
+        "[nH]": 4,
+        "[C@@H]": 5,
+        "[Si]": 6,
+        "[se]": 7,
+        "[2H]": 8,
+        "[13cH]": 9,
+        "(": 10,
+        "1": 11,
+        "[Sn+2]": 12,
+    }
+    assert elements(tokens) == {"C": 17, "Sn": 12, "H": 8, "Se": 7, "Si": 6, "N": 4, "Cl": 3}
+
+
+@NONE_SHIPS
+def test_what_ships_is_small_and_has_a_card(capsys: pytest.CaptureFixture[str]) -> None:
+    names = list_models()
+    assert names[0] == "cmim_small"
+    assert main(["models"]) == 0
+    listed = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in listed] == names
+    for name in names:
+        card = load(name).card
+        assert card is not None and card.startswith(f"# {name}\n")
+        assert tuple(re.findall("^## (.*)$", card, flags=re.MULTILINE)) == SECTIONS
+        check_no_placeholder(card)
+        assert len((shipped._FOLDER / f"{name}.nemo").read_bytes()) < LARGEST_FILE
+
+
+@NONE_SHIPS
+def test_embed_without_a_model_is_that_of_cmim_small() -> None:
+    for kind in ("informative", "mean"):
+        np.testing.assert_array_equal(nemo_cmim.embed(SMILES, kind=kind), load("cmim_small").embed(SMILES, kind))
+
+
+@NONE_SHIPS
+def test_what_ships_decodes_to_molecules() -> None:
+    model = load("cmim_small")
+    decoded = model.reconstruct(DRUG_LIKE)
+    assert sum(map(is_valid, decoded)) > len(DRUG_LIKE) / 2, decoded
+    assert all(0.5 < len(text) / len(smiles) < 2 for text, smiles in zip(decoded, DRUG_LIKE)), decoded
+
+
+DRUG_LIKE = [
+    "CC(=O)Nc1ccc(O)cc1", "CC(C)Cc1ccc(C(C)C(=O)O)cc1", "Cn1c(=O)c2c(ncn2C)n(C)c1=O", "CN1CCC[C@H]1c1cccnc1", "CC(=O)Oc1ccccc1C(=O)O",
+    "COc1ccc(CCN2CCCC2)cc1", "O=C(Nc1ccccc1)c1ccco1", "Cc1ccc(S(=O)(=O)N2CCOCC2)cc1", "CCOC(=O)c1ccc(N)cc1", "CCN(CC)CC(=O)Nc1c(C)cccc1C",
+]  # fmt: skip
+
+
+@NONE_SHIPS
+@pytest.mark.parametrize("name", list_models())
+def test_vectors_are_those_that_were_written_down(name: str) -> None:
+    golden = json.loads(GOLDEN.read_text()) if GOLDEN.exists() else {}
+    assert name in golden, "write the vectors of what ships: python -m tests.inference.golden_shipped"
+    for kind, rows in vectors(name).items():
+        np.testing.assert_allclose(rows, golden[name][kind], rtol=1e-3, atol=2e-4, err_msg=kind)

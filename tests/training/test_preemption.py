@@ -1,0 +1,62 @@
+"""What a run leaves behind in a process that goes on."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+pytest.importorskip("nemo.core", reason="needs the [train] extra")
+
+from nemo_cmim.data.dataset import PREEMPTION_SIGNALS
+from nemo_cmim.training.model import MegatronCMIMModel
+from nemo_cmim.training.preemption import Preempted
+from nemo_cmim.training.run import train
+from nemo_cmim.types import TokenBatch
+from tests.training.runs import config
+
+
+def handler(number: int, frame: object) -> None:
+    raise AssertionError("not called")
+
+
+@pytest.fixture
+def own_handlers() -> Iterator[None]:
+    before = {number: signal.signal(number, handler) for number in PREEMPTION_SIGNALS}
+    yield
+    for number, previous in before.items():
+        signal.signal(number, previous)
+
+
+@pytest.mark.parametrize("end", [None, RuntimeError, Preempted])
+@pytest.mark.usefixtures("own_handlers")
+def test_a_run_gives_signals_back_and_ends_its_workers(
+    end: type[BaseException] | None, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also while its exception, and with it all that its functions hold, is in use."""
+    step = MegatronCMIMModel.training_step
+
+    def stopped(self: MegatronCMIMModel, batch: TokenBatch, batch_idx: int) -> torch.Tensor:
+        assert all(signal.getsignal(number) is not handler for number in PREEMPTION_SIGNALS)
+        assert multiprocessing.active_children()
+        if end is RuntimeError:
+            raise RuntimeError("a fault")
+        if end is Preempted:
+            os.kill(os.getpid(), signal.SIGUSR1)
+        return step(self, batch, batch_idx)
+
+    monkeypatch.setattr(MegatronCMIMModel, "training_step", stopped)
+    settings = config(data, tmp_path / "run", "trainer.max_steps=2", "model.train_ds.workers=1", "trainer.limit_val_batches=0")
+    if end is None:
+        train(settings)
+    else:
+        with pytest.raises(end) as raised:
+            train(settings)
+        assert raised.traceback
+    assert [signal.getsignal(number) for number in PREEMPTION_SIGNALS] == [handler, handler]
+    assert not multiprocessing.active_children()

@@ -1,0 +1,18 @@
+"""The recipe that stands in conf/ is the one that the shipped models were trained by."""
+
+from __future__ import annotations
+
+import pytest
+
+from nemo_cmim.inference import load
+from nemo_cmim.training.run import compose, model_settings
+
+
+@pytest.mark.parametrize("objective", ["cmim", "mim"])
+def test_shipped_models_have_the_settings_of_the_recipe(objective: str) -> None:
+    cfg = compose(["run=shipped_cmim", f"objective={objective}", "model.train_ds.folder=data"])
+    recipe, shipped = model_settings(cfg), load(f"{objective}_small").config
+    for part in ("network", "objective", "augmentation", "optim", "global_batch_size"):
+        assert getattr(shipped, part) == getattr(recipe, part), part
+    assert shipped.objective.name == objective
+    assert f"of a run of {cfg.trainer.max_steps:,} " in (load(f"{objective}_small").card or "")

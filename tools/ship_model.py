@@ -1,0 +1,269 @@
+"""Makes a trained model one that ships: weights in half precision, a card, and its checksum, in nemo_cmim/shipped/.
+
+    python -m tools.ship_model RUN/checkpoints/NAME.nemo cmim_small --run RUN --data DATA --source 'train.csv*=MOSES' \
+        --commit HASH --hardware 'two cores of an AMD EPYC' --command 'nemo-cmim prepare ...' --command 'nemo-cmim train ...' \
+        [--numbers NUMBERS.json]
+
+Everything in the card is read or measured: settings from the `.nemo`, steps and losses from the run's `metrics/steps.jsonl` and
+checkpoints, molecules from the manifest of the prepared folder, decoding and what half precision changes by running the model. What no
+file tells (machine, commit, commands) is asked for. The same input gives the same bytes.
+
+NUMBERS.json adds tables: {"Title": {"protocol": "how it was measured", "rows": [{"column": "value", ...}, ...]}, ...}
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import fnmatch
+import hashlib
+import json
+import re
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nemo_cmim.comparison.measure import decoding, embeddings
+from nemo_cmim.data.manifest import Manifest
+from nemo_cmim.data.store import TokenStore
+from nemo_cmim.data.tranches import Tranche
+from nemo_cmim.files import whole_file
+from nemo_cmim.inference import CMIMModel
+from nemo_cmim.inference.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
+from nemo_cmim.training.checkpoint import Manifest as RunManifest
+from nemo_cmim.training.checkpoint import find_checkpoints
+from tools.model_card import SOURCES, Facts, Training, card
+
+__all__ = ["main", "ship", "write_checksums"]
+
+SHIPPED = Path(__file__).resolve().parents[1] / "nemo_cmim" / "shipped"
+LARGEST_FILE = 40_000_000  # bytes
+LARGEST_DIFFERENCE = 0.01  # of an embedding, relative: half precision may not change more
+AVERAGED_STEPS = 100
+COMPARED = 512  # molecules
+_SMALLEST_NORMAL = torch.finfo(torch.float16).smallest_normal
+_PLACE = re.compile(r"(?:^|[\s'\"=(:,`])(?:/\w|~/|[A-Z]:\\)")  # a path of one machine
+_UNKNOWN = re.compile(r"\bNone\b|\bnan\b|\?\?\?|TODO|\bnull\b")
+
+
+class ShippingError(ValueError):
+    """What is wrong with the input."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Reads the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("nemo", type=Path, metavar="NEMO", help="the trained model, float32")
+    add("name", metavar="NAME", help="what it ships as, such as cmim_small")
+    add("--run", type=Path, required=True, metavar="FOLDER", help="of the run that trained it")
+    add("--data", type=Path, required=True, metavar="FOLDER", help="what it was trained on")
+    add(
+        "--source",
+        action="append",
+        default=[],
+        metavar="PATTERN=KEY",
+        help=f"where input files come from; KEY is {' | '.join(SOURCES)}",
+    )
+    add("--commit", required=True, metavar="HASH", help="of the code that trained it")
+    add("--hardware", required=True, metavar="TEXT", help="what it was trained on, in words")
+    add("--command", action="append", required=True, metavar="TEXT", help="a command that makes it again; repeat")
+    add("--numbers", type=Path, metavar="FILE", help="downstream numbers, JSON")
+    add("--step", type=int, metavar="N", help="the step of the weights (default: of the run's checkpoint that holds them)")
+    add("--held-out", type=int, default=1000, metavar="N", help="molecules of the test split to decode (default: %(default)s)")
+    add("--folder", type=Path, default=SHIPPED, help=argparse.SUPPRESS)
+    args = parser.parse_args(arguments)
+    try:
+        path = ship(
+            args.nemo, args.name, args.run, args.data, sources=args.source, commit=args.commit, hardware=args.hardware,
+            commands=args.command, numbers=json.loads(args.numbers.read_text()) if args.numbers else {}, step=args.step,
+            held_out=args.held_out, folder=args.folder,
+        )  # fmt: skip
+    except (ValueError, OSError) as error:
+        parser.exit(2, f"ship_model: {error}\n")
+    print(read_checkpoint(path).card)
+    print(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB) and SHA256SUMS")
+
+
+def ship(
+    nemo: Path,
+    name: str,
+    run: Path,
+    data: Path,
+    *,
+    sources: Sequence[str],
+    commit: str,
+    hardware: str,
+    commands: Sequence[str],
+    numbers: Mapping[str, Mapping[str, Any]],
+    step: int | None,
+    held_out: int,
+    folder: Path,
+) -> Path:
+    """Writes `folder/NAME.nemo` and `folder/SHA256SUMS`; the arguments are those of the command line.
+
+    Raises:
+        ShippingError: Something does not fit together, is too large, or tells of this machine.
+    """
+    for title, table in numbers.items():
+        rows = table.get("rows")
+        if not table.get("protocol") or not rows or any(row.keys() != rows[0].keys() for row in rows):
+            raise ShippingError(f"The numbers of {title!r} need a `protocol`, and `rows` that all have the same columns.")
+    checkpoint = read_checkpoint(nemo)
+    store = TokenStore.open(data, "test", vocabulary=checkpoint.vocabulary)
+    training = _training(checkpoint, run, store.manifest, step)
+    stored = _stored(checkpoint.weights)
+    small = CMIMModel(dataclasses.replace(checkpoint, weights=stored), "cpu")
+    rows = store.gather(np.arange(min(len(store), max(held_out, COMPARED))))
+    smiles = [small.tokenizer.decode(row.tolist()) for row in rows]
+    lost = _lost_weights(checkpoint.weights, stored)
+    change = _change_by_half_precision(CMIMModel(checkpoint, "cpu"), small, smiles[:COMPARED])
+    facts = Facts(
+        name=name,
+        config=checkpoint.config,
+        vocabulary=checkpoint.vocabulary,
+        parameters=sum(weight.numel() for weight in stored.values()),
+        training=training,
+        data=store.manifest,
+        sources=_sources(store.manifest, sources),
+        measured=decoding(small, smiles[:held_out]),
+        held_out=len(smiles[:held_out]),
+        half=change | lost,
+        hardware=hardware,
+        commit=commit,
+        commands=tuple(commands),
+        numbers=numbers,
+    )
+    text = card(facts)
+    for pattern, what in ((_PLACE, "a path of this machine"), (_UNKNOWN, "something unknown")):
+        if found := pattern.search(text):
+            line = text[text.rfind("\n", 0, found.end() - 1) + 1 :].split("\n", 1)[0]
+            raise ShippingError(f"The card would tell {what}: {line.strip()!r}.")
+    path = folder / f"{name}.nemo"
+    folder.mkdir(parents=True, exist_ok=True)
+    with whole_file(path) as staging:
+        write_checkpoint(staging, dataclasses.replace(checkpoint, weights=stored, card=text))
+        if staging.stat().st_size > LARGEST_FILE:
+            raise ShippingError(f"{path.name} would have {staging.stat().st_size:,} bytes, more than {LARGEST_FILE:,}.")
+    write_checksums(folder)
+    return path
+
+
+def write_checksums(folder: Path) -> None:
+    """Writes `SHA256SUMS` of all models in a folder, by name, as `sha256sum *.nemo` would."""
+    lines = [f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n" for path in sorted(folder.glob("*.nemo"))]
+    with whole_file(folder / "SHA256SUMS") as staging:
+        staging.write_text("".join(lines), encoding="utf-8")
+
+
+def _training(checkpoint: Checkpoint, run: Path, data: Manifest, step: int | None) -> Training:
+    """Reads the run's records, and checks that they are of this model and these data."""
+    found = {path: RunManifest.read(path) for path in find_checkpoints(run / "checkpoints")}
+    if not found:
+        raise ShippingError(f"{run} holds no checkpoint, so it does not tell what the model was trained on.")
+    one = next(iter(found.values()))
+    for part in ("network", "objective", "optim", "augmentation"):
+        if json.loads(json.dumps(dataclasses.asdict(getattr(checkpoint.config, part)))) != one.model[part]:
+            raise ShippingError(f"{run} trained a model with other settings of `{part}` than the .nemo has.")
+    limit = one.model["train_ds"]["limit"]
+    if one.order["molecules"] != min(data.splits["train"]["molecules"], limit or one.order["molecules"]):
+        raise ShippingError(
+            f"{run} was trained on {one.order['molecules']:,} molecules, and the data folder does not hold so many."
+        )
+    step = _step_of(checkpoint, list(found)) if step is None else step
+    losses = [manifest.monitored for manifest in found.values() if manifest.step == step]
+    with (run / "metrics" / "steps.jsonl").open(encoding="utf-8") as file:
+        records = [json.loads(line) for line in file if line.endswith("\n")]
+    lines = [record for record in records if record["step"] <= step]
+    if len(lines) != step:
+        raise ShippingError(f"{run}/metrics/steps.jsonl tells of {len(lines):,} of the {step:,} steps.")
+    last = lines[-AVERAGED_STEPS:]
+    names = [name for name in lines[-1] if name == "train_loss" or name.startswith("train/")]
+    return Training(
+        step=step,
+        last_step=records[-1]["step"],
+        molecules=int(sum(line["molecules"] for line in lines)),
+        batch=int(lines[0]["molecules"]),
+        hours=sum(line["seconds"] for line in lines) / 3600,
+        order=one.order,
+        validation_loss=losses[0] if losses else None,
+        losses={name.removeprefix("train/"): float(np.mean([line[name] for line in last])) for name in names},
+        averaged=len(last),
+    )
+
+
+def _step_of(checkpoint: Checkpoint, folders: Sequence[Path]) -> int:
+    """The step of the checkpoint that the `.nemo` was exported from."""
+    from nemo_cmim.training.export import export_checkpoint  # imports Megatron
+
+    with tempfile.TemporaryDirectory() as scratch:
+        for folder in folders:
+            export_checkpoint(folder, Path(scratch) / "one.nemo")
+            weights = read_checkpoint(Path(scratch) / "one.nemo").weights
+            if all(torch.equal(weights[name], weight) for name, weight in checkpoint.weights.items()):
+                return RunManifest.read(folder).step
+    raise ShippingError("No checkpoint of the run holds the weights of the .nemo. Pass --step, the step that they are of.")
+
+
+def _sources(data: Manifest, patterns: Sequence[str]) -> dict[str, dict[str, int]]:
+    """Files and lines of each source of molecules."""
+    found: dict[str, dict[str, int]] = {}
+    for entry in data.inputs:
+        name = Path(entry["file"]).name
+        keys = [key for pattern, _, key in (text.rpartition("=") for text in patterns) if fnmatch.fnmatchcase(name, pattern)]
+        keys += ["ZINC15"] if not keys and Tranche.of_file(name) else []
+        if len(keys) != 1 or keys[0] not in SOURCES:
+            raise ShippingError(
+                f"Where does {name} come from? Pass one --source 'PATTERN=KEY' for it; KEY is {' | '.join(SOURCES)}."
+            )
+        of_source = found.setdefault(keys[0], {"files": 0, "read": 0, "kept": 0})
+        for count, value in (("files", 1), ("read", entry["read"]), ("kept", entry["kept"])):
+            of_source[count] += value
+    return found
+
+
+def _stored(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Matrices in half precision; vectors (norms, biases) and the small heads of the posterior whole.
+
+    All latents share a large part. Rounding the heads and the norm before them would shift it, in a tiny model by 1 % of a latent's
+    length, as much as a third of the posterior's standard deviation; whole, they take a few per cent of the file.
+    """
+    is_whole = {name: weight.dim() < 2 or name.startswith("posterior.") for name, weight in weights.items()}
+    return {name: weight.float() if is_whole[name] else weight.half() for name, weight in weights.items()}
+
+
+def _change_by_half_precision(whole: CMIMModel, half: CMIMModel, smiles: Sequence[str]) -> dict[str, Any]:
+    """The largest change of an embedding, relative to its length, for each kind."""
+    difference = {}
+    for kind in embeddings(whole):
+        a, b = whole.embed(smiles, kind), half.embed(smiles, kind)
+        difference[kind] = float((np.linalg.norm(a - b, axis=1) / np.linalg.norm(a, axis=1)).max())
+        if not difference[kind] <= LARGEST_DIFFERENCE:  # also not a number
+            raise ShippingError(
+                f"Half precision changes an embedding ({kind}) by {difference[kind]:.2g} of its length, more than {LARGEST_DIFFERENCE}."
+            )
+    return {"difference": difference, "molecules": len(smiles)}
+
+
+def _lost_weights(weights: Mapping[str, Tensor], stored: Mapping[str, Tensor]) -> dict[str, float]:
+    """Shares of all weights: in half precision, made zero by it, and left with fewer digits."""
+    infinite = [name for name, weight in stored.items() if not weight.isfinite().all()]
+    if infinite:
+        raise ShippingError(f"Half precision cannot hold the weights of {', '.join(infinite)}.")
+    half = {name: weight for name, weight in stored.items() if weight.dtype == torch.float16}
+    counts = {
+        "stored": sum(weight.numel() for weight in half.values()),
+        "zero": sum(int(((weights[name] != 0) & (weight == 0)).sum()) for name, weight in half.items()),
+        "subnormal": sum(int(((weight != 0) & (weight.abs() < _SMALLEST_NORMAL)).sum()) for weight in half.values()),
+    }
+    total = sum(weight.numel() for weight in weights.values())
+    return {what: count / total for what, count in counts.items()}
+
+
+if __name__ == "__main__":
+    main()
