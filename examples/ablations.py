@@ -2,10 +2,11 @@
 
     python examples/ablations.py --pretraining DATA --data FOLDER -o ablations
 
-Trains a tiny cMIM (conf/model/tiny.yaml; batches of 64) for each temperature tau, number of latents K and width D, by `nemo-cmim train` in
-processes of their own. Of the run with all settings at their base (tau 1, K 1, D 128) it also compares, without training again, how decoder
-states are pooled (mean over positions, the last position, mean beside the latent) and which decoder layer is read. Each gets the RMSE of
-SVM and MLP on ESOL, FreeSolv and Lipophilicity (random 5-fold; FOLDER as for table1.py), each run its token accuracy.
+Trains a tiny cMIM (conf/model/tiny.yaml; batches of 64) for each temperature tau, number of latents K and width D, and once with
+two spellings of each molecule in place of the canonical one, by `nemo-cmim train` in processes of their own. Of the run with all
+settings at their base (tau 1, K 1, D 128) it also compares, without training again, how decoder states are pooled (mean over
+positions, the last position, mean beside the latent) and which decoder layer is read. Each gets the RMSE of SVM and MLP on ESOL,
+FreeSolv and Lipophilicity (random 5-fold; FOLDER as for table1.py), each run its token accuracy.
 
 What was trained or measured before is kept, so the same command goes on where it was stopped. Writes table.md and measured.csv.
 """
@@ -32,6 +33,7 @@ SETTINGS: dict[str, tuple[str, ...]] = {
     BASE: (),
     **{f"tau {tau}": (f"model.objective.tau={tau}",) for tau in (0.03, 0.1, 0.3)},
     **{f"K {latents}": (f"model.network.latents={latents}",) for latents in (2, 4)},
+    "two spellings": ("model.augmentation.enumerate_smiles=true",),
     **{f"D {width}": (f"model.network.hidden_size={width}", f"model.network.ffn_size={4 * width}") for width in (64, 256)},
 }
 """Overrides of conf/pretrain.yaml for each run."""

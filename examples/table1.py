@@ -2,10 +2,10 @@
 
     python examples/table1.py --data FOLDER --models cmim_small mim_small --pretraining DATA --held-out DATA -o table1
 
-Rows: the mean and the informative embedding of each model; the same of a network of the first cMIM's shape with random weights,
-redrawn for each seed; Morgan fingerprints of 512 and 2,048 bits; RDKit's 2D descriptors. Columns: ESOL, FreeSolv and
-Lipophilicity, each with support vectors and with an MLP; RMSE in native units. FOLDER holds MoleculeNet's files (`evaluation.SETS`
-tells their names and columns).
+Rows: the mean and the informative embedding of each model, and of the first cMIM also the states of all decoder layers side by
+side; the same of a network of the first cMIM's shape with random weights, redrawn for each seed; Morgan fingerprints of 512 and
+2,048 bits; RDKit's 2D descriptors. Columns: ESOL, FreeSolv and Lipophilicity, each with support vectors and with an MLP; RMSE in
+native units. FOLDER holds MoleculeNet's files (`evaluation.SETS` tells their names and columns).
 
 A seed is a repetition of the split and of the head's own randomness; each model is one training run. Mean ± standard deviation, and
 paired t-tests, are over these seeds, and so say nothing of another training run or of other molecules.
@@ -36,6 +36,7 @@ from nemo_cmim.errors import ConfigError
 from nemo_cmim.inference import CMIMModel
 
 RANDOM = "random weights"
+ALL_LAYERS = "informative, all layers"
 BUILTIN = {"morgan512": "Morgan, 512 bits", "morgan2048": "Morgan, 2048 bits", "rdkit": "RDKit 2D descriptors"}
 SPLITS = {
     "random": "Random split: {folds}-fold cross-validation",
@@ -86,18 +87,20 @@ def label_of(models: Mapping[str, tuple[str, CMIMModel]], objective: str) -> str
 def rows_of(models: Mapping[str, tuple[str, CMIMModel]]) -> list[Row]:
     """The rows of the table."""
     shaped = label_of(models, "cmim") or next(iter(models))
-    rows = [
-        Row(f"{label}, {kind}", model=path, parts=((("kind", kind),),), is_redrawn=label == RANDOM)
-        for label, (path, model) in {**models, RANDOM: models[shaped]}.items()
-        for kind in embeddings(model)
-    ]
+    rows = []
+    for label, (path, model) in {**models, RANDOM: models[shaped]}.items():
+        readings = {kind: (("kind", kind),) for kind in embeddings(model)}
+        layers = model.config.network.decoder_layers
+        if layers > 1 and label in (shaped, RANDOM):
+            readings[ALL_LAYERS] = (("kind", "informative"), ("layers", tuple(range(1, layers + 1))))
+        rows += [Row(f"{label}, {reading}", model=path, parts=(p,), is_redrawn=label == RANDOM) for reading, p in readings.items()]
     return rows + [Row(name, builtin=builtin) for builtin, name in BUILTIN.items()]
 
 
 def contrasts_of(models: Mapping[str, tuple[str, CMIMModel]], rows: Sequence[Row]) -> list[Contrast]:
     """What is tested: informative cMIM against random weights and all that needs no model, cMIM against MIM, informative against mean."""
     cmim, mim = label_of(models, "cmim") or next(iter(models)), label_of(models, "mim")
-    pairs = [(f"{cmim}, informative", f"{RANDOM}, informative")]
+    pairs = [(f"{cmim}, {reading}", f"{RANDOM}, {reading}") for reading in ("informative", ALL_LAYERS)]
     if mim is not None and mim != cmim:
         pairs += [(f"{cmim}, {kind}", f"{mim}, {kind}") for kind in ("informative", "mean")]
     pairs += [(f"{label}, informative", f"{label}, mean") for label in models]

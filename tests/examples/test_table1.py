@@ -60,8 +60,9 @@ def test_the_whole_table(run, tmp_path: Path, pretraining: Path, monkeypatch: py
     assert (output / "table1.md").read_text() == printed.rstrip("\n") + "\n"
     assert "ESOL (30 rows; log10 mol/L), FreeSolv (30 rows, 2 left out in all rows of the table; kcal/mol)" in printed
     rows = [line.split(" | ")[0].strip("| ") for line in printed.split("## ")[1].splitlines() if line.startswith("| ")]
-    named = [f"{name}, {kind}" for name in ("cmim", "mim", "random weights") for kind in ("mean", "informative")]
-    assert rows[1:10] == [*named, "Morgan, 512 bits", "Morgan, 2048 bits", "RDKit 2D descriptors"]
+    named = [f"{name}, {kind}" for name in ("cmim", "mim", "random weights") for kind in ("mean", "informative", table1.ALL_LAYERS)]
+    named.remove(f"mim, {table1.ALL_LAYERS}")
+    assert rows[1:12] == [*named, "Morgan, 512 bits", "Morgan, 2048 bits", "RDKit 2D descriptors"]
     assert (
         "| ESOL | 3 | 3 | 27 |" in printed
         and "| Lipophilicity | 0 | 2 | 28 |" in printed
@@ -71,13 +72,13 @@ def test_the_whole_table(run, tmp_path: Path, pretraining: Path, monkeypatch: py
     assert dropped["line"].tolist() == [32, 33] and set(dropped["data"]) == {"FreeSolv"}
     predictions = pd.read_parquet(output / "predictions.parquet")
     tested = predictions.groupby(["data", "split", "features", "head", "seed"]).size().unstack("split")
-    assert len(tested) == 3 * 9 * 2 * 2 and (tested["random"] == 30).all() and (tested["scaffold"] == 6).all()
+    assert len(tested) == 3 * 11 * 2 * 2 and (tested["random"] == 30).all() and (tested["scaffold"] == 6).all()
 
     seen = pd.read_csv(output / "seen.csv")
     is_seen = seen[seen["data"] == "Lipophilicity"]["flat"].to_numpy()
     assert is_seen.tolist() == [True] * 2 + [False] * 28
     runs = pd.read_csv(output / "table1.csv")
-    assert runs.groupby("rows").size()["all"] == 3 * 2 * 9 * 2 * 2
+    assert runs.groupby("rows").size()["all"] == 3 * 2 * 11 * 2 * 2
     key = {"data": "Lipophilicity", "split": "random", "features": "mim, mean", "head": "mlp", "seed": 1}
     for which, kept in (("all", slice(None)), ("unseen", slice(2, None))):
         own = predictions[np.logical_and.reduce([predictions[k] == v for k, v in key.items()])].sort_values("row")
@@ -89,7 +90,7 @@ def test_the_whole_table(run, tmp_path: Path, pretraining: Path, monkeypatch: py
     assert (output / "table1.png").read_bytes().startswith(b"\x89PNG")
 
     again, said = run(output, "--pretraining", str(pretraining), "--held-out", str(pretraining))
-    assert again == printed and said.splitlines() == ["27 of 27 blocks were measured before"]
+    assert again == printed and said.splitlines() == ["33 of 33 blocks were measured before"]
 
 
 def test_an_evaluation_that_was_stopped_goes_on(run, tmp_path: Path, data_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,11 +108,11 @@ def test_an_evaluation_that_was_stopped_goes_on(run, tmp_path: Path, data_folder
         run(tmp_path / "out")
     limit = 1000
     _, said = run(tmp_path / "out")
-    assert "4 of 27 blocks were measured before" in said and len(done) == len(set(done)) == 27
+    assert "4 of 33 blocks were measured before" in said and len(done) == len(set(done)) == 33
     file = data_folder / "delaney-processed.csv"
     file.write_text(file.read_text().replace(",6\n", ",6.5\n", 1))
     _, said = run(tmp_path / "out")
-    assert said.startswith("18 of 27 blocks"), "another content of one file measures it anew"
+    assert said.startswith("22 of 33 blocks"), "another content of one file measures it anew"
     assert {name for name, _ in done[27:]} == {"ESOL"}
 
 
