@@ -66,7 +66,7 @@ def find_overlap(
     Args:
         folder: A path or a URL.
         smiles: N SMILES.
-        stereo: Also find molecules that differ in stereo alone, which reads all tokens: about ten seconds for a million molecules.
+        stereo: Also find molecules that differ in stereo alone, which reads all tokens.
         progress: Called now and then with the number of molecules read since.
 
     Raises:

@@ -35,7 +35,7 @@ Featurizer = Callable[[Sequence[str]], Any] | Transformer
 def rdkit_descriptors(smiles: Sequence[str]) -> NDArray[np.float32]:
     """All RDKit 2D descriptors, float32 [N, D], NaN where RDKit has no value: `evaluate` prepares them in each fold.
 
-    Those of the last call are kept, as they take some 10 ms a molecule: another split of the same data does not compute them again.
+    Those of the last call are kept, as they take long to compute: another split of the same data does not compute them again.
     """
     return _kept_descriptors(tuple(smiles)).copy()
 
