@@ -33,13 +33,13 @@ def arguments(output: Path, *more: str) -> list[str]:
 
 def test_runs_differ_in_the_setting_alone(tmp_path: Path) -> None:
     runs_of = ablations.plan(ablations.arguments().parse_args(arguments(tmp_path / "out", "--training-seeds", "2")))
-    assert len(runs_of) == 1 + 3 + 2 + 2 and all([run.seed for run in runs] == [0, 1] for runs in runs_of.values())
+    assert len(runs_of) == 1 + 3 + 2 + 1 + 2 and all([run.seed for run in runs] == [0, 1] for runs in runs_of.values())
     own = ("exp_manager.explicit_log_dir=", "seed=")
     common = set(runs_of[ablations.BASE][0].overrides)
     for name, runs in runs_of.items():
         more = [o for o in runs[1].overrides if o not in common and not o.startswith(own)]
         assert tuple(more) == ablations.SETTINGS[name]
-    assert len({run.folder for runs in runs_of.values() for run in runs}) == 16
+    assert len({run.folder for runs in runs_of.values() for run in runs}) == 18
 
 
 def test_all_settings_are_configurations(data: Path, tmp_path: Path) -> None:
@@ -50,8 +50,9 @@ def test_all_settings_are_configurations(data: Path, tmp_path: Path) -> None:
     for name, (run,) in ablations.plan(ablations.arguments().parse_args(arguments(tmp_path / "out"))).items():
         settings = model_settings(compose(run.overrides))
         assert settings.optim.lr == 1e-3 and settings.train_ds.batch_size == 64
+        assert settings.augmentation.enumerate_smiles == (name == "two spellings")
         found[name] = (settings.objective.tau, settings.network.latents, settings.network.hidden_size, settings.network.ffn_size)
-    assert found.pop(ablations.BASE) == (1, 1, 128, 512)
+    assert found.pop(ablations.BASE) == found.pop("two spellings") == (1, 1, 128, 512)
     assert list(found.values()) == [(t, 1, 128, 512) for t in (0.03, 0.1, 0.3)] + [(1, k, 128, 512) for k in (2, 4)] + [
         (1, 1, d, 4 * d) for d in (64, 256)
     ]
@@ -99,7 +100,7 @@ def test_the_table(
     with pytest.warns(UserWarning, match="left out 2 invalid rows"):
         ablations.main([*arguments(tmp_path / "out"), *more])
     printed = capsys.readouterr()
-    assert "1/16 base, run 0: was trained before" in printed.err and "2/16 base, run 1: trained in 1 s" in printed.err
+    assert "1/18 base, run 0: was trained before" in printed.err and "2/18 base, run 1: trained in 1 s" in printed.err
     measured = pd.read_csv(tmp_path / "out" / "measured.csv", keep_default_na=False)
     runs = [(name, reading) for name in ablations.SETTINGS for reading in ablations.readings(2, name == ablations.BASE)]
     lines = [line.strip("| ").split(" | ") for line in printed.out.splitlines() if line.startswith("| ")]
