@@ -10,7 +10,7 @@ import pytest
 
 from nemo_cmim.data.prepare import prepare
 
-SECONDS_TO_END = 120
+SECONDS_TO_END = 300
 
 
 @pytest.hookimpl(tryfirst=True)

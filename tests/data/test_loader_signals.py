@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
 
 # Prints its workers, takes a batch for each line of its input, and ends with the loader in use.
 SCRIPT = """
