@@ -8,7 +8,6 @@ import json
 import re
 import shutil
 import warnings
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -160,17 +159,6 @@ def test_checksums_are_those_of_sha256sum(folder: Path) -> None:
         f"{hashlib.sha256((folder / name).read_bytes()).hexdigest()}  {name}"
         for name in sorted(p.name for p in folder.glob("*.nemo"))
     ]
-
-
-def test_a_model_in_a_zip_is_found(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    expected = nemo_cmim.embed(["CCO"])
-    with zipfile.ZipFile(tmp_path / "package.zip", "w") as archive:
-        for path in folder.iterdir():
-            archive.write(path, f"nemo_cmim/shipped/{path.name}")
-    shipped._cached.cache_clear()
-    monkeypatch.setattr(shipped, "_FOLDER", zipfile.Path(tmp_path / "package.zip", "nemo_cmim/shipped/"))
-    assert list_models() == ["cmim_small", "a_model", "z_model"]
-    np.testing.assert_array_equal(nemo_cmim.embed(["CCO"]), expected)
 
 
 def test_shipping_twice_gives_the_same_bytes(make: Callable[..., Path], three: Path, tmp_path: Path) -> None:
