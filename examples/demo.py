@@ -18,12 +18,11 @@ import time
 from functools import partial
 from pathlib import Path
 
-import torch
 from demo_plots import plot_latents, plot_losses
 
 import nemo_cmim
+from nemo_cmim.comparison.measure import randomised
 from nemo_cmim.downstream import Featurizer, builtin_featurizer, describe, evaluate, freesolv, markdown, named_heads, write_report
-from nemo_cmim.models import CMIMNetwork
 
 HERE = Path(__file__).resolve().parent
 
@@ -74,9 +73,8 @@ def main() -> None:
 
     print(f"\n== 3/4 Embed FreeSolv, and predict hydration free energies ({args.mlp_steps:,} MLP steps)", flush=True)
     (nemo_file,) = (training / "checkpoints").glob("*.nemo")
-    shipped, control, tiny = nemo_cmim.load(shipped_name), nemo_cmim.load(shipped_name), nemo_cmim.load(nemo_file)
-    torch.manual_seed(0)
-    control.network.load_state_dict(CMIMNetwork(control.network.config).state_dict())
+    shipped, tiny = nemo_cmim.load(shipped_name), nemo_cmim.load(nemo_file)
+    control = randomised(nemo_cmim.load(shipped_name), seed=0)
     features: dict[str, Featurizer] = {
         f"shipped {shipped_name}, informative": nemo_cmim.embed,  # what it takes by default
         f"shipped {shipped_name}, mean": partial(shipped.embed, kind="mean"),

@@ -1,4 +1,4 @@
-"""What the docs point at is there: each function and test of the equation index, and the table of systems."""
+"""What the docs say holds: the equation index points at what is there, the table of systems, the README's first lines of Python."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import ast
 import importlib
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -36,3 +37,13 @@ def test_the_table_of_systems_is_what_the_command_prints(capsys: pytest.CaptureF
     assert main(["systems"]) == 0
     table = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
     assert "\n".join(table) in OBJECTIVES
+
+
+def test_the_readmes_first_lines_of_python_give_what_their_comment_says() -> None:
+    snippet = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.DOTALL)[0]
+    *statements, last = snippet.splitlines()
+    shown, said = last.split("  # ", 1)
+    scope: dict[str, Any] = {}
+    exec("\n".join(statements), scope)
+    shape, dtype = eval(shown, scope)
+    assert said.startswith(f"{shape} {dtype};"), (shape, dtype)

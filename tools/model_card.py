@@ -14,7 +14,7 @@ from nemo_cmim.data.manifest import Manifest
 from nemo_cmim.tokenizers import Vocabulary
 from nemo_cmim.version import __version__
 
-__all__ = ["SOURCES", "Facts", "Training", "card", "elements"]
+__all__ = ["SOURCES", "Facts", "Sampling", "Training", "card", "elements"]
 
 SOURCES = {
     "ZINC15": (
@@ -47,6 +47,7 @@ _RARE = {
     "isotopes": r"\[\d.*\]",
 }
 _ELEMENT = re.compile(r"(?:\[\d*([A-Z][a-z]?|se|as|te|[bcnops]).*\]|(Cl|Br|[BCNOPSFIbcnops]))")
+_FAR = 0.5  # root mean square of the latents' coordinates: below, the prior N(0, I) lies outside of them
 _FEW = 1000  # molecules of all: an element in fewer tokens than this was hardly learnt
 
 
@@ -78,6 +79,23 @@ class Training:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """What is decoded from latents drawn at random.
+
+    Attributes:
+        prior: Of the prior: counts of `samples`, `valid` SMILES, and `different` molecules among these.
+        around: The same of q(z|x), one sample for each molecule of the test split.
+        rms: Root mean square of the coordinates of these molecules' posterior means.
+        std: Mean standard deviation of a coordinate under q(z|x).
+    """
+
+    prior: Mapping[str, int]
+    around: Mapping[str, int]
+    rms: float
+    std: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Facts:
     """All that a card tells.
 
@@ -91,6 +109,7 @@ class Facts:
         sources: For each key of `SOURCES` the `files`, and the lines `read` and `kept`.
         measured: `token_accuracy`, `reconstruction`, `validity` on `held_out` molecules.
         held_out: Molecules of the test split.
+        sampling: Of the same weights; None for a model without prior.
         half: What half precision changes: the `difference` of each kind of embedding of so many `molecules`, and the shares of the
             weights that are `stored` so, made `zero` by it, or `subnormal` in it.
         hardware: What it was trained on.
@@ -108,6 +127,7 @@ class Facts:
     sources: Mapping[str, Mapping[str, int]]
     measured: Mapping[str, float]
     held_out: int
+    sampling: Sampling | None
     half: Mapping[str, Any]
     hardware: str
     commit: str
@@ -213,11 +233,30 @@ def _results(facts: Facts) -> Iterator[str]:
     measured = facts.measured
     yield "## Results on molecules that it was not trained on"
     yield ""
-    yield f"{facts.held_out:,} molecules of the test split, the weights as they ship, greedy decoding of the posterior mean."
+    yield (
+        f"{facts.held_out:,} molecules of the test split, the weights as they ship, greedy decoding of the posterior mean."
+        + (
+            " Token accuracy is on canonical SMILES, although it was trained on random spellings."
+            if facts.config.augmentation.enumerate_smiles
+            else ""
+        )
+    )
     yield ""
-    yield "| token accuracy (teacher forcing) | exact reconstruction | valid SMILES |"
+    yield "| token accuracy (teacher forcing) | the same molecule, however spelled | valid SMILES |"
     yield "|---|---|---|"
     yield f"| {measured['token_accuracy']:.1%} | {measured['reconstruction']:.1%} | {measured['validity']:.1%} |"
+    if (sampling := facts.sampling) is None:
+        return
+    yield ""
+    yield "Latents drawn at random (seed 0), decoded greedily:"
+    yield ""
+    yield "| drawn | samples | valid SMILES | different molecules |"
+    yield "|---|---|---|---|"
+    for drawn, counts in (
+        ("from the prior: `sample(n)`", sampling.prior),
+        ("once around each of so many test molecules: `sample(1, smiles=..., scaled_radius=1)`", sampling.around),
+    ):
+        yield f"| {drawn} | {counts['samples']:,} | {_share(counts)} | {counts['different']:,} |"
 
 
 def _downstream(facts: Facts) -> Iterator[str]:
@@ -264,8 +303,9 @@ def _limits(facts: Facts) -> Iterator[str]:
     )
     yield (
         f"* {unseen} of the {len(chemical)} chemical tokens never occur in its data. A molecule that holds one is embedded all the "
-        "same, by numbers that training never moved."
+        "same, by numbers which no molecule of its data taught it."
     )
+    yield from _far_prior(facts)
     yield "* What is rare in its data is embedded badly. Tokens per 1,000 of its molecules:"
     yield ""
     yield "| what | per 1,000 molecules |"
@@ -273,6 +313,24 @@ def _limits(facts: Facts) -> Iterator[str]:
     for what, pattern in _RARE.items():
         count = sum(n for token, n in tokens.items() if re.fullmatch(pattern, token))
         yield f"| {what} | {1000 * count / kept:.3g} |"
+
+
+def _far_prior(facts: Facts) -> Iterator[str]:
+    """What to expect of samples, where latents are much smaller than the prior says."""
+    found = facts.sampling
+    if found is None or found.rms > _FAR:
+        return
+    clamped = found.std < 1.01 * facts.config.network.min_variance**0.5
+    yield (
+        f"* Its latents lie close to the origin: their coordinates have a root mean square of {found.rms:.2g}, and the standard deviation "
+        f"of q(z|x) is {found.std:.2g}{', the least that `min_variance` allows' if clamped else ''}, where the prior N(0, I) has 1. So "
+        f"`model.sample(n)`, which draws from the prior, lies far outside of them: {_share(found.prior)} of its SMILES are valid, against "
+        f"{_share(found.around)} around molecules, at `scaled_radius=1`."
+    )
+
+
+def _share(counts: Mapping[str, int]) -> str:
+    return f"{counts['valid'] / counts['samples']:.1%}"
 
 
 def _storage(facts: Facts) -> Iterator[str]:

@@ -35,9 +35,10 @@ from nemo_cmim.data.tranches import Tranche
 from nemo_cmim.files import whole_file
 from nemo_cmim.inference import CMIMModel
 from nemo_cmim.inference.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
+from nemo_cmim.molecules import canonical_or_none
 from nemo_cmim.training.checkpoint import Manifest as RunManifest
 from nemo_cmim.training.checkpoint import find_checkpoints
-from tools.model_card import SOURCES, Facts, Training, card
+from tools.model_card import SOURCES, Facts, Sampling, Training, card
 
 __all__ = ["main", "ship", "write_checksums"]
 
@@ -46,6 +47,7 @@ LARGEST_FILE = 40_000_000  # bytes
 LARGEST_DIFFERENCE = 0.01  # of an embedding, relative: half precision may not change more
 AVERAGED_STEPS = 100
 COMPARED = 512  # molecules
+SAMPLES = 200
 _SMALLEST_NORMAL = torch.finfo(torch.float16).smallest_normal
 _PLACE = re.compile(r"(?:^|[\s'\"=(:,`])(?:/\w|~/|[A-Z]:\\)")  # a path of one machine
 _UNKNOWN = re.compile(r"\bNone\b|\bnan\b|\?\?\?|TODO|\bnull\b")
@@ -74,7 +76,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add("--hardware", required=True, metavar="TEXT", help="what it was trained on, in words")
     add("--command", action="append", required=True, metavar="TEXT", help="a command that makes it again; repeat")
     add("--numbers", type=Path, metavar="FILE", help="downstream numbers, JSON")
-    add("--step", type=int, metavar="N", help="the step of the weights (default: of the run's checkpoint that holds them)")
+    add(
+        "--step",
+        type=int,
+        metavar="N",
+        help="the step that the weights must be of (default: of the run's checkpoint that holds them)",
+    )
     add("--held-out", type=int, default=1000, metavar="N", help="molecules of the test split to decode (default: %(default)s)")
     add("--folder", type=Path, default=SHIPPED, help=argparse.SUPPRESS)
     args = parser.parse_args(arguments)
@@ -119,7 +126,7 @@ def ship(
     training = _training(checkpoint, run, store.manifest, step)
     stored = _stored(checkpoint.weights)
     small = CMIMModel(dataclasses.replace(checkpoint, weights=stored), "cpu")
-    rows = store.gather(np.arange(min(len(store), max(held_out, COMPARED))))
+    rows = store.gather(np.arange(min(len(store), max(held_out, COMPARED, SAMPLES))))
     smiles = [small.tokenizer.decode(row.tolist()) for row in rows]
     lost = _lost_weights(checkpoint.weights, stored)
     change = _change_by_half_precision(CMIMModel(checkpoint, "cpu"), small, smiles[:COMPARED])
@@ -133,6 +140,7 @@ def ship(
         sources=_sources(store.manifest, sources),
         measured=decoding(small, smiles[:held_out]),
         held_out=len(smiles[:held_out]),
+        sampling=_sampling(small, smiles[:SAMPLES]),
         half=change | lost,
         hardware=hardware,
         commit=commit,
@@ -175,7 +183,7 @@ def _training(checkpoint: Checkpoint, run: Path, data: Manifest, step: int | Non
         raise ShippingError(
             f"{run} was trained on {one.order['molecules']:,} molecules, and the data folder does not hold so many."
         )
-    step = _step_of(checkpoint, list(found)) if step is None else step
+    step = _step_of(checkpoint, {path: manifest.step for path, manifest in found.items()}, step)
     losses = [manifest.monitored for manifest in found.values() if manifest.step == step]
     with (run / "metrics" / "steps.jsonl").open(encoding="utf-8") as file:
         records = [json.loads(line) for line in file if line.endswith("\n")]
@@ -197,17 +205,49 @@ def _training(checkpoint: Checkpoint, run: Path, data: Manifest, step: int | Non
     )
 
 
-def _step_of(checkpoint: Checkpoint, folders: Sequence[Path]) -> int:
-    """The step of the checkpoint that the `.nemo` was exported from."""
+def _step_of(checkpoint: Checkpoint, steps: Mapping[Path, int], step: int | None) -> int:
+    """The step of the checkpoint, among the run's or those of one step, that the `.nemo` was exported from."""
+    asked = {folder: found for folder, found in steps.items() if step in (None, found)}
+    there = f"The run has checkpoints of step {', '.join(map(str, sorted(set(steps.values()))))}"
+    if not asked:
+        raise ShippingError(f"{there}: nothing tells that the weights of the .nemo are of step {step}.")
+    for folder, found in asked.items():
+        exported = _exported(folder)
+        if exported.vocabulary.fingerprint == checkpoint.vocabulary.fingerprint and all(
+            torch.equal(exported.weights[name], weight) for name, weight in checkpoint.weights.items()
+        ):
+            return found
+    which = "none" if step is None else f"not that of step {step}"
+    raise ShippingError(f"{there}; {which} holds the weights and the vocabulary of the .nemo.")
+
+
+def _exported(folder: Path) -> Checkpoint:
+    """A checkpoint of training as the `.nemo` that it makes."""
     from nemo_cmim.training.export import export_checkpoint  # imports Megatron
 
     with tempfile.TemporaryDirectory() as scratch:
-        for folder in folders:
-            export_checkpoint(folder, Path(scratch) / "one.nemo")
-            weights = read_checkpoint(Path(scratch) / "one.nemo").weights
-            if all(torch.equal(weights[name], weight) for name, weight in checkpoint.weights.items()):
-                return RunManifest.read(folder).step
-    raise ShippingError("No checkpoint of the run holds the weights of the .nemo. Pass --step, the step that they are of.")
+        export_checkpoint(folder, Path(scratch) / "one.nemo")
+        return read_checkpoint(Path(scratch) / "one.nemo")
+
+
+def _sampling(model: CMIMModel, smiles: Sequence[str]) -> Sampling | None:
+    """What the model makes of random latents: of the prior, and around molecules. None where it has no prior or no decoder."""
+    network = model.config.network
+    if not (network.is_stochastic and network.decoder_layers):
+        return None
+    posterior = model.encode(smiles)
+    return Sampling(
+        prior=_counts(model.sample(SAMPLES, seed=0)),
+        around=_counts(model.sample(1, smiles=smiles, scaled_radius=1, seed=0)),
+        rms=float(posterior.mean_BKD.square().mean().sqrt()),
+        std=float(posterior.variance_BKD.sqrt().mean()),
+    )
+
+
+def _counts(samples: list[str] | list[list[str]]) -> dict[str, int]:
+    texts = np.ravel(samples).tolist()
+    valid = [canonical for text in texts if (canonical := canonical_or_none(text)) is not None]
+    return {"samples": len(texts), "valid": len(valid), "different": len(set(valid))}
 
 
 def _sources(data: Manifest, patterns: Sequence[str]) -> dict[str, dict[str, int]]:

@@ -114,7 +114,7 @@ class CMIMModel:
             first_index=first_index,
             way_out='. Pass on_invalid="nan" to keep a NaN row.',
         )
-        vectors = np.empty((len(inputs.tokens) + 1, self.width(kind, layers, pooling)), dtype=np.float32)
+        vectors = np.empty((len(inputs.tokens) + 1, self._width(kind, chosen)), dtype=np.float32)
         vectors[-1] = np.nan  # what invalid rows, numbered -1, get
         generator = None if seed is None else torch.Generator().manual_seed(seed)
         done = 0
@@ -127,7 +127,7 @@ class CMIMModel:
             else:
                 tokens = [inputs.tokens[r] for r in rows]
                 for part, pooled in self._decode_states(tokens, posterior, batch_size, chosen, pooling):
-                    vectors[rows[part]] = pooled.cpu()
+                    vectors[rows[part]] = pooled.float().cpu()
                     if progress:
                         progress(done + part.stop, len(inputs.tokens))
             done += len(rows)
@@ -137,8 +137,11 @@ class CMIMModel:
 
     def width(self, kind: str = "informative", layers: Sequence[int] | None = None, pooling: str = "mean") -> int:
         """How many numbers `embed` gives for a molecule; arguments and errors as there."""
-        chosen, network = self._chosen_layers(kind, layers, pooling), self.config.network
-        return network.hidden_size * (network.latents if kind == "mean" else len(chosen))  # `latents` is 1 without bottleneck
+        return self._width(kind, self._chosen_layers(kind, layers, pooling))
+
+    def _width(self, kind: str, layers: tuple[int, ...]) -> int:
+        network = self.config.network
+        return network.hidden_size * (network.latents if kind == "mean" else len(layers))  # `latents` is 1 without bottleneck
 
     def refusal(self, molecule: Any) -> str | None:
         """Why `embed` cannot take a molecule (not parsable, too long, a token that the model does not know); None if it can."""
@@ -296,8 +299,8 @@ class CMIMModel:
         last = self.config.network.decoder_layers
         if layers is None:
             return (last,)
-        chosen = tuple(layers)
-        if not chosen or len(set(chosen)) < len(chosen) or not set(chosen) <= set(range(1, last + 1)):
+        chosen = tuple(layers) if isinstance(layers, Iterable) else ()
+        if not chosen or any(layer not in range(1, last + 1) for layer in chosen) or len(set(chosen)) < len(chosen):
             raise ConfigError(f"layers must be different numbers from 1 to {last}, which is this model's last, found {layers!r}.")
         return chosen
 
@@ -351,7 +354,7 @@ class CMIMModel:
             pooled = {}
             for number, hidden_BTD in enumerate(self.network.layer_states(batch.decoder_BT, select(memory, part)), 1):
                 if number in layers:
-                    pooled[number] = (weight_B1T @ hidden_BTD).squeeze(1)
+                    pooled[number] = (weight_B1T.to(hidden_BTD.dtype) @ hidden_BTD).squeeze(1)
             yield part, torch.cat([pooled[number] for number in layers], 1)
             start = stop
 

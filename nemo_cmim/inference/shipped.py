@@ -6,9 +6,8 @@ import functools
 import hashlib
 import os
 import re
-from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,12 +17,9 @@ from ..errors import CheckpointError, ConfigError
 from .checkpoint import Checkpoint, read_checkpoint
 from .model import CMIMModel
 
-if TYPE_CHECKING:
-    from importlib.resources.abc import Traversable
-
 __all__ = ["embed", "list_models", "load"]
 
-_FOLDER: Traversable = files(__name__.partition(".")[0]) / "shipped"  # also where the package is installed as a zip
+_FOLDER = Path(__file__).resolve().parents[1] / "shipped"
 _DEFAULT = "cmim_small"
 _SUFFIX = ".nemo"
 _CHECKSUMS = "SHA256SUMS"  # as `sha256sum` writes and checks it
@@ -32,9 +28,7 @@ _CHECKSUM_LINE = re.compile(r"([0-9a-f]{64}) [ *](\S+)")
 
 def list_models() -> list[str]:
     """Names of the models that ship with the package, the default first."""
-    entries = _FOLDER.iterdir() if _FOLDER.is_dir() else ()
-    names = sorted(entry.name.removesuffix(_SUFFIX) for entry in entries if entry.name.endswith(_SUFFIX))
-    return sorted(names, key=lambda name: name != _DEFAULT)
+    return sorted((path.stem for path in _FOLDER.glob(f"*{_SUFFIX}")), key=lambda name: (name != _DEFAULT, name))
 
 
 def load(model: str | os.PathLike[str], device: str | None = None) -> CMIMModel:

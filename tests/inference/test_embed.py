@@ -15,7 +15,7 @@ from rdkit import Chem
 
 import nemo_cmim
 from nemo_cmim.errors import CheckpointError, ConfigError, InvalidShapeError, InvalidSmilesError, UnknownTokenError
-from nemo_cmim.inference import CMIMModel
+from nemo_cmim.inference import CMIMModel, load
 
 SMILES = ["CCO", "c1ccccc1O", "CC(=O)Oc1ccccc1C(=O)O", "C", "F/C=C\\F", "CN1CCC[C@H]1c1cccnc1", "[Na+].[Cl-]"]
 
@@ -157,6 +157,8 @@ def test_invalid_rows_can_be_kept(model: CMIMModel) -> None:
         ({"layers": (0,)}, "layers must be different numbers from 1 to 2, which is this model's last, found (0,)"),
         ({"layers": (1, 1)}, "found (1, 1)"),
         ({"layers": ()}, "found ()"),
+        ({"layers": 2}, "layers must be different numbers from 1 to 2, which is this model's last, found 2"),
+        ({"layers": [[1]]}, "found [[1]]"),
         ({"pooling": "max"}, "pooling must be 'mean' or 'last', found 'max'"),
         ({"kind": "mean", "pooling": "last"}, "have no effect on kind='mean'"),
     ],
@@ -164,6 +166,22 @@ def test_invalid_rows_can_be_kept(model: CMIMModel) -> None:
 def test_bad_options_are_named(model: CMIMModel, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(message)):
         model.embed(["C"], **options)
+
+
+def test_layers_may_be_an_iterator(model: CMIMModel) -> None:
+    np.testing.assert_array_equal(model.embed(SMILES, layers=iter((2, 1))), model.embed(SMILES, layers=(2, 1)))
+    assert model.width(layers=iter((2, 1))) == 64
+
+
+def test_a_network_in_bfloat16_embeds_and_decodes(model_file: Path, model: CMIMModel) -> None:
+    half = load(model_file, "cpu")
+    half.network.to(torch.bfloat16)
+    for options in ({}, {"pooling": "last"}, {"layers": (1, 2)}, {"kind": "mean"}, {"sample": True, "seed": 0}):
+        found, expected = half.embed(SMILES, **options), model.embed(SMILES, **options)
+        assert found.dtype == np.float32 and not np.array_equal(found, expected)
+        difference = np.linalg.norm(found - expected, axis=1) / np.linalg.norm(expected, axis=1)
+        assert difference.max() < 0.05, options
+    assert len(half.reconstruct(SMILES, max_tokens=8)) == len(SMILES)
 
 
 def test_decoding_writes_chemical_tokens_and_takes_arrays(model: CMIMModel) -> None:

@@ -8,7 +8,6 @@ import json
 import re
 import shutil
 import warnings
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,14 +18,17 @@ import torch
 
 import nemo_cmim
 from nemo_cmim.cli import main
-from nemo_cmim.config import DataConfig
+from nemo_cmim.config import AugmentationConfig, DataConfig
+from nemo_cmim.data.store import TokenStore
 from nemo_cmim.errors import CheckpointError
 from nemo_cmim.inference import list_models, load, shipped
 from nemo_cmim.inference.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
-from nemo_cmim.molecules import is_valid
+from nemo_cmim.molecules import canonical_smiles, is_valid
+from nemo_cmim.tokenizers import Vocabulary
 from nemo_cmim.training.checkpoint import Manifest, commit, name_of, partial_of
 from tests.inference.conftest import random_checkpoint
 from tests.inference.golden_shipped import GOLDEN, SMILES, vectors
+from tools import ship_model
 from tools.model_card import elements
 from tools.ship_model import LARGEST_FILE, ShippingError, ship, write_checksums
 
@@ -34,7 +36,7 @@ SECTIONS = (
     "Architecture", "Data", "Training", "Results on molecules that it was not trained on", "Downstream numbers", "Intended use", "Limits",
     "Half precision", "Licence", "How to make it again",
 )  # fmt: skip
-NONE_SHIPS = pytest.mark.skipif(not list_models(), reason="no model ships with this version")
+NAMES = ["cmim_small", "mim_small"]
 STEP = 3
 
 
@@ -45,9 +47,11 @@ def trained() -> Checkpoint:
 
 @pytest.fixture(scope="module")
 def run(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return run_of(trained(), data, tmp_path_factory.mktemp("run"))
+
+
+def run_of(checkpoint: Checkpoint, data: Path, folder: Path) -> Path:
     """What a training run of three steps leaves, without its tensors, and `trained.nemo`."""
-    folder = tmp_path_factory.mktemp("run")
-    checkpoint = trained()
     config = dataclasses.replace(checkpoint.config, train_ds=DataConfig(folder="elsewhere"))
     write_checkpoint(folder / "trained.nemo", checkpoint)
     order = {"seed": 5, "molecules": json.loads((data / "manifest.json").read_text())["splits"]["train"]["molecules"]}
@@ -77,9 +81,11 @@ def make(run: Path, data: Path) -> Callable[..., Path]:
             "sources": ["mole*=MOSES"], "commit": "abc1234", "hardware": "two cores", "commands": ["nemo-cmim train objective=cmim"],
             "numbers": {}, "step": STEP, "held_out": 8, "folder": folder,
         }  # fmt: skip
-        with warnings.catch_warnings():
+        nemo, exported = changes.pop("nemo", run / "trained.nemo"), changes.pop("exported", None)
+        with warnings.catch_warnings(), pytest.MonkeyPatch.context() as patch:
             warnings.filterwarnings("ignore", message=".*SMILES had not ended")
-            return ship(changes.pop("nemo", run / "trained.nemo"), name, run, changes.pop("data", data), **settings | changes)
+            patch.setattr(ship_model, "_exported", lambda _: exported or read_checkpoint(nemo))  # the run holds no tensors
+            return ship(nemo, name, changes.pop("run", run), changes.pop("data", data), **settings | changes)
 
     return shipping
 
@@ -162,17 +168,6 @@ def test_checksums_are_those_of_sha256sum(folder: Path) -> None:
     ]
 
 
-def test_a_model_in_a_zip_is_found(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    expected = nemo_cmim.embed(["CCO"])
-    with zipfile.ZipFile(tmp_path / "package.zip", "w") as archive:
-        for path in folder.iterdir():
-            archive.write(path, f"nemo_cmim/shipped/{path.name}")
-    shipped._cached.cache_clear()
-    monkeypatch.setattr(shipped, "_FOLDER", zipfile.Path(tmp_path / "package.zip", "nemo_cmim/shipped/"))
-    assert list_models() == ["cmim_small", "a_model", "z_model"]
-    np.testing.assert_array_equal(nemo_cmim.embed(["CCO"]), expected)
-
-
 def test_shipping_twice_gives_the_same_bytes(make: Callable[..., Path], three: Path, tmp_path: Path) -> None:
     assert make(tmp_path, "a_model").read_bytes() == (three / "a_model.nemo").read_bytes()
 
@@ -212,6 +207,44 @@ def check_no_placeholder(card: str) -> None:
     assert not re.search(r"(?:^|[\s`'\"])/(?:\w+/)+", card), "a path of a machine"
 
 
+def test_the_card_counts_samples_of_the_prior_and_around_molecules(three: Path, data: Path) -> None:
+    path = three / "a_model.nemo"
+    model, card = load(path), read_checkpoint(path).card
+    assert card is not None
+    store = TokenStore.open(data, "test")
+    smiles = [model.tokenizer.decode(row.tolist()) for row in store.gather(np.arange(len(store)))]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*SMILES had not ended")
+        prior, around = model.sample(200, seed=0), model.sample(1, smiles=smiles, seed=0)
+    for what, texts in (("from the prior", prior), ("once around each", [text for (text,) in around])):
+        valid = [text for text in texts if is_valid(text)]
+        (row,) = (line for line in card.splitlines() if line.startswith(f"| {what}"))
+        assert row.split(" | ")[1:3] == [str(len(texts)), f"{len(valid) / len(texts):.1%}"]
+        assert row.endswith(f"| {len(set(map(canonical_smiles, valid)))} |")
+
+
+def test_a_prior_far_outside_of_the_latents_is_a_limit(make: Callable[..., Path], three: Path, tmp_path: Path) -> None:
+    close = trained()
+    for name in ("posterior.mean.weight", "posterior.mean.bias"):
+        close.weights[name].mul_(0.01)
+    close.weights["posterior.log_variance.bias"].fill_(-100.0)
+    write_checkpoint(tmp_path / "close.nemo", close)
+    card = read_checkpoint(make(tmp_path / "shipped", nemo=tmp_path / "close.nemo")).card
+    told = "q(z|x) is 0.001, the least that `min_variance` allows, where the prior N(0, I) has 1. So `model.sample(n)`"
+    assert card is not None and told in card
+    assert "close to the origin" not in (read_checkpoint(three / "a_model.nemo").card or "close to the origin")
+
+
+def test_random_spellings_in_training_are_told_beside_token_accuracy(
+    make: Callable[..., Path], data: Path, three: Path, tmp_path: Path
+) -> None:
+    config = dataclasses.replace(trained().config, augmentation=AugmentationConfig(enumerate_smiles=True))
+    spelled = run_of(dataclasses.replace(trained(), config=config), data, tmp_path / "run")
+    told = "Token accuracy is on canonical SMILES, although it was trained on random spellings."
+    assert told in (read_checkpoint(make(tmp_path / "shipped", nemo=spelled / "trained.nemo", run=spelled)).card or "")
+    assert told not in (read_checkpoint(three / "a_model.nemo").card or told)
+
+
 def test_numbers_become_tables(make: Callable[..., Path], tmp_path: Path) -> None:
     numbers = {
         "FreeSolv": {
@@ -229,7 +262,7 @@ def test_numbers_become_tables(make: Callable[..., Path], tmp_path: Path) -> Non
     [
         ({"sources": []}, r"Where does molecules\.smi come from"),
         ({"sources": ["*=CHEMBL"]}, r"Where does molecules\.smi come from"),
-        ({"step": 9}, r"tells of 4 of the 9 steps"),
+        ({"step": 4}, r"has checkpoints of step 3: nothing tells that the weights of the \.nemo are of step 4"),
         ({"commands": ["nemo-cmim train model.train_ds.folder=/data/zinc"]}, "a path of this machine.*/data/zinc"),
         ({"hardware": "None"}, "something unknown.*None"),
         ({"numbers": {"ESOL": {"protocol": "x", "rows": []}}}, "numbers of 'ESOL' need"),
@@ -239,6 +272,26 @@ def test_what_does_not_fit_is_refused(make: Callable[..., Path], tmp_path: Path,
     with pytest.raises(ShippingError, match=message):
         make(tmp_path, **changes)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_weights_and_vocabulary_are_compared_with_the_checkpoints(make: Callable[..., Path], tmp_path: Path) -> None:
+    weights = trained()
+    weights.weights["decoder_norm.weight"][0] += 1e-6
+    tokens = trained().vocabulary.tokens
+    vocabulary = dataclasses.replace(trained(), vocabulary=Vocabulary((*tokens[:-2], tokens[-1], tokens[-2])))
+    for other in (weights, vocabulary):
+        for step, which in ((STEP, "not that of step 3"), (None, "none")):
+            with pytest.raises(ShippingError, match=f"step 3; {which} holds the weights and the vocabulary"):
+                make(tmp_path, exported=other, step=step)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_without_a_line_for_each_step_is_refused(make: Callable[..., Path], run: Path, tmp_path: Path) -> None:
+    short = shutil.copytree(run, tmp_path / "run")
+    lines = (short / "metrics" / "steps.jsonl").read_text().splitlines(keepends=True)
+    (short / "metrics" / "steps.jsonl").write_text("".join(lines[1:]))
+    with pytest.raises(ShippingError, match="tells of 2 of the 3 steps"):
+        make(tmp_path / "shipped", run=short)
 
 
 def test_another_runs_model_and_weights_that_overflow_are_refused(make: Callable[..., Path], tmp_path: Path) -> None:
@@ -271,14 +324,12 @@ def test_elements_of_tokens() -> None:
     assert elements(tokens) == {"C": 17, "Sn": 12, "H": 8, "Se": 7, "Si": 6, "N": 4, "Cl": 3}
 
 
-@NONE_SHIPS
 def test_what_ships_is_small_and_has_a_card(capsys: pytest.CaptureFixture[str]) -> None:
-    names = list_models()
-    assert names[0] == "cmim_small"
+    assert list_models() == NAMES
     assert main(["models"]) == 0
     listed = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in listed] == names
-    for name in names:
+    assert [line.split()[0] for line in listed] == NAMES
+    for name in NAMES:
         card = load(name).card
         assert card is not None and card.startswith(f"# {name}\n")
         assert tuple(re.findall("^## (.*)$", card, flags=re.MULTILINE)) == SECTIONS
@@ -286,15 +337,14 @@ def test_what_ships_is_small_and_has_a_card(capsys: pytest.CaptureFixture[str]) 
         assert len((shipped._FOLDER / f"{name}.nemo").read_bytes()) < LARGEST_FILE
 
 
-@NONE_SHIPS
 def test_embed_without_a_model_is_that_of_cmim_small() -> None:
     for kind in ("informative", "mean"):
         np.testing.assert_array_equal(nemo_cmim.embed(SMILES, kind=kind), load("cmim_small").embed(SMILES, kind))
 
 
-@NONE_SHIPS
-def test_what_ships_decodes_to_molecules() -> None:
-    model = load("cmim_small")
+@pytest.mark.parametrize("name", NAMES)
+def test_what_ships_decodes_to_molecules(name: str) -> None:
+    model = load(name)
     decoded = model.reconstruct(DRUG_LIKE)
     assert sum(map(is_valid, decoded)) > len(DRUG_LIKE) / 2, decoded
     assert all(0.5 < len(text) / len(smiles) < 2 for text, smiles in zip(decoded, DRUG_LIKE)), decoded
@@ -306,10 +356,9 @@ DRUG_LIKE = [
 ]  # fmt: skip
 
 
-@NONE_SHIPS
-@pytest.mark.parametrize("name", list_models())
+@pytest.mark.parametrize("name", NAMES)
 def test_vectors_are_those_that_were_written_down(name: str) -> None:
-    golden = json.loads(GOLDEN.read_text()) if GOLDEN.exists() else {}
-    assert name in golden, "write the vectors of what ships: python -m tests.inference.golden_shipped"
+    golden = json.loads(GOLDEN.read_text())
+    assert golden.keys() == set(NAMES), "write the vectors of what ships: python -m tests.inference.golden_shipped"
     for kind, rows in vectors(name).items():
         np.testing.assert_allclose(rows, golden[name][kind], rtol=1e-3, atol=2e-4, err_msg=kind)

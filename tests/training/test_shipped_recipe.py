@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+pytest.importorskip("nemo.core", reason="needs the [train] extra")
+
 from nemo_cmim.inference import load
 from nemo_cmim.training.run import compose, model_settings
 
