@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from nemo_cmim import load
 from nemo_cmim.comparison import CompareConfig, planned
 from nemo_cmim.comparison.report import DECODING, markdown
 from nemo_cmim.comparison.runs import Run, train_all
+from nemo_cmim.signals import sigterm_raises
 
 BASE = "base: tau 1, K 1, D 128"
 SETTINGS: dict[str, tuple[str, ...]] = {
@@ -142,15 +144,17 @@ def in_words(args: argparse.Namespace) -> str:
     )
 
 
+@sigterm_raises()  # so that its runs and blocks end with it
 def main(argv: Sequence[str] | None = None) -> None:
     """Trains, measures, writes, and prints the table."""
     args = arguments().parse_args(argv)
     say = partial(print, file=sys.stderr, flush=True)
     runs_of = plan(args)
     runs = [run for of_setting in runs_of.values() for run in of_setting]
-    for done, (run, seconds) in enumerate(train_all(runs, args.jobs), 1):
-        what = f"trained in {seconds:.0f} s" if seconds else "was trained before"
-        say(f"{done}/{len(runs)} {run.folder.parents[1].name}, run {run.seed}: {what}")
+    with closing(train_all(runs, args.jobs)) as training:
+        for done, (run, seconds) in enumerate(training, 1):
+            what = f"trained in {seconds:.0f} s" if seconds else "was trained before"
+            say(f"{done}/{len(runs)} {run.folder.parents[1].name}, run {run.seed}: {what}")
     measured = measure_runs(runs_of, args, say)
     measured.to_csv(args.output / "measured.csv", index=False)
     text = f"{in_words(args)}\n\n{markdown(measured).replace('objective', 'setting', 1)}\n"

@@ -12,10 +12,11 @@ import json
 import os
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import closing
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -205,26 +206,31 @@ def measure_all(
     start, done = time.monotonic(), len(files) - len(todo)
     if done:
         say(f"{done} of {len(files)} blocks were measured before")
-    for name in _measured(todo, jobs):
-        done += 1
-        say(f"{done}/{len(files)} {name}, after {time.monotonic() - start:.0f} s")
+    with closing(_measured(todo, jobs)) as measured:
+        for name in measured:
+            done += 1
+            say(f"{done}/{len(files)} {name}, after {time.monotonic() - start:.0f} s")
     return pd.concat([pd.read_parquet(path) for path in files.values()], ignore_index=True)
 
 
 Block = tuple[Row, RegressionData, Protocol, Path]
 
 
-def _measured(todo: list[Block], jobs: int) -> Iterator[str]:
+def _measured(todo: list[Block], jobs: int) -> Generator[str, None, None]:
     if jobs == 1:
         yield from map(_keep, todo)
         return
     os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // jobs))  # for the processes, which share the cores
+    others = active_children()
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
         try:
             for future in as_completed([pool.submit(_keep, block) for block in todo]):
                 yield future.result()
-        finally:
+        except BaseException:  # also if the caller fails or is interrupted: no block goes on unseen
             pool.shutdown(wait=False, cancel_futures=True)
+            for process in set(active_children()).difference(others):
+                process.terminate()
+            raise
 
 
 def _keep(block: Block) -> str:

@@ -34,6 +34,7 @@ from nemo_cmim.comparison.measure import embeddings
 from nemo_cmim.downstream import RegressionData
 from nemo_cmim.errors import ConfigError
 from nemo_cmim.inference import CMIMModel
+from nemo_cmim.signals import sigterm_raises
 
 RANDOM = "random weights"
 ALL_LAYERS = "informative, all layers"
@@ -139,6 +140,7 @@ def protocol_in_words(sets: Sequence[RegressionData], protocol: Protocol, models
     )
 
 
+@sigterm_raises()  # so that blocks that are being measured end with it
 def main() -> None:
     """Measures, writes, and prints the tables."""
     args = arguments().parse_args()
