@@ -17,9 +17,11 @@ from scipy.stats import t as student
 from nemo_cmim import load, molecules
 from nemo_cmim.comparison.measure import randomised
 from nemo_cmim.data.prepare import prepare
+from nemo_cmim.data.store import TokenStore
 from nemo_cmim.downstream import RegressionData, builtin_featurizer, evaluate, features, named_heads
 from nemo_cmim.errors import ConfigError, DataError
 from nemo_cmim.molecules import random_spellings
+from nemo_cmim.tokenizers import SmilesTokenizer
 from tests.examples.made_up import RINGS, made_up_predictions
 
 SMALL = ["--seeds", "2", "--folds", "2", "--mlp-steps", "3", "--decoded", "4"]
@@ -63,11 +65,13 @@ def test_the_whole_table(run, tmp_path: Path, pretraining: Path, monkeypatch: py
     named = [f"{name}, {kind}" for name in ("cmim", "mim", "random weights") for kind in ("mean", "informative", table1.ALL_LAYERS)]
     named.remove(f"mim, {table1.ALL_LAYERS}")
     assert rows[1:12] == [*named, "Morgan, 512 bits", "Morgan, 2048 bits", "RDKit 2D descriptors"]
-    assert (
-        "| ESOL | 3 | 3 | 27 |" in printed
-        and "| Lipophilicity | 0 | 2 | 28 |" in printed
-        and "| FreeSolv | 0 | 0 | 30 |" in printed
-    )
+    opened = TokenStore.open(pretraining, "train")
+    trained = {SmilesTokenizer(opened.vocabulary).decode(opened.tokens(i)) for i in range(len(opened))}
+    same = sum(molecules.canonical_smiles(f"{smiles}O") in trained for smiles in RINGS[:3])
+    flat = sum(molecules.canonical_smiles(f"C[C@H](O){smiles}") in trained for smiles in RINGS[:2])
+    assert 0 < same + flat < 5, "some are in another split"
+    assert f"| ESOL | {same} / 3 | {same} / 3 | 27 |" in printed
+    assert f"| Lipophilicity | 0 / 0 | {flat} / 2 | 28 |" in printed and "| FreeSolv | 0 / 0 | 0 / 0 | 30 |" in printed
     dropped = pd.read_csv(output / "dropped.csv")
     assert dropped["line"].tolist() == [32, 33] and set(dropped["data"]) == {"FreeSolv"}
     predictions = pd.read_parquet(output / "predictions.parquet")
@@ -223,6 +227,14 @@ def test_what_was_seen_is_left_out_by_set_and_row() -> None:
     seen = pd.DataFrame({"data": ["A", "A", "B", "B"], "row": [0, 1, 0, 1], "same": False, "flat": [True, False, False, False]})
     predictions = pd.DataFrame({"data": ["B", "A", "A", "B", "A"], "row": [0, 0, 1, 1, 0]})
     assert table1_leaks.unseen(predictions, seen).index.tolist() == [0, 2, 3]
+
+
+def test_molecules_are_looked_up_as_they_were_given(pretraining: Path, tmp_path: Path) -> None:
+    """What prepare made of such a line was made of the line, and not of its canonical form."""
+    data = RegressionData(name="D", smiles=[f"{RINGS[0]}O", "CCCCCCF"], targets=np.array([0.0, 1.0]))
+    object.__setattr__(data, "canonical", ("C", "C"))
+    found = table1_leaks.find_seen([data], pretraining, tmp_path, lambda _: None)
+    assert found["same"].tolist() == found["flat"].tolist() == [True, False]
 
 
 def test_data_sets_are_found_or_asked_for(data_folder: Path) -> None:
