@@ -28,6 +28,7 @@ from sklearn.svm import SVR
 
 from nemo_cmim import __version__, load
 from nemo_cmim.comparison.measure import decoding, randomised
+from nemo_cmim.comparison.report import DECODING
 from nemo_cmim.config import DataConfig
 from nemo_cmim.data.dataset import open_store
 from nemo_cmim.downstream import (
@@ -274,7 +275,7 @@ def decode_all(models: Mapping[str, CMIMModel], folder: Path, count: int, kept: 
         kept: A JSON file of what was decoded before.
 
     Returns:
-        `model, molecules`, and the shares that `comparison.measure.decoding` gives.
+        `model, molecules`, and the shares that `comparison.measure.decoding` gives, NaN for a model without decoder.
     """
     found: dict[str, Any] = json.loads(kept.read_text()) if kept.exists() else {}
     rows = []
@@ -289,7 +290,7 @@ def decode_all(models: Mapping[str, CMIMModel], folder: Path, count: int, kept: 
             with whole_file(kept) as staging:
                 staging.write_text(json.dumps(found))
         rows.append({"model": label, "molecules": len(smiles), **found[key]})
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=["model", "molecules", *DECODING])
 
 
 def rmse(predictions: pd.DataFrame) -> pd.DataFrame:

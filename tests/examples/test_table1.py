@@ -22,7 +22,7 @@ from nemo_cmim.downstream import RegressionData, builtin_featurizer, evaluate, f
 from nemo_cmim.errors import ConfigError, DataError
 from nemo_cmim.molecules import random_spellings
 from nemo_cmim.tokenizers import SmilesTokenizer
-from tests.examples.made_up import RINGS, made_up_predictions
+from tests.examples.made_up import RINGS, made_up_predictions, write_model
 
 SMALL = ["--seeds", "2", "--folds", "2", "--mlp-steps", "3", "--decoded", "4"]
 
@@ -95,6 +95,10 @@ def test_the_whole_table(run, tmp_path: Path, pretraining: Path, monkeypatch: py
 
     again, said = run(output, "--pretraining", str(pretraining), "--held-out", str(pretraining))
     assert again == printed and said.splitlines() == ["33 of 33 blocks were measured before"]
+    run(output)
+    assert sorted(path.name for path in output.glob("*.csv")) == ["dropped.csv", "table1.csv", "tests.csv"], (
+        "nothing is left of before"
+    )
 
 
 def test_an_evaluation_that_was_stopped_goes_on(run, tmp_path: Path, data_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -254,3 +258,20 @@ def test_data_sets_are_found_or_asked_for(data_folder: Path) -> None:
 def test_two_models_of_one_label_are_refused(models: dict[str, Path]) -> None:
     with pytest.raises(ConfigError, match="Two models are called 'c'"):
         table1.load_models([str(models["cmim"]), f"c={models['mim']}"])
+
+
+def test_a_label_of_other_rows_is_refused(models: dict[str, Path]) -> None:
+    with pytest.raises(ConfigError, match=r"is called 'random weights' already: give .*c\.nemo another label"):
+        table1.load_models([f"random weights={models['cmim']}"])
+
+
+def test_no_seeds_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(sys, "argv", ["table1.py", "--data", str(tmp_path), "--seeds", "0"])
+    with pytest.raises(ConfigError, match="--seeds must be at least 1, found 0"):
+        table1.main()
+
+
+def test_a_model_without_decoder_decodes_nothing(tmp_path: Path, pretraining: Path) -> None:
+    model = load(write_model(tmp_path / "i.nemo", "infonce", 31, decoder_layers=0))
+    decoded = evaluation.decode_all({"i": model}, pretraining, 4, tmp_path / "decoding.json")
+    assert table1_report.shares_table(decoded).splitlines()[-1] == "| i | 4 | no decoder | no decoder | no decoder |"
