@@ -2,11 +2,11 @@
 
     python examples/ablations.py --pretraining DATA --data FOLDER -o ablations
 
-Trains a tiny cMIM (conf/model/tiny.yaml; batches of 64) for each temperature tau, number of latents K and width D, and once with
-two spellings of each molecule in place of the canonical one, by `nemo-cmim train` in processes of their own. Of the run with all
-settings at their base (tau 1, K 1, D 128) it also compares, without training again, how decoder states are pooled (mean over
-positions, the last position, mean beside the latent) and which decoder layer is read. Each gets the RMSE of SVM and MLP on ESOL,
-FreeSolv and Lipophilicity (random 5-fold; FOLDER as for table1.py), each run its token accuracy.
+Trains a tiny cMIM (conf/model/tiny.yaml; batches of 64) for each temperature tau, number of latents K and width (of the whole
+network), and once with two spellings of each molecule in place of the canonical one, by `nemo-cmim train` in processes of their
+own. Of the run with all settings at their base (tau 1, K 1, width 128) it also compares, without training again, how decoder
+states are pooled (mean over positions, the last position, mean beside the latent) and which decoder layer is read. Each gets the
+RMSE of SVM and MLP on ESOL, FreeSolv and Lipophilicity (random 5-fold; FOLDER as for table1.py), each run its token accuracy.
 
 What was trained or measured before is kept, so the same command goes on where it was stopped. Writes table.md and measured.csv.
 """
@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,14 +28,15 @@ from nemo_cmim import load
 from nemo_cmim.comparison import CompareConfig, planned
 from nemo_cmim.comparison.report import DECODING, markdown
 from nemo_cmim.comparison.runs import Run, train_all
+from nemo_cmim.signals import sigterm_raises
 
-BASE = "base: tau 1, K 1, D 128"
+BASE = "base: tau 1, K 1, width 128"
 SETTINGS: dict[str, tuple[str, ...]] = {
     BASE: (),
     **{f"tau {tau}": (f"model.objective.tau={tau}",) for tau in (0.03, 0.1, 0.3)},
     **{f"K {latents}": (f"model.network.latents={latents}",) for latents in (2, 4)},
     "two spellings": ("model.augmentation.enumerate_smiles=true",),
-    **{f"D {width}": (f"model.network.hidden_size={width}", f"model.network.ffn_size={4 * width}") for width in (64, 256)},
+    **{f"width {width}": (f"model.network.hidden_size={width}", f"model.network.ffn_size={4 * width}") for width in (64, 256)},
 }
 """Overrides of conf/pretrain.yaml for each run."""
 
@@ -97,7 +99,10 @@ def readings(decoder_layers: int, is_base: bool) -> dict[str, tuple[tuple[tuple[
     """Ways to read a run, by what tables call them."""
     states = partial(part, kind="informative")
     last = (decoder_layers,)
-    found = {"mean": (part(kind="mean"),), "informative": (states(layers=last, pooling="mean"),)}
+    found: dict[str, tuple[tuple[tuple[str, Any], ...], ...]] = {
+        "mean": (part(kind="mean"),),
+        "informative": (states(layers=last, pooling="mean"),),
+    }
     if is_base:
         found["last position"] = (states(layers=last, pooling="last"),)
         found["informative and mean"] = (states(layers=last, pooling="mean"), part(kind="mean"))
@@ -131,29 +136,39 @@ def measure_runs(runs_of: dict[str, list[Run]], args: argparse.Namespace, say: A
     return pd.DataFrame(measured)
 
 
-def in_words(args: argparse.Namespace) -> str:
+def parameters(runs_of: dict[str, list[Run]]) -> dict[str, int]:
+    """Of the network of each setting, which is that of all its runs."""
+    networks = {name: load(str(runs[0].nemo_file())).network for name, runs in runs_of.items()}
+    return {name: sum(weight.numel() for weight in network.parameters()) for name, network in networks.items()}
+
+
+def in_words(args: argparse.Namespace, parameters_of: dict[str, int]) -> str:
     """What the numbers are."""
+    sizes = ", ".join(f"{name.partition(':')[0]} {count:,}" for name, count in parameters_of.items())
     spread = f"mean ± standard deviation over {args.training_seeds} runs" if args.training_seeds > 1 else "one run of each setting"
     return (
         f"Each run: cMIM, {args.steps:,} steps of 64 molecules, differs from the base in the setting that is named; {spread}. RMSE in "
         f"native units, lower is better: random 5-fold cross-validation, mean over {args.seeds} seeds of split and head, MLP of "
         f"{args.mlp_steps:,} steps. Token accuracy, reconstruction and validity: {args.decoded} molecules of the test split, from the "
-        "posterior mean."
+        "posterior mean. Width is that of the whole network, and so of the latent too (feed-forward layers: 4 times as wide). "
+        f"Parameters: {sizes}."
     )
 
 
+@sigterm_raises()  # so that its runs and blocks end with it
 def main(argv: Sequence[str] | None = None) -> None:
     """Trains, measures, writes, and prints the table."""
     args = arguments().parse_args(argv)
     say = partial(print, file=sys.stderr, flush=True)
     runs_of = plan(args)
     runs = [run for of_setting in runs_of.values() for run in of_setting]
-    for done, (run, seconds) in enumerate(train_all(runs, args.jobs), 1):
-        what = f"trained in {seconds:.0f} s" if seconds else "was trained before"
-        say(f"{done}/{len(runs)} {run.folder.parents[1].name}, run {run.seed}: {what}")
+    with closing(train_all(runs, args.jobs)) as training:
+        for done, (run, seconds) in enumerate(training, 1):
+            what = f"trained in {seconds:.0f} s" if seconds else "was trained before"
+            say(f"{done}/{len(runs)} {run.folder.parents[1].name}, run {run.seed}: {what}")
     measured = measure_runs(runs_of, args, say)
     measured.to_csv(args.output / "measured.csv", index=False)
-    text = f"{in_words(args)}\n\n{markdown(measured).replace('objective', 'setting', 1)}\n"
+    text = f"{in_words(args, parameters(runs_of))}\n\n{markdown(measured, objective_header='setting')}\n"
     (args.output / "table.md").write_text(text, encoding="utf-8")
     print(text)
 

@@ -12,10 +12,11 @@ import json
 import os
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import closing
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -27,9 +28,21 @@ from sklearn.svm import SVR
 
 from nemo_cmim import __version__, load
 from nemo_cmim.comparison.measure import decoding, randomised
+from nemo_cmim.comparison.report import DECODING
 from nemo_cmim.config import DataConfig
 from nemo_cmim.data.dataset import open_store
-from nemo_cmim.downstream import FeatureScaler, Featurizer, MLPRegressor, RegressionData, builtin_featurizer, evaluate, load_csv
+from nemo_cmim.downstream import (
+    DescriptorTable,
+    FeatureScaler,
+    Featurizer,
+    MLPRegressor,
+    RegressionData,
+    builtin_featurizer,
+    compute_features,
+    evaluate,
+    load_csv,
+    rdkit_descriptors,
+)
 from nemo_cmim.errors import ConfigError, DataError
 from nemo_cmim.files import whole_file
 from nemo_cmim.tokenizers import SmilesTokenizer
@@ -162,8 +175,12 @@ def measure(row: Row, data: RegressionData, protocol: Protocol) -> pd.DataFrame:
 
 
 def _features(row: Row, smiles: Sequence[str], seed: int | None) -> Featurizer:
+    """Of these molecules, computed here, as they are the same under all splits."""
+    if row.builtin == "rdkit":
+        return DescriptorTable(values=rdkit_descriptors(smiles))
     if row.builtin:
-        return builtin_featurizer(row.builtin)
+        values = compute_features(row.name, builtin_featurizer(row.builtin), smiles)
+        return lambda _: values
     model = load(row.model)
     if seed is not None:
         model = randomised(model, seed)
@@ -205,26 +222,31 @@ def measure_all(
     start, done = time.monotonic(), len(files) - len(todo)
     if done:
         say(f"{done} of {len(files)} blocks were measured before")
-    for name in _measured(todo, jobs):
-        done += 1
-        say(f"{done}/{len(files)} {name}, after {time.monotonic() - start:.0f} s")
+    with closing(_measured(todo, jobs)) as measured:
+        for name in measured:
+            done += 1
+            say(f"{done}/{len(files)} {name}, after {time.monotonic() - start:.0f} s")
     return pd.concat([pd.read_parquet(path) for path in files.values()], ignore_index=True)
 
 
 Block = tuple[Row, RegressionData, Protocol, Path]
 
 
-def _measured(todo: list[Block], jobs: int) -> Iterator[str]:
+def _measured(todo: list[Block], jobs: int) -> Generator[str, None, None]:
     if jobs == 1:
         yield from map(_keep, todo)
         return
     os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // jobs))  # for the processes, which share the cores
+    others = active_children()
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
         try:
             for future in as_completed([pool.submit(_keep, block) for block in todo]):
                 yield future.result()
-        finally:
+        except BaseException:  # also if the caller fails or is interrupted: no block goes on unseen
             pool.shutdown(wait=False, cancel_futures=True)
+            for process in set(active_children()).difference(others):
+                process.terminate()
+            raise
 
 
 def _keep(block: Block) -> str:
@@ -253,7 +275,7 @@ def decode_all(models: Mapping[str, CMIMModel], folder: Path, count: int, kept: 
         kept: A JSON file of what was decoded before.
 
     Returns:
-        `model, molecules`, and the shares that `comparison.measure.decoding` gives.
+        `model, molecules`, and the shares that `comparison.measure.decoding` gives, NaN for a model without decoder.
     """
     found: dict[str, Any] = json.loads(kept.read_text()) if kept.exists() else {}
     rows = []
@@ -268,7 +290,7 @@ def decode_all(models: Mapping[str, CMIMModel], folder: Path, count: int, kept: 
             with whole_file(kept) as staging:
                 staging.write_text(json.dumps(found))
         rows.append({"model": label, "molecules": len(smiles), **found[key]})
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=["model", "molecules", *DECODING])
 
 
 def rmse(predictions: pd.DataFrame) -> pd.DataFrame:

@@ -23,6 +23,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from evaluation import Protocol, Row, decode_all, load_sets, measure_all, rmse
@@ -34,6 +35,7 @@ from nemo_cmim.comparison.measure import embeddings
 from nemo_cmim.downstream import RegressionData
 from nemo_cmim.errors import ConfigError
 from nemo_cmim.inference import CMIMModel
+from nemo_cmim.signals import sigterm_raises
 
 RANDOM = "random weights"
 ALL_LAYERS = "informative, all layers"
@@ -67,12 +69,14 @@ def load_models(names: Sequence[str]) -> dict[str, tuple[str, CMIMModel]]:
     """For the label of each model its name or path, and the model.
 
     Raises:
-        ConfigError: Two models of one label.
+        ConfigError: Two models of one label, or one called as the rows of random weights are.
     """
     models: dict[str, tuple[str, CMIMModel]] = {}
     for name in names:
         label, _, path = name.rpartition("=")
         label = label or Path(path).stem
+        if label == RANDOM:
+            raise ConfigError(f"A row of the table is called {RANDOM!r} already: give {path} another label.")
         if label in models:
             raise ConfigError(f"Two models are called {label!r}: give them labels, as in --models a={path} b=...")
         models[label] = (path, load(path))
@@ -89,7 +93,7 @@ def rows_of(models: Mapping[str, tuple[str, CMIMModel]]) -> list[Row]:
     shaped = label_of(models, "cmim") or next(iter(models))
     rows = []
     for label, (path, model) in {**models, RANDOM: models[shaped]}.items():
-        readings = {kind: (("kind", kind),) for kind in embeddings(model)}
+        readings: dict[str, tuple[tuple[str, Any], ...]] = {kind: (("kind", kind),) for kind in embeddings(model)}
         layers = model.config.network.decoder_layers
         if layers > 1 and label in (shaped, RANDOM):
             readings[ALL_LAYERS] = (("kind", "informative"), ("layers", tuple(range(1, layers + 1))))
@@ -139,9 +143,12 @@ def protocol_in_words(sets: Sequence[RegressionData], protocol: Protocol, models
     )
 
 
+@sigterm_raises()  # so that blocks that are being measured end with it
 def main() -> None:
     """Measures, writes, and prints the tables."""
     args = arguments().parse_args()
+    if args.seeds < 1:
+        raise ConfigError(f"--seeds must be at least 1, found {args.seeds}.")
     say = partial(print, file=sys.stderr, flush=True)
     models = load_models(args.models)
     columns = {}
@@ -159,10 +166,11 @@ def main() -> None:
     loaded = dict(models.values())
     predictions = measure_all(rows, sets, protocol, output / "blocks", loaded, jobs=args.jobs, say=say)
     runs, sections = rmse(predictions).assign(rows="all"), []
+    files: dict[str, pd.DataFrame] = {}
     if args.pretraining:
         seen = find_seen(sets, args.pretraining, output / "blocks", say)
         runs = pd.concat([runs, rmse(unseen(predictions, seen)).assign(rows="unseen")], ignore_index=True)
-        seen.to_csv(output / "seen.csv", index=False)
+        files["seen"] = seen
         sections += ["## Molecules that are in the pretraining data", seen_table(seen)]
     tests = pd.concat(
         [
@@ -175,12 +183,16 @@ def main() -> None:
     if args.held_out:
         of_label = {label: model for label, (_, model) in models.items()}
         decoded = decode_all(of_label, args.held_out, args.decoded, output / "blocks" / "decoding.json")
-        decoded.to_csv(output / "decoding.csv", index=False)
+        files["decoding"] = decoded
         sections += ["## Molecules of the held-out test split, decoded greedily from the posterior mean", shares_table(decoded)]
     dropped = [pd.DataFrame(one.dropped).assign(data=one.name) for one in sets if one.dropped]
-    files = {"table1": runs, "tests": tests, **({"dropped": pd.concat(dropped)} if dropped else {})}
-    for name, content in files.items():
-        content.to_csv(output / f"{name}.csv", index=False)
+    files |= {"table1": runs, "tests": tests, **({"dropped": pd.concat(dropped)} if dropped else {})}
+    for name in ("table1", "tests", "seen", "decoding", "dropped"):
+        path = output / f"{name}.csv"
+        if name in files:
+            files[name].to_csv(path, index=False)
+        else:
+            path.unlink(missing_ok=True)  # of an earlier call
     predictions.to_parquet(output / "predictions.parquet", index=False)
     draw(runs[runs["rows"] == "all"], output / "table1.png")
     text = "\n\n".join(["# Table 1", *sections]) + "\n"

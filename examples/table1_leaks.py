@@ -21,9 +21,11 @@ if TYPE_CHECKING:
 
 __all__ = ["find_seen", "seen_table", "unseen"]
 
+_FLAGS = ("same", "flat", "same_train", "flat_train")
+
 
 def find_seen(sets: Sequence[RegressionData], pretraining: Path, folder: Path, say: Callable[[str], None] = print) -> pd.DataFrame:
-    """Looks all molecules up in prepared data, in any of its splits.
+    """Looks all molecules up in prepared data, in its training split and in any of its splits.
 
     Args:
         sets: The data sets.
@@ -32,23 +34,25 @@ def find_seen(sets: Sequence[RegressionData], pretraining: Path, folder: Path, s
         say: Gets a line before the search.
 
     Returns:
-        `data, row, smiles, same, flat`, a line for each row of each set: `same` if the molecule is there, `flat` if one is that is the same
-        without stereo.
+        `data, row, smiles, same, flat, same_train, flat_train`, a line for each row of each set: `same` if the molecule is in any split,
+        `flat` if one is that is the same without stereo; `_train`: in the training split.
     """
-    content = repr((Manifest.load(pretraining).files, [one.canonical for one in sets])).encode()
+    content = repr((_FLAGS, Manifest.load(pretraining).files, [one.smiles for one in sets])).encode()
     kept = folder / f"seen-{hashlib.sha256(content).hexdigest()[:12]}.csv"
     if not kept.exists():
         say(f"looking {sum(map(len, sets)):,} molecules up in {pretraining}")
-        found = find_overlap(pretraining, [smiles for one in sets for smiles in one.canonical])
+        found = find_overlap(pretraining, [smiles for one in sets for smiles in one.smiles])
         tables = [pd.DataFrame({"data": one.name, "row": range(len(one)), "smiles": one.smiles}) for one in sets]
-        flags = {"same": Overlap.anywhere(found.same), "flat": Overlap.anywhere(found.flat)}
+        nowhere = np.zeros(sum(map(len, sets)), bool)  # for data without a training split
+        in_train = [splits.get("train", nowhere) for splits in (found.same, found.flat)]
+        flags = dict(zip(_FLAGS, [Overlap.anywhere(found.same), Overlap.anywhere(found.flat), *in_train]))
         with whole_file(kept) as staging:
             pd.concat(tables, ignore_index=True).assign(**flags).to_csv(staging, index=False)
     return pd.read_csv(kept)
 
 
 def unseen(predictions: pd.DataFrame, seen: pd.DataFrame) -> pd.DataFrame:
-    """The predictions of those test rows whose molecules are not in the pretraining data, not even with other stereo."""
+    """The predictions of those test rows whose molecules are in no split of the pretraining data, not even with other stereo."""
     flags: Mapping[str, NDArray[np.bool_]] = {name: rows["flat"].to_numpy() for name, rows in seen.groupby("data", sort=False)}
     keep = np.ones(len(predictions), bool)
     for name, is_seen in flags.items():
@@ -58,8 +62,11 @@ def unseen(predictions: pd.DataFrame, seen: pd.DataFrame) -> pd.DataFrame:
 
 
 def seen_table(seen: pd.DataFrame) -> str:
-    """Markdown: how many rows of each set are in the pretraining data."""
-    counts = seen.groupby("data", sort=False)[["same", "flat"]].agg(["size", "sum"])
-    lines = [(str(name), of_set[1], of_set[3], of_set[0] - of_set[3]) for name, of_set in zip(counts.index, counts.to_numpy())]
-    cells = [[name, *(f"{number:,}" for number in numbers)] for name, *numbers in lines]
-    return markdown(["data", "rows in the pretraining data", "the same without regard to stereo", "rows left"], cells)
+    """Markdown: how many rows of each set are in the training split of the pretraining data, and in any split."""
+    cells = []
+    for name, rows in seen.groupby("data", sort=False):
+        found = [f"{rows[f'{kind}_train'].sum():,} / {rows[kind].sum():,}" for kind in ("same", "flat")]
+        cells.append([str(name), *found, f"{len(rows) - rows['flat'].sum():,}"])
+    return markdown(
+        ["data", "rows in the train split / in any split", "without regard to stereo", "rows left (in no split)"], cells
+    )

@@ -108,9 +108,10 @@ def _tested(difference: float, p: float, p_holm: float) -> str:
 
 
 def shares_table(decoded: pd.DataFrame) -> str:
-    """Markdown of `model, molecules` and shares of 1 under other names."""
+    """Markdown of `model, molecules` and shares of 1 under other names; NaN: the model has no decoder."""
     lines = [
-        [model, f"{count:,}", *(f"{share:.1%}" for share in shares)] for model, count, *shares in decoded.itertuples(index=False)
+        [model, f"{count:,}", *("no decoder" if np.isnan(share) else f"{share:.1%}" for share in shares)]
+        for model, count, *shares in decoded.itertuples(index=False)
     ]
     return markdown([str(name).replace("_", " ") for name in decoded.columns], lines)
 

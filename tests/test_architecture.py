@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # A part may import the parts of the levels above its own. Parts of one level do not know each other.
 LEVELS = [
     ("version", "errors", "types"),
-    ("config", "molecules", "files"),
+    ("config", "molecules", "files", "signals"),
     ("tokenizers", "losses", "scaling"),
     ("models",),
     ("data",),

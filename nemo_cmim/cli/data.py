@@ -225,7 +225,7 @@ def _add_overlap(commands: Commands) -> None:
         "overlap",
         help="count which molecules of a file are in prepared data",
         description="Looks up each molecule of FILE in the splits of a folder of prepare's, however it is spelled, and counts those that "
-        "are in it, with and without regard to stereo: what of a test set a model has seen.",
+        "are in it, with and without regard to stereo: what of a test set a model that was trained on them may have seen.",
     )
     add = parser.add_argument
     add("folder", metavar="DATA", help="what prepare wrote")

@@ -6,10 +6,6 @@ import argparse
 import dataclasses
 import importlib
 import re
-import signal
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -126,6 +122,7 @@ def _run_compare(args: argparse.Namespace) -> None:
     from ..comparison import CompareConfig, compare, planned
     from ..config import from_mapping
     from ..errors import ConfigError
+    from ..signals import sigterm_raises
 
     known = {field.name for field in dataclasses.fields(CompareConfig)}
     own = [override for override in args.overrides if re.split(r"[.=]", override.lstrip("+~"))[0] in known]
@@ -136,15 +133,5 @@ def _run_compare(args: argparse.Namespace) -> None:
     train = [override for override in args.overrides if override not in own]
     config = from_mapping(CompareConfig, {**OmegaConf.to_container(settings, resolve=True), "train": train})
     models = [run.model_settings(run.compose(one.overrides)) for one in planned(config)]  # says now what none can be trained with
-    with _sigterm_raises():  # so that its runs end with it
+    with sigterm_raises():  # so that its runs end with it
         print(f"Comparison: {compare(config, max_tokens=models[0].network.max_tokens, say=partial(print, flush=True))}")
-
-
-@contextmanager
-def _sigterm_raises() -> Iterator[None]:
-    """Within it, SIGTERM raises SystemExit; afterwards it is handled as before."""
-    before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)  # None: a handler that is not Python's

@@ -16,17 +16,18 @@ __all__ = ["draw", "figure", "markdown"]
 DECODING = {"token_accuracy": "token accuracy", "reconstruction": "reconstruction", "validity": "validity"}
 
 
-def markdown(measured: pd.DataFrame) -> str:
+def markdown(measured: pd.DataFrame, *, objective_header: str = "objective") -> str:
     """One table: a row for each objective and kind of embedding, as the paper's Table 1 has it.
 
     Args:
         measured: Rows `objective, seed, kind, measure, value`: RMSE under a measure "DATA HEAD", and shares under the names of
             `measure.decoding` with an empty kind.
+        objective_header: Head of the first column, for rows that differ in something else.
     """
     decoding = measured[measured["measure"].isin(DECODING)]
     errors = measured[~measured["measure"].isin(DECODING)]
     columns = list(dict.fromkeys(errors["measure"]))
-    header = ["objective", "embedding", *columns, *DECODING.values()]
+    header = [objective_header, "embedding", *columns, *DECODING.values()]
     lines = [f"| {' | '.join(header)} |", "|---" * len(header) + "|"]
     for (objective, kind), rows in errors.groupby(["objective", "kind"], sort=False):
         cells = [_cell(rows.loc[rows["measure"] == column, "value"], "{:.3f}") for column in columns]

@@ -45,7 +45,7 @@ class Overlap(NamedTuple):
 
     Attributes:
         same: For each split that has molecules, bool [N]: the molecule is in it, however it was spelled.
-        flat: Likewise: a molecule is in it that is the same without stereo, such as the molecule itself, another stereoisomer or
+        flat: Likewise: a molecule is in it that is the same without stereo, the molecule itself, another stereoisomer or
             the form that says nothing of stereo. Empty if it was not asked for.
     """
 
@@ -82,7 +82,9 @@ def find_overlap(
     if not stereo:
         return Overlap(same, {})
     flat = [without_stereo(parse(one)) for one in wanted]
-    return Overlap(same, {store.split: _scan(store, flat, progress) for store in stores})
+    found = {store.split: _scan(store, flat, progress) for store in stores}
+    # What is there as it is counts also where RDKit, reading its own spelling, gives another one.
+    return Overlap(same, {split: is_flat | same[split] for split, is_flat in found.items()})
 
 
 def read_smiles(path: str | Path, column: str | None = None) -> Iterator[tuple[int, str]]:

@@ -20,13 +20,13 @@ RINGS = [f"C1{'C' * ring}C1{'C' * tail}" for ring in range(1, 16) for tail in (1
 """30 molecules with 15 scaffolds."""
 
 
-def write_model(path: Path, objective: str, max_tokens: int, seed: int = 0) -> Path:
+def write_model(path: Path, objective: str, max_tokens: int, seed: int = 0, decoder_layers: int = 2) -> Path:
     """A tiny network with random weights."""
     torch.manual_seed(seed)
     network = NetworkConfig(
         hidden_size=16,
         encoder_layers=1,
-        decoder_layers=2,
+        decoder_layers=decoder_layers,
         attention_heads=2,
         ffn_size=16,
         max_positions=max_tokens + 1,

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from nemo_cmim import load
 from nemo_cmim.downstream import RegressionData
 from nemo_cmim.inference import CMIMModel
 from tests.examples.made_up import made_up_predictions, write_model
@@ -77,6 +78,7 @@ def test_the_table(
     data: Path, data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     asked: list[dict[str, Any]] = []
+    sizes: dict[int, int] = {}
 
     def embed(self: CMIMModel, smiles: list[str], **options: Any) -> np.ndarray:
         asked.append(options)
@@ -90,7 +92,9 @@ def test_the_table(
     def train_all(runs: list[Any], jobs: int) -> Any:
         for number, run in enumerate(runs):
             (run.folder / "training" / "checkpoints").mkdir(parents=True, exist_ok=True)
-            write_model(run.folder / "training" / "checkpoints" / "cmim.nemo", "cmim", 29, seed=number)
+            layers = 3 if run.folder.parents[1].name == "width-256" else 2
+            path = run.folder / "training" / "checkpoints" / "cmim.nemo"
+            sizes[layers] = sum(p.numel() for p in load(write_model(path, "cmim", 29, number, layers)).network.parameters())
             yield run, float(number)
 
     monkeypatch.setattr(CMIMModel, "embed", embed)
@@ -102,6 +106,8 @@ def test_the_table(
     printed = capsys.readouterr()
     assert "1/18 base, run 0: was trained before" in printed.err and "2/18 base, run 1: trained in 1 s" in printed.err
     measured = pd.read_csv(tmp_path / "out" / "measured.csv", keep_default_na=False)
+    assert f"Parameters: base {sizes[2]:,}, tau 0.03 {sizes[2]:,}" in printed.out and f"width 256 {sizes[3]:,}." in printed.out
+    assert sizes[2] < sizes[3]
     runs = [(name, reading) for name in ablations.SETTINGS for reading in ablations.readings(2, name == ablations.BASE)]
     lines = [line.strip("| ").split(" | ") for line in printed.out.splitlines() if line.startswith("| ")]
     assert lines[0] == ["setting", "embedding", "ESOL svm", "ESOL mlp", "FreeSolv svm", "FreeSolv mlp", "Lipophilicity svm",

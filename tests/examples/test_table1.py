@@ -14,13 +14,15 @@ import table1_leaks
 import table1_report
 from scipy.stats import t as student
 
-from nemo_cmim import load
+from nemo_cmim import load, molecules
 from nemo_cmim.comparison.measure import randomised
 from nemo_cmim.data.prepare import prepare
-from nemo_cmim.downstream import RegressionData, evaluate, named_heads
+from nemo_cmim.data.store import TokenStore
+from nemo_cmim.downstream import RegressionData, builtin_featurizer, evaluate, features, named_heads
 from nemo_cmim.errors import ConfigError, DataError
 from nemo_cmim.molecules import random_spellings
-from tests.examples.made_up import RINGS, made_up_predictions
+from nemo_cmim.tokenizers import SmilesTokenizer
+from tests.examples.made_up import RINGS, made_up_predictions, write_model
 
 SMALL = ["--seeds", "2", "--folds", "2", "--mlp-steps", "3", "--decoded", "4"]
 
@@ -63,11 +65,13 @@ def test_the_whole_table(run, tmp_path: Path, pretraining: Path, monkeypatch: py
     named = [f"{name}, {kind}" for name in ("cmim", "mim", "random weights") for kind in ("mean", "informative", table1.ALL_LAYERS)]
     named.remove(f"mim, {table1.ALL_LAYERS}")
     assert rows[1:12] == [*named, "Morgan, 512 bits", "Morgan, 2048 bits", "RDKit 2D descriptors"]
-    assert (
-        "| ESOL | 3 | 3 | 27 |" in printed
-        and "| Lipophilicity | 0 | 2 | 28 |" in printed
-        and "| FreeSolv | 0 | 0 | 30 |" in printed
-    )
+    opened = TokenStore.open(pretraining, "train")
+    trained = {SmilesTokenizer(opened.vocabulary).decode(opened.tokens(i)) for i in range(len(opened))}
+    same = sum(molecules.canonical_smiles(f"{smiles}O") in trained for smiles in RINGS[:3])
+    flat = sum(molecules.canonical_smiles(f"C[C@H](O){smiles}") in trained for smiles in RINGS[:2])
+    assert 0 < same + flat < 5, "some are in another split"
+    assert f"| ESOL | {same} / 3 | {same} / 3 | 27 |" in printed
+    assert f"| Lipophilicity | 0 / 0 | {flat} / 2 | 28 |" in printed and "| FreeSolv | 0 / 0 | 0 / 0 | 30 |" in printed
     dropped = pd.read_csv(output / "dropped.csv")
     assert dropped["line"].tolist() == [32, 33] and set(dropped["data"]) == {"FreeSolv"}
     predictions = pd.read_parquet(output / "predictions.parquet")
@@ -91,6 +95,10 @@ def test_the_whole_table(run, tmp_path: Path, pretraining: Path, monkeypatch: py
 
     again, said = run(output, "--pretraining", str(pretraining), "--held-out", str(pretraining))
     assert again == printed and said.splitlines() == ["33 of 33 blocks were measured before"]
+    run(output)
+    assert sorted(path.name for path in output.glob("*.csv")) == ["dropped.csv", "table1.csv", "tests.csv"], (
+        "nothing is left of before"
+    )
 
 
 def test_an_evaluation_that_was_stopped_goes_on(run, tmp_path: Path, data_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,7 +121,7 @@ def test_an_evaluation_that_was_stopped_goes_on(run, tmp_path: Path, data_folder
     file.write_text(file.read_text().replace(",6\n", ",6.5\n", 1))
     _, said = run(tmp_path / "out")
     assert said.startswith("22 of 33 blocks"), "another content of one file measures it anew"
-    assert {name for name, _ in done[27:]} == {"ESOL"}
+    assert {name for name, _ in done[33:]} == {"ESOL"}
 
 
 def test_weights_are_drawn_anew_for_each_seed(models: dict[str, Path], data_folder: Path) -> None:
@@ -129,6 +137,31 @@ def test_weights_are_drawn_anew_for_each_seed(models: dict[str, Path], data_fold
         expected = evaluate(data, {"r": lambda _, v=vectors: v}, heads, folds=3, seeds=(seed,)).runs
         np.testing.assert_allclose(found[found["seed"] == seed]["rmse"], expected["rmse"], rtol=1e-6)
     assert found["rmse"].nunique() == 4
+
+
+@pytest.mark.parametrize("name", ["rdkit", "morgan64"])
+def test_features_are_computed_once_for_all_splits(name: str, data_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And give what `evaluate` gives by itself, descriptors with gaps among them."""
+    data = evaluation.load_sets(data_folder, lambda _: None)[0]
+    computed: list[int] = []
+    for own in ("descriptors", "morgan_fingerprints"):
+
+        def counted(smiles: list[str], own: str = own, **settings: int) -> np.ndarray:
+            computed.append(len(smiles))
+            values = getattr(molecules, own)(smiles, **settings).astype(float)
+            return (
+                np.hstack([values, np.where(np.arange(len(values)) % 7, values[:, :1], np.nan)]) if own == "descriptors" else values
+            )
+
+        monkeypatch.setattr(features, own, counted)
+    protocol = evaluation.Protocol(seeds=(0, 1), folds=2, mlp_steps=3)
+    found = evaluation.measure(evaluation.Row("r", builtin=name), data, protocol)
+    assert computed == [30]
+    for split in protocol.splits:
+        alone = {"r": builtin_featurizer(name)}
+        expected = evaluate(data, alone, evaluation.heads(3), split=split, folds=2, seeds=(0, 1)).predictions
+        of_split = found[found["split"] == split].reset_index(drop=True)
+        pd.testing.assert_frame_equal(of_split[list(expected.drop(columns="smiles"))], expected.drop(columns="smiles"))
 
 
 @pytest.mark.slow
@@ -200,6 +233,14 @@ def test_what_was_seen_is_left_out_by_set_and_row() -> None:
     assert table1_leaks.unseen(predictions, seen).index.tolist() == [0, 2, 3]
 
 
+def test_molecules_are_looked_up_as_they_were_given(pretraining: Path, tmp_path: Path) -> None:
+    """What prepare made of such a line was made of the line, and not of its canonical form."""
+    data = RegressionData(name="D", smiles=[f"{RINGS[0]}O", "CCCCCCF"], targets=np.array([0.0, 1.0]))
+    object.__setattr__(data, "canonical", ("C", "C"))
+    found = table1_leaks.find_seen([data], pretraining, tmp_path, lambda _: None)
+    assert found["same"].tolist() == found["flat"].tolist() == [True, False]
+
+
 def test_data_sets_are_found_or_asked_for(data_folder: Path) -> None:
     with pytest.raises(ConfigError, match="There is no data set 'Esol'"):
         evaluation.load_sets(data_folder, lambda _: None, {"Esol": ("a", "b")})
@@ -217,3 +258,20 @@ def test_data_sets_are_found_or_asked_for(data_folder: Path) -> None:
 def test_two_models_of_one_label_are_refused(models: dict[str, Path]) -> None:
     with pytest.raises(ConfigError, match="Two models are called 'c'"):
         table1.load_models([str(models["cmim"]), f"c={models['mim']}"])
+
+
+def test_a_label_of_other_rows_is_refused(models: dict[str, Path]) -> None:
+    with pytest.raises(ConfigError, match=r"is called 'random weights' already: give .*c\.nemo another label"):
+        table1.load_models([f"random weights={models['cmim']}"])
+
+
+def test_no_seeds_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(sys, "argv", ["table1.py", "--data", str(tmp_path), "--seeds", "0"])
+    with pytest.raises(ConfigError, match="--seeds must be at least 1, found 0"):
+        table1.main()
+
+
+def test_a_model_without_decoder_decodes_nothing(tmp_path: Path, pretraining: Path) -> None:
+    model = load(write_model(tmp_path / "i.nemo", "infonce", 31, decoder_layers=0))
+    decoded = evaluation.decode_all({"i": model}, pretraining, 4, tmp_path / "decoding.json")
+    assert table1_report.shares_table(decoded).splitlines()[-1] == "| i | 4 | no decoder | no decoder | no decoder |"
