@@ -16,6 +16,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import closing
 from dataclasses import dataclass
+from importlib.metadata import version
 from multiprocessing import active_children, get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -26,7 +27,8 @@ from sklearn.metrics.pairwise import rbf_kernel
 from sklearn.pipeline import make_pipeline
 from sklearn.svm import SVR
 
-from nemo_cmim import __version__, load
+import nemo_cmim
+from nemo_cmim import load
 from nemo_cmim.comparison.measure import decoding, randomised
 from nemo_cmim.comparison.report import DECODING
 from nemo_cmim.config import DataConfig
@@ -52,7 +54,19 @@ if TYPE_CHECKING:
 
     from nemo_cmim.inference import CMIMModel
 
-__all__ = ["SETS", "Protocol", "Row", "decode_all", "fingerprint", "heads", "load_sets", "measure", "measure_all", "rmse"]
+__all__ = [
+    "SETS",
+    "Protocol",
+    "Row",
+    "code_digest",
+    "decode_all",
+    "fingerprint",
+    "heads",
+    "load_sets",
+    "measure",
+    "measure_all",
+    "rmse",
+]
 
 
 class KnownSet(NamedTuple):
@@ -211,11 +225,11 @@ def measure_all(
     """
     folder.mkdir(parents=True, exist_ok=True)
     digests = {name: fingerprint(model) for name, model in models.items()}
-    files = {}
+    files, code = {}, code_digest()
     for one in sets:
         content = hashlib.sha256(repr((one.smiles, one.targets.tolist())).encode()).hexdigest()
         for row in rows:
-            digest = hashlib.sha256(repr((__version__, row, digests.get(row.model), protocol, content)).encode()).hexdigest()[:12]
+            digest = hashlib.sha256(repr((code, row, digests.get(row.model), protocol, content)).encode()).hexdigest()[:12]
             files[row, one.name] = folder / f"{one.name}-{re.sub('[^A-Za-z0-9]+', '_', row.name)}-{digest}.parquet"
     todo = [(row, one, protocol, files[row, one.name]) for one in sets for row in rows if not files[row, one.name].exists()]
     todo.sort(key=lambda block: -len(block[1]))  # so that no process begins a long one when the others are done
@@ -227,6 +241,16 @@ def measure_all(
             done += 1
             say(f"{done}/{len(files)} {name}, after {time.monotonic() - start:.0f} s")
     return pd.concat([pd.read_parquet(path) for path in files.values()], ignore_index=True)
+
+
+def code_digest() -> str:
+    """SHA-256 of the code that predictions depend on: versions of packages, and source files of our own."""
+    package = Path(nemo_cmim.__file__).parent
+    sources = [path for part in ("downstream", "inference", "models") for path in sorted((package / part).glob("*.py"))]
+    digest = hashlib.sha256(repr([version(name) for name in ("rdkit", "scikit-learn", "torch", "numpy")]).encode())
+    for path in (*sources, package / "molecules.py", package / "version.py", Path(__file__)):
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
 
 
 Block = tuple[Row, RegressionData, Protocol, Path]

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from table1_report import markdown
 
+from nemo_cmim.data.cluster import versions
 from nemo_cmim.data.manifest import Manifest
 from nemo_cmim.data.overlap import Overlap, find_overlap
 from nemo_cmim.downstream import RegressionData
@@ -37,7 +38,7 @@ def find_seen(sets: Sequence[RegressionData], pretraining: Path, folder: Path, s
         `data, row, smiles, same, flat, same_train, flat_train`, a line for each row of each set: `same` if the molecule is in any split,
         `flat` if one is that is the same without stereo; `_train`: in the training split.
     """
-    content = repr((_FLAGS, Manifest.load(pretraining).files, [one.smiles for one in sets])).encode()
+    content = repr((_FLAGS, versions()["rdkit"], Manifest.load(pretraining).files, [one.smiles for one in sets])).encode()
     kept = folder / f"seen-{hashlib.sha256(content).hexdigest()[:12]}.csv"
     if not kept.exists():
         say(f"looking {sum(map(len, sets)):,} molecules up in {pretraining}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -275,3 +276,25 @@ def test_a_model_without_decoder_decodes_nothing(tmp_path: Path, pretraining: Pa
     model = load(write_model(tmp_path / "i.nemo", "infonce", 31, decoder_layers=0))
     decoded = evaluation.decode_all({"i": model}, pretraining, 4, tmp_path / "decoding.json")
     assert table1_report.shares_table(decoded).splitlines()[-1] == "| i | 4 | no decoder | no decoder | no decoder |"
+
+
+def test_changed_code_is_measured_anew(data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evaluation, "measure", made_up_predictions)
+    sets = evaluation.load_sets(data_folder, lambda _: None)[:1]
+    row, protocol = evaluation.Row("64", builtin="morgan64"), evaluation.Protocol(seeds=(0,), folds=2)
+    said: list[str] = []
+    before = evaluation.code_digest()
+    for release in ("1", "1", "2"):
+        monkeypatch.setattr(evaluation, "version", lambda name, of=release: of if name == "rdkit" else "0")
+        assert evaluation.code_digest() != before
+        evaluation.measure_all([row], sets, protocol, tmp_path, {}, say=said.append)
+    assert [line.split(",")[0] for line in said] == ["1/1 ESOL", "1 of 1 blocks were measured before", "1/1 ESOL"]
+    other = tmp_path / "nemo_cmim"
+    shutil.copytree(Path(evaluation.nemo_cmim.__file__).parent, other)
+    monkeypatch.setattr(evaluation.nemo_cmim, "__file__", str(other / "__init__.py"))
+    digests = [evaluation.code_digest()]
+    for file in ("downstream/heads.py", "inference/model.py", "models/network.py", "molecules.py"):
+        with (other / file).open("a") as source:
+            source.write("# changed")
+        digests.append(evaluation.code_digest())
+    assert len(set(digests)) == 5
