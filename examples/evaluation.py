@@ -34,16 +34,13 @@ from nemo_cmim.comparison.report import DECODING
 from nemo_cmim.config import DataConfig
 from nemo_cmim.data.dataset import open_store
 from nemo_cmim.downstream import (
-    DescriptorTable,
     FeatureScaler,
     Featurizer,
     MLPRegressor,
     RegressionData,
     builtin_featurizer,
-    compute_features,
     evaluate,
     load_csv,
-    rdkit_descriptors,
 )
 from nemo_cmim.errors import ConfigError, DataError
 from nemo_cmim.files import whole_file
@@ -189,12 +186,9 @@ def measure(row: Row, data: RegressionData, protocol: Protocol) -> pd.DataFrame:
 
 
 def _features(row: Row, smiles: Sequence[str], seed: int | None) -> Featurizer:
-    """Of these molecules, computed here, as they are the same under all splits."""
-    if row.builtin == "rdkit":
-        return DescriptorTable(values=rdkit_descriptors(smiles))
+    """What gives the row's features. Embeddings of these molecules are computed here, as they are the same under all splits."""
     if row.builtin:
-        values = compute_features(row.name, builtin_featurizer(row.builtin), smiles)
-        return lambda _: values
+        return builtin_featurizer(row.builtin)
     model = load(row.model)
     if seed is not None:
         model = randomised(model, seed)

@@ -7,14 +7,13 @@ transformer, or the built-in fingerprints and descriptors.
 from __future__ import annotations
 
 from .datasets import DroppedRow, RegressionData, freesolv, load_csv
-from .features import DescriptorTable, Featurizer, builtin_featurizer, compute_features, rdkit_descriptors
+from .features import Featurizer, builtin_featurizer, compute_features, rdkit_descriptors
 from .heads import FeatureScaler, MLPRegressor, fit_together, svm
 from .protocol import Results, evaluate, named_heads
 from .report import describe, make_folder, markdown, parity_plot, write_report
 from .splits import Split, random_folds, scaffold_split
 
 __all__ = [
-    "DescriptorTable",
     "DroppedRow",
     "FeatureScaler",
     "Featurizer",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -20,16 +19,7 @@ from ..molecules import descriptors, morgan_fingerprints
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = [
-    "DescriptorTable",
-    "Featurizer",
-    "Transformer",
-    "are_descriptors",
-    "builtin_featurizer",
-    "compute_features",
-    "descriptor_preparation",
-    "rdkit_descriptors",
-]
+__all__ = ["Featurizer", "Transformer", "builtin_featurizer", "compute_features", "descriptor_preparation", "rdkit_descriptors"]
 
 
 class Transformer(Protocol):
@@ -45,26 +35,6 @@ Featurizer = Callable[[Sequence[str]], Any] | Transformer
 def rdkit_descriptors(smiles: Sequence[str]) -> NDArray[np.float32]:
     """All RDKit 2D descriptors, float32 [N, D], NaN where RDKit has no value: `evaluate` prepares them in each fold."""
     return descriptors(smiles)
-
-
-@dataclass(frozen=True, kw_only=True)
-class DescriptorTable:
-    """What `rdkit_descriptors` gave for N molecules, as a featurizer of these: several calls of `evaluate` need not compute it again.
-
-    Attributes:
-        values: float [N, D], NaN where RDKit has no value.
-    """
-
-    values: NDArray[np.floating]
-
-    def __call__(self, smiles: Sequence[str]) -> NDArray[np.floating]:
-        """The values, whose number `evaluate` compares with that of the molecules."""
-        return self.values
-
-
-def are_descriptors(featurizer: Featurizer) -> bool:
-    """Whether features have gaps and need `descriptor_preparation`."""
-    return featurizer is rdkit_descriptors or isinstance(featurizer, DescriptorTable)
 
 
 def descriptor_preparation() -> Pipeline:
@@ -92,7 +62,7 @@ def builtin_featurizer(name: str) -> Featurizer:
 
 
 def compute_features(name: str, featurizer: Featurizer, smiles: Sequence[str]) -> NDArray[np.float64]:
-    """Features of N molecules, float64 [N, D]; NaN only in RDKit's descriptors.
+    """Features of N molecules, float64 [N, D]; NaN only in those of `rdkit_descriptors`.
 
     Raises:
         InvalidShapeError: Not one row of numbers for each molecule, or a value that is NaN or infinite.
@@ -101,7 +71,7 @@ def compute_features(name: str, featurizer: Featurizer, smiles: Sequence[str]) -
     values = np.asarray(raw, dtype=np.float64)
     if values.ndim != 2 or len(values) != len(smiles) or values.shape[1] == 0:
         raise InvalidShapeError(f"Features {name!r} must be an array of shape [{len(smiles)}, D], found {list(values.shape)}.")
-    bad = np.isinf(values) if are_descriptors(featurizer) else ~np.isfinite(values)
+    bad = np.isinf(values) if featurizer is rdkit_descriptors else ~np.isfinite(values)
     if bad.any():
         row, column = np.argwhere(bad)[0]
         raise InvalidShapeError(

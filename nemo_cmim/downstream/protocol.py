@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from ..errors import ConfigError, DataError
 from .datasets import RegressionData
-from .features import Featurizer, are_descriptors, compute_features, descriptor_preparation
+from .features import Featurizer, compute_features, descriptor_preparation, rdkit_descriptors
 from .heads import MLPRegressor, fit_together, svm
 from .splits import Split, random_folds, scaffold_split
 
@@ -110,7 +110,7 @@ def evaluate(
         for name, featurizer in features.items():
             bar.set_description(f"computing {name}")
             values = compute_features(name, featurizer, data.smiles)
-            preparation = descriptor_preparation() if are_descriptors(featurizer) else None
+            preparation = descriptor_preparation() if featurizer is rdkit_descriptors else None
             for head_name, head in heads.items():
                 for seed, of_seed in splits.items():
                     bar.set_description(f"{name}, {head_name}, seed {seed}")

@@ -19,7 +19,7 @@ from nemo_cmim import load, molecules
 from nemo_cmim.comparison.measure import randomised
 from nemo_cmim.data.prepare import prepare
 from nemo_cmim.data.store import TokenStore
-from nemo_cmim.downstream import RegressionData, builtin_featurizer, evaluate, features, named_heads
+from nemo_cmim.downstream import RegressionData, builtin_featurizer, evaluate, named_heads
 from nemo_cmim.errors import ConfigError, DataError
 from nemo_cmim.molecules import random_spellings
 from nemo_cmim.tokenizers import SmilesTokenizer
@@ -141,26 +141,13 @@ def test_weights_are_drawn_anew_for_each_seed(models: dict[str, Path], data_fold
 
 
 @pytest.mark.parametrize("name", ["rdkit", "morgan64"])
-def test_features_are_computed_once_for_all_splits(name: str, data_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And give what `evaluate` gives by itself, descriptors with gaps among them."""
+def test_a_row_is_measured_as_evaluate_does(name: str, data_folder: Path) -> None:
     data = evaluation.load_sets(data_folder, lambda _: None)[0]
-    computed: list[int] = []
-    for own in ("descriptors", "morgan_fingerprints"):
-
-        def counted(smiles: list[str], own: str = own, **settings: int) -> np.ndarray:
-            computed.append(len(smiles))
-            values = getattr(molecules, own)(smiles, **settings).astype(float)
-            return (
-                np.hstack([values, np.where(np.arange(len(values)) % 7, values[:, :1], np.nan)]) if own == "descriptors" else values
-            )
-
-        monkeypatch.setattr(features, own, counted)
     protocol = evaluation.Protocol(seeds=(0, 1), folds=2, mlp_steps=3)
     found = evaluation.measure(evaluation.Row("r", builtin=name), data, protocol)
-    assert computed == [30]
     for split in protocol.splits:
         alone = {"r": builtin_featurizer(name)}
-        expected = evaluate(data, alone, evaluation.heads(3), split=split, folds=2, seeds=(0, 1)).predictions
+        expected = evaluate(data, alone, named_heads(("svm", "mlp"), 3), split=split, folds=2, seeds=(0, 1)).predictions
         of_split = found[found["split"] == split].reset_index(drop=True)
         pd.testing.assert_frame_equal(of_split[list(expected.drop(columns="smiles"))], expected.drop(columns="smiles"))
 
