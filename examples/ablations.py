@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from evaluation import Protocol, Row, decode_all, load_sets, measure_all, rmse
+from evaluation import Protocol, Reading, Row, decode_all, load_sets, measure_all, rmse
 
 from nemo_cmim import load
 from nemo_cmim.comparison import CompareConfig, planned
@@ -90,25 +90,15 @@ def plan(args: argparse.Namespace) -> dict[str, list[Run]]:
     return planned_of
 
 
-def part(**options: Any) -> tuple[tuple[str, Any], ...]:
-    """Options of `CMIMModel.embed`, for `Row.parts`."""
-    return tuple(options.items())
-
-
-def readings(decoder_layers: int, is_base: bool) -> dict[str, tuple[tuple[tuple[str, Any], ...], ...]]:
-    """Ways to read a run, by what tables call them."""
-    states = partial(part, kind="informative")
-    last = (decoder_layers,)
-    found: dict[str, tuple[tuple[tuple[str, Any], ...], ...]] = {
-        "mean": (part(kind="mean"),),
-        "informative": (states(layers=last, pooling="mean"),),
-    }
+def readings(decoder_layers: int, is_base: bool) -> dict[str, tuple[Reading, ...]]:
+    """Ways to read a run, by what tables call them: vectors that stand side by side."""
+    mean, informative = Reading("mean"), Reading()
+    found = {"mean": (mean,), "informative": (informative,)}
     if is_base:
-        found["last position"] = (states(layers=last, pooling="last"),)
-        found["informative and mean"] = (states(layers=last, pooling="mean"), part(kind="mean"))
-        for layer in range(1, decoder_layers):
-            found[f"layer {layer} of {decoder_layers}"] = (states(layers=(layer,), pooling="mean"),)
-        found["all layers"] = (states(layers=tuple(range(1, decoder_layers + 1)), pooling="mean"),)
+        found["last position"] = (Reading(pooling="last"),)
+        found["informative and mean"] = (informative, mean)
+        found |= {f"layer {layer} of {decoder_layers}": (Reading(layers=(layer,)),) for layer in range(1, decoder_layers)}
+        found["all layers"] = (Reading(layers=tuple(range(1, decoder_layers + 1))),)
     return found
 
 
@@ -118,8 +108,8 @@ def measure_runs(runs_of: dict[str, list[Run]], args: argparse.Namespace, say: A
     models = {path: load(path) for path in files.values()}
     rows: dict[tuple[str, int, str], Row] = {}
     for (name, seed), path in files.items():
-        for reading, parts in readings(models[path].config.network.decoder_layers, name == BASE).items():
-            rows[name, seed, reading] = Row(f"{name}, run {seed}, {reading}", model=path, parts=parts)
+        for reading, read in readings(models[path].config.network.decoder_layers, name == BASE).items():
+            rows[name, seed, reading] = Row(f"{name}, run {seed}, {reading}", model=path, readings=read)
     sets = load_sets(args.data, next(iter(models.values())).refusal)
     protocol = Protocol(seeds=tuple(range(args.seeds)), splits=("random",), mlp_steps=args.mlp_steps)
     kept = args.output / "blocks"

@@ -54,6 +54,7 @@ if TYPE_CHECKING:
 __all__ = [
     "SETS",
     "Protocol",
+    "Reading",
     "Row",
     "code_digest",
     "decode_all",
@@ -87,6 +88,14 @@ SETS = {
 """Files of our own, with the columns smiles and target, and those that MoleculeNet's users download."""
 
 
+class Reading(NamedTuple):
+    """What `CMIMModel.embed` is asked for."""
+
+    kind: str = "informative"
+    layers: tuple[int, ...] | None = None
+    pooling: str = "mean"
+
+
 @dataclass(frozen=True)
 class Row:
     """Features by a name.
@@ -95,14 +104,14 @@ class Row:
         name: What tables call them.
         builtin: Name of a built-in featurizer; empty for a model's embedding.
         model: What `nemo_cmim.load` takes.
-        parts: Options of `CMIMModel.embed`, once for each of the vectors that stand side by side.
+        readings: Of the model, whose vectors stand side by side.
         is_redrawn: The network has fresh random weights under each seed.
     """
 
     name: str
     builtin: str = ""
     model: str = ""
-    parts: tuple[tuple[tuple[str, Any], ...], ...] = ()
+    readings: tuple[Reading, ...] = ()
     is_redrawn: bool = False
 
 
@@ -192,7 +201,7 @@ def _features(row: Row, smiles: Sequence[str], seed: int | None) -> Featurizer:
     model = load(row.model)
     if seed is not None:
         model = randomised(model, seed)
-    vectors = np.hstack([model.embed(smiles, **dict(part)) for part in row.parts])
+    vectors = np.hstack([model.embed(smiles, **reading._asdict()) for reading in row.readings])
     return lambda _: vectors
 
 

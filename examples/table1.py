@@ -23,10 +23,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
-from evaluation import Protocol, Row, decode_all, load_sets, measure_all, rmse
+from evaluation import Protocol, Reading, Row, decode_all, load_sets, measure_all, rmse
 from table1_leaks import find_seen, seen_table, unseen
 from table1_report import Contrast, draw, paired_tests, shares_table, table, tests_table
 
@@ -93,11 +92,11 @@ def rows_of(models: Mapping[str, tuple[str, CMIMModel]]) -> list[Row]:
     shaped = label_of(models, "cmim") or next(iter(models))
     rows = []
     for label, (path, model) in {**models, RANDOM: models[shaped]}.items():
-        readings: dict[str, tuple[tuple[str, Any], ...]] = {kind: (("kind", kind),) for kind in embeddings(model)}
+        readings = {kind: Reading(kind) for kind in embeddings(model)}
         layers = model.config.network.decoder_layers
         if layers > 1 and label in (shaped, RANDOM):
-            readings[ALL_LAYERS] = (("kind", "informative"), ("layers", tuple(range(1, layers + 1))))
-        rows += [Row(f"{label}, {reading}", model=path, parts=(p,), is_redrawn=label == RANDOM) for reading, p in readings.items()]
+            readings[ALL_LAYERS] = Reading(layers=tuple(range(1, layers + 1)))
+        rows += [Row(f"{label}, {name}", model=path, readings=(one,), is_redrawn=label == RANDOM) for name, one in readings.items()]
     return rows + [Row(name, builtin=builtin) for builtin, name in BUILTIN.items()]
 
 

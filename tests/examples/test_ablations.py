@@ -61,16 +61,15 @@ def test_all_settings_are_configurations(data: Path, tmp_path: Path) -> None:
 
 def test_the_base_is_read_in_every_way() -> None:
     assert list(ablations.readings(3, False)) == ["mean", "informative"]
-    found = {name: [dict(part) for part in parts] for name, parts in ablations.readings(3, True).items()}
-    states = {"kind": "informative", "pooling": "mean"}
-    assert found == {
-        "mean": [{"kind": "mean"}],
-        "informative": [{**states, "layers": (3,)}],
-        "last position": [{**states, "layers": (3,), "pooling": "last"}],
-        "informative and mean": [{**states, "layers": (3,)}, {"kind": "mean"}],
-        "layer 1 of 3": [{**states, "layers": (1,)}],
-        "layer 2 of 3": [{**states, "layers": (2,)}],
-        "all layers": [{**states, "layers": (1, 2, 3)}],
+    informative = evaluation.Reading("informative", None, "mean")
+    assert ablations.readings(3, True) == {
+        "mean": (evaluation.Reading("mean", None, "mean"),),
+        "informative": (informative,),
+        "last position": (evaluation.Reading("informative", None, "last"),),
+        "informative and mean": (informative, evaluation.Reading("mean", None, "mean")),
+        "layer 1 of 3": (evaluation.Reading("informative", (1,), "mean"),),
+        "layer 2 of 3": (evaluation.Reading("informative", (2,), "mean"),),
+        "all layers": (evaluation.Reading("informative", (1, 2, 3), "mean"),),
     }
 
 
@@ -86,7 +85,7 @@ def test_the_table(
 
     def measure(row: evaluation.Row, data: RegressionData, protocol: evaluation.Protocol) -> pd.DataFrame:
         vectors = evaluation._features(row, data.smiles, None)(data.smiles)
-        assert vectors.shape == (30, 2 * len(row.parts))
+        assert vectors.shape == (30, 2 * len(row.readings))
         return made_up_predictions(row, data, protocol)
 
     def train_all(runs: list[Any], jobs: int) -> Any:

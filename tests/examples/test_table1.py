@@ -129,7 +129,9 @@ def test_weights_are_drawn_anew_for_each_seed(models: dict[str, Path], data_fold
     with pytest.warns(UserWarning, match="left out"):
         data = evaluation.load_sets(data_folder, load(models["mim"]).refusal)[0]
     protocol = evaluation.Protocol(seeds=(3, 4), folds=3, mlp_steps=2, splits=("random",))
-    row = evaluation.Row("r", model=str(models["cmim"]), parts=((("kind", "mean"),), (("kind", "informative"),)), is_redrawn=True)
+    row = evaluation.Row(
+        "r", model=str(models["cmim"]), readings=(evaluation.Reading("mean"), evaluation.Reading()), is_redrawn=True
+    )
     found = evaluation.rmse(evaluation.measure(row, data, protocol))
     for seed in protocol.seeds:
         model = randomised(load(models["cmim"]), seed)
@@ -158,7 +160,10 @@ def test_blocks_in_processes_are_the_same(models: dict[str, Path], data_folder: 
         sets = evaluation.load_sets(data_folder, load(models["mim"]).refusal)[:2]
     protocol = evaluation.Protocol(seeds=(0, 1), folds=2, mlp_steps=2)
     loaded = {str(models["mim"]): load(models["mim"])}
-    rows = [evaluation.Row("m", model=str(models["mim"]), parts=((("kind", "mean"),),)), evaluation.Row("64", builtin="morgan64")]
+    rows = [
+        evaluation.Row("m", model=str(models["mim"]), readings=(evaluation.Reading("mean"),)),
+        evaluation.Row("64", builtin="morgan64"),
+    ]
     one, two = (
         evaluation.measure_all(rows, sets, protocol, tmp_path / str(jobs), loaded, jobs=jobs, say=lambda _: None) for jobs in (1, 2)
     )
