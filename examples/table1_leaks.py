@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from table1_report import markdown
 
 from nemo_cmim.data.cluster import versions
 from nemo_cmim.data.manifest import Manifest
 from nemo_cmim.data.overlap import Overlap, find_overlap
-from nemo_cmim.downstream import RegressionData
+from nemo_cmim.downstream import RegressionData, markdown_table
 from nemo_cmim.files import whole_file
 
 if TYPE_CHECKING:
@@ -68,6 +67,6 @@ def seen_table(seen: pd.DataFrame) -> str:
     for name, rows in seen.groupby("data", sort=False):
         found = [f"{rows[f'{kind}_train'].sum():,} / {rows[kind].sum():,}" for kind in ("same", "flat")]
         cells.append([str(name), *found, f"{len(rows) - rows['flat'].sum():,}"])
-    return markdown(
+    return markdown_table(
         ["data", "rows in the train split / in any split", "without regard to stereo", "rows left (in no split)"], cells
     )

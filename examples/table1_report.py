@@ -12,7 +12,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from scipy.stats import ttest_rel
 
-__all__ = ["Contrast", "draw", "markdown", "paired_tests", "shares_table", "table", "tests_table"]
+from nemo_cmim.downstream import markdown_table, mean_and_sd
+
+__all__ = ["Contrast", "draw", "paired_tests", "shares_table", "table", "tests_table"]
 
 HEADS = {"svm": "SVM", "mlp": "MLP"}
 LEVEL = 0.05
@@ -36,21 +38,8 @@ def table(runs: pd.DataFrame) -> str:
     lines = []
     for features, of_row in runs.groupby("features", sort=False):
         values = [of_row.loc[(of_row["data"] == data) & (of_row["head"] == head), "rmse"] for data, head in columns]
-        lines.append([str(features), *map(_cell, values)])
-    return markdown(["features", *(f"{data} {HEADS[head]}" for data, head in columns)], lines)
-
-
-def markdown(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    """A table of these cells."""
-    return "\n".join(
-        ["| " + " | ".join(header) + " |", "|---" * len(header) + "|", *("| " + " | ".join(line) + " |" for line in lines)]
-    )
-
-
-def _cell(values: pd.Series) -> str:
-    if values.empty:
-        return ""
-    return f"{values.mean():.3f}" if len(values) == 1 else f"{values.mean():.3f} ± {values.std():.3f}"
+        lines.append([str(features), *map(mean_and_sd, values)])
+    return markdown_table(["features", *(f"{data} {HEADS[head]}" for data, head in columns)], lines)
 
 
 def paired_tests(runs: pd.DataFrame, contrasts: Sequence[Contrast]) -> pd.DataFrame:
@@ -96,7 +85,7 @@ def tests_table(tests: pd.DataFrame) -> str:
         [str(name), *map(_tested, rows["difference"], rows["p"], rows["p_holm"])]
         for name, rows in tests.groupby("contrast", sort=False)
     ]
-    return markdown(["difference", *(f"{data} {HEADS[head]}" for data, head in columns)], lines)
+    return markdown_table(["difference", *(f"{data} {HEADS[head]}" for data, head in columns)], lines)
 
 
 def _tested(difference: float, p: float, p_holm: float) -> str:
@@ -113,7 +102,7 @@ def shares_table(decoded: pd.DataFrame) -> str:
         [model, f"{count:,}", *("no decoder" if np.isnan(share) else f"{share:.1%}" for share in shares)]
         for model, count, *shares in decoded.itertuples(index=False)
     ]
-    return markdown([str(name).replace("_", " ") for name in decoded.columns], lines)
+    return markdown_table([str(name).replace("_", " ") for name in decoded.columns], lines)
 
 
 def draw(runs: pd.DataFrame, path: Path) -> None:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from ..downstream import markdown_table, mean_and_sd
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
@@ -28,20 +30,13 @@ def markdown(measured: pd.DataFrame, *, objective_header: str = "objective") -> 
     errors = measured[~measured["measure"].isin(DECODING)]
     columns = list(dict.fromkeys(errors["measure"]))
     header = [objective_header, "embedding", *columns, *DECODING.values()]
-    lines = [f"| {' | '.join(header)} |", "|---" * len(header) + "|"]
+    lines = []
     for (objective, kind), rows in errors.groupby(["objective", "kind"], sort=False):
-        cells = [_cell(rows.loc[rows["measure"] == column, "value"], "{:.3f}") for column in columns]
+        cells = [mean_and_sd(rows.loc[rows["measure"] == column, "value"]) for column in columns]
         of_model = decoding[decoding["objective"] == objective]
-        cells += [_cell(of_model.loc[of_model["measure"] == name, "value"], "{:.1%}") for name in DECODING]
-        lines.append(f"| {' | '.join([objective, kind, *cells])} |")
-    return "\n".join(lines)
-
-
-def _cell(values: pd.Series, style: str) -> str:
-    if values.empty:
-        return ""
-    mean = style.format(values.mean())
-    return mean if len(values) == 1 else f"{mean} ± {style.format(values.std())}"
+        cells += [mean_and_sd(of_model.loc[of_model["measure"] == name, "value"], "{:.1%}") for name in DECODING]
+        lines.append([objective, kind, *cells])
+    return markdown_table(header, lines)
 
 
 def draw(measured: pd.DataFrame, path: Path) -> None:

@@ -10,7 +10,7 @@ from .datasets import DroppedRow, RegressionData, freesolv, load_csv
 from .features import Featurizer, builtin_featurizer, compute_features, rdkit_descriptors
 from .heads import FeatureScaler, MLPRegressor, fit_together, svm
 from .protocol import Results, evaluate, named_heads
-from .report import describe, make_folder, markdown, parity_plot, write_report
+from .report import describe, make_folder, markdown, markdown_table, mean_and_sd, parity_plot, write_report
 from .splits import Split, random_folds, scaffold_split
 
 __all__ = [
@@ -30,6 +30,8 @@ __all__ = [
     "load_csv",
     "make_folder",
     "markdown",
+    "markdown_table",
+    "mean_and_sd",
     "named_heads",
     "parity_plot",
     "random_folds",

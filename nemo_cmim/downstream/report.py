@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -9,7 +10,7 @@ import pandas as pd
 from ..errors import ConfigError
 from .protocol import Results
 
-__all__ = ["describe", "make_folder", "markdown", "parity_plot", "write_report"]
+__all__ = ["describe", "make_folder", "markdown", "markdown_table", "mean_and_sd", "parity_plot", "write_report"]
 
 
 def describe(results: Results) -> str:
@@ -28,17 +29,26 @@ def describe(results: Results) -> str:
 
 def markdown(results: Results) -> str:
     """RMSE table: a row for each set of features, a column for each head."""
-    summary = results.summary()
-    heads = list(dict.fromkeys(summary["head"]))
-    lines = [f"| features | {' | '.join(heads)} |", "|---" * (len(heads) + 1) + "|"]
-    for features, rows in summary.groupby("features", sort=False):
-        cells = {row["head"]: _cell(row["rmse_mean"], row["rmse_sd"]) for _, row in rows.iterrows()}
-        lines.append(f"| {features} | {' | '.join(cells[head] for head in heads)} |")
-    return "\n".join(lines)
+    heads = list(dict.fromkeys(results.runs["head"]))
+    lines = [
+        [str(features), *(mean_and_sd(rows.loc[rows["head"] == head, "rmse"]) for head in heads)]
+        for features, rows in results.runs.groupby("features", sort=False)
+    ]
+    return markdown_table(["features", *heads], lines)
 
 
-def _cell(mean: float, sd: float) -> str:
-    return f"{mean:.3f}" if pd.isna(sd) else f"{mean:.3f} ± {sd:.3f}"
+def markdown_table(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    """A table of these cells."""
+    rows = [f"| {' | '.join(cells)} |" for cells in (header, *lines)]
+    return "\n".join([rows[0], "|---" * len(header) + "|", *rows[1:]])
+
+
+def mean_and_sd(values: pd.Series, style: str = "{:.3f}") -> str:
+    """Mean ± (sample) standard deviation as tables show it; of one value the mean alone, of none nothing."""
+    if values.empty:
+        return ""
+    mean = style.format(values.mean())
+    return mean if len(values) == 1 else f"{mean} ± {style.format(values.std())}"
 
 
 def parity_plot(results: Results, path: str | Path) -> None:
