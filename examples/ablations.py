@@ -22,13 +22,12 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from evaluation import Protocol, Reading, Row, decode_all, load_sets, measure_all, rmse
+from evaluation import Protocol, Reading, Row, decode_all, load_sets, measure_all, rmse, run_script
 
 from nemo_cmim import load
 from nemo_cmim.comparison import CompareConfig, planned
 from nemo_cmim.comparison.report import DECODING, markdown
 from nemo_cmim.comparison.runs import Run, train_all
-from nemo_cmim.signals import sigterm_raises
 
 BASE = "base: tau 1, K 1, width 128"
 SETTINGS: dict[str, tuple[str, ...]] = {
@@ -93,7 +92,7 @@ def plan(args: argparse.Namespace) -> dict[str, list[Run]]:
 def readings(decoder_layers: int, is_base: bool) -> dict[str, tuple[Reading, ...]]:
     """Ways to read a run, by what tables call them: vectors that stand side by side."""
     mean, informative = Reading("mean"), Reading()
-    found = {"mean": (mean,), "informative": (informative,)}
+    found: dict[str, tuple[Reading, ...]] = {"mean": (mean,), "informative": (informative,)}
     if is_base:
         found["last position"] = (Reading(pooling="last"),)
         found["informative and mean"] = (informative, mean)
@@ -145,7 +144,6 @@ def in_words(args: argparse.Namespace, parameters_of: dict[str, int]) -> str:
     )
 
 
-@sigterm_raises()  # so that its runs and blocks end with it
 def main(argv: Sequence[str] | None = None) -> None:
     """Trains, measures, writes, and prints the table."""
     args = arguments().parse_args(argv)
@@ -164,7 +162,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except ValueError as error:  # a mistake in the input, told in one line
-        sys.exit(f"ablations.py: {error}")
+    run_script(main)

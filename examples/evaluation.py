@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import re
+import sys
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -42,8 +43,9 @@ from nemo_cmim.downstream import (
     evaluate,
     load_csv,
 )
-from nemo_cmim.errors import ConfigError, DataError
+from nemo_cmim.errors import DataError
 from nemo_cmim.files import whole_file
+from nemo_cmim.signals import sigterm_raises
 from nemo_cmim.tokenizers import SmilesTokenizer
 
 if TYPE_CHECKING:
@@ -64,6 +66,7 @@ __all__ = [
     "measure",
     "measure_all",
     "rmse",
+    "run_script",
 ]
 
 
@@ -125,31 +128,23 @@ class Protocol:
     mlp_steps: int = 2000
 
 
-def load_sets(
-    folder: Path, refusal: Callable[[str], str | None], columns: Mapping[str, tuple[str, str]] | None = None
-) -> list[RegressionData]:
+def load_sets(folder: Path, refusal: Callable[[str], str | None]) -> list[RegressionData]:
     """ESOL, FreeSolv and Lipophilicity.
 
     Args:
         folder: Where the files are, under one of the names of `SETS`.
         refusal: Says why a molecule cannot be used, or None. It is then left out for every row, listed in a warning and kept
             in `RegressionData.dropped`.
-        columns: Columns of SMILES and of values, by the name of a set, where they are not those of `SETS`.
 
     Raises:
-        ConfigError: `columns` names another set.
         DataError: A file is missing or not usable.
     """
-    columns = columns or {}
-    for name in columns:
-        if name not in SETS:
-            raise ConfigError(f"There is no data set {name!r}: columns can be given for {', '.join(SETS)}.")
     loaded = []
     for name, known in SETS.items():
         path = next((folder / file for file in known.files if (folder / file).is_file()), None)
         if path is None:
             raise DataError(f"{folder} holds no file of {name}: it is called {' or '.join(known.files)}.")
-        smiles, target = columns.get(name) or _find_columns(path, known)
+        smiles, target = _find_columns(path, known)
         loaded.append(load_csv(path, smiles, target, name=name, unit=known.unit, on_invalid="drop", refusal=refusal))
     return loaded
 
@@ -160,7 +155,7 @@ def _find_columns(path: Path, known: KnownSet) -> tuple[str, str]:
     found = [next((name for name in names if name in header), None) for names in (known.smiles, known.targets)]
     if None in found:
         wanted = f"{' or '.join(known.smiles)}, and {' or '.join(map(repr, known.targets))}"
-        raise DataError(f"{path} has the columns {', '.join(map(repr, header))}; wanted are {wanted}. Name them by --columns.")
+        raise DataError(f"{path} has the columns {', '.join(map(repr, header))}; wanted are {wanted}. Rename them.")
     return str(found[0]), str(found[1])
 
 
@@ -318,6 +313,15 @@ def decode_all(models: Mapping[str, CMIMModel], folder: Path, count: int, kept: 
                 staging.write_text(json.dumps(found))
         rows.append({"model": label, "molecules": len(smiles), **found[key]})
     return pd.DataFrame(rows, columns=["model", "molecules", *DECODING])
+
+
+def run_script(main: Callable[[], None]) -> None:
+    """Runs a script: SIGTERM ends the processes that it started, and a mistake in the input is told in one line."""
+    try:
+        with sigterm_raises():
+            main()
+    except ValueError as error:
+        sys.exit(f"{Path(sys.argv[0]).name}: {error}")
 
 
 def rmse(predictions: pd.DataFrame) -> pd.DataFrame:

@@ -25,7 +25,7 @@ from functools import partial
 from pathlib import Path
 
 import pandas as pd
-from evaluation import Protocol, Reading, Row, decode_all, load_sets, measure_all, rmse
+from evaluation import Protocol, Reading, Row, decode_all, load_sets, measure_all, rmse, run_script
 from table1_leaks import find_seen, seen_table, unseen
 from table1_report import Contrast, draw, paired_tests, shares_table, table, tests_table
 
@@ -34,7 +34,6 @@ from nemo_cmim.comparison.measure import embeddings
 from nemo_cmim.downstream import RegressionData
 from nemo_cmim.errors import ConfigError
 from nemo_cmim.inference import CMIMModel
-from nemo_cmim.signals import sigterm_raises
 
 RANDOM = "random weights"
 ALL_LAYERS = "informative, all layers"
@@ -52,7 +51,6 @@ def arguments() -> argparse.ArgumentParser:
     add("--data", type=Path, required=True, metavar="FOLDER", help="MoleculeNet's files of ESOL, FreeSolv and Lipophilicity")
     names = "shipped models or .nemo files, also as LABEL=FILE (default: %(default)s)"
     add("--models", nargs="+", default=["cmim_small", "mim_small"], metavar="MODEL", help=names)
-    add("--columns", nargs="+", default=[], metavar="SET=SMILES,VALUE", help="columns, where they are not MoleculeNet's")
     add("--pretraining", type=Path, metavar="DATA", help="what the models were trained on: a folder that prepare wrote")
     add("--held-out", type=Path, metavar="DATA", help="such a folder, whose test split is reconstructed")
     add("--decoded", type=int, default=1000, metavar="N", help="molecules of it (default: %(default)s)")
@@ -142,7 +140,6 @@ def protocol_in_words(sets: Sequence[RegressionData], protocol: Protocol, models
     )
 
 
-@sigterm_raises()  # so that blocks that are being measured end with it
 def main() -> None:
     """Measures, writes, and prints the tables."""
     args = arguments().parse_args()
@@ -150,16 +147,11 @@ def main() -> None:
         raise ConfigError(f"--seeds must be at least 1, found {args.seeds}.")
     say = partial(print, file=sys.stderr, flush=True)
     models = load_models(args.models)
-    columns = {}
-    for text in args.columns:
-        name, _, pair = text.partition("=")
-        smiles, _, target = pair.partition(",")
-        columns[name] = (smiles, target)
 
     def refusal(smiles: str) -> str | None:
         return next((reason for _, model in models.values() if (reason := model.refusal(smiles))), None)
 
-    sets = load_sets(args.data, refusal, columns)
+    sets = load_sets(args.data, refusal)
     protocol = Protocol(seeds=tuple(range(args.seeds)), folds=args.folds, mlp_steps=args.mlp_steps)
     rows, output = rows_of(models), args.output
     loaded = dict(models.values())
@@ -200,7 +192,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except ValueError as error:  # a mistake in the input, told in one line
-        sys.exit(f"table1.py: {error}")
+    run_script(main)
