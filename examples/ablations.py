@@ -68,7 +68,6 @@ def arguments() -> argparse.ArgumentParser:
     add("--mlp-steps", type=int, default=1000, metavar="N", help="training steps of the MLP (default: %(default)s)")
     add("--decoded", type=int, default=200, metavar="N", help="molecules of the test split to decode (default: %(default)s)")
     add("--jobs", type=int, default=1, metavar="N", help="runs and blocks at a time; they share the cores (default: %(default)s)")
-    add("--override", nargs="+", default=[], metavar="KEY=VALUE", help="more overrides of conf/pretrain.yaml for all runs")
     add("-o", "--output", type=Path, default=Path("ablations"), metavar="FOLDER", help="where to write (default: %(default)s)")
     return parser
 
@@ -83,7 +82,7 @@ def plan(args: argparse.Namespace) -> dict[str, list[Run]]:
             objectives=("cmim",),
             seeds=tuple(range(args.training_seeds)),
             output=str(args.output / "runs" / name.split(":")[0].replace(" ", "-")),
-            train=(*COMMON, f"trainer.val_check_interval={max(1, args.steps // 2)}", *overrides, *args.override),
+            train=(*COMMON, f"trainer.val_check_interval={max(1, args.steps // 2)}", *overrides),
         )
         planned_of[name] = planned(config)
     return planned_of

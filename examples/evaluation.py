@@ -34,6 +34,7 @@ from nemo_cmim.comparison.measure import decoding, randomised
 from nemo_cmim.comparison.report import DECODING
 from nemo_cmim.config import DataConfig
 from nemo_cmim.data.dataset import open_store
+from nemo_cmim.data.overlap import find_overlap
 from nemo_cmim.downstream import (
     FeatureScaler,
     Featurizer,
@@ -71,17 +72,17 @@ __all__ = [
 
 
 class KnownSet(NamedTuple):
-    """A data set of MoleculeNet: names of its file, of its columns of SMILES and values, and its unit."""
+    """A data set of MoleculeNet: names of its file and of its column of values, and its unit."""
 
     files: tuple[str, ...]
     targets: tuple[str, ...]
     unit: str
-    smiles: tuple[str, ...] = ("smiles",)
 
 
+SMILES = "smiles"
 SETS = {
     "ESOL": KnownSet(
-        ("esol.csv", "delaney-processed.csv", "delaney.csv"),
+        ("esol.csv", "delaney-processed.csv"),
         ("target", "measured log solubility in mols per litre"),
         "log10 mol/L",
     ),
@@ -144,19 +145,19 @@ def load_sets(folder: Path, refusal: Callable[[str], str | None]) -> list[Regres
         path = next((folder / file for file in known.files if (folder / file).is_file()), None)
         if path is None:
             raise DataError(f"{folder} holds no file of {name}: it is called {' or '.join(known.files)}.")
-        smiles, target = _find_columns(path, known)
-        loaded.append(load_csv(path, smiles, target, name=name, unit=known.unit, on_invalid="drop", refusal=refusal))
+        target = _target_column(path, known)
+        loaded.append(load_csv(path, SMILES, target, name=name, unit=known.unit, on_invalid="drop", refusal=refusal))
     return loaded
 
 
-def _find_columns(path: Path, known: KnownSet) -> tuple[str, str]:
+def _target_column(path: Path, known: KnownSet) -> str:
     with path.open(encoding="utf-8-sig", newline="") as file:
         header = next(csv.reader(file), [])
-    found = [next((name for name in names if name in header), None) for names in (known.smiles, known.targets)]
-    if None in found:
-        wanted = f"{' or '.join(known.smiles)}, and {' or '.join(map(repr, known.targets))}"
+    found = next((name for name in known.targets if name in header), None)
+    if found is None or SMILES not in header:
+        wanted = f"{SMILES!r}, and {' or '.join(map(repr, known.targets))}"
         raise DataError(f"{path} has the columns {', '.join(map(repr, header))}; wanted are {wanted}. Rename them.")
-    return str(found[0]), str(found[1])
+    return found
 
 
 def heads(mlp_steps: int) -> dict[str, Any]:
@@ -242,9 +243,11 @@ def measure_all(
 
 
 def code_digest() -> str:
-    """SHA-256 of the code that predictions depend on: versions of packages, and source files of our own."""
+    """SHA-256 of the code that what is measured depends on: versions of packages, and source files of our own."""
     package = Path(nemo_cmim.__file__).parent
-    sources = [path for part in ("downstream", "inference", "models") for path in sorted((package / part).glob("*.py"))]
+    parts = ("downstream", "inference", "models", "tokenizers")
+    sources = [path for part in parts for path in sorted((package / part).glob("*.py"))]
+    sources += [package / "comparison" / "measure.py", package / "data" / "collate.py"]
     digest = hashlib.sha256(repr([version(name) for name in ("rdkit", "scikit-learn", "torch", "numpy")]).encode())
     for path in (*sources, package / "molecules.py", package / "version.py", Path(__file__)):
         digest.update(hashlib.sha256(path.read_bytes()).digest())
@@ -287,7 +290,9 @@ def fingerprint(model: CMIMModel) -> str:
     return digest.hexdigest()
 
 
-def decode_all(models: Mapping[str, CMIMModel], folder: Path, count: int, kept: Path) -> pd.DataFrame:
+def decode_all(
+    models: Mapping[str, CMIMModel], folder: Path, count: int, kept: Path, trained_on: Path | None = None
+) -> pd.DataFrame:
     """How well each model writes molecules that are spread evenly over the test split of a prepared folder.
 
     Args:
@@ -295,9 +300,13 @@ def decode_all(models: Mapping[str, CMIMModel], folder: Path, count: int, kept: 
         folder: What `prepare` wrote.
         count: Molecules to decode, or all there are.
         kept: A JSON file of what was decoded before.
+        trained_on: Another prepared folder, whose training molecules are left out of them.
 
     Returns:
         `model, molecules`, and the shares that `comparison.measure.decoding` gives, NaN for a model without decoder.
+
+    Raises:
+        DataError: No molecule is left.
     """
     found: dict[str, Any] = json.loads(kept.read_text()) if kept.exists() else {}
     rows = []
@@ -306,7 +315,14 @@ def decode_all(models: Mapping[str, CMIMModel], folder: Path, count: int, kept: 
         places = np.linspace(0, len(store) - 1, min(count, len(store))).astype(int)
         tokenizer = SmilesTokenizer(store.vocabulary)
         smiles = [tokenizer.decode(tokens) for tokens in store.gather(places)]
-        key = hashlib.sha256(f"{fingerprint(model)} {smiles}".encode()).hexdigest()
+        if trained_on is not None:
+            was_seen = find_overlap(trained_on, smiles, stereo=False).same.get("train", np.zeros(len(smiles), bool))
+            if was_seen.all():
+                raise DataError(
+                    f"All {len(smiles):,} molecules of the test split of {folder} are in the training split of {trained_on}."
+                )
+            smiles = [one for one, is_seen in zip(smiles, was_seen) if not is_seen]
+        key = hashlib.sha256(f"{code_digest()} {fingerprint(model)} {smiles}".encode()).hexdigest()
         if key not in found:
             found[key] = decoding(model, smiles)
             with whole_file(kept) as staging:

@@ -11,7 +11,8 @@ A seed is a repetition of the split and of the head's own randomness; each model
 paired t-tests, are over these seeds, and so say nothing of another training run or of other molecules.
 
 `--pretraining` counts the molecules that the models may have seen, and adds tables without them: training rows and predictions stay, the
-error is taken over the other test rows. `--held-out` has each model write molecules of a test split from their posterior means.
+error is taken over the other test rows. `--held-out` has each model write molecules of a test split from their posterior means, those
+aside that it was trained on.
 Stopped at any time, the same command goes on. Writes table1.md, table1.png, table1.csv (the error of each run), tests.csv, seen.csv,
 decoding.csv, dropped.csv and predictions.parquet.
 """
@@ -40,7 +41,7 @@ ALL_LAYERS = "informative, all layers"
 BUILTIN = {"morgan512": "Morgan, 512 bits", "morgan2048": "Morgan, 2048 bits", "rdkit": "RDKit 2D descriptors"}
 SPLITS = {
     "random": "Random split: {folds}-fold cross-validation",
-    "scaffold": "Scaffold split: 20 % of the rows tested, no ring system on both sides",
+    "scaffold": "Scaffold split: 20 % of the rows tested, no Bemis-Murcko scaffold on both sides",
 }
 
 
@@ -99,13 +100,13 @@ def rows_of(models: Mapping[str, tuple[str, CMIMModel]]) -> list[Row]:
 
 
 def contrasts_of(models: Mapping[str, tuple[str, CMIMModel]], rows: Sequence[Row]) -> list[Contrast]:
-    """What is tested: informative cMIM against random weights and all that needs no model, cMIM against MIM, informative against mean."""
+    """What is tested: cMIM against random weights, against MIM and against all that needs no model; informative against mean."""
     cmim, mim = label_of(models, "cmim") or next(iter(models)), label_of(models, "mim")
-    pairs = [(f"{cmim}, {reading}", f"{RANDOM}, {reading}") for reading in ("informative", ALL_LAYERS)]
+    pairs = [(f"{cmim}, {reading}", f"{RANDOM}, {reading}") for reading in ("mean", "informative", ALL_LAYERS)]
     if mim is not None and mim != cmim:
         pairs += [(f"{cmim}, {kind}", f"{mim}, {kind}") for kind in ("informative", "mean")]
     pairs += [(f"{label}, informative", f"{label}, mean") for label in models]
-    pairs += [(f"{cmim}, informative", name) for name in BUILTIN.values()]
+    pairs += [(f"{cmim}, {reading}", name) for reading in ("informative", ALL_LAYERS) for name in BUILTIN.values()]
     known = {row.name for row in rows}
     return [Contrast(*pair) for pair in pairs if known.issuperset(pair)]
 
@@ -173,7 +174,7 @@ def main() -> None:
     sections = [protocol_in_words(sets, protocol, models), *report(runs, tests, protocol), *sections]
     if args.held_out:
         of_label = {label: model for label, (_, model) in models.items()}
-        decoded = decode_all(of_label, args.held_out, args.decoded, output / "blocks" / "decoding.json")
+        decoded = decode_all(of_label, args.held_out, args.decoded, output / "blocks" / "decoding.json", args.pretraining)
         files["decoding"] = decoded
         sections += ["## Molecules of the held-out test split, decoded greedily from the posterior mean", shares_table(decoded)]
     dropped = [pd.DataFrame(one.dropped).assign(data=one.name) for one in sets if one.dropped]

@@ -295,7 +295,7 @@ def _limits(facts: Facts) -> Iterator[str]:
     yield "## Limits"
     yield ""
     yield "* Not for clinical or safety decisions, nor for any decision on a molecule without an experiment."
-    yield f"* A tiny model: {facts.parameters / 1e6:.2f} million parameters, where the paper's has 61, and far fewer molecules seen."
+    yield f"* A tiny model: {facts.parameters / 1e6:.2f} million parameters, where the paper's has 65, and far fewer molecules seen."
     yield f"* SMILES of at most {facts.config.network.max_tokens} tokens; longer ones are an error. In its data the longest has {longest}."
     few = [element for element, count in seen.items() if count < _FEW]
     yield f"* Elements in its data: {', '.join(e for e in seen if e not in few)}" + (

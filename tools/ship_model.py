@@ -76,20 +76,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add("--hardware", required=True, metavar="TEXT", help="what it was trained on, in words")
     add("--command", action="append", required=True, metavar="TEXT", help="a command that makes it again; repeat")
     add("--numbers", type=Path, metavar="FILE", help="downstream numbers, JSON")
-    add(
-        "--step",
-        type=int,
-        metavar="N",
-        help="the step that the weights must be of (default: of the run's checkpoint that holds them)",
-    )
     add("--held-out", type=int, default=1000, metavar="N", help="molecules of the test split to decode (default: %(default)s)")
-    add("--folder", type=Path, default=SHIPPED, help=argparse.SUPPRESS)
     args = parser.parse_args(arguments)
     try:
         path = ship(
             args.nemo, args.name, args.run, args.data, sources=args.source, commit=args.commit, hardware=args.hardware,
-            commands=args.command, numbers=json.loads(args.numbers.read_text()) if args.numbers else {}, step=args.step,
-            held_out=args.held_out, folder=args.folder,
+            commands=args.command, numbers=json.loads(args.numbers.read_text()) if args.numbers else {},
+            held_out=args.held_out, folder=SHIPPED,
         )  # fmt: skip
     except (ValueError, OSError) as error:
         parser.exit(2, f"ship_model: {error}\n")
@@ -108,7 +101,6 @@ def ship(
     hardware: str,
     commands: Sequence[str],
     numbers: Mapping[str, Mapping[str, Any]],
-    step: int | None,
     held_out: int,
     folder: Path,
 ) -> Path:
@@ -123,7 +115,7 @@ def ship(
             raise ShippingError(f"The numbers of {title!r} need a `protocol`, and `rows` that all have the same columns.")
     checkpoint = read_checkpoint(nemo)
     store = TokenStore.open(data, "test", vocabulary=checkpoint.vocabulary)
-    training = _training(checkpoint, run, store.manifest, step)
+    training = _training(checkpoint, run, store.manifest)
     stored = _stored(checkpoint.weights)
     small = CMIMModel(dataclasses.replace(checkpoint, weights=stored), "cpu")
     rows = store.gather(np.arange(min(len(store), max(held_out, COMPARED, SAMPLES))))
@@ -169,7 +161,7 @@ def write_checksums(folder: Path) -> None:
         staging.write_text("".join(lines), encoding="utf-8")
 
 
-def _training(checkpoint: Checkpoint, run: Path, data: Manifest, step: int | None) -> Training:
+def _training(checkpoint: Checkpoint, run: Path, data: Manifest) -> Training:
     """Reads the run's records, and checks that they are of this model and these data."""
     found = {path: RunManifest.read(path) for path in find_checkpoints(run / "checkpoints")}
     if not found:
@@ -183,7 +175,7 @@ def _training(checkpoint: Checkpoint, run: Path, data: Manifest, step: int | Non
         raise ShippingError(
             f"{run} was trained on {one.order['molecules']:,} molecules, and the data folder does not hold so many."
         )
-    step = _step_of(checkpoint, {path: manifest.step for path, manifest in found.items()}, step)
+    step = _step_of(checkpoint, {path: manifest.step for path, manifest in found.items()})
     losses = [manifest.monitored for manifest in found.values() if manifest.step == step]
     with (run / "metrics" / "steps.jsonl").open(encoding="utf-8") as file:
         records = [json.loads(line) for line in file if line.endswith("\n")]
@@ -205,20 +197,16 @@ def _training(checkpoint: Checkpoint, run: Path, data: Manifest, step: int | Non
     )
 
 
-def _step_of(checkpoint: Checkpoint, steps: Mapping[Path, int], step: int | None) -> int:
-    """The step of the checkpoint, among the run's or those of one step, that the `.nemo` was exported from."""
-    asked = {folder: found for folder, found in steps.items() if step in (None, found)}
-    there = f"The run has checkpoints of step {', '.join(map(str, sorted(set(steps.values()))))}"
-    if not asked:
-        raise ShippingError(f"{there}: nothing tells that the weights of the .nemo are of step {step}.")
-    for folder, found in asked.items():
+def _step_of(checkpoint: Checkpoint, steps: Mapping[Path, int]) -> int:
+    """The step of the run's checkpoint that the `.nemo` was exported from."""
+    for folder, step in steps.items():
         exported = _exported(folder)
         if exported.vocabulary.fingerprint == checkpoint.vocabulary.fingerprint and all(
             torch.equal(exported.weights[name], weight) for name, weight in checkpoint.weights.items()
         ):
-            return found
-    which = "none" if step is None else f"not that of step {step}"
-    raise ShippingError(f"{there}; {which} holds the weights and the vocabulary of the .nemo.")
+            return step
+    there = ", ".join(map(str, sorted(set(steps.values()))))
+    raise ShippingError(f"The run has checkpoints of step {there}; none holds the weights and the vocabulary of the .nemo.")
 
 
 def _exported(folder: Path) -> Checkpoint:

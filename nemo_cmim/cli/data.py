@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -73,16 +72,13 @@ def _run_tranches(args: argparse.Namespace) -> None:
     tranches = select(args.conditions or PAPER, include_absent=args.all)
     lines = table(tranches) if args.format == "table" else list_lines(tranches, args.format, args.extension, args.base)
     text = "".join(f"{line}\n" for line in lines)
-    try:
-        if args.output:
+    if args.output:
+        try:
             Path(args.output).write_text(text, encoding="utf-8")
-        else:
-            sys.stdout.write(text)
-            sys.stdout.flush()
-    except BrokenPipeError:  # `| head` has read enough; what is left would be written when Python ends
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except OSError as error:
-        raise DataError(f"{args.output or 'stdout'} cannot be written: {error}. Name another file by -o.") from error
+        except OSError as error:
+            raise DataError(f"{args.output} cannot be written: {error}. Name another file by -o.") from error
+    else:
+        sys.stdout.write(text)
     print(f"{len(tranches):,} tranches", file=sys.stderr)
 
 

@@ -55,6 +55,8 @@ def _add_embed(commands: Commands) -> None:
     add("--column", default="smiles", help="column of SMILES (default: %(default)s)")
     add("--model", metavar="MODEL", help="a shipped name, or a .nemo file (default: the first of `nemo-cmim models`)")
     add("--kind", choices=("informative", "mean"), default="informative", help="which embedding (default: %(default)s)")
+    layers = "decoder layers whose states are put side by side, from 1 (default: the last alone)"
+    add("--layers", type=int, nargs="+", metavar="N", help=layers)
     invalid = "stop at a bad SMILES, or keep a row of NaN (default: %(default)s)"
     add("--on-invalid", choices=("raise", "nan"), default="raise", help=invalid)
     add("--batch-size", type=int, metavar="N", help="most molecules in a batch (default: chosen for speed)")
@@ -72,7 +74,7 @@ def _run_embed(args: argparse.Namespace) -> None:
     model = resolve(args.model, args.device)
     with tqdm(unit=" molecules", unit_scale=True, desc="embed") as bar:
         rows = embed_file(
-            model, args.input, args.output, column=args.column, kind=args.kind, on_invalid=args.on_invalid,
+            model, args.input, args.output, column=args.column, kind=args.kind, layers=args.layers, on_invalid=args.on_invalid,
             batch_size=args.batch_size, overwrite=args.overwrite, progress=bar.update,
         )  # fmt: skip
     print(f"{args.output}: {rows:,} rows, {args.kind} embeddings")

@@ -66,7 +66,7 @@ def embed(
 
     Args:
         smiles: N SMILES or RDKit molecules.
-        model: A loaded model, or what `load` takes; None is the default shipped model. Read once and kept while its file stays the same.
+        model: A loaded model, or what `load` takes; None is the default shipped model. Read once and kept while its files stay the same.
         kind: "informative" or "mean".
         device: As `load`.
         **options: As `CMIMModel.embed` takes them: `on_invalid`, `batch_size`, `progress`, ...
@@ -89,13 +89,14 @@ def resolve(model: str | os.PathLike[str] | CMIMModel | None, device: str | None
         if not names:
             raise CheckpointError("No model ships with this version. Pass model=PATH of a .nemo file; `nemo-cmim train` makes one.")
         model = names[0]
-    path = Path(model)
-    stamp = path.stat().st_mtime_ns if path.is_file() else 0
+    path = Path(model).absolute()
+    files = sorted(path.iterdir()) if path.is_dir() else [path] * path.is_file()
+    stamp = tuple((file, file.stat().st_mtime_ns, file.stat().st_size) for file in files)
     return _cached(os.fspath(model), device, stamp)
 
 
 @functools.lru_cache(maxsize=2)
-def _cached(model: str, device: str | None, stamp: int) -> CMIMModel:
+def _cached(model: str, device: str | None, stamp: tuple[tuple[Path, int, int], ...]) -> CMIMModel:
     return load(model, device)
 
 

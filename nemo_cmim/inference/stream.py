@@ -7,7 +7,7 @@ import gzip
 import itertools
 import os
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ def embed_file(
     *,
     column: str = "smiles",
     kind: str = "informative",
+    layers: Sequence[int] | None = None,
     on_invalid: str = "raise",
     batch_size: int | None = None,
     overwrite: bool = False,
@@ -48,6 +49,7 @@ def embed_file(
             each dimension, `e0`, `e1`, ... Written whole or not at all.
         column: The column of SMILES.
         kind: "informative" or "mean".
+        layers: As `CMIMModel.embed`.
         on_invalid: "raise", or "nan" to keep a row of NaN.
         batch_size: Most molecules in a batch; None chooses.
         overwrite: Replace `target`.
@@ -57,6 +59,7 @@ def embed_file(
         Rows written, as many as were read.
 
     Raises:
+        ConfigError: A kind or layers that the model does not have.
         DataError: A file or column that is not there, an empty or damaged file, an unknown suffix, or a target in the way.
         InvalidSmilesError: A molecule that cannot be used, with its row, unless `on_invalid="nan"`.
     """
@@ -74,7 +77,7 @@ def embed_file(
         for block in _blocks(source, column):
             smiles = block["smiles" if _kind_of(source) in (".smi", ".txt") else column].to_pylist()
             try:
-                vectors = model.embed(smiles, kind, on_invalid=on_invalid, batch_size=batch_size, first_index=rows)
+                vectors = model.embed(smiles, kind, layers=layers, on_invalid=on_invalid, batch_size=batch_size, first_index=rows)
             except InvalidSmilesError as error:
                 raise type(error)(f"{source}, rows counted from 0: {error} On the command line: --on-invalid nan.") from error
             write(block, vectors)

@@ -3,6 +3,8 @@ from __future__ import annotations
 import gzip
 import itertools
 import math
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -194,3 +196,9 @@ def test_a_mistake_is_one_line_and_status_2(capsys: pytest.CaptureFixture[str], 
     assert main(["tranches", "mw<=501"]) == 2
     assert main(["tranches", "-o", str(tmp_path)]) == 2
     assert [line[:21] for line in capsys.readouterr().err.splitlines()] == ["nemo-cmim tranches: '", "nemo-cmim tranches: /"]
+
+
+@pytest.mark.parametrize(("command", "told"), [("tranches", "2,795 tranches\n"), ("models cmim_small", "")])
+def test_a_reader_that_has_read_enough_is_no_error(command: str, told: str) -> None:
+    shell = f"set -o pipefail; {sys.executable} -m nemo_cmim.cli {command} | true"
+    assert subprocess.run(["bash", "-c", shell], check=True, capture_output=True, text=True).stderr == told

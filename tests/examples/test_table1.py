@@ -268,6 +268,28 @@ def test_a_model_without_decoder_decodes_nothing(tmp_path: Path, pretraining: Pa
     assert table1_report.shares_table(decoded).splitlines()[-1] == "| i | 4 | no decoder | no decoder | no decoder |"
 
 
+def test_its_mean_is_compared_with_that_of_random_weights(tmp_path: Path) -> None:
+    models = table1.load_models([f"i={write_model(tmp_path / 'i.nemo', 'infonce', 31, decoder_layers=0)}"])
+    assert table1.contrasts_of(models, table1.rows_of(models)) == [("i, mean", "random weights, mean")]
+
+
+def test_molecules_of_the_training_are_not_held_out(models: dict[str, Path], pretraining: Path, tmp_path: Path) -> None:
+    held_out = TokenStore.open(pretraining, "test")
+    tokenizer = SmilesTokenizer(held_out.vocabulary)
+    texts = [tokenizer.decode(held_out.tokens(i)) for i in range(len(held_out))]
+    loaded = {"c": load(models["cmim"])}
+    for count in (3, len(texts)):
+        (tmp_path / "seen.smi").write_text("\n".join(random_spellings(texts[i], 1, seed=9)[0] for i in range(count)) + "\n")
+        folder = tmp_path / f"trained{count}"
+        prepare([tmp_path / "seen.smi"], folder, valid_fraction=0, test_fraction=0, processes=1, progress=False)
+        if count < len(texts):
+            decoded = evaluation.decode_all(loaded, pretraining, 1000, tmp_path / "decoding.json", folder)
+            assert decoded["molecules"].item() == len(texts) - count > 0
+        else:
+            with pytest.raises(DataError, match=f"All {count} molecules of the test split"):
+                evaluation.decode_all(loaded, pretraining, 1000, tmp_path / "decoding.json", folder)
+
+
 def test_changed_code_is_measured_anew(data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(evaluation, "measure", made_up_predictions)
     sets = evaluation.load_sets(data_folder, lambda _: None)[:1]
@@ -283,8 +305,8 @@ def test_changed_code_is_measured_anew(data_folder: Path, tmp_path: Path, monkey
     shutil.copytree(Path(evaluation.nemo_cmim.__file__).parent, other)
     monkeypatch.setattr(evaluation.nemo_cmim, "__file__", str(other / "__init__.py"))
     digests = [evaluation.code_digest()]
-    for file in ("downstream/heads.py", "inference/model.py", "models/network.py", "molecules.py"):
+    for file in ("downstream/heads.py", "models/network.py", "comparison/measure.py", "tokenizers/smiles.py", "molecules.py"):
         with (other / file).open("a") as source:
             source.write("# changed")
         digests.append(evaluation.code_digest())
-    assert len(set(digests)) == 5
+    assert len(set(digests)) == 6

@@ -49,6 +49,7 @@ def test_no_training_goes_on(data_folder: Path, tmp_path: Path) -> None:
     training = tmp_path / "training"
     training.write_text("#!/bin/sh\nwhile :; do sleep 1; done\n")
     training.chmod(0o755)
-    code = "import sys; sys.executable = sys.argv.pop(1); sys.path.insert(0, sys.argv.pop(1)); import ablations; ablations.main()"
+    code = "import sys; sys.executable = sys.argv.pop(1); sys.path.insert(0, sys.argv.pop(1)); "
+    code += "import ablations, evaluation; evaluation.run_script(ablations.main)"
     settings = ["--pretraining", tmp_path, "--data", data_folder, "--jobs", "2", "-o", tmp_path / "out"]
     check_that_nothing_is_left([sys.executable, "-c", code, str(training), str(EXAMPLES), *map(str, settings)], 4)

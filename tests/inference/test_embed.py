@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ import pandas as pd
 import pytest
 import torch
 from rdkit import Chem
+from safetensors.torch import load_file, save_file
 
 import nemo_cmim
 from nemo_cmim.errors import CheckpointError, ConfigError, InvalidShapeError, InvalidSmilesError, UnknownTokenError
@@ -206,6 +209,17 @@ def test_embed_function_keeps_the_model_it_read(model_file: Path, model: CMIMMod
     monkeypatch.setattr("nemo_cmim.inference.shipped.read_checkpoint", None)  # a second reading would fail
     np.testing.assert_array_equal(nemo_cmim.embed(SMILES, model=str(model_file)), first)
     np.testing.assert_allclose(nemo_cmim.embed(SMILES, model=model), first, rtol=1e-5, atol=1e-6)
+
+
+def test_embed_function_reads_a_folder_again_that_changed(model_file: Path, tmp_path: Path) -> None:
+    with tarfile.open(model_file) as archive:
+        archive.extractall(tmp_path, filter="data")
+    first = nemo_cmim.embed(SMILES, model=tmp_path)
+    (weights,) = tmp_path.glob("*.safetensors")
+    tensors = load_file(weights)
+    save_file({name: -tensor for name, tensor in tensors.items()}, weights)
+    os.utime(weights, ns=(1, 1))
+    assert not np.allclose(nemo_cmim.embed(SMILES, model=tmp_path), first)
 
 
 def test_a_model_that_is_not_there_is_named() -> None:

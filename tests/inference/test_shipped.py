@@ -79,7 +79,7 @@ def make(run: Path, data: Path) -> Callable[..., Path]:
     def shipping(folder: Path, name: str = "cmim_small", **changes: Any) -> Path:
         settings: dict[str, Any] = {
             "sources": ["mole*=MOSES"], "commit": "abc1234", "hardware": "two cores", "commands": ["nemo-cmim train objective=cmim"],
-            "numbers": {}, "step": STEP, "held_out": 8, "folder": folder,
+            "numbers": {}, "held_out": 8, "folder": folder,
         }  # fmt: skip
         nemo, exported = changes.pop("nemo", run / "trained.nemo"), changes.pop("exported", None)
         with warnings.catch_warnings(), pytest.MonkeyPatch.context() as patch:
@@ -262,7 +262,6 @@ def test_numbers_become_tables(make: Callable[..., Path], tmp_path: Path) -> Non
     [
         ({"sources": []}, r"Where does molecules\.smi come from"),
         ({"sources": ["*=CHEMBL"]}, r"Where does molecules\.smi come from"),
-        ({"step": 4}, r"has checkpoints of step 3: nothing tells that the weights of the \.nemo are of step 4"),
         ({"commands": ["nemo-cmim train model.train_ds.folder=/data/zinc"]}, "a path of this machine.*/data/zinc"),
         ({"hardware": "None"}, "something unknown.*None"),
         ({"numbers": {"ESOL": {"protocol": "x", "rows": []}}}, "numbers of 'ESOL' need"),
@@ -280,9 +279,8 @@ def test_weights_and_vocabulary_are_compared_with_the_checkpoints(make: Callable
     tokens = trained().vocabulary.tokens
     vocabulary = dataclasses.replace(trained(), vocabulary=Vocabulary((*tokens[:-2], tokens[-1], tokens[-2])))
     for other in (weights, vocabulary):
-        for step, which in ((STEP, "not that of step 3"), (None, "none")):
-            with pytest.raises(ShippingError, match=f"step 3; {which} holds the weights and the vocabulary"):
-                make(tmp_path, exported=other, step=step)
+        with pytest.raises(ShippingError, match="step 3; none holds the weights and the vocabulary"):
+            make(tmp_path, exported=other)
     assert list(tmp_path.iterdir()) == []
 
 

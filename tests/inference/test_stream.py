@@ -49,6 +49,18 @@ def test_smi_files(tmp_path: Path, model_file: Path, model: CMIMModel, header: s
     np.testing.assert_allclose(np.stack(result["embedding"]), model.embed(["CCO", "c1ccccc1"], "mean"), rtol=1e-4, atol=1e-5)
 
 
+def test_layers_are_put_side_by_side(
+    tmp_path: Path, model_file: Path, model: CMIMModel, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "in.smi").write_text("CCO\nc1ccccc1\n")
+    command = (tmp_path / "in.smi", "-o", tmp_path / "out.parquet", "--model", model_file, "--layers")
+    assert run(*command, 2, 1) == 0
+    expected = model.embed(["CCO", "c1ccccc1"], layers=(2, 1))
+    np.testing.assert_allclose(np.stack(pd.read_parquet(tmp_path / "out.parquet")["embedding"]), expected, rtol=1e-4, atol=1e-5)
+    assert run(*command, 9, "--overwrite") == 2
+    assert "layers must be different numbers from 1 to 2" in capsys.readouterr().err
+
+
 def test_many_blocks(tmp_path: Path, model_file: Path, model: CMIMModel, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stream, "ROWS_AT_ONCE", 7)
     smiles = ["C" * (1 + i % 40) + "O" for i in range(100)]
