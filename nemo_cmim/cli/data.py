@@ -77,9 +77,9 @@ def _run_tranches(args: argparse.Namespace) -> None:
             Path(args.output).write_text(text, encoding="utf-8")
         except OSError as error:
             raise DataError(f"{args.output} cannot be written: {error}. Name another file by -o.") from error
-    else:
-        sys.stdout.write(text)
     print(f"{len(tranches):,} tranches", file=sys.stderr)
+    if not args.output:
+        sys.stdout.write(text)
 
 
 def _add_download(commands: Commands) -> None:
