@@ -308,27 +308,30 @@ def decode_all(
     Raises:
         DataError: No molecule is left.
     """
+    smiles = _held_out(folder, count, min(model.config.network.max_tokens for model in models.values()), trained_on)
     found: dict[str, Any] = json.loads(kept.read_text()) if kept.exists() else {}
-    rows = []
+    rows, code = [], code_digest()
     for label, model in models.items():
-        store = open_store(DataConfig(folder=str(folder), split="test"), max_tokens=model.config.network.max_tokens)
-        places = np.linspace(0, len(store) - 1, min(count, len(store))).astype(int)
-        tokenizer = SmilesTokenizer(store.vocabulary)
-        smiles = [tokenizer.decode(tokens) for tokens in store.gather(places)]
-        if trained_on is not None:
-            was_seen = find_overlap(trained_on, smiles, stereo=False).same.get("train", np.zeros(len(smiles), bool))
-            if was_seen.all():
-                raise DataError(
-                    f"All {len(smiles):,} molecules of the test split of {folder} are in the training split of {trained_on}."
-                )
-            smiles = [one for one, is_seen in zip(smiles, was_seen) if not is_seen]
-        key = hashlib.sha256(f"{code_digest()} {fingerprint(model)} {smiles}".encode()).hexdigest()
+        key = hashlib.sha256(f"{code} {fingerprint(model)} {smiles}".encode()).hexdigest()
         if key not in found:
             found[key] = decoding(model, smiles)
             with whole_file(kept) as staging:
                 staging.write_text(json.dumps(found))
         rows.append({"model": label, "molecules": len(smiles), **found[key]})
     return pd.DataFrame(rows, columns=["model", "molecules", *DECODING])
+
+
+def _held_out(folder: Path, count: int, max_tokens: int, trained_on: Path | None) -> list[str]:
+    store = open_store(DataConfig(folder=str(folder), split="test"), max_tokens=max_tokens)
+    tokenizer = SmilesTokenizer(store.vocabulary)
+    places = np.linspace(0, len(store) - 1, min(count, len(store))).astype(int)
+    smiles = [tokenizer.decode(tokens) for tokens in store.gather(places)]
+    if trained_on is None:
+        return smiles
+    was_seen = find_overlap(trained_on, smiles, stereo=False).same.get("train", np.zeros(len(smiles), bool))
+    if was_seen.all():
+        raise DataError(f"All {len(smiles):,} molecules of the test split of {folder} are in the training split of {trained_on}.")
+    return [one for one, is_seen in zip(smiles, was_seen) if not is_seen]
 
 
 def run_script(main: Callable[[], None]) -> None:
