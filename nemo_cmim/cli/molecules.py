@@ -33,10 +33,7 @@ def _run_models(args: argparse.Namespace) -> None:
     if args.model is not None:
         print((checkpoint_of(args.model).card or f"{args.model} carries no card.").rstrip())
         return
-    names = list_models()
-    if not names:
-        print("No model ships with this version.")
-    for name in names:
+    for name in list_models():
         checkpoint = checkpoint_of(name)
         network, parameters = checkpoint.config.network, sum(weight.numel() for weight in checkpoint.weights.values())
         latents = f"{network.latents} x {network.hidden_size}" if network.has_bottleneck else "none"
