@@ -64,7 +64,7 @@ setup(
     package_data={
         "nemo_cmim": ["py.typed", "shipped/*"],
         "nemo_cmim.conf": ["**/*.yaml"],
-        "nemo_cmim.data": ["*.html"],
+        "nemo_cmim.report": ["*.html"],
         "nemo_cmim.tokenizers": ["*.txt"],
     },
     include_package_data=False,

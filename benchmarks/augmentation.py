@@ -17,9 +17,9 @@ from benchmarks.molecules import sample_smiles
 from benchmarks.report import record
 from benchmarks.training_step import SIZES, measure
 from nemo_cmim.config import AugmentationConfig, DataConfig, ParallelConfig
-from nemo_cmim.data.dataset import make_loader
-from nemo_cmim.data.prepare import prepare
+from nemo_cmim.loader.dataset import make_loader
 from nemo_cmim.mcore.parallel import initialise
+from nemo_cmim.prepare.prepare import prepare
 
 AUGMENTATIONS = {
     "none": AugmentationConfig(),

@@ -22,11 +22,11 @@ from transformers import BartConfig, BartModel
 from benchmarks.molecules import sample_smiles
 from benchmarks.report import record
 from nemo_cmim.config import ModelConfig
-from nemo_cmim.data.collate import collate
 from nemo_cmim.inference import CMIMModel
 from nemo_cmim.inference.checkpoint import Checkpoint
 from nemo_cmim.models import CMIMNetwork
 from nemo_cmim.tokenizers import SmilesTokenizer
+from nemo_cmim.tokenizers.collate import collate
 
 KINDS = ("informative", "mean")
 SIZE = {

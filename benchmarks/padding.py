@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from benchmarks.molecules import sample_smiles
 from benchmarks.report import record
-from nemo_cmim.data.order import BatchOrder
-from nemo_cmim.data.prepare import prepare
-from nemo_cmim.data.store import TokenStore
+from nemo_cmim.loader.order import BatchOrder
+from nemo_cmim.prepare.prepare import prepare
+from nemo_cmim.store.token_store import TokenStore
 
 BATCH, STEPS = 256, 64
 

@@ -98,7 +98,7 @@ def bare(smiles: list[str]) -> float:
 
 def prepared(folder: Path, output: Path) -> float:
     """Seconds of `prepare` in this process, without imports."""
-    from nemo_cmim.data.prepare import prepare
+    from nemo_cmim.prepare.prepare import prepare
 
     start = time.perf_counter()
     prepare([folder], output, processes=1, progress=False, overwrite=True)
@@ -218,7 +218,7 @@ def opening() -> float:
     import numpy as np
     import pyarrow
 
-    from nemo_cmim.data.pieces import open_rows, write_table
+    from nemo_cmim.prepare.chunks import open_rows, write_table
 
     rows = np.arange(100_000)
     tokens = pyarrow.LargeListArray.from_arrays(np.arange(100_001) * 44, np.zeros(4_400_000, np.uint16))

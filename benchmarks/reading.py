@@ -29,10 +29,10 @@ from torch.utils.data import DataLoader, RandomSampler
 from benchmarks.report import record
 from benchmarks.shard_folder import describe_shards
 from nemo_cmim.config import DataConfig
-from nemo_cmim.data.collate import collate
-from nemo_cmim.data.dataset import make_loader
-from nemo_cmim.data.shards import write_shard
+from nemo_cmim.loader.dataset import make_loader
+from nemo_cmim.store.shards import write_shard
 from nemo_cmim.tokenizers import Vocabulary, shipped_vocabulary
+from nemo_cmim.tokenizers.collate import collate
 
 MILLION = 1_000_000
 SIZES = (  # molecules, and molecules of a shard

@@ -27,8 +27,8 @@ from benchmarks.molecules import sample_smiles
 from benchmarks.ranks import run_ranks
 from benchmarks.report import record
 from nemo_cmim.config import DataConfig, NetworkConfig
-from nemo_cmim.data.dataset import make_loader
-from nemo_cmim.data.prepare import prepare
+from nemo_cmim.loader.dataset import make_loader
+from nemo_cmim.prepare.prepare import prepare
 from nemo_cmim.scaling import MACHINES, Machine, Plan, Prediction, parameters, predict, read_network
 
 NETWORKS = {  # name: sizes, their override of a training config, molecules of a micro-batch

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from nemo_cmim.data.manifest import Manifest, sha256_of
+from nemo_cmim.files import sha256_of
+from nemo_cmim.store.manifest import StoreManifest
 from nemo_cmim.tokenizers import shipped_vocabulary
 
 __all__ = ["describe_shards"]
@@ -30,7 +31,7 @@ def describe_shards(folder: Path, shards: Sequence[tuple[str, int]], lengths: Ma
         "shards": [{"name": name, "molecules": molecules} for name, molecules in shards],
     }
     empty = {"molecules": 0, "tokens": 0, "lengths": {}, "shards": []}
-    Manifest(
+    StoreManifest(
         versions={},
         settings={},
         vocabulary={"size": len(vocabulary), "fingerprint": vocabulary.fingerprint},

@@ -23,8 +23,8 @@ import torch
 from benchmarks.molecules import sample_smiles
 from benchmarks.ranks import run_ranks
 from benchmarks.report import record
-from nemo_cmim.data.prepare import prepare
-from nemo_cmim.training.checkpoint import newest_sound
+from nemo_cmim.prepare.prepare import prepare
+from nemo_cmim.training.checkpoints.format import newest_valid
 
 SIZES = {"tiny": ("tiny", 64), "paper size": ("molmim_70m", 4)}  # override of a training config, molecules of a micro-batch
 STEPS = 16
@@ -47,11 +47,11 @@ def bare_worker(overrides: list[str], result: Path, with_ddp: bool) -> None:
     from megatron.core import parallel_state
     from torch.nn.parallel import DistributedDataParallel
 
-    from nemo_cmim.data.dataset import make_loader
+    from nemo_cmim.loader.dataset import make_loader
     from nemo_cmim.losses import build_objective
     from nemo_cmim.mcore.network import MegatronCMIMNetwork
     from nemo_cmim.mcore.parallel import initialise
-    from nemo_cmim.training.gradients import Gradients, MainParameters
+    from nemo_cmim.training.gradients import Gradients, MasterWeights
     from nemo_cmim.training.run import compose, model_settings
 
     torch.set_num_threads(1)
@@ -78,7 +78,7 @@ def bare_worker(overrides: list[str], result: Path, with_ddp: bool) -> None:
         model = DistributedDataParallel(model, gradient_as_bucket_view=True)
     else:
         groups = parallel_state.get_data_parallel_group(), parallel_state.get_tensor_model_parallel_group()
-        gradients = Gradients(MainParameters(dict(model.named_parameters()), torch.float32), *groups)
+        gradients = Gradients(MasterWeights(dict(model.named_parameters()), torch.float32), *groups)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-4)
     seconds, start = [], time.perf_counter()
     for batch in make_loader(config.train_ds, steps=STEPS, rank=rank, ranks=ranks):
@@ -97,7 +97,7 @@ def bare_worker(overrides: list[str], result: Path, with_ddp: bool) -> None:
 
 def train_worker(overrides: list[str], result: Path) -> None:
     """Our trainer, on one rank; rank 0 writes what it took."""
-    from nemo_cmim.training.checkpoint_writer import CheckpointWriter
+    from nemo_cmim.training.checkpoints.writer import CheckpointWriter
     from nemo_cmim.training.run import compose, train
 
     torch.set_num_threads(1)
@@ -154,7 +154,7 @@ def checkpoints(data: Path, folder: Path, size: str) -> tuple[float, float, floa
         )  # the time of a checkpoint counts to the steps after it
     resumed = settings(data, place, size, "exp_manager.resume_if_exists=true")
     start = time.perf_counter()
-    newest_sound(place / "checkpoints")
+    newest_valid(place / "checkpoints")
     verified = time.perf_counter() - start
     return plain, costs[0], costs[1], verified + measure("train", resumed, folder / "resumed")["load"]
 

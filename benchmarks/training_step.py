@@ -18,13 +18,13 @@ from transformers import BartConfig, BartForConditionalGeneration
 from benchmarks.molecules import sample_smiles
 from benchmarks.report import record
 from nemo_cmim.config import NetworkConfig, ObjectiveConfig, ParallelConfig
-from nemo_cmim.data.collate import collate
 from nemo_cmim.losses import build_objective, log_p_x_given_z
 from nemo_cmim.mcore.network import MegatronCMIMNetwork
 from nemo_cmim.mcore.parallel import initialise
 from nemo_cmim.models import CMIMNetwork
 from nemo_cmim.scaling import read_network
 from nemo_cmim.tokenizers import SmilesTokenizer
+from nemo_cmim.tokenizers.collate import collate
 from nemo_cmim.types import TokenBatch
 
 SIZES = {"paper size": (NetworkConfig(), 32), "tiny": (read_network("conf/model/tiny.yaml"), 128)}

@@ -13,8 +13,8 @@ import numpy as np
 
 from benchmarks.report import record
 from nemo_cmim import molecules
-from nemo_cmim.data.readers import read_molecules
-from nemo_cmim.data.tranches import Tranche
+from nemo_cmim.tables.readers import read_molecules
+from nemo_cmim.zinc.tranches import Tranche
 
 
 def logps(folder: Path, every: int) -> dict[str, list[float]]:

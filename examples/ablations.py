@@ -108,7 +108,7 @@ def measure_runs(runs_of: dict[str, list[Run]], args: argparse.Namespace, say: A
     for (name, seed), path in files.items():
         for reading, read in readings(models[path].config.network.decoder_layers, name == BASE).items():
             rows[name, seed, reading] = Row(f"{name}, run {seed}, {reading}", model=path, readings=read)
-    sets = load_sets(args.data, next(iter(models.values())).refusal)
+    sets = load_sets(args.data, next(iter(models.values())).invalid_reason)
     protocol = Protocol(seeds=tuple(range(args.seeds)), splits=("random",), mlp_steps=args.mlp_steps)
     kept = args.output / "blocks"
     predictions = measure_all(list(rows.values()), sets, protocol, kept, models, jobs=args.jobs, say=say)

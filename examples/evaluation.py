@@ -33,12 +33,10 @@ from nemo_cmim import load
 from nemo_cmim.comparison.measure import decoding, randomised
 from nemo_cmim.comparison.report import DECODING
 from nemo_cmim.config import DataConfig
-from nemo_cmim.data.dataset import open_store
-from nemo_cmim.data.overlap import find_overlap
 from nemo_cmim.downstream import (
     FeatureScaler,
     Featurizer,
-    MLPRegressor,
+    MLPHead,
     RegressionData,
     builtin_featurizer,
     evaluate,
@@ -46,6 +44,8 @@ from nemo_cmim.downstream import (
 )
 from nemo_cmim.errors import DataError
 from nemo_cmim.files import whole_file
+from nemo_cmim.loader.dataset import open_store
+from nemo_cmim.report.overlap import find_overlap
 from nemo_cmim.signals import sigterm_raises
 from nemo_cmim.tokenizers import SmilesTokenizer
 
@@ -129,12 +129,12 @@ class Protocol:
     mlp_steps: int = 2000
 
 
-def load_sets(folder: Path, refusal: Callable[[str], str | None]) -> list[RegressionData]:
+def load_sets(folder: Path, invalid_reason: Callable[[str], str | None]) -> list[RegressionData]:
     """ESOL, FreeSolv and Lipophilicity.
 
     Args:
         folder: Where the files are, under one of the names of `SETS`.
-        refusal: Says why a molecule cannot be used, or None. It is then left out for every row, listed in a warning and kept
+        invalid_reason: Says why a molecule cannot be used, or None. It is then left out for every row, listed in a warning and kept
             in `RegressionData.dropped`.
 
     Raises:
@@ -146,7 +146,7 @@ def load_sets(folder: Path, refusal: Callable[[str], str | None]) -> list[Regres
         if path is None:
             raise DataError(f"{folder} holds no file of {name}: it is called {' or '.join(known.files)}.")
         target = _target_column(path, known)
-        loaded.append(load_csv(path, SMILES, target, name=name, unit=known.unit, on_invalid="drop", refusal=refusal))
+        loaded.append(load_csv(path, SMILES, target, name=name, unit=known.unit, on_invalid="drop", invalid_reason=invalid_reason))
     return loaded
 
 
@@ -162,7 +162,7 @@ def _target_column(path: Path, known: KnownSet) -> str:
 
 def heads(mlp_steps: int) -> dict[str, Any]:
     """The heads of `downstream.named_heads`; the support vectors with a kernel that is computed at once, which is much faster."""
-    return {"svm": make_pipeline(FeatureScaler(), SVR(kernel=_kernel)), "mlp": MLPRegressor(steps=mlp_steps)}
+    return {"svm": make_pipeline(FeatureScaler(), SVR(kernel=_kernel)), "mlp": MLPHead(steps=mlp_steps)}
 
 
 def _kernel(x_ND: NDArray[np.float64], train_MD: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -247,7 +247,7 @@ def code_digest() -> str:
     package = Path(nemo_cmim.__file__).parent
     parts = ("downstream", "inference", "models", "tokenizers")
     sources = [path for part in parts for path in sorted((package / part).glob("*.py"))]
-    sources += [package / "comparison" / "measure.py", package / "data" / "collate.py"]
+    sources += [package / "comparison" / "measure.py", package / "tokenizers" / "collate.py"]
     digest = hashlib.sha256(repr([version(name) for name in ("rdkit", "scikit-learn", "torch", "numpy")]).encode())
     for path in (*sources, package / "molecules.py", package / "version.py", Path(__file__)):
         digest.update(hashlib.sha256(path.read_bytes()).digest())

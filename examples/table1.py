@@ -149,10 +149,10 @@ def main() -> None:
     say = partial(print, file=sys.stderr, flush=True)
     models = load_models(args.models)
 
-    def refusal(smiles: str) -> str | None:
-        return next((reason for _, model in models.values() if (reason := model.refusal(smiles))), None)
+    def invalid_reason(smiles: str) -> str | None:
+        return next((reason for _, model in models.values() if (reason := model.invalid_reason(smiles))), None)
 
-    sets = load_sets(args.data, refusal)
+    sets = load_sets(args.data, invalid_reason)
     protocol = Protocol(seeds=tuple(range(args.seeds)), folds=args.folds, mlp_steps=args.mlp_steps)
     rows, output = rows_of(models), args.output
     loaded = dict(models.values())

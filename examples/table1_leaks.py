@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from nemo_cmim.data.cluster import versions
-from nemo_cmim.data.manifest import Manifest
-from nemo_cmim.data.overlap import Overlap, find_overlap
 from nemo_cmim.downstream import RegressionData, markdown_table
 from nemo_cmim.files import whole_file
+from nemo_cmim.prepare.cluster import versions
+from nemo_cmim.report.overlap import Overlap, find_overlap
+from nemo_cmim.store.manifest import StoreManifest
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -37,7 +37,7 @@ def find_seen(sets: Sequence[RegressionData], pretraining: Path, folder: Path, s
         `data, row, smiles, same, flat, same_train, flat_train`, a line for each row of each set: `same` if the molecule is in any split,
         `flat` if one is that is the same without stereo; `_train`: in the training split.
     """
-    content = repr((_FLAGS, versions()["rdkit"], Manifest.load(pretraining).files, [one.smiles for one in sets])).encode()
+    content = repr((_FLAGS, versions()["rdkit"], StoreManifest.load(pretraining).files, [one.smiles for one in sets])).encode()
     kept = folder / f"seen-{hashlib.sha256(content).hexdigest()[:12]}.csv"
     if not kept.exists():
         say(f"looking {sum(map(len, sets)):,} molecules up in {pretraining}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 import socket
 import uuid
@@ -13,16 +14,16 @@ from typing import IO
 
 from .errors import ConfigError
 
-__all__ = ["flush", "hold", "lock", "whole_file"]
+__all__ = ["flush", "hold", "lock", "sha256_of", "whole_file"]
 
 
-def hold(path: Path, name: str, way_out: str) -> IO[str]:
+def hold(path: Path, name: str, hint: str) -> IO[str]:
     """Locks a file, which is made if need be, until it is closed or this process ends, even by SIGKILL.
 
     Args:
         path: The file.
         name: What the error says is in use.
-        way_out: A sentence on what to do then.
+        hint: A sentence on what to do then.
 
     Raises:
         ConfigError: Another process holds it; the message says which.
@@ -35,10 +36,10 @@ def hold(path: Path, name: str, way_out: str) -> IO[str]:
         file.seek(0)
         owner = file.read().strip() or "another process"
         file.close()
-        raise ConfigError(f"{name} is in use by {owner}. {way_out}") from error
+        raise ConfigError(f"{name} is in use by {owner}. {hint}") from error
     if not path.exists() or not os.path.samestat(os.fstat(file.fileno()), path.stat()):  # who held it removed it in the meantime
         file.close()
-        return hold(path, name, way_out)
+        return hold(path, name, hint)
     file.truncate(0)
     file.write(f"process {os.getpid()} on {socket.gethostname()}")
     file.flush()
@@ -46,9 +47,9 @@ def hold(path: Path, name: str, way_out: str) -> IO[str]:
 
 
 @contextmanager
-def lock(path: Path, name: str, way_out: str) -> Iterator[None]:
+def lock(path: Path, name: str, hint: str) -> Iterator[None]:
     """As `hold`, for the length of a block; the file is there only as long."""
-    with hold(path, name, way_out):
+    with hold(path, name, hint):
         try:
             yield
         finally:
@@ -74,3 +75,12 @@ def flush(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hex."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

@@ -31,7 +31,7 @@ __all__ = [
     "murcko_scaffold",
     "parse",
     "properties",
-    "random_spellings",
+    "randomized_smiles",
     "spelling",
     "standardise",
     "without_stereo",
@@ -177,7 +177,7 @@ def canonical_or_none(smiles: str) -> str | None:
         return None
 
 
-def random_spellings(smiles: str, count: int, seed: int) -> list[str]:
+def randomized_smiles(smiles: str, count: int, seed: int) -> list[str]:
     """Random SMILES of one molecule (enumeration, Sec. D.2): valid, with its stereo, and not always different.
 
     Args:

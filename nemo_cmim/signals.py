@@ -7,7 +7,11 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-__all__ = ["sigterm_raises"]
+__all__ = ["PREEMPTION_SIGNALS", "sigterm_raises"]
+
+PREEMPTION_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+"""The signals by which a scheduler announces that a job will end. They go to whole process groups. The workers of loaders ignore them,
+except a SIGTERM that the main process sends, because the main process decides what they mean and ends its workers."""
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from nemo_cmim.config import ModelConfig, to_mapping
-from nemo_cmim.data.manifest import Manifest
+from nemo_cmim.store.manifest import StoreManifest
 from nemo_cmim.tokenizers import Vocabulary
 from nemo_cmim.version import __version__
 
@@ -123,7 +123,7 @@ class Facts:
     vocabulary: Vocabulary
     parameters: int
     training: Training
-    data: Manifest
+    data: StoreManifest
     sources: Mapping[str, Mapping[str, int]]
     measured: Mapping[str, float]
     held_out: int

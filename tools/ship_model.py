@@ -29,15 +29,14 @@ import torch
 from torch import Tensor
 
 from nemo_cmim.comparison.measure import decoding, embeddings
-from nemo_cmim.data.manifest import Manifest
-from nemo_cmim.data.store import TokenStore
-from nemo_cmim.data.tranches import Tranche
 from nemo_cmim.files import whole_file
 from nemo_cmim.inference import CMIMModel
 from nemo_cmim.inference.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from nemo_cmim.molecules import canonical_or_none
-from nemo_cmim.training.checkpoint import Manifest as RunManifest
-from nemo_cmim.training.checkpoint import find_checkpoints
+from nemo_cmim.store.manifest import StoreManifest
+from nemo_cmim.store.token_store import TokenStore
+from nemo_cmim.training.checkpoints.format import CheckpointManifest, find_checkpoints
+from nemo_cmim.zinc.tranches import Tranche
 from tools.model_card import SOURCES, Facts, Sampling, Training, card
 
 __all__ = ["main", "ship", "write_checksums"]
@@ -161,9 +160,9 @@ def write_checksums(folder: Path) -> None:
         staging.write_text("".join(lines), encoding="utf-8")
 
 
-def _training(checkpoint: Checkpoint, run: Path, data: Manifest) -> Training:
+def _training(checkpoint: Checkpoint, run: Path, data: StoreManifest) -> Training:
     """Reads the run's records, and checks that they are of this model and these data."""
-    found = {path: RunManifest.read(path) for path in find_checkpoints(run / "checkpoints")}
+    found = {path: CheckpointManifest.read(path) for path in find_checkpoints(run / "checkpoints")}
     if not found:
         raise ShippingError(f"{run} holds no checkpoint, so it does not tell what the model was trained on.")
     one = next(iter(found.values()))
@@ -211,7 +210,7 @@ def _step_of(checkpoint: Checkpoint, steps: Mapping[Path, int]) -> int:
 
 def _exported(folder: Path) -> Checkpoint:
     """A checkpoint of training as the `.nemo` that it makes."""
-    from nemo_cmim.training.export import export_checkpoint  # imports Megatron
+    from nemo_cmim.training.checkpoints.export import export_checkpoint  # imports Megatron
 
     with tempfile.TemporaryDirectory() as scratch:
         export_checkpoint(folder, Path(scratch) / "one.nemo")
@@ -238,7 +237,7 @@ def _counts(samples: list[str] | list[list[str]]) -> dict[str, int]:
     return {"samples": len(texts), "valid": len(valid), "different": len(set(valid))}
 
 
-def _sources(data: Manifest, patterns: Sequence[str]) -> dict[str, dict[str, int]]:
+def _sources(data: StoreManifest, patterns: Sequence[str]) -> dict[str, dict[str, int]]:
     """Files and lines of each source of molecules."""
     found: dict[str, dict[str, int]] = {}
     for entry in data.inputs:

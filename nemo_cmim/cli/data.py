@@ -35,8 +35,8 @@ def add_commands(commands: Commands) -> None:
 
 
 def _add_tranches(commands: Commands) -> None:
-    from ..data.tranches import PAPER
-    from ..data.url_lists import FORMS
+    from ..zinc.tranches import PAPER
+    from ..zinc.url_lists import FORMS
 
     parser = commands.add_parser(
         "tranches",
@@ -58,7 +58,7 @@ def _add_tranches(commands: Commands) -> None:
 
 
 def _add_tranche_options(add: Callable[..., argparse.Action]) -> None:
-    from ..data.tranches import BASE
+    from ..zinc.tranches import BASE
 
     add("--extension", choices=("smi", "txt"), default="smi", help="kind of files; txt has more columns (default: %(default)s)")
     add("--all", action="store_true", help="also tranches that are known not to exist")
@@ -66,8 +66,8 @@ def _add_tranche_options(add: Callable[..., argparse.Action]) -> None:
 
 
 def _run_tranches(args: argparse.Namespace) -> None:
-    from ..data.tranches import PAPER, select, table
-    from ..data.url_lists import list_lines
+    from ..zinc.tranches import PAPER, select, table
+    from ..zinc.url_lists import list_lines
 
     tranches = select(args.conditions or PAPER, include_absent=args.all)
     lines = table(tranches) if args.format == "table" else list_lines(tranches, args.format, args.extension, args.base)
@@ -104,18 +104,18 @@ def _add_download(commands: Commands) -> None:
 
 
 def _run_download(args: argparse.Namespace) -> None:
-    from ..data.download import DOWNLOADS, download
-    from ..data.transfer import Manners
-    from ..data.url_lists import sources_of
+    from ..zinc.download import DOWNLOADS, download
+    from ..zinc.transfer import RetryPolicy
+    from ..zinc.url_lists import sources_of
 
     names = ("threads", "attempts", "connect_timeout", "read_timeout", "requests_per_second", "bytes_per_second")
-    manners = Manners(**{name: getattr(args, name) for name in names})
+    retry_policy = RetryPolicy(**{name: getattr(args, name) for name in names})
     sources, duplicates = sources_of(args.what, args.extension, args.base, include_absent=args.all)
     for path, count in duplicates.items():
         if count:
             print(f"{path}: {count:,} repeated lines are passed over", file=sys.stderr)
     try:
-        result = download(sources, args.output, manners=manners, retry_missing=args.retry_missing, progress=True)
+        result = download(sources, args.output, retry_policy=retry_policy, retry_missing=args.retry_missing, progress=True)
     except KeyboardInterrupt:
         print("nemo-cmim download: stopped. Run it again: it goes on from here.", file=sys.stderr)
         raise SystemExit(130) from None
@@ -174,8 +174,8 @@ def _add_settings(add: Callable[..., argparse.Action]) -> None:
 
 
 def _run_prepare(args: argparse.Namespace) -> None:
-    from ..data.prepare import prepare
-    from ..data.rejects import REJECTED
+    from ..prepare.prepare import prepare
+    from ..prepare.rejects import REJECTED
 
     settings = {k: v for k, v in vars(args).items() if k not in ("command", "run", "inputs", "output")}
     manifest = prepare(args.inputs, args.output, progress=True, **settings)
@@ -210,7 +210,7 @@ def _add_data_report(commands: Commands) -> None:
 
 
 def _run_data_report(args: argparse.Namespace) -> None:
-    from ..data.report import write_data_report
+    from ..report.report import write_data_report
 
     write_data_report(args.folder, args.output, sample=args.sample, seed=args.seed, overwrite=args.overwrite)
     print(f"{args.output}: open it in a browser")
@@ -235,7 +235,7 @@ def _add_overlap(commands: Commands) -> None:
 def _run_overlap(args: argparse.Namespace) -> None:
     from tqdm import tqdm
 
-    from ..data.overlap import find_overlap, read_smiles
+    from ..report.overlap import find_overlap, read_smiles
 
     lines, smiles = zip(*read_smiles(args.input, args.column))
     with tqdm(unit=" molecules", unit_scale=True, desc="read", disable=True if args.exact else None) as bar:

@@ -126,7 +126,7 @@ def _run_regress(args: argparse.Namespace) -> None:
             args.target,
             unit=args.unit,
             on_invalid=args.on_invalid,
-            refusal=model.refusal if model else None,
+            invalid_reason=model.invalid_reason if model else None,
         )
     features: dict[str, downstream.Featurizer] = {}
     for name in names:

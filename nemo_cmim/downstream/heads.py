@@ -22,7 +22,7 @@ from ..errors import ConfigError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["FeatureScaler", "MLPRegressor", "fit_together", "svm"]
+__all__ = ["FeatureScaler", "MLPHead", "fit_together", "svm"]
 
 SETTINGS = ("hidden", "steps", "batch_size", "learning_rate", "device")  # equal in models that train together
 
@@ -57,7 +57,7 @@ class _Weights(NamedTuple):
     c: Any
 
 
-class MLPRegressor(RegressorMixin, BaseEstimator):
+class MLPHead(RegressorMixin, BaseEstimator):
     """One hidden layer, ReLU, mean squared error, Adam (Sec. D.2), in fp32 with PyTorch.
 
     Features are scaled by `FeatureScaler` and targets are standardised inside; predictions are in the unit of the targets that
@@ -91,7 +91,7 @@ class MLPRegressor(RegressorMixin, BaseEstimator):
         self.random_state = random_state
         self.device = device
 
-    def fit(self, X: Any, y: Any) -> MLPRegressor:
+    def fit(self, X: Any, y: Any) -> MLPHead:
         """Trains on features X [N, D] and targets y [N]."""
         fit_together([self], [X], [y])
         return self
@@ -109,7 +109,7 @@ class MLPRegressor(RegressorMixin, BaseEstimator):
         """Checks and scales: x_ND with the informative columns, y_N."""
         for name in ("hidden", "steps", "batch_size", "learning_rate"):
             if not getattr(self, name) > 0:
-                raise ConfigError(f"MLPRegressor: {name} must be positive, found {getattr(self, name)!r}.")
+                raise ConfigError(f"MLPHead: {name} must be positive, found {getattr(self, name)!r}.")
         X, y = validate_data(self, X, y, dtype=np.float64, y_numeric=True)
         self.scaler_ = FeatureScaler().fit(X)
         x = self.scaler_.transform(X).astype(np.float32)
@@ -134,7 +134,7 @@ class MLPRegressor(RegressorMixin, BaseEstimator):
 
 
 def fit_together(
-    models: Sequence[MLPRegressor], Xs: Sequence[Any], ys: Sequence[Any], progress: Callable[[int], None] | None = None
+    models: Sequence[MLPHead], Xs: Sequence[Any], ys: Sequence[Any], progress: Callable[[int], None] | None = None
 ) -> None:
     """Trains E independent models in one loop: each ends as its own `fit` would leave it, to rounding, but sooner.
 
@@ -185,7 +185,7 @@ def _one_thread() -> Iterator[None]:
 
 
 def _train(
-    settings: MLPRegressor,
+    settings: MLPHead,
     x_END: NDArray[np.float32],
     y_EN: NDArray[np.float32],
     start: _Weights,

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from ..errors import ConfigError, DataError
 from .datasets import RegressionData
 from .features import Featurizer, compute_features, descriptor_preparation, rdkit_descriptors
-from .heads import MLPRegressor, fit_together, svm
+from .heads import MLPHead, fit_together, svm
 from .splits import Split, random_folds, scaffold_split
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def named_heads(names: Sequence[str], mlp_steps: int = 10_000, device: str | Non
     """
     if mlp_steps < 1:
         raise ConfigError(f"The MLP needs at least 1 step, found {mlp_steps}.")
-    known = {"svm": svm(), "mlp": MLPRegressor(steps=mlp_steps, device=device)}
+    known = {"svm": svm(), "mlp": MLPHead(steps=mlp_steps, device=device)}
     for name in names:
         if name not in known:
             raise ConfigError(f"Unknown head {name!r}. There are: {', '.join(known)}.")
@@ -170,7 +170,7 @@ def _seeded(head: Any, seed: int) -> Any:
 
 def _fit(models: list[Any], xs: list[NDArray[np.float64]], ys: list[NDArray[np.float64]], bar: tqdm) -> None:
     before = bar.n
-    if all(isinstance(model, MLPRegressor) for model in models):
+    if all(isinstance(model, MLPHead) for model in models):
         share = len(models) / models[0].steps
         fit_together(models, xs, ys, progress=lambda step: bar.update(before + share * step - bar.n))
     else:

@@ -13,7 +13,7 @@ from ..errors import ConfigError, InvalidSmilesError, UnknownTokenError
 from ..molecules import Mol, canonical_smiles, parse
 from ..tokenizers import SmilesTokenizer
 
-__all__ = ["Tokenised", "refusal", "tokenise"]
+__all__ = ["Tokenised", "invalid_reason", "tokenise"]
 
 
 class Tokenised(NamedTuple):
@@ -36,7 +36,7 @@ def tokenise(
     canonical: bool,
     on_invalid: str,
     first_index: int = 0,
-    way_out: str = ".",
+    hint: str = ".",
 ) -> Tokenised:
     """Canonicalises and tokenises molecules; equal ones are kept once.
 
@@ -46,7 +46,7 @@ def tokenise(
         max_tokens: Most tokens that the model takes.
         canonical: Turn each SMILES into RDKit's canonical one first.
         first_index: What the first row is called in messages.
-        way_out: How an error ends: what the caller can do about it.
+        hint: How an error ends: what the caller can do about it.
         on_invalid: "raise", or "nan" to mark rows that cannot be used, with one warning for all.
 
     Raises:
@@ -70,7 +70,7 @@ def tokenise(
             molecule_of_row[i] = index_of[smiles]
         except InvalidSmilesError as error:
             if on_invalid == "raise":
-                raise type(error)(f"{error}{way_out}") from error
+                raise type(error)(f"{error}{hint}") from error
             invalid.append(str(error))
             molecule_of_row[i] = -1
     if invalid:
@@ -80,7 +80,7 @@ def tokenise(
     return Tokenised(tokens, molecule_of_row)
 
 
-def refusal(molecule: Any, tokenizer: SmilesTokenizer, max_tokens: int) -> str | None:
+def invalid_reason(molecule: Any, tokenizer: SmilesTokenizer, max_tokens: int) -> str | None:
     """Why a model with this tokenizer and length cannot take a molecule; None if it can."""
     try:
         _encode(_smiles(molecule, True, "the SMILES"), tokenizer, max_tokens, "the SMILES")

@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..config import ModelConfig
-from ..data.collate import collate
 from ..errors import ConfigError, InvalidShapeError
 from ..models import CMIMNetwork, greedy_decode
 from ..models.layers import select
 from ..tokenizers import SmilesTokenizer
+from ..tokenizers.collate import collate
 from ..types import Posterior
 from .checkpoint import Checkpoint
-from .inputs import refusal, tokenise
+from .inputs import invalid_reason, tokenise
 
 __all__ = ["CMIMModel"]
 
@@ -112,7 +112,7 @@ class CMIMModel:
             canonical=canonical,
             on_invalid=on_invalid,
             first_index=first_index,
-            way_out='. Pass on_invalid="nan" to keep a NaN row.',
+            hint='. Pass on_invalid="nan" to keep a NaN row.',
         )
         vectors = np.empty((len(inputs.tokens) + 1, self._width(kind, chosen)), dtype=np.float32)
         vectors[-1] = np.nan  # what invalid rows, numbered -1, get
@@ -143,9 +143,9 @@ class CMIMModel:
         network = self.config.network
         return network.hidden_size * (network.latents if kind == "mean" else len(layers))  # `latents` is 1 without bottleneck
 
-    def refusal(self, molecule: Any) -> str | None:
+    def invalid_reason(self, molecule: Any) -> str | None:
         """Why `embed` cannot take a molecule (not parsable, too long, a token that the model does not know); None if it can."""
-        return refusal(molecule, self.tokenizer, self.config.network.max_tokens)
+        return invalid_reason(molecule, self.tokenizer, self.config.network.max_tokens)
 
     def encode(self, smiles: Any, *, canonical: bool = True, batch_size: int | None = None) -> Posterior:
         """q(z|x) of N molecules, fields [N, K, D] on the CPU; inputs and errors as `embed`.
@@ -308,14 +308,14 @@ class CMIMModel:
     def _named(self) -> str:
         return f"this model (objective {self.config.objective.name})"
 
-    def _need_decoder(self, what: str, way_out: str = "use a model with one") -> None:
+    def _need_decoder(self, what: str, hint: str = "use a model with one") -> None:
         if not self.config.network.decoder_layers:
-            raise ConfigError(f"{what} needs a decoder, but {self._named} only encodes: {way_out}.")
+            raise ConfigError(f"{what} needs a decoder, but {self._named} only encodes: {hint}.")
 
-    def _need_latent(self, what: str, way_out: str) -> None:
+    def _need_latent(self, what: str, hint: str) -> None:
         if not self.config.network.has_bottleneck:
             raise ConfigError(
-                f"{what} needs latents of a fixed number, but {self._named} has a state for each token and no bottleneck: {way_out}."
+                f"{what} needs latents of a fixed number, but {self._named} has a state for each token and no bottleneck: {hint}."
             )
 
     @torch.inference_mode()

@@ -17,8 +17,8 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 
-from ..data.readers import read_molecules
 from ..errors import DataError, InvalidSmilesError
+from ..tables.readers import read_molecules
 from .model import CMIMModel
 
 __all__ = ["embed_file"]

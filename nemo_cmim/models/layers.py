@@ -8,7 +8,16 @@ from torch import Tensor, nn
 from ..config import NetworkConfig
 from .attention import LatentCrossAttention, SelfAttention, SingleKeyAttention, TokenCrossAttention
 
-__all__ = ["DecoderLayer", "EncoderLayer", "FeedForward", "LatentReadLayer", "Memory", "latent_self_attention", "norm", "select"]
+__all__ = [
+    "CrossAttentionLayer",
+    "DecoderLayer",
+    "EncoderLayer",
+    "FeedForward",
+    "Memory",
+    "latent_self_attention",
+    "norm",
+    "select",
+]
 
 Memory = Tensor | tuple[Tensor, ...]
 """What a decoder layer made of the latents, once per molecule: a constant [B, 1, D] for K = 1, else keys, values and, where some
@@ -69,7 +78,7 @@ class EncoderLayer(nn.Module):
         return x_BTD + self.dropout(self.ffn(self.norm_ffn(x_BTD)))
 
 
-class LatentReadLayer(nn.Module):
+class CrossAttentionLayer(nn.Module):
     """Self-attention among the latents, cross-attention from the latents to the token embeddings, FFN."""
 
     def __init__(self, config: NetworkConfig) -> None:

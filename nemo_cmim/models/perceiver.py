@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ..config import NetworkConfig
-from .layers import EncoderLayer, LatentReadLayer, latent_self_attention, norm
+from .layers import CrossAttentionLayer, EncoderLayer, latent_self_attention, norm
 
 __all__ = ["PerceiverEncoder"]
 
@@ -25,7 +25,7 @@ class PerceiverEncoder(nn.Module):
         super().__init__()
         self.latents_KD = nn.Parameter(torch.empty(config.latents, config.hidden_size))
         self.norm_tokens = norm(config)
-        self.read = nn.ModuleList(LatentReadLayer(config) for _ in range(blocks))
+        self.read = nn.ModuleList(CrossAttentionLayer(config) for _ in range(blocks))
         self.think = nn.ModuleList(EncoderLayer(config, latent_self_attention(config)) for _ in range(blocks))
         self.norm = norm(config)
 

@@ -16,12 +16,12 @@ from torch.distributed import ProcessGroup
 
 from ..mcore.parallel import is_sharded
 
-__all__ = ["Gradients", "MainParameters"]
+__all__ = ["Gradients", "MasterWeights"]
 
 _BUCKET = 6_000_000  # elements: 24 MB of fp32, as torch's DDP
 
 
-class MainParameters:
+class MasterWeights:
     """The fp32 weights that the optimiser updates.
 
     Args:
@@ -77,7 +77,7 @@ class Gradients:
         tensor_parallel: Ranks that hold the shards of one network.
     """
 
-    def __init__(self, parameters: MainParameters, data_parallel: ProcessGroup, tensor_parallel: ProcessGroup) -> None:
+    def __init__(self, parameters: MasterWeights, data_parallel: ProcessGroup, tensor_parallel: ProcessGroup) -> None:
         self.is_last_micro_batch = True  # backward completes the gradients, so they can be reduced
         self.loss_scale = 1.0  # what the loss is multiplied by before backward
         self.waited_s = 0.0  # for communication that backward did not hide, in the last step
@@ -162,7 +162,7 @@ class Gradients:
                 bucket.flat.mul_(largest / norm)
 
 
-def _make_buckets(parameters: MainParameters) -> list[_Bucket]:
+def _make_buckets(parameters: MasterWeights) -> list[_Bucket]:
     """Buckets of about `_BUCKET` elements, in the order in which backward completes them: that of the parameters, reversed."""
     buckets: list[_Bucket] = []
     gathered: dict[bool, list[tuple[nn.Parameter, nn.Parameter]]] = {True: [], False: []}

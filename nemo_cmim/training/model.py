@@ -15,18 +15,18 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
 from ..config import DataConfig, ModelConfig, from_mapping
-from ..data.dataset import make_loader, make_validation_loader, open_store
-from ..data.store import TokenStore
 from ..errors import ConfigError, DivergenceError
+from ..loader.dataset import make_loader, make_validation_loader, open_store
 from ..losses import Objective, ObjectiveOutput, build_objective
 from ..losses.candidates import gather_with_gradient
 from ..mcore.network import MegatronCMIMNetwork
 from ..mcore.parallel import initialise
 from ..mcore.random import seed_generators
 from ..scaling import Workload, training_flops
+from ..store.token_store import TokenStore
 from ..tokenizers import SmilesTokenizer, Vocabulary
 from ..types import Posterior, TokenBatch
-from .connector import CMIMSaveRestoreConnector
+from .checkpoints.nemo_file import CMIMSaveRestoreConnector
 from .divergence import LossWatch, save_batch
 from .health import latent_health
 from .metrics import PER_TOKEN, StepTotals, readable
@@ -79,7 +79,7 @@ class MegatronCMIMModel(ModelPT):
         check_views(self.objective, self.model_config)
         self.network = MegatronCMIMNetwork(network, self.model_config.parallel)
         self._clock = clock or StepClock()
-        self.main_parameters: list[nn.Parameter] = []  # what the optimiser updates; the strategy sets them
+        self.master_weights: list[nn.Parameter] = []  # what the optimiser updates; the strategy sets them
         self.step_totals: dict[str, float] = {}  # of the last step, over all ranks: see `StepTotals.reduce`
         self._totals = StepTotals(parallel_state.get_data_parallel_group())
         self._loss_watch = LossWatch(self.model_config.stability.divergence_margin)
@@ -166,8 +166,8 @@ class MegatronCMIMModel(ModelPT):
     def setup_optimizer_param_groups(self) -> None:
         """The fp32 main parameters, once there are some."""
         super().setup_optimizer_param_groups()
-        if self.main_parameters:
-            self._optimizer_param_groups = [{"params": self.main_parameters}]
+        if self.master_weights:
+            self._optimizer_param_groups = [{"params": self.master_weights}]
 
     # ---- steps
 

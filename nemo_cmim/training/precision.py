@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 
 from ..config import LossScaleConfig
 from ..errors import ConfigError
-from .gradients import Gradients, MainParameters
+from .gradients import Gradients, MasterWeights
 
 __all__ = ["LossScale", "MegatronPrecision", "parse_precision"]
 
@@ -93,7 +93,7 @@ class MegatronPrecision(Precision):
         self.dtype = dtype
         self.loss_scale = LossScale(loss_scale, is_dynamic=dtype == torch.float16)
         self.gradient_norm = torch.zeros(())  # of the last step, before clipping
-        self.parameters: MainParameters | None = None  # set by the strategy, as are the gradients
+        self.parameters: MasterWeights | None = None  # set by the strategy, as are the gradients
         self.gradients: Gradients | None = None
 
     def pre_backward(self, tensor: Tensor, module: LightningModule) -> Tensor:

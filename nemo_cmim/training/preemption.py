@@ -7,7 +7,7 @@ from types import FrameType
 
 import torch
 
-from ..data.dataset import PREEMPTION_SIGNALS
+from ..signals import PREEMPTION_SIGNALS
 
 __all__ = ["Preempted", "Preemption"]
 

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from ..data.collate import collate
 from ..mcore.network import MegatronCMIMNetwork
 from ..models import CMIMNetwork, greedy_decode
 from ..molecules import canonical_or_none, canonical_smiles
 from ..tokenizers import SmilesTokenizer
-from .export import to_plain
+from ..tokenizers.collate import collate
+from .checkpoints.export import to_plain
 
 __all__ = ["reconstruct"]
 

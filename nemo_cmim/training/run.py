@@ -17,12 +17,12 @@ from omegaconf import DictConfig, OmegaConf
 from ..config import ModelConfig, check_keys, from_mapping
 from ..errors import ConfigError
 from ..losses import build_objective
-from .checkpoint_writer import CheckpointWriter
-from .checkpointing import CheckpointConfig, Checkpointing
+from .checkpoints.callback import CheckpointConfig, Checkpointing
+from .checkpoints.run_folder import RunFolder, claim_run_folder
+from .checkpoints.writer import CheckpointWriter
 from .model import MegatronCMIMModel, check_views
 from .observe import Observation, StepClock
 from .precision import MegatronPrecision, parse_precision
-from .run_folder import RunFolder, claim_run_folder
 from .strategy import MegatronStrategy
 
 __all__ = ["accumulation_of", "compose", "model_settings", "train"]

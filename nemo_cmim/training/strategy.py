@@ -18,11 +18,11 @@ from megatron.core import parallel_state
 from ..config import ParallelConfig
 from ..errors import ConfigError
 from ..mcore.parallel import initialise, is_sharded
-from .gradients import Gradients, MainParameters
+from .gradients import Gradients, MasterWeights
 from .precision import MegatronPrecision
 
 if TYPE_CHECKING:
-    from .checkpoint_writer import CheckpointWriter
+    from .checkpoints.writer import CheckpointWriter
 
 __all__ = ["MegatronStrategy"]
 
@@ -75,16 +75,16 @@ class MegatronStrategy(DDPStrategy):
         if trainer.state.fn == TrainerFn.FITTING:
             model = self.lightning_module
             assert model is not None
-            parameters = MainParameters(dict(model.network.named_parameters()), self.precision.dtype)
+            parameters = MasterWeights(dict(model.network.named_parameters()), self.precision.dtype)
             self._share_initial_weights(parameters)
-            model.main_parameters = list(parameters.main.values())
+            model.master_weights = list(parameters.main.values())
             groups = parallel_state.get_data_parallel_group(), parallel_state.get_tensor_model_parallel_group()
             self.precision.parameters, self.precision.gradients = parameters, Gradients(parameters, *groups)
             self.setup_optimizers(trainer)
         self.setup_precision_plugin()
 
     @staticmethod
-    def _share_initial_weights(parameters: MainParameters) -> None:
+    def _share_initial_weights(parameters: MasterWeights) -> None:
         """Gives all replicas of a weight the same start. Ranks draw them from one seed, but one that drew others would go unnoticed."""
         for main in parameters.main.values():
             if not is_sharded(main):
@@ -126,7 +126,7 @@ class MegatronStrategy(DDPStrategy):
         Args:
             checkpoint: Of Lightning.
             filepath: To be created.
-            storage_options: The value that ranks it, for `Manifest.monitored`.
+            storage_options: The value that ranks it, for `CheckpointManifest.monitored`.
         """
         self.writer.save(self, checkpoint, Path(filepath), storage_options)
 

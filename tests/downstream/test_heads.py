@@ -7,7 +7,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVR
 from sklearn.utils.estimator_checks import check_estimator
 
-from nemo_cmim.downstream import FeatureScaler, MLPRegressor, fit_together, svm
+from nemo_cmim.downstream import FeatureScaler, MLPHead, fit_together, svm
 from nemo_cmim.errors import ConfigError
 
 
@@ -19,7 +19,7 @@ def known_function():
     return x, 1000 + 50 * x[:, 0] * np.abs(x[:, 1]) + 80 * x[:, 2]
 
 
-QUICK = MLPRegressor(hidden=32, steps=60, learning_rate=0.02, device="cpu")
+QUICK = MLPHead(hidden=32, steps=60, learning_rate=0.02, device="cpu")
 
 
 @pytest.mark.parametrize("estimator", [FeatureScaler(), QUICK], ids=["scaler", "mlp"])
@@ -43,7 +43,7 @@ def test_svm_is_the_default_svr_on_scaled_features(known_function):
 
 def test_mlp_learns_a_function_in_the_units_of_its_target(known_function):
     x, y = known_function
-    model = MLPRegressor(steps=2500, device="cpu").fit(x[:500], y[:500])
+    model = MLPHead(steps=2500, device="cpu").fit(x[:500], y[:500])
     error = np.sqrt(np.mean((model.predict(x[500:]) - y[500:]) ** 2))
     assert error < 0.2 * y.std()
     assert y.std() > 300
@@ -51,14 +51,14 @@ def test_mlp_learns_a_function_in_the_units_of_its_target(known_function):
 
 def test_mlp_rescales_with_its_target(known_function):
     x, y = known_function
-    one, other = (MLPRegressor(steps=50, device="cpu").fit(x, target).predict(x) for target in (y, y / 1000 - 7))
+    one, other = (MLPHead(steps=50, device="cpu").fit(x, target).predict(x) for target in (y, y / 1000 - 7))
     np.testing.assert_allclose(other, one / 1000 - 7, atol=1e-5)
 
 
 def test_mlp_matches_a_plain_loop(known_function):
     x, y = known_function
     x, y = x[:100], y[:100]
-    model = MLPRegressor(hidden=8, steps=40, batch_size=32, learning_rate=0.01, random_state=5, device="cpu").fit(x, y)
+    model = MLPHead(hidden=8, steps=40, batch_size=32, learning_rate=0.01, random_state=5, device="cpu").fit(x, y)
 
     rng = np.random.RandomState(5)
     net = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 1))
@@ -87,8 +87,8 @@ def test_training_together_changes_no_model(known_function):
     wide = np.hstack([x, x**2])
     sets = [(x[:100], y[:100]), (wide[50:], y[50:]), ((x > 0).astype(float)[:300], -y[:300])]
     settings = {"hidden": 16, "steps": 60, "device": "cpu"}
-    alone = [MLPRegressor(**settings, random_state=seed).fit(*data) for seed, data in enumerate(sets)]
-    together = [MLPRegressor(**settings, random_state=seed) for seed in range(3)]
+    alone = [MLPHead(**settings, random_state=seed).fit(*data) for seed, data in enumerate(sets)]
+    together = [MLPHead(**settings, random_state=seed) for seed in range(3)]
     threads = torch.get_num_threads()
     fit_together(together, *zip(*sets))
     assert torch.get_num_threads() == threads
@@ -100,7 +100,7 @@ def test_a_bit_never_seen_in_training_says_nothing():
     rng = np.random.default_rng(1)
     x = rng.integers(0, 2, size=(60, 6)).astype(float)
     x[:, 3] = 0
-    model = MLPRegressor(steps=30, device="cpu").fit(x, x.sum(1))
+    model = MLPHead(steps=30, device="cpu").fit(x, x.sum(1))
     with_bit = x.copy()
     with_bit[:, 3] = 1
     np.testing.assert_array_equal(model.predict(with_bit), model.predict(x))
@@ -108,18 +108,18 @@ def test_a_bit_never_seen_in_training_says_nothing():
 
 def test_features_that_never_vary_predict_the_mean():
     x, y = np.ones((40, 3)) * [2.0, 0.5, 7.0], np.arange(40.0)
-    model = MLPRegressor(steps=300, device="cpu").fit(x, y)
+    model = MLPHead(steps=300, device="cpu").fit(x, y)
     np.testing.assert_allclose(model.predict(x), y.mean(), atol=2)
 
 
 def test_bad_settings_and_values(known_function):
     x, y = known_function
     with pytest.raises(ConfigError, match="steps must be positive, found 0"):
-        MLPRegressor(steps=0).fit(x, y)
+        MLPHead(steps=0).fit(x, y)
     with pytest.raises(ConfigError, match="differ in hidden"):
-        fit_together([MLPRegressor(hidden=1), MLPRegressor(hidden=2)], [x, x], [y, y])
+        fit_together([MLPHead(hidden=1), MLPHead(hidden=2)], [x, x], [y, y])
     with pytest.raises(ConfigError, match="device 'nonsense' cannot be used"):
-        MLPRegressor(device="nonsense").fit(x, y)
+        MLPHead(device="nonsense").fit(x, y)
     for bad in (np.nan, np.inf):
         with pytest.raises(ValueError, match=r"(?i)nan|infinity"):
-            MLPRegressor().fit(np.where(x > 1, bad, x), y)
+            MLPHead().fit(np.where(x > 1, bad, x), y)

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from sklearn.dummy import DummyRegressor
 from sklearn.linear_model import LinearRegression
-from sklearn.neural_network import MLPRegressor as SklearnMLP
+from sklearn.neural_network import MLPRegressor
 from sklearn.preprocessing import FunctionTransformer
 
 from nemo_cmim.downstream import (
@@ -82,7 +82,7 @@ def test_features_are_computed_once_by_function_or_transformer(data):
 
 
 def test_the_seed_reaches_the_head(data):
-    heads = {"net": SklearnMLP(hidden_layer_sizes=4, max_iter=1)}
+    heads = {"net": MLPRegressor(hidden_layer_sizes=4, max_iter=1)}
     with pytest.warns(UserWarning):
         first, second = (evaluate(data, {"counts": counts}, heads, folds=2, seeds=(5,)) for _ in range(2))
     np.testing.assert_array_equal(first.predictions["prediction"], second.predictions["prediction"])

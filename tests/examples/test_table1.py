@@ -17,11 +17,11 @@ from scipy.stats import t as student
 
 from nemo_cmim import load, molecules
 from nemo_cmim.comparison.measure import randomised
-from nemo_cmim.data.prepare import prepare
-from nemo_cmim.data.store import TokenStore
 from nemo_cmim.downstream import RegressionData, builtin_featurizer, evaluate, named_heads
 from nemo_cmim.errors import ConfigError, DataError
-from nemo_cmim.molecules import random_spellings
+from nemo_cmim.molecules import randomized_smiles
+from nemo_cmim.prepare.prepare import prepare
+from nemo_cmim.store.token_store import TokenStore
 from nemo_cmim.tokenizers import SmilesTokenizer
 from tests.examples.made_up import RINGS, made_up_predictions, write_model
 
@@ -49,7 +49,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], mod
 def pretraining(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three molecules of the ESOL file, spelled anew, two of the Lipophilicity file as one stereoisomer, and others."""
     folder = tmp_path_factory.mktemp("pretraining")
-    planted = [random_spellings(f"{smiles}O", 1, seed=9)[0] for smiles in RINGS[:3]] + [f"C[C@H](O){s}" for s in RINGS[:2]]
+    planted = [randomized_smiles(f"{smiles}O", 1, seed=9)[0] for smiles in RINGS[:3]] + [f"C[C@H](O){s}" for s in RINGS[:2]]
     others = [f"{'C' * i}N(F){'C' * j}" for i in range(1, 9) for j in range(1, i)]
     (folder / "molecules.smi").write_text("\n".join(planted + others) + "\n")
     prepare([folder / "molecules.smi"], folder / "store", valid_fraction=0.3, test_fraction=0.3, processes=1, progress=False)
@@ -127,7 +127,7 @@ def test_an_evaluation_that_was_stopped_goes_on(run, tmp_path: Path, data_folder
 
 def test_weights_are_drawn_anew_for_each_seed(models: dict[str, Path], data_folder: Path) -> None:
     with pytest.warns(UserWarning, match="left out"):
-        data = evaluation.load_sets(data_folder, load(models["mim"]).refusal)[0]
+        data = evaluation.load_sets(data_folder, load(models["mim"]).invalid_reason)[0]
     protocol = evaluation.Protocol(seeds=(3, 4), folds=3, mlp_steps=2, splits=("random",))
     row = evaluation.Row(
         "r", model=str(models["cmim"]), readings=(evaluation.Reading("mean"), evaluation.Reading()), is_redrawn=True
@@ -157,7 +157,7 @@ def test_a_row_is_measured_as_evaluate_does(name: str, data_folder: Path) -> Non
 @pytest.mark.slow
 def test_blocks_in_processes_are_the_same(models: dict[str, Path], data_folder: Path, tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="left out"):
-        sets = evaluation.load_sets(data_folder, load(models["mim"]).refusal)[:2]
+        sets = evaluation.load_sets(data_folder, load(models["mim"]).invalid_reason)[:2]
     protocol = evaluation.Protocol(seeds=(0, 1), folds=2, mlp_steps=2)
     loaded = {str(models["mim"]): load(models["mim"])}
     rows = [
@@ -279,7 +279,7 @@ def test_molecules_of_the_training_are_not_held_out(models: dict[str, Path], pre
     texts = [tokenizer.decode(held_out.tokens(i)) for i in range(len(held_out))]
     loaded = {"c": load(models["cmim"])}
     for count in (3, len(texts)):
-        (tmp_path / "seen.smi").write_text("\n".join(random_spellings(texts[i], 1, seed=9)[0] for i in range(count)) + "\n")
+        (tmp_path / "seen.smi").write_text("\n".join(randomized_smiles(texts[i], 1, seed=9)[0] for i in range(count)) + "\n")
         folder = tmp_path / f"trained{count}"
         prepare([tmp_path / "seen.smi"], folder, valid_fraction=0, test_fraction=0, processes=1, progress=False)
         if count < len(texts):

@@ -19,13 +19,13 @@ import torch
 import nemo_cmim
 from nemo_cmim.cli import main
 from nemo_cmim.config import AugmentationConfig, DataConfig
-from nemo_cmim.data.store import TokenStore
 from nemo_cmim.errors import CheckpointError
 from nemo_cmim.inference import list_models, load, shipped
 from nemo_cmim.inference.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from nemo_cmim.molecules import canonical_smiles, is_valid
+from nemo_cmim.store.token_store import TokenStore
 from nemo_cmim.tokenizers import Vocabulary
-from nemo_cmim.training.checkpoint import Manifest, commit, name_of, partial_of
+from nemo_cmim.training.checkpoints.format import CheckpointManifest, commit, name_of, partial_of
 from tests.inference.conftest import random_checkpoint
 from tests.inference.golden_shipped import GOLDEN, SMILES, vectors
 from tools import ship_model
@@ -55,7 +55,7 @@ def run_of(checkpoint: Checkpoint, data: Path, folder: Path) -> Path:
     config = dataclasses.replace(checkpoint.config, train_ds=DataConfig(folder="elsewhere"))
     write_checkpoint(folder / "trained.nemo", checkpoint)
     order = {"seed": 5, "molecules": json.loads((data / "manifest.json").read_text())["splits"]["train"]["molecules"]}
-    manifest = Manifest(
+    manifest = CheckpointManifest(
         step=STEP, monitored=-1.5, model=json.loads(json.dumps(dataclasses.asdict(config))), order=order, parallel={}, vocabulary="",
         versions={}, files={},
     )  # fmt: skip

@@ -16,7 +16,7 @@ from megatron.core import parallel_state
 from nemo_cmim.config import ObjectiveConfig, ParallelConfig
 from nemo_cmim.losses import build_objective
 from nemo_cmim.mcore.network import MegatronCMIMNetwork
-from nemo_cmim.training.export import load_plain, to_plain
+from nemo_cmim.training.checkpoints.export import load_plain, to_plain
 
 
 def main(folder: Path) -> None:

@@ -24,12 +24,12 @@ import torch
 
 from nemo_cmim.cli import main
 from nemo_cmim.errors import CheckpointError, ConfigError
-from nemo_cmim.training.checkpoint import Manifest, find_checkpoints, newest_sound, remove, verify
-from nemo_cmim.training.checkpoint_writer import CheckpointWriter
-from nemo_cmim.training.checkpointing import CheckpointConfig, Checkpointing
-from nemo_cmim.training.export import export_checkpoint
+from nemo_cmim.training.checkpoints.callback import CheckpointConfig, Checkpointing
+from nemo_cmim.training.checkpoints.export import export_checkpoint
+from nemo_cmim.training.checkpoints.format import CheckpointManifest, find_checkpoints, newest_valid, remove, verify
+from nemo_cmim.training.checkpoints.run_folder import RunFolder, claim_run_folder
+from nemo_cmim.training.checkpoints.writer import CheckpointWriter
 from nemo_cmim.training.run import train
-from nemo_cmim.training.run_folder import RunFolder, claim_run_folder
 from tests.training.ranks import start_function
 from tests.training.runs import config, overrides, steps
 
@@ -68,7 +68,7 @@ def names(folder: Path) -> list[str]:
 
 
 def test_a_checkpoint_says_what_it_is(finished: Path) -> None:
-    newest, refused = newest_sound(finished / "checkpoints")
+    newest, refused = newest_valid(finished / "checkpoints")
     assert newest is not None and not refused
     manifest = verify(newest)
     assert (manifest.step, manifest.parallel, manifest.order["global batch"]) == (6, {"tensor": 1, "data": 1}, 16)
@@ -79,7 +79,7 @@ def test_a_checkpoint_says_what_it_is(finished: Path) -> None:
 def test_the_best_and_the_newest_are_kept(data: Path, tmp_path: Path) -> None:
     more = ("trainer.max_steps=12", "trainer.val_check_interval=2", f"{PARAMS}.save_top_k=1", f"{PARAMS}.keep_last=2")
     folder = train(config(data, tmp_path / "run", *more, "model.optim.lr=0.3", "model.stability.divergence_margin=null"))
-    kept = {path: Manifest.read(path) for path in find_checkpoints(folder / "checkpoints")}
+    kept = {path: CheckpointManifest.read(path) for path in find_checkpoints(folder / "checkpoints")}
     measured = {manifest.step: manifest.monitored for manifest in kept.values()}
     assert {10, 12} <= measured.keys() and len(measured) <= 3
     (again,) = (folder / "checkpoints").glob("*.nemo")
@@ -91,12 +91,12 @@ def test_the_best_and_the_newest_are_kept(data: Path, tmp_path: Path) -> None:
 
 def stall_when_committing(arguments: list[str], at_step: int, flag: Path) -> None:
     """Training whose checkpoint of one step is written, but never made whole."""
-    from nemo_cmim.training import checkpoint_writer
+    from nemo_cmim.training.checkpoints import writer as checkpoint_writer
     from nemo_cmim.training.run import compose, train
 
     commit = checkpoint_writer.commit
 
-    def stalled(folder: Path, manifest: Manifest) -> None:
+    def stalled(folder: Path, manifest: CheckpointManifest) -> None:
         if manifest.step == at_step:
             flag.touch()
             time.sleep(600)
@@ -350,7 +350,7 @@ def test_a_full_disk_stops_the_run_and_loses_nothing(finished: Path, data: Path,
         message = r"step=00000008.ckpt could not be written: .*0.1 MB are free.*The last one is"
         with before_each_checkpoint(fill), pytest.raises(CheckpointError, match=message):
             go_on(data, run)
-        assert newest_sound(run / "checkpoints")[0] == run / "checkpoints" / "step=00000006.ckpt"
+        assert newest_valid(run / "checkpoints")[0] == run / "checkpoints" / "step=00000006.ckpt"
     finally:
         subprocess.run(["umount", "-l", str(disk)], check=False)
 

@@ -28,8 +28,8 @@ def one_step(folder: Path, name: str, negatives: str, tp: int) -> None:
     from nemo_cmim.mcore.network import MegatronCMIMNetwork
     from nemo_cmim.mcore.parallel import initialise
     from nemo_cmim.training import gradients as module
-    from nemo_cmim.training.export import to_plain
-    from nemo_cmim.training.gradients import Gradients, MainParameters
+    from nemo_cmim.training.checkpoints.export import to_plain
+    from nemo_cmim.training.gradients import Gradients, MasterWeights
 
     module._BUCKET = 1000  # elements: many buckets, as a large network has
     parallel = ParallelConfig(tensor_model_parallel_size=tp)
@@ -39,7 +39,7 @@ def one_step(folder: Path, name: str, negatives: str, tp: int) -> None:
     network = MegatronCMIMNetwork(config, parallel)
     group = parallel_state.get_data_parallel_group()
     rank, ranks = parallel_state.get_data_parallel_rank(), parallel_state.get_data_parallel_world_size()
-    parameters = MainParameters(dict(network.named_parameters()), torch.float32)
+    parameters = MasterWeights(dict(network.named_parameters()), torch.float32)
     gradients = Gradients(parameters, group, parallel_state.get_tensor_model_parallel_group())
     objective = build_objective(ObjectiveConfig(name=name, negatives=negatives), config, group=group)
 

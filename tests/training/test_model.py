@@ -18,8 +18,8 @@ import lightning.pytorch as pl
 from omegaconf import OmegaConf
 
 import nemo_cmim
-from nemo_cmim.data.prepare import prepare
 from nemo_cmim.errors import CheckpointError, ConfigError, DataError
+from nemo_cmim.prepare.prepare import prepare
 from nemo_cmim.tokenizers import Vocabulary
 from nemo_cmim.training.model import MegatronCMIMModel
 from nemo_cmim.training.run import compose, config_folder, train

@@ -15,8 +15,8 @@ import pytest
 pytest.importorskip("nemo.core", reason="needs the [train] extra")
 
 import nemo_cmim
-from nemo_cmim.training.checkpoint import Manifest, find_checkpoints
-from nemo_cmim.training.export import export_from
+from nemo_cmim.training.checkpoints.export import export_from
+from nemo_cmim.training.checkpoints.format import CheckpointManifest, find_checkpoints
 from tests.training.ranks import as_srun, start_function, start_training, train_with
 from tests.training.runs import overrides, steps
 
@@ -174,7 +174,7 @@ def test_a_signal_during_validation_is_heard_before_its_end(data: Path, tmp_path
     ranks.send(signal.SIGTERM)
     assert ranks.wait(30.0) == [143], ranks.output()[-4000:]
     (saved,) = find_checkpoints(folder / "checkpoints")
-    assert (saved.name, Manifest.read(saved).monitored) == ("step=00000002.ckpt", None)
+    assert (saved.name, CheckpointManifest.read(saved).monitored) == ("step=00000002.ckpt", None)
 
 
 def in_a_group_of_its_own(arguments: list[str], group_file: Path) -> None:
@@ -207,7 +207,7 @@ def overflow_on_the_last_rank(arguments: list[str], folder: Path) -> None:
 
     def watched(self: MegatronCMIMModel, batch: Any, batch_idx: int) -> Any:
         scale = self.trainer.precision_plugin.loss_scale
-        weights = float(sum(p.detach().double().sum() for p in self.main_parameters))
+        weights = float(sum(p.detach().double().sum() for p in self.master_weights))
         seen.append({"weights": weights, "skipped": scale.skipped, "scale": scale.scale})
         return step(self, batch, batch_idx)
 

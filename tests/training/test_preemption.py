@@ -14,7 +14,7 @@ import torch
 
 pytest.importorskip("nemo.core", reason="needs the [train] extra")
 
-from nemo_cmim.data.dataset import PREEMPTION_SIGNALS
+from nemo_cmim.signals import PREEMPTION_SIGNALS
 from nemo_cmim.training.model import MegatronCMIMModel
 from nemo_cmim.training.preemption import Preempted
 from nemo_cmim.training.run import train

@@ -1,0 +1,1 @@
+"""From a token store to the batches of training: order, augmentation, loaders."""

@@ -1,0 +1,102 @@
+"""Augmentation of Sec. D.2: random spellings of a molecule, and spans of the encoder's tokens hidden behind `<MASK>`.
+
+What a molecule becomes is a function of (seed, epoch, index of the molecule) alone: not of workers, ranks, batch size, or where a run
+was interrupted.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..config import AugmentationConfig
+from ..errors import UnknownTokenError
+from ..molecules import randomized_smiles
+from ..tokenizers import SmilesTokenizer
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from ..tokenizers import Vocabulary
+
+__all__ = ["Augmentation", "mask_spans"]
+
+_ATTEMPTS = 3  # pairs of spellings to try: some are too long, or hold a token that the vocabulary lacks
+
+
+class Augmentation:
+    """Makes the encoder's and the decoder's tokens of a molecule.
+
+    Args:
+        config: What to do.
+        vocabulary: Of the tokens.
+        max_tokens: Longest string that the model takes.
+        seed: Another seed gives other spellings and spans.
+    """
+
+    def __init__(self, config: AugmentationConfig, vocabulary: Vocabulary, *, max_tokens: int, seed: int) -> None:
+        self.config, self.max_tokens, self.seed = config, max_tokens, seed
+        self.tokenizer = SmilesTokenizer(vocabulary)
+
+    def __call__(self, tokens: NDArray[np.integer], epoch: int, index: int) -> tuple[Sequence[int], Sequence[int]]:
+        """The encoder's and the decoder's tokens of molecule `index`, whose stored tokens are `tokens`."""
+        rng = np.random.default_rng((self.seed, epoch, index))
+        encoder = decoder = tokens.tolist()
+        if self.config.enumerate_smiles:
+            encoder, decoder = self._spellings(encoder, rng)
+        if self.config.mask_fraction:
+            mask_id = self.tokenizer.vocabulary.mask_id
+            encoder = mask_spans(encoder, rng, self.config.mask_fraction, self.config.mask_span, mask_id)
+        return encoder, decoder
+
+    def _spellings(self, stored: list[int], rng: np.random.Generator) -> tuple[list[int], list[int]]:
+        """Two different spellings that the model can take; the stored one stands in where the first few attempts find no two."""
+        usable: list[list[int]] = []
+        smiles = self.tokenizer.decode(stored)
+        for _ in range(_ATTEMPTS):
+            for spelling in randomized_smiles(smiles, 2, int(rng.integers(1, 2**31))):
+                try:
+                    ids = self.tokenizer.encode(spelling)
+                except UnknownTokenError:
+                    continue
+                if len(ids) <= self.max_tokens and ids not in usable:
+                    usable.append(ids)
+            if len(usable) >= 2:
+                break
+        encoder, decoder = [*usable, stored, stored][:2]
+        return encoder, decoder
+
+
+def mask_spans(tokens: Sequence[int], rng: np.random.Generator, fraction: float, mean_span: float, mask_id: int) -> list[int]:
+    """Replaces spans of tokens by one `mask_id` each, as BART's text infilling does (Sec. D.2).
+
+    `fraction` of the tokens is hidden, to a whole number by chance, so that it is exact on average. Spans have Poisson lengths and
+    never touch.
+
+    Differs from BART: a span has at least one token.
+
+    Args:
+        tokens: Ids of one molecule.
+        rng: Source of chance.
+        fraction: Share of tokens to hide, in [0, 1).
+        mean_span: Mean of the Poisson distribution.
+        mask_id: What stands in the place of a span.
+    """
+    hidden = int(len(tokens) * fraction + rng.random())
+    lengths: list[int] = []
+    while sum(lengths) < hidden:
+        lengths.append(min(max(1, int(rng.poisson(mean_span))), hidden - sum(lengths)))
+    rng.shuffle(lengths)  # the last one was cut
+    visible = len(tokens) - hidden
+    lengths[visible:] = [sum(lengths[visible:])] if len(lengths) > visible else []  # no more spans than gaps
+    gaps = np.sort(rng.choice(visible + 1, size=len(lengths), replace=False))  # in front of which visible token
+    masked: list[int] = []
+    place = seen = 0
+    for gap, length in zip(gaps.tolist(), lengths):
+        masked += [*tokens[place : place + gap - seen], mask_id]
+        place += gap - seen + length
+        seen = gap
+    return [*masked, *tokens[place:]]

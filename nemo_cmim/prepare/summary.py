@@ -1,0 +1,110 @@
+"""Adds up what the tasks of `prepare` left, for the manifest."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..files import sha256_of
+from ..store.manifest import StoreManifest
+from ..store.token_store import SPLITS, VOCABULARY
+from ..tokenizers import Vocabulary
+from ..zinc.tranches import Tranche
+from .chunks import Chunk, Job, Survey, open_table
+from .cluster import versions
+from .merge import DUPLICATE
+from .rejects import REJECTED
+from .workspace import FINISHED
+
+__all__ = ["summarise"]
+
+
+class _Tally:
+    """What became of the lines of something."""
+
+    def __init__(self) -> None:
+        self.read = 0
+        self.kept = 0
+        self.rejected: Counter[str] = Counter()
+
+    def add(self, read: int, kept: int, rejected: Mapping[str, int]) -> None:
+        self.read += read
+        self.kept += kept
+        self.rejected.update(rejected)
+
+    def as_dict(self) -> dict[str, Any]:
+        assert self.read == self.kept + self.rejected.total(), "lines were lost"
+        return {"read": self.read, "kept": self.kept, "rejected": dict(self.rejected.most_common())}
+
+
+def summarise(
+    job: Job, names: Sequence[str], surveys: Sequence[Survey], chunks: Sequence[Chunk], shards: int, vocabulary: Vocabulary
+) -> StoreManifest:
+    """The manifest of the folder `finished`, whose other files are all there."""
+    of_shards = [job.load("shards", number) for number in range(shards)]
+    total, unknown, inputs = _Tally(), Counter[str](), [_Tally() for _ in names]
+    tranches: dict[str, _Tally] = defaultdict(_Tally)
+    for chunk, duplicates in zip(chunks, _duplicates_of_chunks(job, len(chunks), shards), strict=True):
+        found = job.load("chunks", chunk.number)
+        kept, rejected = found["kept"] - duplicates, found["rejected"] | ({DUPLICATE: duplicates} if duplicates else {})
+        unknown.update(found["unknown_tokens"])
+        tranche = Tranche.of_file(chunk.name)
+        for tally in (total, inputs[chunk.input], *([tranches[tranche.code]] if tranche else [])):
+            tally.add(chunk.lines, kept, rejected)
+    counts = total.as_dict()
+    splits = {split: list(_shards_of(split, of_shards)) for split in SPLITS}
+    assert total.kept == sum(shard["molecules"] for shards_of in splits.values() for _, shard in shards_of), "molecules were lost"
+    uses = sum((Counter(shard["tokens"]) for shards_of in splits.values() for _, shard in shards_of), Counter[str]())
+    tokens = {vocabulary.tokens[int(token)]: count for token, count in sorted(uses.items(), key=lambda use: (-use[1], int(use[0])))}
+    return StoreManifest(
+        versions=versions(),
+        settings=job.settings.as_json(),
+        vocabulary={"size": len(vocabulary), "fingerprint": vocabulary.fingerprint},
+        counts={"read": total.read, "kept": total.kept, "rejected": total.rejected.total()},
+        rejected=counts["rejected"],
+        unknown_tokens=dict(unknown.most_common()),
+        tokens=tokens,
+        inputs=[
+            {"file": name, "bytes": found.bytes, "sha256": found.sha256, **tally.as_dict()}
+            for name, found, tally in zip(names, surveys, inputs)
+        ],
+        tranches={code: tally.as_dict() for code, tally in sorted(tranches.items())},
+        splits={split: _split(shards_of) for split, shards_of in splits.items()},
+        files=_files(job, splits),
+    )
+
+
+def _duplicates_of_chunks(job: Job, chunks: int, shards: int) -> list[int]:
+    counts = np.zeros(chunks, np.int64)
+    for shard in range(shards):
+        counts += np.bincount(open_table(job.result("shards", shard, "duplicates.arrow"))["chunk"].to_numpy(), minlength=chunks)
+    return counts.tolist()
+
+
+def _shards_of(split: str, of_shards: Sequence[dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Names and counts of a split's shards, in their order."""
+    for shard in of_shards:
+        if split in shard["shards"]:
+            found = shard["shards"][split]
+            yield next(iter(found["files"])).removesuffix(".bin"), found
+
+
+def _split(shards: Sequence[tuple[str, dict[str, Any]]]) -> dict[str, Any]:
+    lengths = sum((Counter(shard["lengths"]) for _, shard in shards), Counter[str]())
+    return {
+        "molecules": lengths.total(),
+        "tokens": sum(int(length) * count for length, count in lengths.items()),
+        "lengths": {length: lengths[length] for length in sorted(lengths, key=int)},
+        "shards": [{"name": name, "molecules": shard["molecules"]} for name, shard in shards],
+    }
+
+
+def _files(job: Job, splits: Mapping[str, Sequence[tuple[str, dict[str, Any]]]]) -> dict[str, dict[str, Any]]:
+    files = {name: entry for shards in splits.values() for _, shard in shards for name, entry in shard["files"].items()}
+    for name in (REJECTED, VOCABULARY):
+        path = job.folder / FINISHED / name
+        files[name] = {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
+    return dict(sorted(files.items()))

@@ -1,0 +1,1 @@
+"""The files that users bring: molecules and values, read row by row."""

@@ -1,0 +1,66 @@
+"""`save_to` and `restore_from` in this project's file format: safetensors and YAML, at any tensor-parallel size."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from nemo.core.connectors.save_restore_connector import SaveRestoreConnector
+from omegaconf import DictConfig, OmegaConf
+
+from ...config import ModelConfig, from_mapping, to_mapping
+from ...errors import ConfigError
+from ...inference.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
+from .export import load_plain, to_plain
+
+if TYPE_CHECKING:
+    from ..model import MegatronCMIMModel
+
+__all__ = ["CMIMSaveRestoreConnector"]
+
+
+class CMIMSaveRestoreConnector(SaveRestoreConnector):
+    """Writes what `nemo_cmim.load` reads: no pickle, the plain weights, and the vocabulary."""
+
+    def save_to(self, model: MegatronCMIMModel, save_path: str) -> None:
+        """Writes one `.nemo`. Every tensor-parallel rank must call; the first writes."""
+        weights = to_plain(model.network)
+        if torch.distributed.get_rank() == 0:
+            write_checkpoint(save_path, Checkpoint(model.model_config, model.tokenizer.vocabulary, weights, card=None))
+
+    def restore_from(
+        self,
+        calling_cls: type[MegatronCMIMModel],
+        restore_path: str,
+        override_config_path: DictConfig | str | None = None,
+        map_location: torch.device | None = None,
+        strict: bool = True,
+        return_config: bool = False,
+        trainer: Any = None,
+        validate_access_integrity: bool = True,
+    ) -> MegatronCMIMModel | DictConfig:
+        """Reads a `.nemo` into a model; its data are set up by `setup_training_data`, not by the file.
+
+        Raises:
+            CheckpointError: The file is damaged or foreign, or does not fit `override_config_path`.
+            ConfigError: `strict=False`: weights always fit exactly.
+        """
+        if not strict:
+            raise ConfigError("restore_from(strict=False) is not offered: the weights must fit the network. Leave strict=True.")
+        checkpoint = read_checkpoint(restore_path)
+        config = OmegaConf.create(to_mapping(checkpoint.config))
+        if override_config_path is not None:
+            override = (
+                override_config_path if isinstance(override_config_path, DictConfig) else OmegaConf.load(override_config_path)
+            )
+            config = OmegaConf.create(OmegaConf.to_container(override.get("model", override), resolve=True))
+            from_mapping(ModelConfig, OmegaConf.to_container(config), "model")
+        if return_config:
+            return config
+        calling_cls._set_model_restore_state(is_being_restored=True)
+        try:
+            model = calling_cls(config, trainer, vocabulary=checkpoint.vocabulary)
+        finally:
+            calling_cls._set_model_restore_state(is_being_restored=False)
+        load_plain(model.network, checkpoint.weights)
+        return model if map_location is None else model.to(map_location)

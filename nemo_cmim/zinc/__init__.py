@@ -1,0 +1,1 @@
+"""ZINC: its tranches, lists of URLs, and downloads."""

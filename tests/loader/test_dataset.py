@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from nemo_cmim.config import DataConfig
+from nemo_cmim.errors import ConfigError, DataError
+from nemo_cmim.loader.dataset import make_loader, make_validation_loader
+from nemo_cmim.store.token_store import TokenStore
+from nemo_cmim.tokenizers import SmilesTokenizer, Vocabulary, shipped_vocabulary
+from nemo_cmim.types import TokenBatch
+
+
+def config(folder: Path, **settings: object) -> DataConfig:
+    return DataConfig(**{"folder": str(folder), "batch_size": 32, "workers": 0, **settings})  # type: ignore[arg-type]
+
+
+def assert_equal(left: list[TokenBatch], right: list[TokenBatch]) -> None:
+    assert len(left) == len(right)
+    for a, b in zip(left, right):
+        for x, y in zip(a, b):
+            torch.testing.assert_close(x, y, rtol=0, atol=0)
+
+
+def smiles_of(batches: list[TokenBatch]) -> list[str]:
+    tokenizer = SmilesTokenizer()
+    return [tokenizer.decode(row[mask].numpy()) for batch in batches for row, mask in zip(batch.encoder_BS, batch.is_token_BS)]
+
+
+def test_batches_hold_the_molecules_of_the_split(prepared: Path) -> None:
+    store, tokenizer = TokenStore.open(prepared, "train"), SmilesTokenizer()
+    batches = list(make_loader(config(prepared), steps=-(-len(store) // 32)))  # one epoch, and a little of the next
+    assert isinstance(batches[0], TokenBatch)
+    assert {len(batch.encoder_BS) for batch in batches} == {32}
+    assert set(smiles_of(batches)) == {tokenizer.decode(tokens) for tokens in store.gather(range(len(store)))}
+
+
+def test_workers_change_nothing(prepared: Path) -> None:
+    alone = list(make_loader(config(prepared), steps=30))
+    assert_equal(list(make_loader(config(prepared, workers=1), steps=30)), alone)
+    assert_equal(list(make_loader(config(prepared, workers=2), steps=30)), alone)
+
+
+def test_a_resumed_run_sees_the_rest(prepared: Path) -> None:
+    whole = list(make_loader(config(prepared), steps=40))
+    rest = make_loader(config(prepared, workers=1), steps=40, start_step=23)
+    assert len(rest) == 40  # as Lightning counts
+    assert_equal(list(rest), whole[23:])
+
+
+def test_loading_leaves_the_random_numbers_alone(prepared: Path) -> None:
+    torch.manual_seed(0)
+    expected = torch.rand(3)
+    torch.manual_seed(0)
+    list(make_loader(config(prepared), steps=2))
+    torch.testing.assert_close(torch.rand(3), expected, rtol=0, atol=0)
+
+
+def test_ranks_see_disjoint_parts_of_one_global_batch(prepared: Path) -> None:
+    together = list(make_loader(config(prepared, batch_size=32), steps=12))
+    parts = [list(make_loader(config(prepared, batch_size=16), steps=12, rank=rank, ranks=2)) for rank in (0, 1)]
+    for whole, *shares in zip(together, *parts):
+        assert sorted(smiles_of([whole])) == sorted(smiles_of(shares))
+
+
+def test_the_seed_changes_the_order(prepared: Path) -> None:
+    first, second = (smiles_of(list(make_loader(config(prepared, seed=seed), steps=2))) for seed in (0, 1))
+    assert first != second
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("batch_size", [1, 7, 32, 1000])
+def test_validation_sees_each_molecule_once_from_short_to_long(batch_size: int, workers: int, prepared: Path) -> None:
+    store = TokenStore.open(prepared, "valid")
+    loader = make_validation_loader(config(prepared, split="valid", batch_size=batch_size, workers=workers))
+    batches = list(loader)
+    lengths = np.concatenate([batch.is_token_BS.sum(1).numpy() for batch in batches])
+    np.testing.assert_array_equal(lengths, np.sort(np.asarray(store.lengths)))
+    assert len(set(smiles_of(batches))) == len(store)
+    sizes = [len(batch.encoder_BS) for batch in batches]
+    assert max(sizes) <= batch_size and max(sizes) - min(sizes) <= 1
+    assert len(loader) == len(batches)
+    assert_equal(list(loader), batches)
+
+
+def test_validation_takes_no_more_than_the_limit(prepared: Path) -> None:
+    limited = config(prepared, split="valid", limit=20)
+    molecules = smiles_of(list(make_validation_loader(limited)))
+    assert len(set(molecules)) == 20
+    assert smiles_of(list(make_validation_loader(limited))) == molecules
+
+
+@pytest.mark.parametrize(("batch_size", "limit"), [(8, 17), (8, 16), (1, 3), (2, 5)])
+def test_validation_ranks_share_all_molecules_in_equally_many_batches(batch_size: int, limit: int, prepared: Path) -> None:
+    settings = config(prepared, split="valid", batch_size=batch_size, limit=limit)
+    parts = [list(make_validation_loader(settings, rank=rank, ranks=2)) for rank in (0, 1)]
+    assert len(parts[0]) == len(parts[1])
+    assert len(set(smiles_of(parts[0] + parts[1]))) == len(smiles_of(parts[0] + parts[1])) == limit
+
+
+def test_data_that_do_not_fit_the_model(prepared: Path) -> None:
+    longest = int(np.max(TokenStore.open(prepared, "train").lengths))
+    make_loader(config(prepared), steps=1, max_tokens=longest, vocabulary=shipped_vocabulary())
+    for make in (make_validation_loader, lambda c, **model: make_loader(c, steps=1, **model)):
+        with pytest.raises(ConfigError, match=rf"molecule of {longest} tokens, .* at most {longest - 1}: .*--max-tokens"):
+            make(config(prepared), max_tokens=longest - 1)
+        with pytest.raises(DataError, match="prepared with a vocabulary of 523 tokens"):
+            make(config(prepared), vocabulary=Vocabulary((*shipped_vocabulary().tokens, "[Og]")))
+
+
+def test_a_batch_larger_than_the_split(prepared: Path) -> None:
+    with pytest.raises(ConfigError, match="A batch takes 2000 molecules"):
+        make_loader(config(prepared, batch_size=1000), steps=1, ranks=2)
+
+
+def test_a_config_without_a_folder() -> None:
+    with pytest.raises(DataError, match=r"\?\?\? holds no manifest\.json"):
+        make_loader(DataConfig(), steps=1)

@@ -1,0 +1,208 @@
+from __future__ import annotations
+
+import hashlib
+import itertools
+
+import numpy as np
+import pytest
+
+from nemo_cmim.errors import ConfigError
+from nemo_cmim.loader.order import BatchOrder, permute, permute_blocks
+
+LENGTHS = np.random.default_rng(0).normal(40, 10, 5000).clip(5, 90).astype(np.int32)  # tokens of ZINC molecules, roughly
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 15, 16, 17, 99, 100, 101, 1023, 1024, 1025, 4096, 65_537, 100_003])
+def test_permute_is_one_to_one(size: int) -> None:
+    image = permute(np.arange(size), size, 7, "epoch", 0)
+    np.testing.assert_array_equal(np.sort(image), np.arange(size))
+
+
+def test_permute_depends_on_every_part_of_the_key() -> None:
+    images = {permute(np.arange(50), 50, seed, what, epoch).tobytes() for seed in (-1, 0, 1) for what in "ab" for epoch in range(5)}
+    assert len(images) == 3 * 2 * 5
+
+
+def test_permute_answers_for_single_positions() -> None:
+    whole = permute(np.arange(1000), 1000, 3)
+    for part in np.array_split(np.random.default_rng(0).permutation(1000), 7):
+        np.testing.assert_array_equal(permute(part, 1000, 3), whole[part])
+
+
+def test_permute_looks_random() -> None:
+    """Every value is equally likely at every position, and neighbours do not stay together."""
+    counts = np.zeros((7, 7))
+    for key in range(1400):
+        counts[np.arange(7), permute(np.arange(7), 7, key)] += 1
+    assert ((counts - 200) ** 2 / 200).sum() < 36 + 5 * np.sqrt(2 * 36)  # chi squared with 36 degrees of freedom
+    image = permute(np.arange(100_000), 100_000, 0)
+    assert abs(np.corrcoef(image[:-1], image[1:])[0, 1]) < 0.02
+    assert abs(np.corrcoef(np.arange(100_000), image)[0, 1]) < 0.02
+
+
+def test_permute_handles_ten_billion_positions() -> None:
+    image = permute(np.arange(10_000_000_000 - 1000, 10_000_000_000), 10_000_000_000, 0)
+    assert len(np.unique(image)) == 1000
+    assert image.min() >= 0 and image.max() < 10_000_000_000
+    assert image.std() / 10_000_000_000 == pytest.approx(12**-0.5, abs=0.03)
+
+
+def test_permute_is_the_same_on_every_machine() -> None:
+    """Kept from the first release: a change would make resumed runs see other molecules."""
+    assert permute(np.arange(8), 8, 0, "epoch", 1).tolist() == [5, 0, 2, 6, 7, 4, 3, 1]
+
+
+def test_permute_is_one_to_one_at_ten_billion() -> None:
+    """No two of 3 million images are the same; of a random map, 450 would be."""
+    size = 10_000_000_000
+    positions = np.random.default_rng(0).choice(size // 3000, 3_000_000, replace=False) * 3000 + np.arange(3_000_000) % 3000
+    image = permute(positions, size, 5, "epoch", 2)
+    assert len(np.unique(image)) == len(np.unique(positions)) == 3_000_000
+    assert image.min() >= 0 and image.max() < size
+
+
+@pytest.mark.parametrize("block", [1, 2, 3, 7, 16, 49, 50, 51, 1000])
+@pytest.mark.parametrize("size", [1, 2, 48, 49, 50, 51, 98, 147, 1000])
+def test_permuted_blocks_are_one_to_one_and_stay_together(size: int, block: int) -> None:
+    image = permute_blocks(np.arange(size), size, block, 7, "epoch", 0)
+    np.testing.assert_array_equal(np.sort(image), np.arange(size))
+    breaks = int((np.diff(image) != 1).sum())
+    assert breaks <= -(-size // block) - 1
+    np.testing.assert_array_equal(permute_blocks(np.arange(size)[::-1], size, block, 7, "epoch", 0), image[::-1])
+
+
+def test_the_short_block_comes_anywhere() -> None:
+    places = {int(np.argmax(permute_blocks(np.arange(95), 95, 10, key))) for key in range(200)}
+    assert places == {10 * before + 4 for before in range(10)}
+
+
+def test_permuted_blocks_at_ten_billion() -> None:
+    size, block = 10_000_000_123, 4096
+    positions = np.arange(size - 50_000_000, size, 17)
+    image = permute_blocks(positions, size, block, 0)
+    assert len(np.unique(image)) == len(positions) and image.min() >= 0 and image.max() < size
+    assert len(np.unique(image // block)) >= 50_000_000 // block - 2
+
+
+@pytest.mark.parametrize(("limit", "digest"), [(None, "7ea0247fcca869e0"), (333, "56cc6a68464c825d")])
+def test_batches_are_those_of_the_first_release(limit: int | None, digest: str) -> None:
+    """Without blocks; a change would make resumed runs see other molecules."""
+    order = BatchOrder((np.arange(5000) * 7919 % 83 + 5).astype(np.int32), 48, seed=3, limit=limit)
+    found = hashlib.sha256()
+    for step in (0, 1, 63, 64, 103, 104, 105, 5000, 10**7):
+        for part in (0, 1):
+            for field in order.members(step, part, 2):
+                found.update(field.astype("<i8").tobytes())
+    assert found.hexdigest()[:16] == digest
+
+
+@pytest.mark.parametrize(
+    ("molecules", "batch_size", "window"),
+    [(5000, 50, 8), (4999, 50, 8), (4999, 50, 1), (100, 100, 64), (101, 64, 9)],
+)
+def test_every_molecule_is_seen_once_per_epoch(molecules: int, batch_size: int, window: int) -> None:
+    """After the batches that begin in epochs 0 to e, every molecule was seen e + 1 times, but for what the last batch borrowed."""
+    order = BatchOrder(LENGTHS[:molecules], batch_size, window=window)
+    seen, step = np.zeros(molecules, int), 0
+    for epoch in range(5):
+        while step * batch_size < (epoch + 1) * molecules:
+            np.add.at(seen, order.batch_indices(step), 1)
+            step += 1
+        borrowed = step * batch_size - (epoch + 1) * molecules
+        assert seen.min() == epoch + 1
+        assert (seen == epoch + 2).sum() == borrowed < batch_size
+        assert seen.max() <= epoch + 2
+
+
+def test_epochs_and_seeds_differ() -> None:
+    first, second = (BatchOrder(LENGTHS, 500, seed=seed, window=1) for seed in (0, 1))
+    batches = [frozenset(order.batch_indices(step).tolist()) for order in (first, second) for step in range(20)]
+    assert len(set(batches)) == 40
+
+
+def test_any_step_is_reached_directly() -> None:
+    steps = np.random.default_rng(1).permutation(150)
+    in_order = [BatchOrder(LENGTHS, 64, window=8).batch_indices(step) for step in range(150)]
+    jumping = BatchOrder(LENGTHS, 64, window=8)
+    for step in steps:
+        np.testing.assert_array_equal(jumping.batch_indices(int(step)), in_order[step])
+
+
+def padding(lengths_of_batches: list[np.ndarray]) -> float:
+    real = sum(int(lengths.sum()) for lengths in lengths_of_batches)
+    return sum(int(lengths.max()) * len(lengths) for lengths in lengths_of_batches) / real - 1
+
+
+@pytest.mark.parametrize("parts", [1, 2, 8])
+def test_parts_read_blocks_of_their_own(parts: int) -> None:
+    """In a window of 64 batches, each part needs its share of the blocks, and batches are still of similar lengths."""
+    order = BatchOrder(LENGTHS, 16, block=32)
+    windows = [[order.batch_indices(step, part, parts) for step in range(64)] for part in range(parts)]
+    blocks = [np.unique(np.concatenate(window) // 32) for window in windows]
+    assert max(map(len, blocks)) <= 64 * 16 // parts // 32 + 2
+    assert len(np.unique(np.concatenate([np.concatenate(window) for window in windows]))) == 64 * 16
+    if parts < 8:
+        assert padding([LENGTHS[batch] for window in windows for batch in window]) < 0.12
+
+
+def test_windows_save_padding() -> None:
+    """Batches of 64 of molecules as long as ZINC's: 58 % padding in random order, 4 % in windows of 64 batches."""
+    one_epoch = len(LENGTHS) // 64
+    random, sorted_ = (
+        padding([LENGTHS[order.batch_indices(step)] for step in range(one_epoch)])
+        for order in (BatchOrder(LENGTHS, 64, window=1), BatchOrder(LENGTHS, 64, window=64))
+    )
+    assert random > 0.4
+    assert sorted_ < 0.06
+
+
+def test_lengths_come_in_random_order_within_a_window() -> None:
+    order = BatchOrder(LENGTHS, 64, window=64)
+    means = [LENGTHS[order.batch_indices(step)].mean() for step in range(64)]
+    assert abs(np.corrcoef(np.arange(64), means)[0, 1]) < 0.4
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 4])
+def test_ranks_share_each_batch(ranks: int) -> None:
+    order = BatchOrder(LENGTHS, 64)
+    for step in (0, 17, 99, 1000):
+        parts = [order.batch_indices(step, rank, ranks) for rank in range(ranks)]
+        assert {len(part) for part in parts} == {64 // ranks}
+        together = np.concatenate(parts)
+        np.testing.assert_array_equal(np.sort(together), np.sort(order.batch_indices(step)))
+        assert len(np.unique(together)) == 64
+
+
+def test_a_limit_takes_the_same_random_part_in_every_epoch() -> None:
+    order = BatchOrder(LENGTHS, 50, limit=100, seed=3)
+    epochs = [set(np.concatenate([order.batch_indices(2 * epoch + step) for step in (0, 1)]).tolist()) for epoch in range(4)]
+    assert len(epochs[0]) == 100
+    assert all(epoch == epochs[0] for epoch in epochs)
+    assert max(epochs[0]) > 4000
+    assert set(order.select(np.arange(100)).tolist()) == epochs[0]
+    assert set(BatchOrder(LENGTHS, 50, limit=100, seed=4).select(np.arange(100)).tolist()) != epochs[0]
+    assert BatchOrder(LENGTHS, 50, limit=10**9).molecules == len(LENGTHS)
+
+
+def test_a_molecule_hardly_meets_itself_in_a_batch() -> None:
+    """It would be its own negative in the contrastive term."""
+    order = BatchOrder(LENGTHS[:1000], 96, window=64)
+    doubles = sum(96 - len(np.unique(order.batch_indices(step))) for step in range(500))
+    assert doubles / (500 * 96) < 0.01
+
+
+def test_batches_that_cannot_be() -> None:
+    with pytest.raises(ConfigError, match=r"takes 65 molecules .* there are only 64: lower batch_size"):
+        BatchOrder(LENGTHS[:64], 65)
+    with pytest.raises(ConfigError, match="there are only 10"):
+        BatchOrder(LENGTHS, 65, limit=10)
+    with pytest.raises(ConfigError, match="64 molecules cannot be divided into 3 equal parts"):
+        BatchOrder(LENGTHS, 64).batch_indices(0, part=0, parts=3)
+
+
+def test_a_large_split_costs_no_memory() -> None:
+    """730 million molecules, as in the paper; the array of lengths takes one element here."""
+    lengths = np.broadcast_to(np.int32(40), (730_000_000,))
+    order = BatchOrder(lengths, 256)
+    batches = [order.batch_indices(step) for step in itertools.chain(range(3), [10**7])]
+    assert len(np.unique(np.concatenate(batches))) > 4 * 256 - 3

@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from rdkit import Chem
+from rdkit.Chem import Crippen, Descriptors
+
+from nemo_cmim.errors import ConfigError
+from nemo_cmim.prepare.curate import Curated, Rules, curate
+from nemo_cmim.tokenizers import SmilesTokenizer
+
+TOKENIZER = SmilesTokenizer()
+PALMITATE = "CCCCCCCCCCCCCCCC(=O)O"  # logP 5.55
+
+
+def kept(smiles: str) -> Curated:
+    curated = curate([smiles], Rules(max_logp=math.inf), TOKENIZER)
+    assert len(curated.kept) == 1
+    return curated
+
+
+def outcomes(curated: Curated, molecules: int) -> list[object]:
+    """Tokens of the molecule at each place, or the reason why it is not kept."""
+    found: dict[int, object] = dict(curated.rejected)
+    rows = np.split(curated.tokens, np.cumsum(curated.lengths)[:-1]) if len(curated.kept) else []
+    found |= {
+        place: (TOKENIZER.decode(row), tuple(digest)) for place, row, digest in zip(curated.kept.tolist(), rows, curated.digests)
+    }
+    return [found[place] for place in range(molecules)]
+
+
+def test_a_kept_molecule_has_the_tokens_of_its_canonical_smiles() -> None:
+    assert TOKENIZER.decode(kept("C(O)C").tokens) == "CCO"
+
+
+def test_every_spelling_gives_the_same_molecule(made_up_smiles: list[str]) -> None:
+    for smiles in made_up_smiles[::100]:
+        spellings = {Chem.MolToSmiles(Chem.MolFromSmiles(smiles), doRandom=True) for _ in range(9)}
+        assert len(spellings) > 1
+        assert len({kept(spelling).digests.tobytes() for spelling in spellings}) == 1
+
+
+def test_stereo_isomers_are_different_molecules() -> None:
+    assert len({kept(smiles).digests.tobytes() for smiles in (r"F/C=C/F", r"F/C=C\F", "FC=CF")}) == 3
+
+
+def test_the_digest_never_changes() -> None:
+    """Kept from the first release: a change would put test molecules of older prepared data into training."""
+    highs = [int(kept("C" * length).digests[0, 0]) / 2**64 for length in range(1, 9)]
+    splits = ["test" if high < 0.3 else "valid" if high >= 0.7 else "train" for high in highs]
+    assert splits == ["valid", "valid", "train", "valid", "train", "valid", "train", "test"]
+
+
+@pytest.mark.parametrize(
+    ("smiles", "rules", "expected"),
+    [
+        ("C1CC", Rules(), "not a molecule to RDKit"),
+        ("smiles", Rules(), "not a molecule to RDKit"),
+        ("CC\0O", Rules(), "not a molecule to RDKit"),
+        ("C" * 36, Rules(), "molecular weight above 500: 506.99"),
+        (PALMITATE, Rules(), "logP above 5: 5.552"),
+        ("CCCCO", Rules(max_tokens=4), "more than 4 tokens: 5"),
+        ("[Og].[Og+2]O[Og]", Rules(max_molecular_weight=math.inf), "unknown token: [Og] [Og+2]"),
+    ],
+)
+def test_rejections_say_why(smiles: str, rules: Rules, expected: str) -> None:
+    curated = curate([smiles], rules, TOKENIZER)
+    assert {place: str(rejection) for place, rejection in curated.rejected.items()} == {0: expected}
+    assert not len(curated.kept) and not len(curated.tokens)
+
+
+def test_the_outcome_of_a_molecule_does_not_depend_on_its_neighbours() -> None:
+    smiles = ["CCO", "C1CC", "CC[Og]", "c1ccccc1", "C" * 36, "CCCCCO", "CCO"]
+    rules = Rules(max_tokens=5)
+    together = outcomes(curate(smiles, rules, TOKENIZER), len(smiles))
+    assert together == [outcome for one in smiles for outcome in outcomes(curate([one], rules, TOKENIZER), 1)]
+    assert curate(smiles, rules, TOKENIZER).kept.tolist() == [0, 6]
+    assert outcomes(curate([], rules, TOKENIZER), 0) == []
+
+
+def test_rdkit_prints_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+    curate(["C1CC", "xyz"], Rules(), TOKENIZER)
+    curate(["CC(=O)[O-].[Na+]"], Rules(desalt=True, neutralise=True), TOKENIZER)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_limit_is_inclusive_and_infinity_turns_it_off() -> None:
+    ethanol = Chem.MolFromSmiles("CCO")
+    weight, logp = Descriptors.MolWt(ethanol), Crippen.MolLogP(ethanol)
+
+    def is_kept(smiles: str, **limits: float) -> bool:
+        return len(curate([smiles], Rules(**limits), TOKENIZER).kept) == 1  # type: ignore[arg-type]
+
+    assert is_kept("CCO", max_molecular_weight=weight, max_logp=logp, max_tokens=3)
+    assert not is_kept("CCO", max_molecular_weight=weight - 0.01)
+    assert not is_kept("CCO", max_logp=logp - 0.01)
+    assert is_kept("C" * 60, max_molecular_weight=math.inf, max_logp=math.inf)
+
+
+def test_limits_are_those_of_what_is_left_after_desalting() -> None:
+    salt = "CCO." + "C" * 36
+    assert str(curate([salt], Rules(max_logp=math.inf), TOKENIZER).rejected[0]).startswith("molecular weight above 500")
+    heavy_counter_ion = "OCC(O)C(O)C(O)CO.[I-].[I-].[I-]"
+    assert len(curate([heavy_counter_ion], Rules(desalt=True), TOKENIZER).kept) == 1
+    assert not len(curate([heavy_counter_ion], Rules(), TOKENIZER).kept)
+
+
+def test_settled_logp_is_not_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nemo_cmim.molecules.logp", lambda mol: pytest.fail("logP was computed"))
+    assert len(curate([PALMITATE], Rules(), TOKENIZER, logp_is_settled=True).kept) == 1
+
+
+@pytest.mark.parametrize("setting", [{"max_molecular_weight": 0.0}, {"max_logp": math.nan}, {"max_tokens": 0}])
+def test_impossible_rules(setting: dict[str, float]) -> None:
+    with pytest.raises(ConfigError, match=next(iter(setting))):
+        Rules(**setting)  # type: ignore[arg-type]

@@ -1,0 +1,364 @@
+"""`prepare` that is killed, or whose workers die, and clusters: real processes, real signals."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.ranks import free_port
+from nemo_cmim.cli import main
+from nemo_cmim.errors import ConfigError, DataError
+from nemo_cmim.files import lock
+from nemo_cmim.prepare.chunks import plan_chunks
+from nemo_cmim.prepare.cluster import workers
+from nemo_cmim.prepare.prepare import prepare
+from nemo_cmim.store.manifest import StoreManifest
+from nemo_cmim.tokenizers import Vocabulary, shipped_vocabulary
+
+SETTINGS = {"piece_lines": 40, "shard_molecules": 60, "valid_fraction": 0.1, "test_fraction": 0.1}
+
+
+@pytest.fixture
+def source(tmp_path: Path, made_up_smiles: list[str]) -> Path:
+    (tmp_path / "in.smi").write_text(
+        "".join(f"{smiles} {i}\n" for i, smiles in enumerate([*made_up_smiles, *made_up_smiles[:90], "x"]))
+    )
+    return tmp_path / "in.smi"
+
+
+@pytest.fixture
+def expected(source: Path, tmp_path: Path) -> dict[str, bytes]:
+    prepare([source], tmp_path / "expected", processes=1, **SETTINGS)
+    return contents(tmp_path / "expected")
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def arguments(source: Path, output: Path, *more: str) -> list[str]:
+    options = [f"--{name.replace('_', '-')}={value}" for name, value in SETTINGS.items()]
+    return ["prepare", str(source), "-o", str(output), *options, *more]
+
+
+def start(source: Path, output: Path, *more: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "nemo_cmim.cli", *arguments(source, output, *more)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
+
+
+def wait_for(reached: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    until = time.monotonic() + 120
+    while not reached():
+        assert process.poll() is None, process.stdout and process.stdout.read()
+        assert time.monotonic() < until
+        time.sleep(0.002)
+
+
+def results(output: Path, stage: str) -> set[Path]:
+    return set(output.with_name(f".{output.name}.unfinished").glob(f"*/{stage}/[0-9]*.json"))
+
+
+def children_of(pid: int) -> list[int]:
+    """Processes that any thread of a process started."""
+    return [int(child) for task in Path(f"/proc/{pid}/task").iterdir() for child in (task / "children").read_text().split()]
+
+
+def has_results(output: Path, stage: str, count: int) -> bool:
+    return len(results(output, stage)) >= count
+
+
+@pytest.mark.slow
+def test_killed_at_any_stage_it_goes_on_to_the_same_bytes(source: Path, expected: dict[str, bytes], tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    kept: dict[Path, int] = {}
+    for stage, count in (("chunks", 1), ("chunks", 4), ("chunks", 9), ("shards", 2), ("shards", 4)):
+        process = start(source, output, "--processes", "1")
+        wait_for(functools.partial(has_results, output, stage, count), process)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        assert not output.exists()
+        assert all(path.stat().st_mtime_ns == written for path, written in kept.items()), "a finished task was done again"
+        kept = {path: path.stat().st_mtime_ns for path in results(output, "chunks") | results(output, "shards")}
+    process = start(source, output, "--processes", "1")
+    shown, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, shown
+    assert contents(output) == expected
+    assert {path.name for path in tmp_path.iterdir()} == {"in.smi", "expected", "out"}
+
+
+@pytest.mark.slow
+def test_a_worker_that_dies_is_replaced(source: Path, expected: dict[str, bytes], tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    process = start(source, output, "--processes", "2")
+    wait_for(functools.partial(has_results, output, "chunks", 1), process)
+    workers = [pid for pid in children_of(process.pid) if "spawn_main" in Path(f"/proc/{pid}/cmdline").read_text()]
+    assert len(workers) == 2
+    os.kill(workers[0], signal.SIGKILL)
+    shown, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, shown
+    assert contents(output) == expected
+
+
+@pytest.mark.slow
+def test_workers_end_with_the_command(source: Path, tmp_path: Path) -> None:
+    process = start(source, tmp_path / "out", "--processes", "2")
+    wait_for(functools.partial(has_results, tmp_path / "out", "chunks", 1), process)
+    children = [Path(f"/proc/{pid}") for pid in children_of(process.pid)]
+    assert len(children) >= 2
+    process.kill()
+    process.wait()
+    until = time.monotonic() + 30
+    while any(path.exists() for path in children):
+        assert time.monotonic() < until, "workers are left over"
+        time.sleep(0.1)
+
+
+@pytest.fixture
+def scheduler() -> Iterator[str]:
+    """A scheduler and one worker, as on a cluster."""
+    address = f"tcp://127.0.0.1:{free_port()}"
+    module = [sys.executable, "-m", "distributed.cli"]
+    host, port = address.removeprefix("tcp://").split(":")
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    processes = [
+        subprocess.Popen(
+            [*module[:-1], "distributed.cli.dask_scheduler", "--host", host, "--port", port, "--no-dashboard"], **quiet
+        ),  # type: ignore[call-overload]
+        subprocess.Popen([*module[:-1], "distributed.cli.dask_worker", address, "--nthreads", "1", "--no-dashboard"], **quiet),  # type: ignore[call-overload]
+    ]
+    yield address
+    for process in reversed(processes):
+        process.terminate()
+        process.wait()
+
+
+@pytest.mark.slow
+def test_a_cluster_gives_the_same_bytes(scheduler: str, source: Path, expected: dict[str, bytes], tmp_path: Path) -> None:
+    assert main(arguments(source, tmp_path / "out", "--scheduler", scheduler)) == 0
+    assert contents(tmp_path / "out") == expected
+
+
+def test_a_scheduler_that_does_not_answer(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import dask
+    import distributed
+
+    assert distributed.config  # its defaults must be there before one is changed
+
+    with (
+        dask.config.set({"distributed.comm.timeouts.connect": "0.2s"}),
+        pytest.raises(ConfigError, match=r"No Dask scheduler answers at"),
+    ):
+        prepare([source], tmp_path / "out", scheduler=f"tcp://127.0.0.1:{free_port()}")
+    assert {path.name for path in tmp_path.iterdir()} == {"in.smi"}
+
+
+def cut_off_in(place: str, source: Path, output: Path, **settings: Any) -> Path:
+    """What a call leaves that is cut off where it would call a function."""
+
+    def cut_off(*arguments: object, **more: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(place, cut_off)
+        prepare([source], output, **(settings or {"processes": 1, **SETTINGS}))
+    return next(output.with_name(f".{output.name}.unfinished").glob("*/"))
+
+
+@pytest.fixture
+def unfinished(source: Path, tmp_path: Path) -> Path:
+    return cut_off_in("nemo_cmim.prepare.prepare.merge_shard", source, tmp_path / "out")
+
+
+def test_unfinished_work_is_gone_on_with(unfinished: Path, source: Path, expected: dict[str, bytes], tmp_path: Path) -> None:
+    done = {path: path.stat().st_mtime_ns for path in unfinished.rglob("chunks/*.arrow")}
+    links = {path: tmp_path / f"kept_{path.name}" for path in done}
+    for path, link in links.items():
+        os.link(path, link)
+    prepare([source], tmp_path / "out", processes=1, **SETTINGS)
+    assert all(link.stat().st_mtime_ns == done[path] for path, link in links.items())
+    assert len(done) > 20 and contents(tmp_path / "out") == expected
+    assert not unfinished.parent.exists()
+
+
+def test_unfinished_work_of_other_settings_is_not_mixed_in(unfinished: Path, source: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"was begun with piece_lines 40\. Give the same again .* --restart"):
+        prepare([source], tmp_path / "out", processes=1, **{**SETTINGS, "piece_lines": 50})
+    other = tmp_path / "other.smi"
+    other.write_text("CCO 1\n")
+    with pytest.raises(DataError, match="was begun with other inputs"):
+        prepare([other], tmp_path / "out", processes=1, **SETTINGS)
+    assert main(arguments(other, tmp_path / "out", "--processes", "1")) == 2
+    assert main(arguments(other, tmp_path / "out", "--processes", "1", "--restart")) == 0
+    assert StoreManifest.load(tmp_path / "out").counts["kept"] == 1
+
+
+def test_an_input_that_changed_since_is_noticed(unfinished: Path, source: Path, tmp_path: Path) -> None:
+    source.write_text(source.read_text().replace("N", "O"))
+    with pytest.raises(DataError, match=r"was begun with another .*in\.smi\. Give the same again .*--restart"):
+        prepare([source], tmp_path / "out", processes=1, **SETTINGS)
+
+
+def test_an_input_that_changes_meanwhile_is_noticed(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def change(*arguments: Any) -> Any:
+        source.write_text(source.read_text() + "CCO 999\n")
+        return plan_chunks(*arguments)
+
+    monkeypatch.setattr("nemo_cmim.prepare.prepare.plan_chunks", change)
+    with pytest.raises(DataError, match=r"in\.smi was changed while it was being prepared.*--restart"):
+        prepare([source], tmp_path / "out", processes=1, **SETTINGS)
+
+
+CALLS = ("replace", "rename", "unlink", "mkdir", "rmdir", "open")  # of os: what changes the disk
+
+
+def run_in_child(work: Callable[[], object], kill_at: int | None) -> tuple[int, int]:
+    """Exit status of a forked process that does the work, and how many of `CALLS` it made.
+
+    It ends at the call of that number as by SIGKILL: nothing is cleaned up.
+    """
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        calls = itertools.count(1)
+
+        def counted(function: Callable[..., Any]) -> Callable[..., Any]:
+            def call(*arguments: Any, **settings: Any) -> Any:
+                if next(calls) == kill_at:
+                    os._exit(9)
+                return function(*arguments, **settings)
+
+            return call
+
+        for name in CALLS:
+            setattr(os, name, counted(getattr(os, name)))
+        status = 1
+        try:
+            work()
+            status = 0
+            os.write(writing, str(next(calls) - 1).encode())
+        finally:
+            os._exit(status)
+    os.close(writing)
+    with os.fdopen(reading) as pipe:
+        made = pipe.read()
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), int(made or 0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", ["anew", "over an older one", "restarted", "exact splits"])
+def test_a_kill_at_any_change_of_the_disk(case: str, tmp_path: Path) -> None:
+    """Killed at each call in turn, then called again: the same bytes, nothing left over, and never half a folder."""
+    for name, smiles in (("old", ["CCF"]), ("in", ["CCO", "x", "CCN", "OCC", "CCCl", "CC#N"])):
+        (tmp_path / f"{name}.smi").write_text("".join(f"{one} {i}\n" for i, one in enumerate(smiles)))
+    settings: dict[str, Any] = {
+        "piece_lines": 2,
+        "shard_molecules": 3,
+        "processes": 1,
+        "progress": False,
+        "overwrite": case != "anew",
+    }
+    settings |= {"valid_molecules": 1, "test_molecules": 1} if case == "exact splits" else {"test_fraction": 0.3}
+    prepare([tmp_path / "in.smi"], tmp_path / "expected", **settings)
+    expected = contents(tmp_path / "expected")
+    prepare([tmp_path / "old.smi"], tmp_path / "old", processes=1)
+    old = contents(tmp_path / "old")
+
+    def set_up(number: int) -> Callable[[], object]:
+        output = tmp_path / str(number) / "out"
+        output.parent.mkdir()
+        if case != "anew":
+            shutil.copytree(tmp_path / "old", output)
+        if case == "restarted":
+            cut_off_in("nemo_cmim.prepare.prepare.merge_shard", tmp_path / "in.smi", output, **settings)
+        return functools.partial(prepare, [tmp_path / "in.smi"], output, restart=case == "restarted", **settings)
+
+    calls = run_in_child(set_up(0), None)[1]
+    assert calls > 50
+    for number in range(1, calls + 1):
+        output = tmp_path / str(number) / "out"
+        assert run_in_child(set_up(number), number)[0] == 9
+        assert not output.exists() or contents(output) in (expected, old, {}), f"half a folder after call {number}"
+        try:
+            prepare([tmp_path / "in.smi"], output, **settings)
+        except DataError as error:  # it was done, and nothing was left to tell that this call did it
+            assert case == "anew" and "exists already" in str(error), f"{error} after call {number}"
+        assert contents(output) == expected, f"after call {number}"
+        left = {path.name for path in output.parent.iterdir()} - {"out", ".out.lock"}  # a lock that nobody holds does no harm
+        assert not left, f"left over after call {number}: {left}"
+        shutil.rmtree(output.parent)
+
+
+def test_caches_of_a_process_do_not_outlive_a_run(tmp_path: Path) -> None:
+    (tmp_path / "a.smi").write_text("CCO 1\nCCN 2\n")
+    (tmp_path / "b.smi").write_text("CCF 1\nCCCl 2\nCCBr 3\n")
+    Vocabulary(tuple(token for token in shipped_vocabulary().tokens if token != "O")).save(tmp_path / "without_oxygen.txt")
+    out, inputs = tmp_path / "out", [tmp_path / "a.smi", tmp_path / "b.smi"]
+    assert prepare(inputs[:1], out, processes=1).counts == {"read": 2, "kept": 2, "rejected": 0}
+    assert prepare(inputs, out, processes=1, overwrite=True).counts == {"read": 5, "kept": 5, "rejected": 0}
+    manifest = prepare(inputs, out, processes=1, overwrite=True, vocabulary=tmp_path / "without_oxygen.txt")
+    assert manifest.rejected == {"unknown token": 1}
+
+
+def test_chunks_and_ranges_without_molecules(tmp_path: Path) -> None:
+    (tmp_path / "in.smi").write_text("x\ny\nz\n\nCCO\nCCN\n")
+    manifest = prepare([tmp_path / "in.smi"], tmp_path / "out", processes=1, piece_lines=2, shard_molecules=1, test_fraction=0.5)
+    assert manifest.counts == {"read": 6, "kept": 2, "rejected": 4}
+    assert manifest.rejected == {"not a molecule to RDKit": 3, "empty line": 1}
+
+
+def test_two_calls_at_a_time_are_refused(source: Path, tmp_path: Path) -> None:
+    with lock(tmp_path / ".out.lock", "x", "y"), pytest.raises(ConfigError, match=r"out is in use by process \d+ on"):
+        prepare([source], tmp_path / "out", processes=1)
+    assert {path.name for path in tmp_path.iterdir()} == {"in.smi"}
+
+
+def test_a_script_without_a_guard_is_told_so(source: Path, tmp_path: Path) -> None:
+    call = f"prepare([{str(source)!r}], {str(tmp_path / 'out')!r}, processes=2)"
+    (tmp_path / "script.py").write_text(f"from nemo_cmim.prepare.prepare import prepare\n{call}\n")
+    done = subprocess.run([sys.executable, tmp_path / "script.py"], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "ConfigError: No worker could be started" in done.stderr and 'if __name__ == "__main__"' in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_scheduler_without_workers(tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import distributed
+
+    monkeypatch.setattr("nemo_cmim.prepare.cluster._PATIENCE", 0.1)
+    with (
+        distributed.LocalCluster(n_workers=0, dashboard_address=None) as cluster,
+        pytest.raises(ConfigError, match="has no worker"),
+    ):
+        prepare([source], tmp_path / "out", scheduler=cluster.scheduler_address)
+
+
+def test_a_worker_of_another_version(tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import distributed
+
+    with (
+        distributed.LocalCluster(n_workers=1, dashboard_address=None, processes=True) as cluster,
+        monkeypatch.context() as patch,
+        pytest.raises(ConfigError, match=r"Worker tcp.* has .* but here is .*'rdkit': 'another'"),
+    ):
+        patch.setattr("nemo_cmim.prepare.cluster.versions", lambda: {"rdkit": "another"})
+        prepare([source], tmp_path / "out", scheduler=cluster.scheduler_address)
+    with pytest.raises(ConfigError, match="give one"):
+        prepare([source], tmp_path / "other", scheduler="tcp://127.0.0.1:1", processes=2)
+
+
+def test_a_task_that_kills_its_workers_is_told_of(tmp_path: Path) -> None:
+    with workers(1, None, tmp_path) as here:
+        assert list(here.run(print, [1, 2])) == [1, 2]
+    with workers(2, None, tmp_path) as there, pytest.raises(DataError, match="Workers died again and again"):
+        list(there.run(os._exit, [1]))

@@ -1,0 +1,224 @@
+"""One logical split over many shards on a disk: lookups, order, resuming, memory."""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import pickle
+import resource
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from torch.utils.data import DataLoader
+
+from nemo_cmim.config import AugmentationConfig, DataConfig
+from nemo_cmim.errors import DataError
+from nemo_cmim.loader.dataset import make_loader, make_validation_loader
+from nemo_cmim.store import shards as shards_module
+from nemo_cmim.store.token_store import TokenStore
+from nemo_cmim.tokenizers.collate import collate
+from nemo_cmim.types import TokenBatch
+from tests.store.sharded import COUNTS, write_sharded
+
+EDGES = [0, 6, 7, 8, 137, 138, 201, 202, 203, 204, 299]  # first and last molecules of the shards, and their neighbours
+
+
+@pytest.fixture(scope="module")
+def sharded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[list[int]]]:
+    folder = tmp_path_factory.mktemp("sharded") / "out"
+    return folder, write_sharded(folder)
+
+
+def config(folder: Path | str, **settings: Any) -> DataConfig:
+    return DataConfig(**{"folder": str(folder), "batch_size": 16, "workers": 0, **settings})
+
+
+def rows_of(batch: TokenBatch) -> list[tuple[int, ...]]:
+    return [tuple(row[mask].tolist()) for row, mask in zip(batch.encoder_BS, batch.is_token_BS)]
+
+
+def equal(left: list[TokenBatch], right: list[TokenBatch]) -> bool:
+    return len(left) == len(right) and all(x.equal(y) for a, b in zip(left, right) for x, y in zip(a, b))
+
+
+def test_lookups_against_the_concatenation_of_the_shards(sharded: tuple[Path, list[list[int]]]) -> None:
+    folder, truth = sharded
+    store = TokenStore.open(folder, "train")
+    assert len(store) == len(truth) == sum(COUNTS) == EDGES[-1] + 1
+    everything = np.random.default_rng(0).permutation(len(truth))
+    for indices in (EDGES, EDGES[::-1], [5, 299, 5, 0], everything, []):
+        assert [row.tolist() for row in store.gather(indices)] == [truth[i] for i in indices]
+        assert store.lengths[np.asarray(indices, np.int64)].tolist() == [len(truth[i]) for i in indices]
+    assert np.asarray(store.lengths).tolist() == [len(row) for row in truth]
+    assert [store.tokens(i).tolist() for i in EDGES] == [truth[i] for i in EDGES]
+
+
+@pytest.mark.parametrize(("page", "span"), [(4, 1), (4, 1 << 22), (4096, 8)])
+def test_lengths_are_the_same_however_they_are_read(page: int, span: int, sharded: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One by one, or in parts."""
+    folder, truth = sharded
+    monkeypatch.setattr(shards_module, "_PAGE", page)
+    monkeypatch.setattr(shards_module, "_SPAN", span)
+    indices = np.random.default_rng(1).permutation(len(truth))[:200]
+    assert TokenStore.open(folder, "train").lengths[indices].tolist() == [len(truth[i]) for i in indices]
+
+
+@pytest.mark.parametrize("index", [-1, sum(COUNTS), 10**11])
+def test_a_molecule_beyond_the_last_shard(index: int, sharded: tuple[Path, list[list[int]]]) -> None:
+    store = TokenStore.open(sharded[0], "train")
+    with pytest.raises(IndexError, match=f"molecule {index} of {sum(COUNTS)}"):
+        store.gather([0, index])
+    with pytest.raises(IndexError, match=f"molecule {index} of {sum(COUNTS)}"):
+        store.lengths[np.array([index])]
+
+
+def test_few_files_stay_open(tmp_path: Path) -> None:
+    """A process may open few files; with thousands of shards most are opened when they are needed."""
+    truth = write_sharded(tmp_path / "out", (2,) * 300, tuple(range(300)))
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    gc.collect()
+    before = len(os.listdir("/proc/self/fd"))
+    limit = max(map(int, os.listdir("/proc/self/fd"))) + 200
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limits[1]))
+    try:
+        store = TokenStore.open(tmp_path / "out", "train")
+        for _ in range(2):
+            assert [row.tolist() for row in store.gather(range(600))] == truth
+        assert len(os.listdir("/proc/self/fd")) == before + limit // 4
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    del store
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.mark.parametrize("block", [1, 2, 7, 32, 128, 299, 300, 5000])
+@pytest.mark.parametrize(("ranks", "workers"), [(1, 0), (2, 2), (4, 0)])
+def test_an_epoch_holds_each_molecule_once(block: int, ranks: int, workers: int, sharded: Any) -> None:
+    """Over all ranks and workers; the last batch of the epoch is filled up from the next."""
+    if workers and block not in (1, 32):
+        workers = 0
+    folder, truth = sharded
+    batch, epochs = 8, 3
+    steps = -(-epochs * len(truth) // (batch * ranks))
+    settings = config(folder, batch_size=batch, shuffle_block=block, workers=workers)
+    seen: dict[tuple[int, ...], int] = dict.fromkeys(map(tuple, truth), 0)
+    for rank in range(ranks):
+        for tokens in make_loader(settings, steps=steps, rank=rank, ranks=ranks):
+            for row in rows_of(tokens):
+                seen[row] += 1
+    assert len(seen) == len(truth)
+    assert min(seen.values()) == epochs and max(seen.values()) <= epochs + 1
+    assert sum(seen.values()) - epochs * len(truth) == steps * batch * ranks - epochs * len(truth) < batch * ranks
+
+
+@pytest.mark.parametrize("block", [1, 32])
+@pytest.mark.parametrize("start", [1, 17, 18, 19, 40])
+def test_a_resumed_run_over_shards_sees_the_rest(block: int, start: int, sharded: tuple[Path, list[list[int]]]) -> None:
+    settings = config(sharded[0], shuffle_block=block)
+    whole = [list(make_loader(settings, steps=42, rank=rank, ranks=2, accumulation=2)) for rank in (0, 1)]
+    for rank in (0, 1):
+        rest = make_loader(settings, steps=42, start_step=start, rank=rank, ranks=2, accumulation=2)
+        assert equal(list(rest), whole[rank][2 * start :])
+
+
+@pytest.mark.parametrize("block", [1, 32])
+def test_accumulation_takes_the_place_of_ranks(block: int, sharded: tuple[Path, list[list[int]]]) -> None:
+    settings = config(sharded[0], shuffle_block=block)
+    alone = list(make_loader(settings, steps=20, accumulation=2))
+    together = [list(make_loader(settings, steps=20, rank=rank, ranks=2)) for rank in (0, 1)]
+    assert equal(alone, [batch for pair in zip(*together) for batch in pair])
+
+
+def test_validation_over_shards(sharded: tuple[Path, list[list[int]]]) -> None:
+    folder, truth = sharded
+    for block in (1, 32):
+        batches = list(make_validation_loader(config(folder, shuffle_block=block)))
+        assert sorted(row for batch in batches for row in rows_of(batch)) == sorted(map(tuple, truth))
+
+
+def test_batches_are_those_of_collated_molecules(sharded: tuple[Path, list[list[int]]]) -> None:
+    """Bit for bit, and with augmentation."""
+    folder, truth = sharded
+    store = TokenStore.open(folder, "train")
+    for batch in make_loader(config(folder), steps=3):
+        index = {tuple(row): i for i, row in enumerate(truth)}
+        rows = [truth[index[row]] for row in rows_of(batch)]
+        assert equal([batch], [collate(rows, store.vocabulary)])
+    masked = AugmentationConfig(mask_fraction=0.3)
+    first, again = (list(make_loader(config(folder, workers=w), steps=4, augmentation=masked)) for w in (0, 2))
+    assert equal(first, again)
+    assert (first[0].encoder_BS == store.vocabulary.mask_id).any() and not (first[0].decoder_BT == store.vocabulary.mask_id).any()
+
+
+def test_a_store_goes_to_another_process(sharded: tuple[Path, list[list[int]]]) -> None:
+    folder, truth = sharded
+    store = TokenStore.open(folder, "train")
+    store.tokens(0)
+    again = pickle.loads(pickle.dumps(store))
+    assert [row.tolist() for row in again.gather(EDGES)] == [truth[i] for i in EDGES]
+    loader = make_loader(config(folder), steps=4)
+    spawned: DataLoader[TokenBatch] = DataLoader(
+        loader.dataset, sampler=loader.sampler, batch_size=None, num_workers=1, multiprocessing_context="spawn"
+    )
+    assert equal(list(spawned), list(loader))
+
+
+@pytest.mark.parametrize("kind", ["bin", "idx"])
+def test_shards_that_are_missing_or_cut_short(kind: str, tmp_path: Path) -> None:
+    write_sharded(tmp_path / "out")
+    path = tmp_path / "out" / f"train-00900.{kind}"
+    whole = path.read_bytes()
+    store = TokenStore.open(tmp_path / "out", "train")
+    path.unlink()
+    with pytest.raises(DataError, match=rf"train-00900\.{kind} is missing, but manifest\.json says {len(whole)} bytes"):
+        TokenStore.open(tmp_path / "out", "train")
+    with pytest.raises(DataError, match=rf"train-00900\.{kind} is missing: prepare or copy"):
+        store.gather([203])
+    path.write_bytes(whole[:10])
+    with pytest.raises(DataError, match=rf"train-00900\.{kind} has 10 bytes, but"):
+        TokenStore.open(tmp_path / "out", "train")
+    with pytest.raises(DataError, match=rf"train-00900\.{kind} (does not hold its molecule 1|is not an index)"):
+        store.gather([203])
+
+
+def test_verify_names_the_shard(tmp_path: Path) -> None:
+    write_sharded(tmp_path / "out")
+    store = TokenStore.open(tmp_path / "out", "train")
+    store.verify()
+    path = tmp_path / "out" / "train-00018.bin"
+    path.write_bytes(bytes([path.read_bytes()[0] ^ 1]) + path.read_bytes()[1:])
+    with pytest.raises(DataError, match=r"train-00018\.bin was changed"):
+        store.verify()
+
+
+def test_an_index_of_other_molecules(tmp_path: Path) -> None:
+    """The sizes agree, but the index tells of another number than the manifest."""
+    write_sharded(tmp_path / "out")
+    path = tmp_path / "out" / "train-00017.idx"
+    content = bytearray(path.read_bytes())
+    content[18] += 1
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"train-00017\.idx tells of 131 molecules, but the manifest of 130"):
+        TokenStore.open(tmp_path / "out", "train").tokens(20)
+
+
+def test_a_manifest_at_odds_with_itself(tmp_path: Path) -> None:
+    write_sharded(tmp_path / "out")
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    manifest["splits"]["train"]["shards"].pop()
+    (tmp_path / "out" / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(DataError, match="300 molecules in split 'train', but 204 in its shards"):
+        TokenStore.open(tmp_path / "out", "train")
+
+
+def test_the_older_format_is_refused(tmp_path: Path) -> None:
+    write_sharded(tmp_path / "out")
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    (tmp_path / "out" / "manifest.json").write_text(json.dumps({**manifest, "format": "nemo_cmim token store 1"}))
+    with pytest.raises(
+        DataError, match=r"format 'nemo_cmim token store 1', not 'nemo_cmim token store 2'.*prepare the folder again"
+    ):
+        TokenStore.open(tmp_path / "out", "train")

@@ -1,0 +1,224 @@
+from __future__ import annotations
+
+import gzip
+import lzma
+import tracemalloc
+from pathlib import Path
+
+import pandas
+import pyarrow
+import pytest
+from pyarrow import parquet
+
+from nemo_cmim.errors import DataError
+from nemo_cmim.tables.readers import find_layout, read_lines, read_molecules
+
+SMILES = ["CCO", "F/C=C\\F", "c1ccccc1[N+](=O)[O-]"]
+
+
+def write(path: Path, content: bytes) -> Path:
+    packed = {".gz": gzip.compress, ".xz": lzma.compress}.get(path.suffix, bytes)(content)
+    path.write_bytes(packed)
+    return path
+
+
+def smiles_of(path: Path, column: str | None = None) -> list[str]:
+    lines = list(read_molecules(path, column))
+    assert not any(line.problem for line in lines)
+    return [line.smiles for line in lines]
+
+
+def content_of(suffix: str, folder: Path) -> bytes:
+    table = pandas.DataFrame({"zinc_id": range(len(SMILES)), "SMILES": SMILES})
+    if suffix == ".parquet":
+        table.to_parquet(folder / "plain.parquet")
+        return (folder / "plain.parquet").read_bytes()
+    separator = {".smi": " ", ".txt": "\t", ".csv": ","}[suffix]
+    return table.to_csv(index=False, sep=separator).encode()
+
+
+@pytest.mark.parametrize("compression", ["", ".gz", ".xz"])
+@pytest.mark.parametrize("suffix", [".smi", ".txt", ".csv", ".parquet"])
+def test_every_format_with_every_compression(suffix: str, compression: str, tmp_path: Path) -> None:
+    path = write(tmp_path / f"molecules{suffix}{compression}", content_of(suffix, tmp_path))
+    lines = list(read_molecules(path))
+    assert [line.smiles for line in lines] == SMILES
+    assert [line.line_number for line in lines] == ([1, 2, 3] if suffix == ".parquet" else [2, 3, 4])
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [
+        ("no_header.smi", "CCO 1\nCN 2\n", ["CCO", "CN"]),
+        ("no_id.smi", "CCO\nCN", ["CCO", "CN"]),
+        ("id_with_spaces.smi", "CCO ethyl alcohol\nCN methyl amine", ["CCO", "CN"]),
+        ("padded.smi", "smiles zinc_id\r\nCCO ZINC000000000001\r\n", ["CCO"]),
+        ("many_columns.txt", "smiles\tzinc_id\tmwt\nCCO\t1\t46.07\nCN\t2\t\n", ["CCO", "CN"]),
+        ("spaces.txt", "smiles zinc_id\nCCO 1\n", ["CCO"]),
+        ("other_order.txt", "zinc_id\tsmiles\nfirst molecule\tCCO\n", ["CCO"]),
+        ("upper.csv", "ID,SMILES\n1,CCO\n", ["CCO"]),
+        ("canonical.csv", "canonical_SMILES,smiles_old\nCCO,OCC\n", ["CCO"]),
+        ("both.csv", "canonical_smiles,smiles\nCCO,OCC\n", ["OCC"]),
+        ("marked.csv", "\ufeffsmiles,y\nCCO,1\n", ["CCO"]),
+        ("quoted.csv", 'name,smiles\n"a, b\nc",CCO\n"say ""x""",CN\n', ["CCO", "CN"]),
+        ("no_last_line_end.csv", "zinc_id,smiles\n1,CCO\n2,CN", ["CCO", "CN"]),
+    ],
+)
+def test_layouts(name: str, content: str, expected: list[str], tmp_path: Path) -> None:
+    assert smiles_of(write(tmp_path / name, content.encode())) == expected
+
+
+def test_a_column_by_name(tmp_path: Path) -> None:
+    assert smiles_of(write(tmp_path / "a.csv", b"smiles,product\nCCO,CC=O\n"), "product") == ["CC=O"]
+    assert smiles_of(write(tmp_path / "a.txt", b"smiles\tproduct\nCCO\tCC=O\n"), "product") == ["CC=O"]
+    pandas.DataFrame({"product": pandas.Categorical(["CC=O"])}).to_parquet(tmp_path / "a.parquet")
+    assert smiles_of(tmp_path / "a.parquet", "product") == ["CC=O"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "problems"),
+    [
+        ("a.smi", "smiles zinc_id\nCCO 1\n\nCCCC", ["", "empty line", "line cut short"]),
+        ("cut_id.smi", "smiles zinc_id\nCCO 12345\nCCN 12", ["", ""]),
+        ("a.txt", "zinc_id\tsmiles\tx\n1\tCCO\t0\n2\t\t0\n3\n4\tCC", ["", "no SMILES", "no SMILES", "line cut short"]),
+        ("a.csv", "smiles,y\nCCO,1\n,2\n\nCN", ["", "no SMILES", "empty line", "line cut short"]),
+        ("wide.csv", "smiles,y\nCCO,1,2\nCN\n", ["wrong number of columns"] * 2),
+    ],
+)
+def test_bad_lines_come_out_with_their_problem_and_text(name: str, content: str, problems: list[str], tmp_path: Path) -> None:
+    lines = list(read_molecules(write(tmp_path / name, content.encode())))
+    assert [line.problem for line in lines] == problems
+    assert [line.text for line in lines] == content.split("\n")[1 : len(lines) + 1]
+    assert all((line.smiles == "") == (line.problem != "") for line in lines)
+
+
+def test_missing_values_in_parquet(tmp_path: Path) -> None:
+    pandas.DataFrame({"smiles": ["CCO", None, " "]}).to_parquet(tmp_path / "a.parquet")
+    assert [line.problem for line in read_molecules(tmp_path / "a.parquet")] == ["", "no SMILES", "no SMILES"]
+
+
+def test_a_line_number_counts_the_lines_inside_a_quoted_cell(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.csv", b'name,smiles\n"a\nb",CCO\nc,CN\n')
+    lines = list(read_molecules(path))
+    assert [(line.line_number, line.text) for line in lines] == [(2, '"a\nb",CCO'), (4, "c,CN")]
+
+
+@pytest.mark.parametrize("name", ["AAAA_2018_crlf_paddedids.smi", "BAAA.smi", "BJAA.smi", "JBAA.smi"])
+def test_tranche_files(name: str, shared_data: Path) -> None:
+    path = shared_data / "zinc" / "tranche_samples" / name
+    expected = [line.split(b" ")[0].decode() for line in path.read_bytes().splitlines()[1:]]
+    assert smiles_of(path) == expected
+
+
+def test_a_tranche_file_that_was_cut_short(shared_data: Path) -> None:
+    *whole, last = read_molecules(shared_data / "zinc" / "tranche_samples" / "GFAB_truncated_tail.smi")
+    assert not any(line.problem for line in whole)
+    assert last.problem == "line cut short"
+    assert last.text == "CN(CC(=O)Nc1ccc(F)c(F)c1F)C(=O)NCC"
+
+
+def test_megamolbart_csv(shared_data: Path) -> None:
+    smiles = smiles_of(shared_data / "zinc" / "tranche_samples" / "megamolbart_x000.csv")
+    assert len(smiles) == 200
+    assert smiles[0] == "CCN1CCN(c2ccc(-c3nc(CCN)no3)cc2F)CC1"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [
+        ("a.sdf", b"CCO\n", r"a\.sdf is of an unknown format"),
+        ("empty.smi", b"", r"empty\.smi holds no molecules"),
+        ("empty.csv", b"", r"empty\.csv holds no molecules"),
+        ("header.smi", b"smiles zinc_id\n", "holds no molecules"),
+        ("header.csv", b"smiles,y\n", "holds no molecules"),
+        ("a.csv", b"name,structure\na,CCO\n", r"a\.csv has no column 'smiles' or 'canonical_.*'name', 'structure'.*--column"),
+        ("page.smi", b"<!DOCTYPE html>\n<html>404</html>\n", r"page\.smi is a web page.*Download it again"),
+        ("not.smi.gz", b"", "holds no molecules"),
+        ("a.parquet", b"CCO\n", r"a\.parquet cannot be read"),
+    ],
+)
+def test_unreadable_files(name: str, content: bytes, expected: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=expected):
+        list(read_molecules(write(tmp_path / name, content)))
+
+
+def test_a_column_that_is_not_there(tmp_path: Path) -> None:
+    for name in ("a.csv", "a.smi"):
+        with pytest.raises(DataError, match=rf"{name} has no column 'structure'"):
+            read_molecules(write(tmp_path / name, b"smiles,y\nCCO,1\n"), "structure")
+
+
+def test_a_parquet_column_of_numbers(tmp_path: Path) -> None:
+    parquet.write_table(pyarrow.table({"smiles": [1, 2]}), tmp_path / "a.parquet")
+    with pytest.raises(DataError, match=r"column 'smiles', holds int64, not text"):
+        read_molecules(tmp_path / "a.parquet")
+
+
+def test_missing_files_and_folders(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"nothing\.smi is missing"):
+        read_molecules(tmp_path / "nothing.smi")
+    (tmp_path / "folder.smi").mkdir()
+    with pytest.raises(DataError, match="is a folder; name the files in it"):
+        read_molecules(tmp_path / "folder.smi")
+
+
+@pytest.mark.parametrize("suffix", [".smi", ".csv"])
+@pytest.mark.parametrize("compression", [".gz", ".xz"])
+def test_a_compressed_file_that_was_cut_short(suffix: str, compression: str, tmp_path: Path) -> None:
+    lines = "".join(f"{'C' * (i % 97 + 1)}{'ON'[i % 2]},{i * 7919}\n" for i in range(4000))
+    path = write(tmp_path / f"a{suffix}{compression}", ("smiles,n\n" + lines).encode())
+    path.write_bytes(path.read_bytes()[:-50])
+    with pytest.raises(DataError, match=r"cannot be read after line \d+: .*cut short"):
+        list(read_molecules(path))
+
+
+@pytest.mark.parametrize("name", ["a.smi.gz", "a.csv.xz", "a.parquet.gz"])
+def test_a_file_that_is_not_compressed_as_its_name_says(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(b"smiles zinc_id\nCCO 1\n")
+    with pytest.raises(DataError, match="cannot be read"):
+        read_molecules(tmp_path / name)
+
+
+@pytest.mark.parametrize("suffix", [".smi.gz", ".csv"])
+def test_memory_does_not_grow_with_the_file(suffix: str, tmp_path: Path) -> None:
+    path = write(tmp_path / f"a{suffix}", b"smiles,n\n" + b"CCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCC,1\n" * 25_000)  # 1.1 MB
+    tracemalloc.start()
+    count = sum(1 for _ in read_molecules(path))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert count >= 25_000
+    assert peak < 300_000
+
+
+@pytest.mark.parametrize("name", ["a.smi", "a.smi.gz", "a.txt", "a.csv", "a.csv.xz", "a.parquet"])
+def test_reading_goes_on_from_any_line(name: str, tmp_path: Path) -> None:
+    """Line numbers, offsets and all that follows, from each line on."""
+    if name.endswith(".parquet"):
+        table = pyarrow.table({"smiles": ["C" * n for n in range(1, 40)]})
+        parquet.write_table(table, tmp_path / name, row_group_size=7)
+    else:
+        rows = ["\ufeffsmiles,name", "CCO,1", '"CCN","a\nb"', "", 'CC,"open', "CCC,3\r", "caf\u00e9,4", "CCF,5", "CCl"]
+        write(tmp_path / name, "\n".join(rows if ".csv" in name else [row.replace(",", "\t") for row in rows]).encode())
+    lines = list(read_molecules(tmp_path / name))
+    layout = find_layout(tmp_path / name)
+    for place, line in enumerate(lines):
+        assert list(read_lines(tmp_path / name, layout, line.line_number, line.offset)) == lines[place:]
+    assert len({line.offset for line in lines}) == len(lines) > 5
+
+
+@pytest.mark.parametrize("name", ["latin.smi", "latin.csv"])
+def test_a_line_that_is_no_text_costs_no_other(name: str, tmp_path: Path) -> None:
+    path = write(tmp_path / name, b"smiles,name\nCCO,1\nCN,caf\xe9\nCCN,2\n".replace(b",", b"," if name.endswith("csv") else b" "))
+    assert [(line.line_number, line.smiles, line.problem) for line in read_molecules(path)] == [
+        (2, "CCO", ""),
+        (3, "", "not UTF-8 text"),
+        (4, "CCN", ""),
+    ]
+
+
+@pytest.mark.parametrize("bad", ['CN,"2', 'CN,"2"x', '"CN,2'])
+def test_a_quote_that_is_never_closed_costs_no_other_line(bad: str, tmp_path: Path) -> None:
+    path = write(tmp_path / "a.csv", f'smiles,name\nCCO,1\n{bad}\nCC,3\nCCC,"4 ""x"""\n'.encode())
+    lines = list(read_molecules(path))
+    assert [line.smiles for line in lines] == ["CCO", "", "CC", "CCC"]
+    assert lines[1].problem.startswith("not CSV") and lines[1].text == bad and lines[1].line_number == 3
