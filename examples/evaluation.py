@@ -43,7 +43,7 @@ from nemo_cmim.downstream import (
     load_csv,
 )
 from nemo_cmim.errors import DataError
-from nemo_cmim.files import whole_file
+from nemo_cmim.files import atomic_write
 from nemo_cmim.loader.dataset import open_store
 from nemo_cmim.report.overlap import find_overlap
 from nemo_cmim.signals import sigterm_raises
@@ -277,7 +277,7 @@ def _measured(todo: list[Block], jobs: int) -> Generator[str, None, None]:
 def _keep(block: Block) -> str:
     row, data, protocol, path = block
     predictions = measure(row, data, protocol)
-    with whole_file(path) as staging:
+    with atomic_write(path) as staging:
         predictions.to_parquet(staging, index=False)
     return f"{data.name}, {row.name}"
 
@@ -315,7 +315,7 @@ def decode_all(
         key = hashlib.sha256(f"{code} {fingerprint(model)} {smiles}".encode()).hexdigest()
         if key not in found:
             found[key] = decoding(model, smiles)
-            with whole_file(kept) as staging:
+            with atomic_write(kept) as staging:
                 staging.write_text(json.dumps(found))
         rows.append({"model": label, "molecules": len(smiles), **found[key]})
     return pd.DataFrame(rows, columns=["model", "molecules", *DECODING])

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from nemo_cmim.downstream import RegressionData, markdown_table
-from nemo_cmim.files import whole_file
+from nemo_cmim.files import atomic_write
 from nemo_cmim.prepare.cluster import versions
 from nemo_cmim.report.overlap import Overlap, find_overlap
 from nemo_cmim.store.manifest import StoreManifest
@@ -46,7 +46,7 @@ def find_seen(sets: Sequence[RegressionData], pretraining: Path, folder: Path, s
         nowhere = np.zeros(sum(map(len, sets)), bool)  # for data without a training split
         in_train = [splits.get("train", nowhere) for splits in (found.same, found.flat)]
         flags = dict(zip(_FLAGS, [Overlap.anywhere(found.same), Overlap.anywhere(found.flat), *in_train]))
-        with whole_file(kept) as staging:
+        with atomic_write(kept) as staging:
             pd.concat(tables, ignore_index=True).assign(**flags).to_csv(staging, index=False)
     return pd.read_csv(kept)
 

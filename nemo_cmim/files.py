@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and folders that one process holds at a time."""
+"""Atomic writes, locks between processes, and checksums of files."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from typing import IO
 
 from .errors import ConfigError
 
-__all__ = ["flush", "hold", "lock", "sha256_of", "whole_file"]
+__all__ = ["acquire_lock", "atomic_write", "fsync", "lock", "sha256_of"]
 
 
-def hold(path: Path, name: str, hint: str) -> IO[str]:
-    """Locks a file, which is made if need be, until it is closed or this process ends, even by SIGKILL.
+def acquire_lock(path: Path, name: str, hint: str) -> IO[str]:
+    """Locks a file until the returned file is closed or this process ends, even by SIGKILL. The file is created if it is missing.
 
     Args:
         path: The file.
-        name: What the error says is in use.
-        hint: A sentence on what to do then.
+        name: What the error message calls the locked resource.
+        hint: A sentence for the error message: how to fix it.
 
     Raises:
-        ConfigError: Another process holds it; the message says which.
-        OSError: It cannot be written.
+        ConfigError: If another process has locked the file. The message names that process.
+        OSError: If the file cannot be written.
     """
     file = path.open("a+", encoding="utf-8")
     try:
@@ -37,9 +37,9 @@ def hold(path: Path, name: str, hint: str) -> IO[str]:
         owner = file.read().strip() or "another process"
         file.close()
         raise ConfigError(f"{name} is in use by {owner}. {hint}") from error
-    if not path.exists() or not os.path.samestat(os.fstat(file.fileno()), path.stat()):  # who held it removed it in the meantime
+    if not path.exists() or not os.path.samestat(os.fstat(file.fileno()), path.stat()):  # its owner removed it in the meantime
         file.close()
-        return hold(path, name, hint)
+        return acquire_lock(path, name, hint)
     file.truncate(0)
     file.write(f"process {os.getpid()} on {socket.gethostname()}")
     file.flush()
@@ -48,8 +48,8 @@ def hold(path: Path, name: str, hint: str) -> IO[str]:
 
 @contextmanager
 def lock(path: Path, name: str, hint: str) -> Iterator[None]:
-    """As `hold`, for the length of a block; the file is there only as long."""
-    with hold(path, name, hint):
+    """Locks a file for the duration of a block, then removes the file. See `acquire_lock`."""
+    with acquire_lock(path, name, hint):
         try:
             yield
         finally:
@@ -57,19 +57,19 @@ def lock(path: Path, name: str, hint: str) -> Iterator[None]:
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """A path to write to; it takes the name `path`, on disk for good, when the block ends well, and vanishes otherwise."""
+def atomic_write(path: Path) -> Iterator[Path]:
+    """Yields a temporary path to write to. It is synced to disk and renamed to `path` if the block succeeds, and removed otherwise."""
     staging = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
         yield staging
-        flush(staging)
+        fsync(staging)
         staging.replace(path)
     finally:
         staging.unlink(missing_ok=True)
 
 
-def flush(path: Path) -> None:
-    """Has the system write a file, or the names in a folder, to disk."""
+def fsync(path: Path) -> None:
+    """Makes the operating system write a file, or the names in a folder, to disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 
 from nemo_cmim.comparison.measure import decoding, embeddings
-from nemo_cmim.files import whole_file
+from nemo_cmim.files import atomic_write
 from nemo_cmim.inference import CMIMModel
 from nemo_cmim.inference.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from nemo_cmim.molecules import canonical_or_none
@@ -145,7 +145,7 @@ def ship(
             raise ShippingError(f"The card would tell {what}: {line.strip()!r}.")
     path = folder / f"{name}.nemo"
     folder.mkdir(parents=True, exist_ok=True)
-    with whole_file(path) as staging:
+    with atomic_write(path) as staging:
         write_checkpoint(staging, dataclasses.replace(checkpoint, weights=stored, card=text))
         if staging.stat().st_size > LARGEST_FILE:
             raise ShippingError(f"{path.name} would have {staging.stat().st_size:,} bytes, more than {LARGEST_FILE:,}.")
@@ -156,7 +156,7 @@ def ship(
 def write_checksums(folder: Path) -> None:
     """Writes `SHA256SUMS` of all models in a folder, by name, as `sha256sum *.nemo` would."""
     lines = [f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n" for path in sorted(folder.glob("*.nemo"))]
-    with whole_file(folder / "SHA256SUMS") as staging:
+    with atomic_write(folder / "SHA256SUMS") as staging:
         staging.write_text("".join(lines), encoding="utf-8")
 
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from ..errors import DataError
-from ..files import sha256_of, whole_file
+from ..files import atomic_write, sha256_of
 from ..store.token_store import VOCABULARY
 from ..tables.readers import Layout, RawLine, find_layout, find_starts, read_lines
 from ..tokenizers import SmilesTokenizer, Vocabulary
@@ -74,7 +74,7 @@ class Job:
 
     def save(self, stage: str, number: int, content: dict[str, Any]) -> None:
         """Leaves the .json file of a task."""
-        with whole_file(self.result(stage, number)) as path:
+        with atomic_write(self.result(stage, number)) as path:
             path.write_text(json.dumps(content), encoding="utf-8")
 
     def load(self, stage: str, number: int) -> dict[str, Any]:
@@ -262,7 +262,7 @@ def write_table(path: Path, columns: dict[str, Any]) -> None:
 
     table = pyarrow.table(columns).combine_chunks()
     with (
-        whole_file(path) as staging,
+        atomic_write(path) as staging,
         pyarrow.OSFile(str(staging), "wb") as sink,
         pyarrow.ipc.new_file(sink, table.schema) as writer,
     ):
@@ -299,7 +299,7 @@ def plan_chunks(job: Job, surveys: Sequence[Survey], names: Sequence[str]) -> li
                 where = (len(chunks), number, name, str(Path(name).absolute()), found.layout, line_number, offset, lines)
                 chunks.append(Chunk(*where, found.bytes, found.modified))
                 left -= lines
-    with whole_file(job.folder / _PLAN) as staging:
+    with atomic_write(job.folder / _PLAN) as staging:
         staging.write_text(json.dumps(chunks), encoding="utf-8")
     return chunks
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from ..files import flush, sha256_of
+from ..files import fsync, sha256_of
 from ..store.shards import write_shard
 from ..tokenizers import Vocabulary
 from .chunks import Job, open_rows, planned, take_ragged, write_table
@@ -123,7 +123,7 @@ def _write_shard(job: Job, name: str, tokens: NDArray[np.integer], lengths: NDAr
     files = {}
     with tempfile.TemporaryDirectory(dir=job.folder / "shards") as staging:  # a task that was given up may still be at it elsewhere
         for path in write_shard(Path(staging) / name, tokens, lengths, vocabulary):
-            flush(path)
+            fsync(path)
             files[path.name] = {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
             path.replace(job.folder / FINISHED / path.name)
     counts, uses = np.bincount(lengths), np.bincount(tokens)

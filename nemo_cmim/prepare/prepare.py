@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from ..config import from_mapping
 from ..errors import ConfigError, DataError
-from ..files import flush
+from ..files import fsync
 from ..store.manifest import MANIFEST, StoreManifest
 from ..store.token_store import VOCABULARY
 from ..tables.readers import FORMATS, Layout
@@ -153,7 +153,7 @@ class _Run:
             if path.name not in (MANIFEST, *manifest.files):
                 path.unlink()  # what a process left that was killed while it wrote
         for name in (MANIFEST, VOCABULARY):
-            flush(finished / name)
+            fsync(finished / name)
         return manifest
 
     def _do(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from ..files import whole_file
+from ..files import atomic_write
 from .chunks import Chunk, Job, open_table, planned, read_chunk
 from .merge import DUPLICATE
 
@@ -45,7 +45,7 @@ def write_rejected(group: Group, job: Job, shards: int) -> None:
     chunks = planned(job)[group.start : group.stop]
     duplicates = _duplicates(job, group, shards)
     with (
-        whole_file(job.result("rejected", group.number, "tsv.gz")) as path,
+        atomic_write(job.result("rejected", group.number, "tsv.gz")) as path,
         _open_table(path, with_header=group.number == 0) as write,
     ):
         for chunk in chunks:
@@ -88,7 +88,7 @@ def groups(chunks: int) -> list[Group]:
 
 def join_rejected(job: Job, count: int, target: Path) -> None:
     """Puts the lines of all groups into one file: gzip reads files that follow each other as one."""
-    with whole_file(target) as staging, staging.open("wb") as file:
+    with atomic_write(target) as staging, staging.open("wb") as file:
         for number in range(count):
             with job.result("rejected", number, "tsv.gz").open("rb") as part:
                 shutil.copyfileobj(part, file)

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DataError
-from ..files import flush, lock, whole_file
+from ..files import atomic_write, fsync, lock
 from ..store.manifest import MANIFEST
 
 __all__ = ["FINISHED", "claim"]
@@ -69,7 +69,7 @@ def claim(output: Path, job: dict[str, Any], *, overwrite: bool, restart: bool) 
             _check_job(_load(folder / _JOB), job, output)
         for name in (FINISHED, *_STAGES):
             (work / name).mkdir(parents=True, exist_ok=True)
-        with whole_file(folder / _JOB) as staging:
+        with atomic_write(folder / _JOB) as staging:
             staging.write_text(json.dumps(job), encoding="utf-8")
         try:
             yield work
@@ -77,12 +77,12 @@ def claim(output: Path, job: dict[str, Any], *, overwrite: bool, restart: bool) 
             if not any((work / "chunks").glob("*.json")):  # nothing was done that is worth going on with
                 _discard(folder)
             raise
-        flush(work / FINISHED)
+        fsync(work / FINISHED)
         if output.exists() and any(output.iterdir()):
             shutil.rmtree(replaced, ignore_errors=True)
             output.rename(replaced)
         (work / FINISHED).rename(output)  # also onto an empty folder
-        flush(output.parent)
+        fsync(output.parent)
         _clear(folder, replaced)
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from ..errors import ConfigError, DataError
-from ..files import lock, whole_file
+from ..files import atomic_write, lock
 from .integrity import BrokenFileError, check_file
 from .transfer import FailedError, Fetcher, MissingError, RetryPolicy, discard_part
 from .url_lists import Source
@@ -75,7 +75,7 @@ class Downloads:
         """Writes `downloads.json`, whole or not at all."""
         files = {url: asdict(entry) for url, entry in self.entries.items()}
         content = {"format": _FORMAT, "counts": self.counts, "files": files}
-        with whole_file(folder / DOWNLOADS) as new:
+        with atomic_write(folder / DOWNLOADS) as new:
             new.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
     @classmethod

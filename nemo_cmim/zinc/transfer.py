@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import ConfigError
-from ..files import flush
+from ..files import fsync
 from ..version import __version__
 from .integrity import BrokenFileError, Facts, check_file
 
@@ -281,9 +281,9 @@ class _Part:
         except BrokenFileError as error:
             self.discard()
             raise _RetryError(str(error)) from error
-        flush(self.path)
+        fsync(self.path)
         self.path.replace(self.target)
-        flush(self.target.parent)
+        fsync(self.target.parent)
         self._about.unlink()
         return facts
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import CheckpointError
-from ...files import flush
+from ...files import fsync
 
 __all__ = [
     "CheckpointManifest",
@@ -128,10 +128,10 @@ def commit(folder: Path, manifest: CheckpointManifest) -> None:
         file.flush()
         os.fsync(file.fileno())
     for name in (STATE, VOCABULARY, TENSORS):
-        flush(partial / name)
-    flush(partial)
+        fsync(partial / name)
+    fsync(partial)
     partial.rename(folder)
-    flush(folder.parent)
+    fsync(folder.parent)
 
 
 def _has_size(path: Path, size: int) -> bool:

@@ -18,7 +18,7 @@ from typing import IO, Any
 import torch
 
 from ...errors import CheckpointError, ConfigError
-from ...files import hold
+from ...files import acquire_lock
 from .format import CheckpointManifest, find_checkpoints, newest_valid, verify
 
 __all__ = ["RunFolder", "claim_run_folder"]
@@ -101,7 +101,7 @@ def _lock(path: Path) -> IO[str]:
     another = "choose another exp_manager.explicit_log_dir."
     try:
         (path / "checkpoints").mkdir(parents=True, exist_ok=True)
-        file = hold(path / "checkpoints" / ".lock", f"The run folder {path}", f"Wait for that run, stop it, or {another}")
+        file = acquire_lock(path / "checkpoints" / ".lock", f"The run folder {path}", f"Wait for that run, stop it, or {another}")
     except OSError as error:
         raise ConfigError(f"The run folder {path} cannot be written: {error.strerror}. C{another[1:]}") from error
     os.register_at_fork(after_in_child=file.close)  # a loader's worker may live some seconds longer
