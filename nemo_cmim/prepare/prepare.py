@@ -26,7 +26,8 @@ from ..errors import ConfigError, DataError
 from ..files import fsync
 from ..store.manifest import MANIFEST, StoreManifest
 from ..store.token_store import VOCABULARY
-from ..tables.readers import FORMATS, Layout
+from ..tables.layout import Layout
+from ..tables.readers import FORMATS
 from ..tokenizers import SmilesTokenizer, Vocabulary
 from .chunks import Job, Survey, curate_chunk, plan_chunks, state_of, survey
 from .cluster import Workers, versions, workers

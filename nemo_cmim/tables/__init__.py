@@ -1,1 +1,1 @@
-"""The files that users bring: molecules and values, read row by row."""
+"""Reads and writes users' files: molecules and values, row by row."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..files import sha256_of
-from ..tables.readers import is_web_page, unpacked
+from ..tables.formats import is_web_page, open_decompressed
 
 __all__ = ["BrokenFileError", "Facts", "check_file"]
 
@@ -45,7 +45,7 @@ def check_file(path: Path, name: str) -> Facts:
     before = last = b""
     lines = 0
     try:
-        with unpacked(path, name) as stream:
+        with open_decompressed(path, name) as stream:
             for line in stream:
                 before, last = last, line
                 lines += 1

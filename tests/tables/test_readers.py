@@ -1,3 +1,5 @@
+"""Molecules of .smi, .txt, .csv and .parquet files, line by line."""
+
 from __future__ import annotations
 
 import gzip
@@ -17,8 +19,8 @@ SMILES = ["CCO", "F/C=C\\F", "c1ccccc1[N+](=O)[O-]"]
 
 
 def write(path: Path, content: bytes) -> Path:
-    packed = {".gz": gzip.compress, ".xz": lzma.compress}.get(path.suffix, bytes)(content)
-    path.write_bytes(packed)
+    compressed = {".gz": gzip.compress, ".xz": lzma.compress}.get(path.suffix, bytes)(content)
+    path.write_bytes(compressed)
     return path
 
 
@@ -29,12 +31,12 @@ def smiles_of(path: Path, column: str | None = None) -> list[str]:
 
 
 def content_of(suffix: str, folder: Path) -> bytes:
-    table = pandas.DataFrame({"zinc_id": range(len(SMILES)), "SMILES": SMILES})
+    frame = pandas.DataFrame({"zinc_id": range(len(SMILES)), "SMILES": SMILES})
     if suffix == ".parquet":
-        table.to_parquet(folder / "plain.parquet")
+        frame.to_parquet(folder / "plain.parquet")
         return (folder / "plain.parquet").read_bytes()
     separator = {".smi": " ", ".txt": "\t", ".csv": ","}[suffix]
-    return table.to_csv(index=False, sep=separator).encode()
+    return frame.to_csv(index=False, sep=separator).encode()
 
 
 @pytest.mark.parametrize("compression", ["", ".gz", ".xz"])
@@ -85,7 +87,7 @@ def test_a_column_by_name(tmp_path: Path) -> None:
         ("wide.csv", "smiles,y\nCCO,1,2\nCN\n", ["wrong number of columns"] * 2),
     ],
 )
-def test_bad_lines_come_out_with_their_problem_and_text(name: str, content: str, problems: list[str], tmp_path: Path) -> None:
+def test_invalid_lines_have_a_problem_and_their_text(name: str, content: str, problems: list[str], tmp_path: Path) -> None:
     lines = list(read_molecules(write(tmp_path / name, content.encode())))
     assert [line.problem for line in lines] == problems
     assert [line.text for line in lines] == content.split("\n")[1 : len(lines) + 1]
@@ -110,9 +112,9 @@ def test_tranche_files(name: str, shared_data: Path) -> None:
     assert smiles_of(path) == expected
 
 
-def test_a_tranche_file_that_was_cut_short(shared_data: Path) -> None:
-    *whole, last = read_molecules(shared_data / "zinc" / "tranche_samples" / "GFAB_truncated_tail.smi")
-    assert not any(line.problem for line in whole)
+def test_a_truncated_tranche_file(shared_data: Path) -> None:
+    *complete, last = read_molecules(shared_data / "zinc" / "tranche_samples" / "GFAB_truncated_tail.smi")
+    assert not any(line.problem for line in complete)
     assert last.problem == "line cut short"
     assert last.text == "CN(CC(=O)Nc1ccc(F)c(F)c1F)C(=O)NCC"
 
@@ -126,13 +128,13 @@ def test_megamolbart_csv(shared_data: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "expected"),
     [
-        ("a.sdf", b"CCO\n", r"a\.sdf is of an unknown format"),
+        ("a.sdf", b"CCO\n", r"a\.sdf has an unsupported format"),
         ("empty.smi", b"", r"empty\.smi holds no molecules"),
         ("empty.csv", b"", r"empty\.csv holds no molecules"),
         ("header.smi", b"smiles zinc_id\n", "holds no molecules"),
         ("header.csv", b"smiles,y\n", "holds no molecules"),
         ("a.csv", b"name,structure\na,CCO\n", r"a\.csv has no column 'smiles' or 'canonical_.*'name', 'structure'.*--column"),
-        ("page.smi", b"<!DOCTYPE html>\n<html>404</html>\n", r"page\.smi is a web page.*Download it again"),
+        ("page.smi", b"<!DOCTYPE html>\n<html>404</html>\n", r"page\.smi is a web page.*Download the file again"),
         ("not.smi.gz", b"", "holds no molecules"),
         ("a.parquet", b"CCO\n", r"a\.parquet cannot be read"),
     ],
@@ -142,7 +144,7 @@ def test_unreadable_files(name: str, content: bytes, expected: str, tmp_path: Pa
         list(read_molecules(write(tmp_path / name, content)))
 
 
-def test_a_column_that_is_not_there(tmp_path: Path) -> None:
+def test_a_missing_column(tmp_path: Path) -> None:
     for name in ("a.csv", "a.smi"):
         with pytest.raises(DataError, match=rf"{name} has no column 'structure'"):
             read_molecules(write(tmp_path / name, b"smiles,y\nCCO,1\n"), "structure")
@@ -150,7 +152,7 @@ def test_a_column_that_is_not_there(tmp_path: Path) -> None:
 
 def test_a_parquet_column_of_numbers(tmp_path: Path) -> None:
     parquet.write_table(pyarrow.table({"smiles": [1, 2]}), tmp_path / "a.parquet")
-    with pytest.raises(DataError, match=r"column 'smiles', holds int64, not text"):
+    with pytest.raises(DataError, match=r"column 'smiles' holds int64, not text"):
         read_molecules(tmp_path / "a.parquet")
 
 
@@ -158,22 +160,22 @@ def test_missing_files_and_folders(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"nothing\.smi is missing"):
         read_molecules(tmp_path / "nothing.smi")
     (tmp_path / "folder.smi").mkdir()
-    with pytest.raises(DataError, match="is a folder; name the files in it"):
+    with pytest.raises(DataError, match="is a folder; name the files in the folder"):
         read_molecules(tmp_path / "folder.smi")
 
 
 @pytest.mark.parametrize("suffix", [".smi", ".csv"])
 @pytest.mark.parametrize("compression", [".gz", ".xz"])
-def test_a_compressed_file_that_was_cut_short(suffix: str, compression: str, tmp_path: Path) -> None:
+def test_a_truncated_compressed_file(suffix: str, compression: str, tmp_path: Path) -> None:
     lines = "".join(f"{'C' * (i % 97 + 1)}{'ON'[i % 2]},{i * 7919}\n" for i in range(4000))
     path = write(tmp_path / f"a{suffix}{compression}", ("smiles,n\n" + lines).encode())
     path.write_bytes(path.read_bytes()[:-50])
-    with pytest.raises(DataError, match=r"cannot be read after line \d+: .*cut short"):
+    with pytest.raises(DataError, match=r"cannot be read after line \d+: .*truncated"):
         list(read_molecules(path))
 
 
 @pytest.mark.parametrize("name", ["a.smi.gz", "a.csv.xz", "a.parquet.gz"])
-def test_a_file_that_is_not_compressed_as_its_name_says(name: str, tmp_path: Path) -> None:
+def test_a_file_that_is_not_compressed_but_named_so(name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(b"smiles zinc_id\nCCO 1\n")
     with pytest.raises(DataError, match="cannot be read"):
         read_molecules(tmp_path / name)
@@ -191,8 +193,8 @@ def test_memory_does_not_grow_with_the_file(suffix: str, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("name", ["a.smi", "a.smi.gz", "a.txt", "a.csv", "a.csv.xz", "a.parquet"])
-def test_reading_goes_on_from_any_line(name: str, tmp_path: Path) -> None:
-    """Line numbers, offsets and all that follows, from each line on."""
+def test_reading_can_start_at_any_line(name: str, tmp_path: Path) -> None:
+    """Line numbers, offsets and all later lines are the same from each starting line."""
     if name.endswith(".parquet"):
         table = pyarrow.table({"smiles": ["C" * n for n in range(1, 40)]})
         parquet.write_table(table, tmp_path / name, row_group_size=7)
@@ -207,7 +209,7 @@ def test_reading_goes_on_from_any_line(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["latin.smi", "latin.csv"])
-def test_a_line_that_is_no_text_costs_no_other(name: str, tmp_path: Path) -> None:
+def test_a_line_that_is_not_utf8_does_not_affect_the_others(name: str, tmp_path: Path) -> None:
     path = write(tmp_path / name, b"smiles,name\nCCO,1\nCN,caf\xe9\nCCN,2\n".replace(b",", b"," if name.endswith("csv") else b" "))
     assert [(line.line_number, line.smiles, line.problem) for line in read_molecules(path)] == [
         (2, "CCO", ""),
@@ -217,7 +219,7 @@ def test_a_line_that_is_no_text_costs_no_other(name: str, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("bad", ['CN,"2', 'CN,"2"x', '"CN,2'])
-def test_a_quote_that_is_never_closed_costs_no_other_line(bad: str, tmp_path: Path) -> None:
+def test_an_unclosed_quote_does_not_affect_the_other_lines(bad: str, tmp_path: Path) -> None:
     path = write(tmp_path / "a.csv", f'smiles,name\nCCO,1\n{bad}\nCC,3\nCCC,"4 ""x"""\n'.encode())
     lines = list(read_molecules(path))
     assert [line.smiles for line in lines] == ["CCO", "", "CC", "CCC"]
