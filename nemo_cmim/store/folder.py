@@ -1,22 +1,24 @@
-"""The files of a prepared folder, on a disk or wherever fsspec reaches (`s3://`, `gs://`, `http://`): sizes, whole files, parts."""
+"""Reads files and byte ranges of a prepared folder, on a disk or at a URL that fsspec supports (`s3://`, `gs://`, `http://`)."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import sys
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from ..errors import ConfigError, DataError
 
-__all__ = ["ByteRange", "Folder", "LocalFolder", "RemoteFolder", "folder_at"]
+if TYPE_CHECKING:
+    import tenacity
+
+__all__ = ["ByteRange", "Folder", "LocalFolder", "RemoteFolder", "open_folder"]
 
 T = TypeVar("T")
 
-_DELAYS = (0.5, 2.0, 8.0)  # seconds before a read that failed is tried again
+_DELAYS = (0.5, 2.0, 8.0)  # seconds between attempts to read
 
 
 class ByteRange(NamedTuple):
@@ -28,191 +30,193 @@ class ByteRange(NamedTuple):
 
 
 class LocalFolder:
-    """A folder that the operating system knows."""
+    """A folder of the file system."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def place(self, name: str) -> str:
-        """What messages call a file."""
+    def location(self, name: str) -> str:
+        """The path of a file, for messages."""
         return str(self.path / name)
 
     def read(self, name: str) -> bytes:
-        """A whole file.
+        """The content of a file.
 
         Raises:
-            FileNotFoundError: There is none.
+            FileNotFoundError: If the file does not exist.
         """
         return (self.path / name).read_bytes()
 
     def sizes(self, names: Sequence[str]) -> dict[str, int]:
-        """Bytes of those of the files that are there, from one listing."""
-        wanted = set(names)
+        """Sizes in bytes of those files that exist, from one listing."""
+        requested = set(names)
         with os.scandir(self.path) as entries:
-            return {entry.name: entry.stat().st_size for entry in entries if entry.name in wanted and entry.is_file()}
+            return {entry.name: entry.stat().st_size for entry in entries if entry.name in requested and entry.is_file()}
 
-    def parts(self, wanted: Sequence[ByteRange]) -> list[bytes]:
-        """Parts of files.
+    def read_ranges(self, ranges: Sequence[ByteRange]) -> list[bytes]:
+        """The bytes of each range.
 
         Raises:
-            DataError: A file is gone, or shorter than that.
+            DataError: If a file does not exist or ends before its range does.
         """
-        found = []
-        for name, start, stop in wanted:
+        contents = []
+        for name, start, stop in ranges:
             try:
                 with (self.path / name).open("rb", buffering=0) as file:
-                    found.append(os.pread(file.fileno(), stop - start, start))
+                    contents.append(os.pread(file.fileno(), stop - start, start))
             except FileNotFoundError as error:
-                raise DataError(f"{self.place(name)} is missing: prepare or copy the folder again.") from error
-            if len(found[-1]) != stop - start:
-                raise DataError(f"{self.place(name)} ends before byte {stop}: prepare or copy the folder again.")
-        return found
+                raise DataError(f"{self.location(name)} is missing. Prepare or copy the folder again.") from error
+            if len(contents[-1]) != stop - start:
+                raise DataError(f"{self.location(name)} ends before byte {stop}. Prepare or copy the folder again.")
+        return contents
 
 
 class RemoteFolder:
-    """A folder behind a URL. Credentials and endpoints are those of the environment, as fsspec's own packages find them.
+    """A folder at a URL. Credentials and endpoints come from the environment, as in fsspec's own packages.
 
-    Each process connects anew: connections do not survive a fork.
+    Each process opens its own connections, because connections cannot be used after a fork.
     """
 
     def __init__(self, url: str) -> None:
         self.url = url.rstrip("/")
-        self._connected_by: int | None = None
-        self._connect()  # a backend that is missing is found here
+        self._connected_process: int | None = None
+        self._connect()  # raises here if a package is not installed
 
     def __reduce__(self) -> tuple[Any, ...]:
         return RemoteFolder, (self.url,)
 
     def _connect(self) -> Any:
         """The file system of this process."""
-        if self._connected_by != os.getpid():
+        if self._connected_process != os.getpid():
             try:
                 import fsspec.core
+                import tenacity
 
                 self._files, self._root = fsspec.core.url_to_fs(self.url)
             except (ImportError, ValueError) as error:
                 raise ConfigError(
-                    f"{self.url} cannot be read here ({error}). What reads URLs comes with pip install 'nemo_cmim[train]' and the package "
-                    "of the storage: s3fs for s3://, gcsfs for gs://, aiohttp for http://, multi-storage-client for msc://."
+                    f"{self.url} cannot be read here ({error}). Run pip install 'nemo_cmim[train]' and install the package of "
+                    "the storage: s3fs for s3://, gcsfs for gs://, aiohttp for http://, multi-storage-client for msc://."
                 ) from error
-            self._connected_by = os.getpid()
+            self._retrying = tenacity.Retrying(
+                retry=tenacity.retry_if_exception_type(_TransientError),
+                wait=tenacity.wait_chain(*map(tenacity.wait_fixed, _DELAYS)),
+                stop=tenacity.stop_after_attempt(len(_DELAYS) + 1),
+                reraise=True,
+            )
+            self._connected_process = os.getpid()
         return self._files
 
     def _path(self, name: str) -> str:
         return f"{self._root.rstrip('/')}/{name}"
 
-    def place(self, name: str) -> str:
-        """What messages call a file."""
+    def location(self, name: str) -> str:
+        """The URL of a file, for messages."""
         return f"{self.url}/{name}"
 
     def read(self, name: str) -> bytes:
-        """A whole file.
+        """The content of a file.
 
         Raises:
-            FileNotFoundError: There is none.
-            DataError: It cannot be read.
+            FileNotFoundError: If the file does not exist.
+            DataError: If the file cannot be read after several attempts.
         """
         return self._fetch([(name, None, None)])[0]
 
-    def parts(self, wanted: Sequence[ByteRange]) -> list[bytes]:
-        """Parts of files, asked for all at once.
+    def read_ranges(self, ranges: Sequence[ByteRange]) -> list[bytes]:
+        """The bytes of each range, requested concurrently.
 
         Raises:
-            DataError: A file is gone, or cannot be read; by then it was tried a few times.
+            DataError: If a file does not exist, or cannot be read after several attempts.
         """
         try:
-            return self._fetch(wanted)
+            return self._fetch(ranges)
         except FileNotFoundError as error:
-            raise DataError(f"{error} is missing: prepare or copy the folder again.") from error
+            raise DataError(f"{error} is missing. Prepare or copy the folder again.") from error
 
-    def _fetch(self, wanted: Sequence[tuple[str, int | None, int | None]]) -> list[bytes]:
+    def _fetch(self, ranges: Sequence[tuple[str, int | None, int | None]]) -> list[bytes]:
         files = self._connect()
-        found: dict[int, bytes] = {}
+        contents: dict[int, bytes] = {}
 
         def attempt() -> list[bytes]:
-            missing = [i for i in range(len(wanted)) if i not in found]
-            names, starts, stops = (list(field) for field in zip(*(wanted[i] for i in missing)))
+            missing = [i for i in range(len(ranges)) if i not in contents]
+            names, starts, stops = (list(field) for field in zip(*(ranges[i] for i in missing)))
             failure = None
             results = files.cat_ranges([self._path(name) for name in names], starts, stops, on_error="return")
             for i, name, start, stop, result in zip(missing, names, starts, stops, results):
                 if isinstance(result, FileNotFoundError):
-                    raise FileNotFoundError(self.place(name)) from result
+                    raise FileNotFoundError(self.location(name)) from result
                 size = None if start is None or stop is None else stop - start
                 if not isinstance(result, bytes):
-                    failure = _Failure(self.place(name), result)
+                    failure = _TransientError(self.location(name), result)
                 elif size is None or len(result) == size:
-                    found[i] = result
+                    contents[i] = result
                 elif len(result) < size:
-                    failure = _Failure(self.place(name), OSError(f"{len(result)} of {size} bytes came"))
+                    failure = _TransientError(self.location(name), OSError(f"received {len(result)} of {size} bytes"))
                 else:
                     raise DataError(
-                        f"{self.place(name)} was asked for {size} bytes, but {len(result)} came: its server does not answer range "
-                        "requests. Serve the folder by one that does, or copy it to a local disk."
+                        f"{self.location(name)}: requested {size} bytes, but received {len(result)}. The server does not support range "
+                        "requests. Use a server that does, or copy the folder to a local disk."
                     )
             if failure is not None:
                 raise failure
-            return [found[i] for i in range(len(wanted))]
+            return [contents[i] for i in range(len(ranges))]
 
-        return _tried_again(attempt) if wanted else []
+        return _call(self._retrying, attempt) if ranges else []
 
     def sizes(self, names: Sequence[str]) -> dict[str, int]:
-        """Bytes of those of the files that are there: from a listing, or over HTTP, which has none, by a request for each.
+        """Sizes in bytes of those files that exist: from a listing, or over HTTP, which has no listings, by one request for each.
 
         Raises:
-            DataError: Over HTTP, a file is missing, or the server does not answer.
+            DataError: Over HTTP, if a file is missing or the server does not answer.
         """
         files = self._connect()
         if "http" not in files.protocol:
             files.invalidate_cache()
             return {entry["name"].rsplit("/", 1)[-1]: entry["size"] for entry in files.ls(self._root, detail=True)}
-        found: dict[str, int] = {}
+        sizes: dict[str, int] = {}
 
         def attempt() -> dict[str, int]:
-            missing = [name for name in names if name not in found]
+            missing = [name for name in names if name not in sizes]
             try:
-                found.update(zip(missing, files.sizes([self._path(name) for name in missing])))
+                sizes.update(zip(missing, files.sizes([self._path(name) for name in missing])))
             except _network_errors() as error:
-                raise _Failure(str(error) if isinstance(error, FileNotFoundError) else self.url, error) from error
-            return found
+                raise _TransientError(str(error) if isinstance(error, FileNotFoundError) else self.url, error) from error
+            return sizes
 
-        return _tried_again(attempt)
-
-
-class _Failure(Exception):
-    """A read that may go well next time."""
-
-    def __init__(self, place: str, error: BaseException) -> None:
-        super().__init__(place, error)
-        self.place, self.error = place, error
+        return _call(self._retrying, attempt)
 
 
-def _tried_again(attempt: Callable[[], T]) -> T:
-    for delay in _DELAYS:
-        try:
-            return attempt()
-        except _Failure:
-            time.sleep(delay)
+class _TransientError(Exception):
+    """A failed read that may succeed in the next attempt."""
+
+    def __init__(self, location: str, error: BaseException) -> None:
+        super().__init__(location, error)
+        self.location, self.error = location, error
+
+
+def _call(retrying: tenacity.Retrying, attempt: Callable[[], T]) -> T:
     try:
-        return attempt()
-    except _Failure as failure:
+        return retrying(attempt)
+    except _TransientError as failure:
         raise DataError(
-            f"{failure.place} could not be read in {len(_DELAYS) + 1} attempts ({failure.error!r}): see that it is there and that the "
-            "storage answers. A run that is started again goes on from its last checkpoint."
+            f"{failure.location} could not be read in {len(_DELAYS) + 1} attempts ({failure.error!r}). Check that the file exists and "
+            "the storage is available. A run that is started again resumes from its last checkpoint."
         ) from failure.error
 
 
 def _network_errors() -> tuple[type[BaseException], ...]:
-    aiohttp = sys.modules.get("aiohttp")  # its errors are no OSErrors
+    aiohttp = sys.modules.get("aiohttp")  # its errors are not OSErrors
     return (OSError, asyncio.TimeoutError, *([aiohttp.ClientError] if aiohttp else []))
 
 
 Folder = LocalFolder | RemoteFolder
 
 
-def folder_at(folder: str | Path) -> Folder:
-    """The folder of this path or URL.
+def open_folder(folder: str | Path) -> Folder:
+    """The folder at this path or URL.
 
     Raises:
-        ConfigError: fsspec, or its package for the URL's protocol, is not installed.
+        ConfigError: If a package that reads the URL is not installed.
     """
     return RemoteFolder(str(folder)) if "://" in str(folder) else LocalFolder(Path(folder))

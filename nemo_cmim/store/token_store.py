@@ -1,4 +1,4 @@
-"""Tokens of a split in a prepared folder: shards in Megatron's indexed format (`.bin`, `.idx`), without special tokens."""
+"""Token ids of one split of a prepared folder, without special tokens."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import numpy as np
 
 from ..errors import DataError
 from ..tokenizers import Vocabulary
-from .folder import LocalFolder, folder_at
+from .folder import LocalFolder, open_folder
 from .manifest import StoreManifest
-from .shards import BlockShards, LocalShards, ShardTable
+from .shards import BlockShards, LocalShards, ShardMap
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -24,13 +24,13 @@ VOCABULARY = "vocabulary.txt"
 
 
 class Lengths:
-    """The number of tokens of each molecule, looked up when asked for: `lengths[indices]` is int32 [P]. `numpy.asarray` reads all."""
+    """The number of tokens of each molecule, read on demand: `lengths[indices]` is int32 [P]. `numpy.asarray` reads all of them."""
 
     def __init__(self, shards: LocalShards | BlockShards) -> None:
         self._shards = shards
 
     def __len__(self) -> int:
-        return self._shards.table.molecules
+        return self._shards.shard_map.molecules
 
     def __getitem__(self, indices: ArrayLike) -> NDArray[np.int32]:
         return self._shards.lengths(np.atleast_1d(np.asarray(indices, np.int64)))
@@ -40,13 +40,13 @@ class Lengths:
 
 
 class TokenStore:
-    """The molecules of one split, in one order over all its shards. Open it with `TokenStore.open`.
+    """The molecules of one split, numbered over all its shards. Open it with `TokenStore.open`.
 
     Attributes:
-        folder: where it lies: a path or a URL.
+        folder: path or URL of the folder.
         split: `train`, `valid` or `test`.
-        vocabulary: that of the tokens.
-        manifest: what `prepare` wrote about the folder.
+        vocabulary: the vocabulary of the token ids.
+        manifest: the manifest of the folder.
     """
 
     def __init__(self, folder: str | Path, split: str, vocabulary: Vocabulary, manifest: StoreManifest, block: int) -> None:
@@ -54,48 +54,51 @@ class TokenStore:
         self.split = split
         self.vocabulary = vocabulary
         self.manifest = manifest
-        files, table = folder_at(folder), ShardTable(manifest.splits[split]["shards"])
-        self._shards = LocalShards(files.path, table) if isinstance(files, LocalFolder) else BlockShards(files, table, block)
+        files, shards = open_folder(folder), ShardMap(manifest.splits[split]["shards"])
+        self._shards = LocalShards(files.path, shards) if isinstance(files, LocalFolder) else BlockShards(files, shards, block)
 
     @classmethod
     def open(cls, folder: str | Path, split: str, *, vocabulary: Vocabulary | None = None, block: int = 4096) -> TokenStore:
-        """Opens a split of a folder that `prepare` wrote, and checks that its files are complete.
+        """Opens a split of a folder written by `prepare`, and checks the sizes of its files.
 
         Args:
-            folder: The folder: a path, or a URL that fsspec knows (`s3://`, `gs://`, `http://`, ...).
+            folder: A path, or a URL that fsspec supports (`s3://`, `gs://`, `http://`, ...).
             split: `train`, `valid` or `test`.
-            vocabulary: The vocabulary that the tokens must be of, such as a checkpoint's.
-            block: Consecutive molecules that are fetched together from a URL.
+            vocabulary: The vocabulary that the data must have been prepared with, for example that of a checkpoint; None: any.
+            block: Number of consecutive molecules that are read together from a URL.
 
         Raises:
-            DataError: The folder or a file is missing, of the wrong size, or made with another vocabulary; the split is empty.
-            ConfigError: A package that reads the URL is not installed.
+            DataError: If the folder or a file is missing, a file has the wrong size, the vocabulary differs, or the split is empty.
+            ConfigError: If a package that reads the URL is not installed.
         """
         if split not in SPLITS:
             raise DataError(f"There is no split {split!r}; the splits are {', '.join(SPLITS)}.")
         manifest = StoreManifest.load(folder)
         manifest.check_files(folder, _files_of(manifest, split), contents=False)
-        files = folder_at(folder)
-        own = Vocabulary.loads(files.read(VOCABULARY).decode("utf-8", "replace"), files.place(VOCABULARY))
+        files = open_folder(folder)
+        own = Vocabulary.loads(files.read(VOCABULARY).decode("utf-8", "replace"), files.location(VOCABULARY))
         if own.fingerprint != manifest.vocabulary["fingerprint"]:
-            raise DataError(f"{files.place(VOCABULARY)} is not the vocabulary of these molecules: prepare the folder again.")
+            raise DataError(
+                f"{files.location(VOCABULARY)} is not the vocabulary of the molecules in {folder}. Prepare the folder again."
+            )
         if vocabulary is not None and vocabulary.fingerprint != own.fingerprint:
             raise DataError(
                 f"{folder} was prepared with a vocabulary of {len(own)} tokens (fingerprint {own.fingerprint[:12]}), but the model "
                 f"has one of {len(vocabulary)} (fingerprint {vocabulary.fingerprint[:12]}). Prepare the folder with the model's "
                 "vocabulary: nemo-cmim prepare --vocabulary FILE."
             )
-        molecules, held = manifest.splits[split]["molecules"], sum(s["molecules"] for s in manifest.splits[split]["shards"])
-        if molecules != held:
+        molecules, in_shards = manifest.splits[split]["molecules"], sum(s["molecules"] for s in manifest.splits[split]["shards"])
+        if molecules != in_shards:
             raise DataError(
-                f"The manifest of {folder} tells of {molecules} molecules in split {split!r}, but {held} in its shards: prepare it again."
+                f"The manifest of {folder} lists {molecules} molecules in split {split!r}, but {in_shards} in its shards. "
+                "Prepare the folder again."
             )
         if not molecules:
-            raise DataError(f"Split {split!r} of {folder} holds no molecules: prepare more, or give the split a larger fraction.")
+            raise DataError(f"Split {split!r} of {folder} is empty. Prepare more molecules, or a larger fraction for this split.")
         return cls(folder, split, own, manifest, block)
 
     def __len__(self) -> int:
-        return self._shards.table.molecules
+        return self._shards.shard_map.molecules
 
     @property
     def lengths(self) -> Lengths:
@@ -103,23 +106,23 @@ class TokenStore:
         return Lengths(self._shards)
 
     def tokens(self, index: int) -> NDArray[np.integer]:
-        """The tokens of one molecule.
+        """The token ids of one molecule.
 
         Raises:
-            IndexError: There is no such molecule.
-            DataError: Its shard is damaged, or cannot be read.
+            IndexError: If `index` is not from 0 to N - 1.
+            DataError: If the shard is damaged or cannot be read.
         """
         return self.gather([index])[0]
 
     def gather(self, indices: Sequence[int] | NDArray[np.int64]) -> list[NDArray[np.integer]]:
-        """The tokens of several molecules, in the order of `indices`. Raises as `tokens` does."""
+        """The token ids of several molecules, in the order of `indices`. See `tokens` for errors."""
         return self._shards.gather(np.asarray(indices, np.int64))
 
     def verify(self) -> None:
-        """Reads the files of the split and compares their checksums with the manifest.
+        """Reads the files of the split and compares their checksums with the manifest. For users: the package itself does not call it.
 
         Raises:
-            DataError: A file was changed.
+            DataError: If a file was changed.
         """
         self.manifest.check_files(self.folder, _files_of(self.manifest, self.split), contents=True)
 

@@ -32,26 +32,26 @@ def smiles_of(batches: list[TokenBatch]) -> list[str]:
 
 def test_batches_hold_the_molecules_of_the_split(prepared: Path) -> None:
     store, tokenizer = TokenStore.open(prepared, "train"), SmilesTokenizer()
-    batches = list(make_loader(config(prepared), steps=-(-len(store) // 32)))  # one epoch, and a little of the next
+    batches = list(make_loader(config(prepared), steps=-(-len(store) // 32)))  # one epoch, and the start of the next
     assert isinstance(batches[0], TokenBatch)
     assert {len(batch.encoder_BS) for batch in batches} == {32}
     assert set(smiles_of(batches)) == {tokenizer.decode(tokens) for tokens in store.gather(range(len(store)))}
 
 
-def test_workers_change_nothing(prepared: Path) -> None:
+def test_batches_do_not_depend_on_workers(prepared: Path) -> None:
     alone = list(make_loader(config(prepared), steps=30))
     assert_equal(list(make_loader(config(prepared, workers=1), steps=30)), alone)
     assert_equal(list(make_loader(config(prepared, workers=2), steps=30)), alone)
 
 
 def test_a_resumed_run_sees_the_rest(prepared: Path) -> None:
-    whole = list(make_loader(config(prepared), steps=40))
+    complete = list(make_loader(config(prepared), steps=40))
     rest = make_loader(config(prepared, workers=1), steps=40, start_step=23)
     assert len(rest) == 40  # as Lightning counts
-    assert_equal(list(rest), whole[23:])
+    assert_equal(list(rest), complete[23:])
 
 
-def test_loading_leaves_the_random_numbers_alone(prepared: Path) -> None:
+def test_loading_does_not_change_the_random_state(prepared: Path) -> None:
     torch.manual_seed(0)
     expected = torch.rand(3)
     torch.manual_seed(0)
@@ -59,11 +59,11 @@ def test_loading_leaves_the_random_numbers_alone(prepared: Path) -> None:
     torch.testing.assert_close(torch.rand(3), expected, rtol=0, atol=0)
 
 
-def test_ranks_see_disjoint_parts_of_one_global_batch(prepared: Path) -> None:
+def test_ranks_see_disjoint_micro_batches_of_one_global_batch(prepared: Path) -> None:
     together = list(make_loader(config(prepared, batch_size=32), steps=12))
-    parts = [list(make_loader(config(prepared, batch_size=16), steps=12, rank=rank, ranks=2)) for rank in (0, 1)]
-    for whole, *shares in zip(together, *parts):
-        assert sorted(smiles_of([whole])) == sorted(smiles_of(shares))
+    by_rank = [list(make_loader(config(prepared, batch_size=16), steps=12, rank=rank, ranks=2)) for rank in (0, 1)]
+    for batch, *micro_batches in zip(together, *by_rank):
+        assert sorted(smiles_of([batch])) == sorted(smiles_of(micro_batches))
 
 
 def test_the_seed_changes_the_order(prepared: Path) -> None:
@@ -86,7 +86,7 @@ def test_validation_sees_each_molecule_once_from_short_to_long(batch_size: int, 
     assert_equal(list(loader), batches)
 
 
-def test_validation_takes_no_more_than_the_limit(prepared: Path) -> None:
+def test_validation_stops_at_the_limit(prepared: Path) -> None:
     limited = config(prepared, split="valid", limit=20)
     molecules = smiles_of(list(make_validation_loader(limited)))
     assert len(set(molecules)) == 20
@@ -96,12 +96,12 @@ def test_validation_takes_no_more_than_the_limit(prepared: Path) -> None:
 @pytest.mark.parametrize(("batch_size", "limit"), [(8, 17), (8, 16), (1, 3), (2, 5)])
 def test_validation_ranks_share_all_molecules_in_equally_many_batches(batch_size: int, limit: int, prepared: Path) -> None:
     settings = config(prepared, split="valid", batch_size=batch_size, limit=limit)
-    parts = [list(make_validation_loader(settings, rank=rank, ranks=2)) for rank in (0, 1)]
-    assert len(parts[0]) == len(parts[1])
-    assert len(set(smiles_of(parts[0] + parts[1]))) == len(smiles_of(parts[0] + parts[1])) == limit
+    first, second = (list(make_validation_loader(settings, rank=rank, ranks=2)) for rank in (0, 1))
+    assert len(first) == len(second)
+    assert len(set(smiles_of(first + second))) == len(smiles_of(first + second)) == limit
 
 
-def test_data_that_do_not_fit_the_model(prepared: Path) -> None:
+def test_data_that_the_model_cannot_use(prepared: Path) -> None:
     longest = int(np.max(TokenStore.open(prepared, "train").lengths))
     make_loader(config(prepared), steps=1, max_tokens=longest, vocabulary=shipped_vocabulary())
     for make in (make_validation_loader, lambda c, **model: make_loader(c, steps=1, **model)):
@@ -117,5 +117,5 @@ def test_a_batch_larger_than_the_split(prepared: Path) -> None:
 
 
 def test_a_config_without_a_folder() -> None:
-    with pytest.raises(DataError, match=r"\?\?\? holds no manifest\.json"):
+    with pytest.raises(DataError, match=r"\?\?\? contains no manifest\.json"):
         make_loader(DataConfig(), steps=1)

@@ -332,7 +332,7 @@ def test_a_drawing_takes_the_colour_of_the_text(smiles: str) -> None:
 
 
 def test_what_cannot_be_read_is_an_error(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"holds no manifest\.json"):
+    with pytest.raises(DataError, match=r"contains no manifest\.json"):
         data_report(tmp_path / "missing")
     with pytest.raises(ConfigError, match="sample must be at least 1, found 0"):
         data_report(folder, sample=0)

@@ -102,7 +102,7 @@ def test_molecules_are_made_what_prepare_made_of_its_own(tmp_path: Path) -> None
 def test_what_cannot_be_looked_up_is_told(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(InvalidSmilesError, match=r"SMILES at index 1 \('C1CC'\) could not be parsed"):
         find_overlap(folder, ["CC", "C1CC"])
-    with pytest.raises(DataError, match="no prepared data are there"):
+    with pytest.raises(DataError, match="not a folder of prepared data"):
         find_overlap(tmp_path, ["CC"])
     write_sharded(tmp_path / "unordered")
     with pytest.warns(UserWarning, match="prepared with RDKit None"), pytest.raises(DataError, match="not in the order"):

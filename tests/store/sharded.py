@@ -1,4 +1,4 @@
-"""Prepared folders of many small shards, written without `prepare`, and the truth about them."""
+"""Writes prepared folders of many small shards without `prepare`, and returns their molecules."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NUMBERS = (3, 4, 5, 17, 18, 900, 99_999)
 
 
 def write_sharded(folder: Path, counts: tuple[int, ...] = COUNTS, numbers: tuple[int, ...] = NUMBERS) -> list[list[int]]:
-    """Writes a training split of these shards, and gives the tokens of its molecules in order: no two are the same."""
+    """Writes a training split of these shards. Returns the tokens of its molecules in order; no two molecules are the same."""
     folder.mkdir(parents=True)
     rng = np.random.default_rng(0)
     molecules: list[list[int]] = []

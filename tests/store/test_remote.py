@@ -1,4 +1,4 @@
-"""Prepared folders behind URLs: over HTTP with ranges, and in fsspec's memory."""
+"""Prepared folders at URLs: over HTTP with range requests, and in fsspec's memory."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from nemo_cmim.config import DataConfig
 from nemo_cmim.errors import ConfigError, DataError
 from nemo_cmim.loader.dataset import make_loader, make_validation_loader
 from nemo_cmim.store import folder as folder_module
-from nemo_cmim.store.folder import RemoteFolder
-from nemo_cmim.store.shards import BlockShards, ShardTable
+from nemo_cmim.store.folder import ByteRange, RemoteFolder
+from nemo_cmim.store.shards import BlockShards, ShardMap
 from nemo_cmim.store.token_store import TokenStore
 from nemo_cmim.types import TokenBatch
 from tests.store.sharded import write_sharded
@@ -60,7 +60,7 @@ def equal(left: list[TokenBatch], right: list[TokenBatch]) -> bool:
 
 @pytest.mark.parametrize("block", [1, 3, 64, 1000])
 def test_lookups_are_those_of_the_local_folder(block: int, local: tuple[Path, list[list[int]]], in_memory: str) -> None:
-    """Also of blocks that begin in one shard and end in another."""
+    """Including blocks that start in one shard and end in another."""
     truth, store = local[1], TokenStore.open(in_memory, "train", block=block)
     assert len(store) == len(truth)
     for indices in (np.random.default_rng(0).permutation(len(truth)), np.array([203, 5, 203, 299]), np.array([], np.int64)):
@@ -80,14 +80,14 @@ def test_training_is_that_of_the_local_folder(local: tuple[Path, list[list[int]]
 
 
 def test_over_http_with_workers_that_fork(local: tuple[Path, list[list[int]]], server: RangeServer) -> None:
-    """The connection was used before the fork, when the store was opened; the workers make their own."""
+    """Opening the store uses a connection before the fork; the workers open their own."""
     expected = list(make_loader(config(local[0]), steps=40))
     for workers in (0, 2):
         loader = make_loader(config(server.url, workers=workers), steps=40)
         assert equal(list(loader), expected)
 
 
-def test_a_block_is_asked_for_once(local: tuple[Path, list[list[int]]], server: RangeServer) -> None:
+def test_a_block_is_requested_once(local: tuple[Path, list[list[int]]], server: RangeServer) -> None:
     store = TokenStore.open(server.url, "train", block=100)
     server.requests.clear()
     for i in range(7):
@@ -96,35 +96,37 @@ def test_a_block_is_asked_for_once(local: tuple[Path, list[list[int]]], server: 
     assert server.requests == {f"train-{n:05}.{kind}": k for n in (3, 4, 17) for kind, k in (("idx", 3), ("bin", 1))}
 
 
-@pytest.mark.parametrize("room", [0, 3000, 10**9])
-def test_the_cache_is_bounded(room: int, local: tuple[Path, list[list[int]]], in_memory: str) -> None:
+@pytest.mark.parametrize("max_bytes", [0, 3000, 10**9])
+def test_the_cache_is_bounded(max_bytes: int, local: tuple[Path, list[list[int]]], in_memory: str) -> None:
     truth = local[1]
     shards = BlockShards(
-        RemoteFolder(in_memory), ShardTable(TokenStore.open(in_memory, "train").manifest.splits["train"]["shards"]), 16, room
+        RemoteFolder(in_memory), ShardMap(TokenStore.open(in_memory, "train").manifest.splits["train"]["shards"]), 16, max_bytes
     )
     for seed in range(3):
         indices = np.random.default_rng(seed).permutation(len(truth))
         assert [row.tolist() for row in shards.gather(indices)] == [truth[i] for i in indices]
         assert shards.lengths(indices).tolist() == [len(truth[i]) for i in indices]
-        held = sum(block.bytes for block in shards._blocks.values())
-        assert held == shards._used <= room
-    assert len(shards._blocks) == {0: 0, 10**9: 19}.get(room, len(shards._blocks))
+        cached = sum(block.bytes for block in shards._blocks.values())
+        assert cached == shards._bytes <= max_bytes
+    assert len(shards._blocks) == {0: 0, 10**9: 19}.get(max_bytes, len(shards._blocks))
 
 
-def test_ranks_fetch_their_share(local: tuple[Path, list[list[int]]], in_memory: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Blocks that two ranks share are read twice, all others once in an epoch."""
-    fetched: list[tuple[str, int, int]] = []
-    original = RemoteFolder.parts
-    monkeypatch.setattr(RemoteFolder, "parts", lambda self, wanted: [fetched.extend(wanted), original(self, wanted)][1])
+def test_ranks_read_few_blocks_of_other_ranks(
+    local: tuple[Path, list[list[int]]], in_memory: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In an epoch, blocks that two ranks need are read twice, all others once."""
+    fetched: list[ByteRange] = []
+    original = RemoteFolder.read_ranges
+    monkeypatch.setattr(RemoteFolder, "read_ranges", lambda self, ranges: [fetched.extend(ranges), original(self, ranges)][1])
     for rank in range(2):
         list(make_loader(config(in_memory, batch_size=5, shuffle_block=10), steps=30, rank=rank, ranks=2))
-    tokens = [part for part in fetched if part[0].endswith(".bin")]
+    tokens = [span for span in fetched if span.name.endswith(".bin")]
     assert {name for name, _, _ in tokens} == {f"train-{n:05}.bin" for n in (3, 4, 17, 18, 900, 99_999)}
     assert len(tokens) <= len(set(tokens)) + 2
 
 
 @pytest.mark.parametrize("name", ["train-00017.bin", "train-00017.idx", "manifest.json", "vocabulary.txt"])
-def test_a_failure_that_passes(name: str, local: tuple[Path, list[list[int]]], server: RangeServer) -> None:
+def test_a_temporary_failure(name: str, local: tuple[Path, list[list[int]]], server: RangeServer) -> None:
     server.failures[name] = 1
     store = TokenStore.open(server.url, "train")
     server.failures[name] = 1
@@ -133,7 +135,7 @@ def test_a_failure_that_passes(name: str, local: tuple[Path, list[list[int]]], s
 
 
 @pytest.mark.parametrize("kind", ["bin", "idx"])
-def test_a_failure_that_stays(kind: str, server: RangeServer) -> None:
+def test_a_permanent_failure(kind: str, server: RangeServer) -> None:
     store = TokenStore.open(server.url, "train")
     server.failures[f"train-00017.{kind}"] = 1000
     with pytest.raises(DataError, match=rf"{server.url}/train-00017\.{kind} could not be read in 4 attempts .*500"):
@@ -150,12 +152,14 @@ def test_a_failure_in_a_worker_ends_the_run(server: RangeServer) -> None:
 def test_a_server_without_ranges(server: RangeServer) -> None:
     store = TokenStore.open(server.url, "train")
     server.ranges = False
-    with pytest.raises(DataError, match=r"train-\d+\.idx was asked for \d+ bytes, but \d+ came: its server does not answer range"):
+    with pytest.raises(
+        DataError, match=r"train-\d+\.idx: requested \d+ bytes, but received \d+\. The server does not support range"
+    ):
         store.tokens(0)
 
 
 @pytest.mark.parametrize("where", ["http", "memory"])
-def test_damage_names_the_file(where: str, local: tuple[Path, list[list[int]]], server: RangeServer, in_memory: str) -> None:
+def test_errors_name_the_damaged_file(where: str, local: tuple[Path, list[list[int]]], server: RangeServer, in_memory: str) -> None:
     files = fsspec.filesystem("memory")
     url = server.url if where == "http" else in_memory
     store = TokenStore.open(url, "train")
@@ -169,17 +173,17 @@ def test_damage_names_the_file(where: str, local: tuple[Path, list[list[int]]], 
         TokenStore.open(url, "train")
     with pytest.raises(DataError, match=rf"{url}/train-00018\.bin is missing"):
         store.tokens(150)
-    with pytest.raises(DataError, match=r"nowhere holds no manifest\.json"):
+    with pytest.raises(DataError, match=r"nowhere contains no manifest\.json"):
         TokenStore.open(f"{url}/nowhere", "train")
 
 
-def test_a_store_behind_a_url_goes_to_another_process(local: tuple[Path, list[list[int]]], server: RangeServer) -> None:
+def test_a_remote_store_can_be_pickled(local: tuple[Path, list[list[int]]], server: RangeServer) -> None:
     store = TokenStore.open(server.url, "train")
     store.tokens(0)
     assert pickle.loads(pickle.dumps(store)).tokens(299).tolist() == local[1][299]
 
 
-def test_a_url_needs_blocks() -> None:
+def test_a_url_requires_blocks() -> None:
     with pytest.raises(ConfigError, match=r"folder=s3://bucket/data .*shuffle_block=1: set shuffle_block=4096.*local disk"):
         DataConfig(folder="s3://bucket/data")
     with pytest.raises(ConfigError, match="shuffle_block must be at least 1, found 0"):
@@ -199,7 +203,7 @@ def test_packages_that_are_not_installed(monkeypatch: pytest.MonkeyPatch) -> Non
 
         return importer
 
-    for url, package in (("s3://bucket/data", "s3fs"), ("memory://x", "fsspec")):
+    for url, package in (("s3://bucket/data", "s3fs"), ("memory://x", "fsspec"), ("memory://x", "tenacity")):
         monkeypatch.setattr(builtins, "__import__", without(package))
         with pytest.raises(ConfigError, match=rf"{url} cannot be read here \(.*{package}.*nemo_cmim\[train\]"):
             RemoteFolder(url)

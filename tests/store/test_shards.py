@@ -1,4 +1,4 @@
-"""One logical split over many shards on a disk: lookups, order, resuming, memory."""
+"""One split over many shards on a disk: lookups, order, resuming, memory."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_lookups_against_the_concatenation_of_the_shards(sharded: tuple[Path, li
 
 @pytest.mark.parametrize(("page", "span"), [(4, 1), (4, 1 << 22), (4096, 8)])
 def test_lengths_are_the_same_however_they_are_read(page: int, span: int, sharded: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One by one, or in parts."""
+    """Read one by one, or several at once."""
     folder, truth = sharded
     monkeypatch.setattr(shards_module, "_PAGE", page)
     monkeypatch.setattr(shards_module, "_SPAN", span)
@@ -97,7 +97,7 @@ def test_few_files_stay_open(tmp_path: Path) -> None:
 @pytest.mark.parametrize("block", [1, 2, 7, 32, 128, 299, 300, 5000])
 @pytest.mark.parametrize(("ranks", "workers"), [(1, 0), (2, 2), (4, 0)])
 def test_an_epoch_holds_each_molecule_once(block: int, ranks: int, workers: int, sharded: Any) -> None:
-    """Over all ranks and workers; the last batch of the epoch is filled up from the next."""
+    """Over all ranks and workers. The last batch of an epoch is filled from the next epoch."""
     if workers and block not in (1, 32):
         workers = 0
     folder, truth = sharded
@@ -118,14 +118,14 @@ def test_an_epoch_holds_each_molecule_once(block: int, ranks: int, workers: int,
 @pytest.mark.parametrize("start", [1, 17, 18, 19, 40])
 def test_a_resumed_run_over_shards_sees_the_rest(block: int, start: int, sharded: tuple[Path, list[list[int]]]) -> None:
     settings = config(sharded[0], shuffle_block=block)
-    whole = [list(make_loader(settings, steps=42, rank=rank, ranks=2, accumulation=2)) for rank in (0, 1)]
+    complete = [list(make_loader(settings, steps=42, rank=rank, ranks=2, accumulation=2)) for rank in (0, 1)]
     for rank in (0, 1):
         rest = make_loader(settings, steps=42, start_step=start, rank=rank, ranks=2, accumulation=2)
-        assert equal(list(rest), whole[rank][2 * start :])
+        assert equal(list(rest), complete[rank][2 * start :])
 
 
 @pytest.mark.parametrize("block", [1, 32])
-def test_accumulation_takes_the_place_of_ranks(block: int, sharded: tuple[Path, list[list[int]]]) -> None:
+def test_accumulation_and_ranks_give_the_same_micro_batches(block: int, sharded: tuple[Path, list[list[int]]]) -> None:
     settings = config(sharded[0], shuffle_block=block)
     alone = list(make_loader(settings, steps=20, accumulation=2))
     together = [list(make_loader(settings, steps=20, rank=rank, ranks=2)) for rank in (0, 1)]
@@ -153,7 +153,7 @@ def test_batches_are_those_of_collated_molecules(sharded: tuple[Path, list[list[
     assert (first[0].encoder_BS == store.vocabulary.mask_id).any() and not (first[0].decoder_BT == store.vocabulary.mask_id).any()
 
 
-def test_a_store_goes_to_another_process(sharded: tuple[Path, list[list[int]]]) -> None:
+def test_a_store_can_be_pickled(sharded: tuple[Path, list[list[int]]]) -> None:
     folder, truth = sharded
     store = TokenStore.open(folder, "train")
     store.tokens(0)
@@ -167,20 +167,20 @@ def test_a_store_goes_to_another_process(sharded: tuple[Path, list[list[int]]]) 
 
 
 @pytest.mark.parametrize("kind", ["bin", "idx"])
-def test_shards_that_are_missing_or_cut_short(kind: str, tmp_path: Path) -> None:
+def test_missing_and_truncated_shards(kind: str, tmp_path: Path) -> None:
     write_sharded(tmp_path / "out")
     path = tmp_path / "out" / f"train-00900.{kind}"
-    whole = path.read_bytes()
+    content = path.read_bytes()
     store = TokenStore.open(tmp_path / "out", "train")
     path.unlink()
-    with pytest.raises(DataError, match=rf"train-00900\.{kind} is missing, but manifest\.json says {len(whole)} bytes"):
+    with pytest.raises(DataError, match=rf"train-00900\.{kind} is missing, but manifest\.json says {len(content)} bytes"):
         TokenStore.open(tmp_path / "out", "train")
-    with pytest.raises(DataError, match=rf"train-00900\.{kind} is missing: prepare or copy"):
+    with pytest.raises(DataError, match=rf"train-00900\.{kind} is missing\. Prepare or copy"):
         store.gather([203])
-    path.write_bytes(whole[:10])
+    path.write_bytes(content[:10])
     with pytest.raises(DataError, match=rf"train-00900\.{kind} has 10 bytes, but"):
         TokenStore.open(tmp_path / "out", "train")
-    with pytest.raises(DataError, match=rf"train-00900\.{kind} (does not hold its molecule 1|is not an index)"):
+    with pytest.raises(DataError, match=rf"train-00900\.{kind} (does not contain molecule 1|is not a Megatron index)"):
         store.gather([203])
 
 
@@ -194,18 +194,18 @@ def test_verify_names_the_shard(tmp_path: Path) -> None:
         store.verify()
 
 
-def test_an_index_of_other_molecules(tmp_path: Path) -> None:
-    """The sizes agree, but the index tells of another number than the manifest."""
+def test_an_index_with_a_different_number_of_molecules(tmp_path: Path) -> None:
+    """The sizes agree, but the index lists a different number than the manifest."""
     write_sharded(tmp_path / "out")
     path = tmp_path / "out" / "train-00017.idx"
     content = bytearray(path.read_bytes())
     content[18] += 1
     path.write_bytes(content)
-    with pytest.raises(DataError, match=r"train-00017\.idx tells of 131 molecules, but the manifest of 130"):
+    with pytest.raises(DataError, match=r"train-00017\.idx lists 131 molecules, but the manifest lists 130"):
         TokenStore.open(tmp_path / "out", "train").tokens(20)
 
 
-def test_a_manifest_at_odds_with_itself(tmp_path: Path) -> None:
+def test_an_inconsistent_manifest(tmp_path: Path) -> None:
     write_sharded(tmp_path / "out")
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
     manifest["splits"]["train"]["shards"].pop()
@@ -214,11 +214,11 @@ def test_a_manifest_at_odds_with_itself(tmp_path: Path) -> None:
         TokenStore.open(tmp_path / "out", "train")
 
 
-def test_the_older_format_is_refused(tmp_path: Path) -> None:
+def test_the_older_format_is_an_error(tmp_path: Path) -> None:
     write_sharded(tmp_path / "out")
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
     (tmp_path / "out" / "manifest.json").write_text(json.dumps({**manifest, "format": "nemo_cmim token store 1"}))
     with pytest.raises(
-        DataError, match=r"format 'nemo_cmim token store 1', not 'nemo_cmim token store 2'.*prepare the folder again"
+        DataError, match=r"format 'nemo_cmim token store 1', not 'nemo_cmim token store 2'.*Prepare the folder again"
     ):
         TokenStore.open(tmp_path / "out", "train")

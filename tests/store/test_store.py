@@ -11,14 +11,14 @@ import pytest
 from megatron.core.datasets.indexed_dataset import DType, IndexedDataset, IndexedDatasetBuilder
 
 from nemo_cmim.errors import DataError
-from nemo_cmim.store.shards import LocalShards, ShardTable, write_shard
+from nemo_cmim.store.shards import LocalShards, ShardMap, write_shard
 from nemo_cmim.store.token_store import TokenStore
 from nemo_cmim.tokenizers import Vocabulary, shipped_vocabulary
 
 
 @pytest.fixture
 def folder(prepared: Path, tmp_path: Path) -> Path:
-    """A copy of the prepared folder, to be damaged."""
+    """A copy of the prepared folder, which the test damages."""
     return Path(shutil.copytree(prepared, tmp_path / "store"))
 
 
@@ -32,7 +32,7 @@ def test_tokens_lengths_and_gather_agree(prepared: Path) -> None:
     assert store.tokens(0).dtype == np.uint16
 
 
-def test_tokens_hold_no_special_ids(prepared: Path) -> None:
+def test_tokens_contain_no_special_ids(prepared: Path) -> None:
     store = TokenStore.open(prepared, "train")
     assert store.vocabulary.is_chemical[np.concatenate(store.gather(range(len(store))))].all()
 
@@ -48,9 +48,9 @@ def test_megatron_reads_the_same_with_one_document_per_molecule(split: str, prep
 
 
 def test_a_vocabulary_beyond_16_bits(tmp_path: Path) -> None:
-    """Such a store cannot come from `prepare`, but Megatron's other dtype is read too."""
+    """`prepare` cannot write such a store, but Megatron's other dtype is read too."""
     write_shard(tmp_path / "train-00000", np.array([7, 99_999, 70_000]), np.array([2, 1]), vocabulary_size=100_000)
-    shards = LocalShards(tmp_path, ShardTable([{"name": "train-00000", "molecules": 2}]))
+    shards = LocalShards(tmp_path, ShardMap([{"name": "train-00000", "molecules": 2}]))
     assert [tokens.tolist() for tokens in shards.gather(np.array([0, 1]))] == [[7, 99_999], [70_000]]
 
 
@@ -61,30 +61,30 @@ def test_arrays_outlive_their_store(prepared: Path) -> None:
     assert len(tokens) == lengths[0]
 
 
-def test_a_store_reopens_in_another_process(prepared: Path) -> None:
+def test_a_pickled_store_reads_the_same(prepared: Path) -> None:
     store = TokenStore.open(prepared, "test")
     again = pickle.loads(pickle.dumps(store))
     np.testing.assert_array_equal(again.tokens(3), store.tokens(3))
 
 
 @pytest.mark.parametrize("index", [-1, 10_000])
-def test_a_molecule_that_is_not_there(index: int, prepared: Path) -> None:
+def test_an_index_out_of_range(index: int, prepared: Path) -> None:
     with pytest.raises(IndexError, match=f"molecule {index} of"):
         TokenStore.open(prepared, "test").tokens(index)
 
 
 def test_missing_folders_splits_and_files(folder: Path) -> None:
-    with pytest.raises(DataError, match=r"nowhere holds no manifest\.json.*nemo-cmim prepare INPUT"):
+    with pytest.raises(DataError, match=r"nowhere contains no manifest\.json.*nemo-cmim prepare INPUT"):
         TokenStore.open(folder / "nowhere", "train")
     with pytest.raises(DataError, match="no split 'validation'; the splits are train, valid, test"):
         TokenStore.open(folder, "validation")
     (folder / "train-00000.idx").unlink()
     with pytest.raises(DataError, match=r"train-00000\.idx is missing, but manifest\.json says \d+ bytes"):
         TokenStore.open(folder, "train")
-    assert len(TokenStore.open(folder, "valid")) > 0  # the other splits are whole
+    assert len(TokenStore.open(folder, "valid")) > 0  # the other splits are complete
 
 
-def test_a_file_that_was_cut_short(folder: Path) -> None:
+def test_a_truncated_file(folder: Path) -> None:
     tokens = folder / "train-00000.bin"
     tokens.write_bytes(tokens.read_bytes()[:-2])
     with pytest.raises(DataError, match=r"train-00000\.bin has \d+ bytes, but manifest\.json says \d+ bytes"):
@@ -104,25 +104,25 @@ def test_verify_finds_a_changed_byte(folder: Path) -> None:
 @pytest.mark.parametrize("content", [b"", b"[]", b"{}", b'{"format": "x"}', b'{"format": "nemo_cmim token store 1"}', b"\xff"])
 def test_a_damaged_manifest(content: bytes, folder: Path) -> None:
     (folder / "manifest.json").write_bytes(content)
-    with pytest.raises(DataError, match=r"manifest\.json is damaged.*prepare the folder again"):
+    with pytest.raises(DataError, match=r"manifest\.json is damaged.*Prepare the folder again"):
         TokenStore.open(folder, "train")
 
 
-def test_another_vocabulary_is_refused(folder: Path) -> None:
+def test_a_different_vocabulary_is_an_error(folder: Path) -> None:
     ours = shipped_vocabulary()
     assert len(TokenStore.open(folder, "train", vocabulary=ours)) > 0
     other = Vocabulary((*ours.tokens, "[Og]"))
     with pytest.raises(DataError) as caught:
         TokenStore.open(folder, "train", vocabulary=other)
-    for part in ("523 tokens", ours.fingerprint[:12], "one of 524", other.fingerprint[:12], "--vocabulary FILE"):
-        assert part in str(caught.value)
+    for expected in ("523 tokens", ours.fingerprint[:12], "one of 524", other.fingerprint[:12], "--vocabulary FILE"):
+        assert expected in str(caught.value)
 
 
-def test_a_vocabulary_file_that_was_exchanged(folder: Path) -> None:
+def test_a_replaced_vocabulary_file(folder: Path) -> None:
     swapped = list(shipped_vocabulary().tokens)
     swapped[-2:] = swapped[:-3:-1]
     Vocabulary(tuple(swapped)).save(folder / "vocabulary.txt")
-    with pytest.raises(DataError, match=r"vocabulary\.txt is not the vocabulary of these molecules"):
+    with pytest.raises(DataError, match=r"vocabulary\.txt is not the vocabulary of the molecules in"):
         TokenStore.open(folder, "train")
 
 
@@ -130,19 +130,19 @@ def test_an_empty_split(folder: Path) -> None:
     manifest = json.loads((folder / "manifest.json").read_text())
     manifest["splits"]["test"] |= {"molecules": 0, "shards": []}
     (folder / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(DataError, match=r"Split 'test' .* holds no molecules"):
+    with pytest.raises(DataError, match=r"Split 'test' .* is empty"):
         TokenStore.open(folder, "test")
 
 
 def test_an_index_of_another_format(folder: Path) -> None:
     content = bytearray((folder / "train-00000.idx").read_bytes())
     (folder / "train-00000.idx").write_bytes(b"TNTIDX\0\0" + content[8:])
-    with pytest.raises(DataError, match=r"train-00000\.idx is not an index of Megatron's, version 1"):
+    with pytest.raises(DataError, match=r"train-00000\.idx is not a Megatron index of version 1"):
         TokenStore.open(folder, "train").tokens(0)
 
 
 @pytest.mark.parametrize("vocabulary_size", [523, 65_499, 65_500, 100_000])
-def test_a_shard_is_what_megatron_writes(vocabulary_size: int, tmp_path: Path) -> None:
+def test_shards_equal_those_of_megatron(vocabulary_size: int, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     lengths = rng.integers(1, 60, 200)
     tokens = rng.integers(0, vocabulary_size, lengths.sum())
