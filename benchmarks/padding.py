@@ -27,7 +27,7 @@ def padded(lengths: NDArray[np.int32], ranks: int, window: int) -> float:
     """Mean over micro-batches of the longest of their molecules."""
     order = BatchOrder(lengths, BATCH * ranks, window=window)
     batches = (
-        order.batch_indices(step, rank, ranks)
+        order.members(step, rank, ranks).indices
         for step in range(min(STEPS, len(lengths) // (BATCH * ranks)))
         for rank in range(ranks)
     )

@@ -1,7 +1,6 @@
-"""Augmentation of Sec. D.2: random spellings of a molecule, and spans of the encoder's tokens hidden behind `<MASK>`.
+"""Augmentation of Sec. D.2: randomized SMILES, and spans of encoder tokens that `<MASK>` replaces.
 
-What a molecule becomes is a function of (seed, epoch, index of the molecule) alone: not of workers, ranks, batch size, or where a run
-was interrupted.
+The result depends only on (seed, epoch, index of the molecule): not on workers, ranks, batch size, or interruptions of the run.
 """
 
 from __future__ import annotations
@@ -24,17 +23,17 @@ if TYPE_CHECKING:
 
 __all__ = ["Augmentation", "mask_spans"]
 
-_ATTEMPTS = 3  # pairs of spellings to try: some are too long, or hold a token that the vocabulary lacks
+_ATTEMPTS = 3  # pairs of randomized SMILES to try: some are too long, or contain an unknown token
 
 
 class Augmentation:
-    """Makes the encoder's and the decoder's tokens of a molecule.
+    """Computes the encoder's and the decoder's tokens of a molecule.
 
     Args:
-        config: What to do.
-        vocabulary: Of the tokens.
-        max_tokens: Longest string that the model takes.
-        seed: Another seed gives other spellings and spans.
+        config: The augmentations.
+        vocabulary: Vocabulary of the token ids.
+        max_tokens: Maximum number of tokens of a randomized SMILES.
+        seed: Seed of randomized SMILES and spans.
     """
 
     def __init__(self, config: AugmentationConfig, vocabulary: Vocabulary, *, max_tokens: int, seed: int) -> None:
@@ -46,20 +45,20 @@ class Augmentation:
         rng = np.random.default_rng((self.seed, epoch, index))
         encoder = decoder = tokens.tolist()
         if self.config.enumerate_smiles:
-            encoder, decoder = self._spellings(encoder, rng)
+            encoder, decoder = self._randomized(encoder, rng)
         if self.config.mask_fraction:
             mask_id = self.tokenizer.vocabulary.mask_id
             encoder = mask_spans(encoder, rng, self.config.mask_fraction, self.config.mask_span, mask_id)
         return encoder, decoder
 
-    def _spellings(self, stored: list[int], rng: np.random.Generator) -> tuple[list[int], list[int]]:
-        """Two different spellings that the model can take; the stored one stands in where the first few attempts find no two."""
+    def _randomized(self, stored: list[int], rng: np.random.Generator) -> tuple[list[int], list[int]]:
+        """Two different randomized SMILES that the model accepts. If the attempts find fewer, the stored SMILES replaces them."""
         usable: list[list[int]] = []
         smiles = self.tokenizer.decode(stored)
         for _ in range(_ATTEMPTS):
-            for spelling in randomized_smiles(smiles, 2, int(rng.integers(1, 2**31))):
+            for randomized in randomized_smiles(smiles, 2, int(rng.integers(1, 2**31))):
                 try:
-                    ids = self.tokenizer.encode(spelling)
+                    ids = self.tokenizer.encode(randomized)
                 except UnknownTokenError:
                     continue
                 if len(ids) <= self.max_tokens and ids not in usable:
@@ -71,28 +70,28 @@ class Augmentation:
 
 
 def mask_spans(tokens: Sequence[int], rng: np.random.Generator, fraction: float, mean_span: float, mask_id: int) -> list[int]:
-    """Replaces spans of tokens by one `mask_id` each, as BART's text infilling does (Sec. D.2).
+    """Replaces spans of tokens by one `mask_id` each, as in BART's text infilling (Sec. D.2).
 
-    `fraction` of the tokens is hidden, to a whole number by chance, so that it is exact on average. Spans have Poisson lengths and
+    The number of replaced tokens is rounded at random, so that `fraction` is exact on average. Spans have Poisson lengths and
     never touch.
 
     Differs from BART: a span has at least one token.
 
     Args:
         tokens: Ids of one molecule.
-        rng: Source of chance.
-        fraction: Share of tokens to hide, in [0, 1).
+        rng: Random number generator.
+        fraction: Fraction of tokens to replace, in [0, 1).
         mean_span: Mean of the Poisson distribution.
-        mask_id: What stands in the place of a span.
+        mask_id: Id that replaces a span.
     """
     hidden = int(len(tokens) * fraction + rng.random())
     lengths: list[int] = []
     while sum(lengths) < hidden:
         lengths.append(min(max(1, int(rng.poisson(mean_span))), hidden - sum(lengths)))
-    rng.shuffle(lengths)  # the last one was cut
+    rng.shuffle(lengths)  # the last one was shortened
     visible = len(tokens) - hidden
-    lengths[visible:] = [sum(lengths[visible:])] if len(lengths) > visible else []  # no more spans than gaps
-    gaps = np.sort(rng.choice(visible + 1, size=len(lengths), replace=False))  # in front of which visible token
+    lengths[visible:] = [sum(lengths[visible:])] if len(lengths) > visible else []  # at most as many spans as gaps
+    gaps = np.sort(rng.choice(visible + 1, size=len(lengths), replace=False))  # the visible token before which each span is
     masked: list[int] = []
     place = seen = 0
     for gap, length in zip(gaps.tolist(), lengths):

@@ -1,4 +1,4 @@
-"""Loaders that feed training and validation. Item i is batch i, so workers change nothing but speed."""
+"""Data loaders for training and validation. Item i is batch i, so that workers change only the speed."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ __all__ = ["SmilesBatches", "make_loader", "make_validation_loader", "open_store
 
 
 class SmilesBatches(Dataset[TokenBatch]):
-    """Batches of a store by number: item i is a `TokenBatch` of the molecules that `members_of(i)` names."""
+    """Batches of a store by number: item i is the `TokenBatch` of the molecules `members_of(i)`."""
 
     def __init__(self, store: TokenStore, members_of: Callable[[int], Members], augmentation: Augmentation | None) -> None:
         self.store = store
@@ -51,7 +51,7 @@ class SmilesBatches(Dataset[TokenBatch]):
 
 
 class _Steps(Sampler[int]):
-    """The numbers of all steps from `start` on. `len` counts those before `start` too, as Lightning's resume expects."""
+    """The numbers of all steps from `start`. `len` includes the steps before `start`, as Lightning expects when it resumes."""
 
     def __init__(self, start: int, stop: int) -> None:
         self.start = start
@@ -76,25 +76,25 @@ def make_loader(
     max_tokens: int | None = None,
     augmentation: AugmentationConfig | None = None,
 ) -> DataLoader[TokenBatch]:
-    """Micro-batches of training: the same whatever the workers and wherever the run was interrupted.
+    """Micro-batches for training. They do not depend on the number of workers or on interruptions of the run.
 
-    A step's global batch is cut into `ranks * accumulation` micro-batches, and number a * ranks + r of them is what rank r computes as
-    its a-th. So a step sees the same micro-batches on few ranks that accumulate as on many that do not.
+    The global batch of a step has `ranks * accumulation` micro-batches. Rank r computes micro-batch a * ranks + r as its a-th, so
+    that a step has the same micro-batches on few ranks with accumulation as on many ranks without.
 
     Args:
         config: The split, and the size of a micro-batch.
-        steps: Optimiser steps of the whole run, those before `start_step` included; times `accumulation` it is the loader's `len`.
-        start_step: The step to begin with.
+        steps: Optimiser steps of the whole run, including those before `start_step`. The loader's `len` is `steps * accumulation`.
+        start_step: The first step.
         rank: Data-parallel rank.
         ranks: Number of data-parallel ranks.
-        accumulation: Micro-batches of a rank in a step.
-        vocabulary: The model's, checked against that of the data.
-        max_tokens: Most tokens that the model can take.
-        augmentation: How strings are changed; None leaves them as they are.
+        accumulation: Number of micro-batches of a rank in a step.
+        vocabulary: The model's vocabulary, which must be that of the data; None: not checked.
+        max_tokens: Maximum number of tokens of the model; None: not checked.
+        augmentation: Augmentation of the SMILES; None: none.
 
     Raises:
-        DataError: The folder cannot be used: see `TokenStore.open`.
-        ConfigError: Fewer molecules than a global batch needs, or a molecule is longer than `max_tokens`.
+        DataError: If the folder cannot be used. See `TokenStore.open`.
+        ConfigError: If there are fewer molecules than a global batch needs, or a molecule is longer than `max_tokens`.
     """
     store = open_store(config, vocabulary, max_tokens)
     batch_size = config.batch_size * ranks * accumulation
@@ -118,46 +118,49 @@ def make_validation_loader(
     max_tokens: int | None = None,
     augmentation: AugmentationConfig | None = None,
 ) -> DataLoader[TokenBatch]:
-    """Each molecule once, from short to long, always in the same batches. With blocks, from short to long in each window of 64 batches.
+    """Each molecule once, always in the same batches, sorted by length. With blocks, sorted within each window of 64 batches.
 
-    Batches differ in size by one molecule at most, as a small last one would have few negatives. All ranks get equally many.
+    The sizes of batches differ by at most one molecule, because a small last batch would have few negatives. All ranks have the same
+    number of batches.
 
     Args:
-        config: The split, and the largest batch of one rank.
+        config: The split, and the maximum batch size of one rank.
         rank: Data-parallel rank.
         ranks: Number of data-parallel ranks.
-        vocabulary: The model's, checked against that of the data.
-        max_tokens: Most tokens that the model can take.
-        augmentation: As in training; each molecule gets the spelling and the spans of epoch 0.
+        vocabulary: The model's vocabulary, which must be that of the data; None: not checked.
+        max_tokens: Maximum number of tokens of the model; None: not checked.
+        augmentation: See `make_loader`. Each molecule gets the randomized SMILES and the spans of epoch 0.
 
     Raises:
-        DataError: The folder cannot be used: see `TokenStore.open`.
-        ConfigError: Fewer molecules than ranks, or a molecule is longer than `max_tokens`.
+        DataError: If the folder cannot be used. See `TokenStore.open`.
+        ConfigError: If there are fewer molecules than ranks, or a molecule is longer than `max_tokens`.
     """
     store = open_store(config, vocabulary, max_tokens)
     order = BatchOrder(store.lengths, ranks, seed=config.seed, limit=config.limit, block=config.shuffle_block)
     indices = order.select(np.arange(order.molecules))
-    window = 64 * config.batch_size * ranks if config.shuffle_block > 1 else len(indices)  # else each batch would need every block
+    window = (
+        64 * config.batch_size * ranks if config.shuffle_block > 1 else len(indices)
+    )  # otherwise each batch would need every block
     indices = indices[np.lexsort((indices, store.lengths[indices], np.arange(len(indices)) // window))]
-    count = min(-(-len(indices) // (config.batch_size * ranks)), len(indices) // ranks)  # no rank's part is empty
-    members = [Members(part[rank::ranks], np.zeros_like(part[rank::ranks])) for part in np.array_split(indices, count)]
+    count = min(-(-len(indices) // (config.batch_size * ranks)), len(indices) // ranks)  # every rank has molecules of each batch
+    members = [Members(batch[rank::ranks], np.zeros_like(batch[rank::ranks])) for batch in np.array_split(indices, count)]
     batches = SmilesBatches(store, members.__getitem__, _augmentation(augmentation, config, store, max_tokens))
     return _loader(batches, _Steps(0, len(members)), config.workers)
 
 
 def open_store(config: DataConfig, vocabulary: Vocabulary | None = None, max_tokens: int | None = None) -> TokenStore:
-    """The store of a split, whose molecules fit the model.
+    """Opens a split and checks that the model can use its molecules.
 
     Raises:
-        DataError: The folder cannot be used: see `TokenStore.open`.
-        ConfigError: A molecule is longer than `max_tokens`.
+        DataError: If the folder cannot be used. See `TokenStore.open`.
+        ConfigError: If a molecule is longer than `max_tokens`.
     """
     store = TokenStore.open(config.folder, config.split, vocabulary=vocabulary, block=config.shuffle_block)
     longest = max(map(int, store.manifest.splits[config.split]["lengths"]))
     if max_tokens is not None and longest > max_tokens:
         raise ConfigError(
-            f"Split {config.split!r} of {config.folder} holds a molecule of {longest} tokens, but the model takes at "
-            f"most {max_tokens}: prepare it with --max-tokens {max_tokens}, or raise network.max_positions."
+            f"Split {config.split!r} of {config.folder} contains a molecule of {longest} tokens, but the model accepts at "
+            f"most {max_tokens}. Prepare the folder with --max-tokens {max_tokens}, or increase network.max_positions."
         )
     return store
 
@@ -171,27 +174,28 @@ def _augmentation(
     return Augmentation(augmentation, store.vocabulary, max_tokens=limit, seed=config.seed)
 
 
-def _outlive_signals(worker: int) -> None:
-    """Makes a worker ignore `PREEMPTION_SIGNALS`, but for a SIGTERM of the main process.
+def _ignore_signals(worker: int) -> None:
+    """Makes a worker ignore `PREEMPTION_SIGNALS`, except a SIGTERM from the main process.
 
-    With that one, Python ends the workers of a loader that is still in use when the interpreter exits, and then waits for them for
-    ever. A handler in Python is not told who sent a signal, and torch's in C dies of any other sender's. So the signal is blocked and
-    waited for. Where a system cannot do that (macOS), torch's handler stays.
+    When the interpreter exits while a loader is in use, Python sends SIGTERM to the workers and waits for them without a time limit,
+    so that a worker must obey this signal. A Python handler does not know the sender of a signal, and torch's C handler ends the
+    worker for every sender. Therefore the signal is blocked, and a thread waits for it. Systems without `sigwaitinfo` (macOS) keep
+    torch's handler.
     """
     for number in PREEMPTION_SIGNALS:
         if number != signal.SIGTERM:
             signal.signal(number, signal.SIG_IGN)
     if hasattr(signal, "sigwaitinfo"):
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # threads that begin later inherit it
-        threading.Thread(target=_end_with_the_main_process, name="end", daemon=True).start()
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # inherited by threads that start later
+        threading.Thread(target=_exit_on_sigterm_of_main_process, name="end", daemon=True).start()
 
 
-def _end_with_the_main_process() -> None:
+def _exit_on_sigterm_of_main_process() -> None:
     main = multiprocessing.parent_process()
-    assert main is not None, "this is a worker"
+    assert main is not None, "only workers call this"
     while signal.sigwaitinfo({signal.SIGTERM}).si_pid != main.pid:
         pass
-    os._exit(0)  # as torch's handler does: no failure
+    os._exit(0)  # as torch's handler does; not a failure
 
 
 def _loader(batches: SmilesBatches, steps: _Steps, workers: int) -> DataLoader[TokenBatch]:
@@ -201,6 +205,6 @@ def _loader(batches: SmilesBatches, steps: _Steps, workers: int) -> DataLoader[T
         batch_size=None,
         num_workers=workers,
         pin_memory=torch.cuda.is_available(),
-        worker_init_fn=_outlive_signals,
-        generator=torch.Generator(),  # its own: drawing the workers' seeds must not move the run's random numbers
+        worker_init_fn=_ignore_signals,
+        generator=torch.Generator(),  # drawing the workers' seeds must not change the run's random state
     )

@@ -1,15 +1,15 @@
-"""Which molecules make up which batch: a pure function of (seed, step), found without going through earlier steps.
+"""Which molecules are in which batch: a pure function of (seed, step), computed without going through earlier steps.
 
-The molecules come as an endless stream. Position p of the stream lies in epoch p // N, and each epoch is a random permutation of
-all N molecules, computed on the fly (`permute`). Batch `step` covers the positions from step * B on, so batches have a
-constant size and nothing is dropped: an epoch's last batch is filled up from the next epoch.
+The molecules form an endless stream. Position p of the stream is in epoch p // N, and each epoch is a random permutation of
+all N molecules, computed on the fly (`permute`). Batch `step` covers the B positions from step * B, so batches have a
+constant size and no molecule is dropped: the last batch of an epoch is filled from the next epoch.
 
-To save padding, the batches of an epoch are taken in windows; the molecules of a window are sorted by length before they are cut
-into batches, and the batches of the window come in random order.
+To reduce padding, the batches of an epoch are grouped in windows. The molecules of a window are sorted by length before they are
+split into batches, and the batches of the window are used in random order.
 
-Where molecules are fetched in blocks, the permutation is one of blocks of consecutive molecules. A store holds its molecules in the
-order of a hash, so a block is a random sample already. Each part of a batch (a rank's micro-batch) then sorts a window of its own,
-of molecules that no other part needs: a rank reads its share of the blocks, and not all.
+If molecules are read in blocks, blocks of consecutive molecules are permuted instead of single molecules. A store holds its molecules
+in the order of a hash, so that a block is a random sample. Each micro-batch then has a window of its own, of molecules that no other
+micro-batch needs: a rank reads only some of the blocks.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ from ..errors import ConfigError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["BatchOrder", "LengthTable", "Members", "permute", "permute_blocks"]
+__all__ = ["BatchOrder", "LengthLookup", "Members", "permute", "permute_blocks"]
 
 _ROUNDS = 8
 
 
 def permute(positions: NDArray[np.int64], size: int, *key: int | str) -> NDArray[np.int64]:
-    """Where a random permutation of range(size), picked by `key`, sends `positions`. Memory does not depend on `size`.
+    """Applies a random permutation of range(size), chosen by `key`, to `positions`. Memory does not depend on `size`.
 
-    A Feistel network on pairs (left, right) that number at least `size`; a result that is no position goes through it again
-    (cycle walking), which keeps the map one to one.
+    A Feistel network permutes at least `size` pairs (left, right). A result outside range(size) is permuted again (cycle walking),
+    so that the map stays one to one.
 
     Args:
         positions: int64 [P], each in [0, size).
         size: Number of positions, at least 1.
-        key: Equal keys give the same permutation, on every machine.
+        key: Equal keys give the same permutation on every machine.
 
     Returns:
         int64 [P], in [0, size).
@@ -72,7 +72,7 @@ def _scramble(numbers: NDArray[np.uint64]) -> NDArray[np.uint64]:
 
 
 def permute_blocks(positions: NDArray[np.int64], size: int, block: int, *key: int | str) -> NDArray[np.int64]:
-    """As `permute`, but runs of `block` positions stay together. The shorter block at the end of range(size) gets a random place too."""
+    """Permutes blocks of `block` positions (see `permute`). The shorter block at the end of range(size) also gets a random place."""
     if block == 1:
         return permute(positions, size, *key)
     full, tail = divmod(size, block)
@@ -84,8 +84,8 @@ def permute_blocks(positions: NDArray[np.int64], size: int, block: int, *key: in
     return result
 
 
-class LengthTable(Protocol):
-    """The number of tokens of each molecule: an array, or what looks them up."""
+class LengthLookup(Protocol):
+    """The number of tokens of each molecule: an array, or an object that reads them."""
 
     def __len__(self) -> int: ...
 
@@ -96,8 +96,8 @@ class Members(NamedTuple):
     """The molecules of a batch.
 
     Attributes:
-        indices: int64 [B], where in the split they lie.
-        epochs: int64 [B], the pass over the data in which each is met.
+        indices: int64 [B], their numbers in the split.
+        epochs: int64 [B], the epoch of each.
     """
 
     indices: NDArray[np.int64]
@@ -105,27 +105,27 @@ class Members(NamedTuple):
 
 
 class BatchOrder:
-    """The order in which training sees N molecules, in global batches of B. See the module's docstring.
+    """The order in which training sees N molecules, in global batches of B. See the docstring of the module.
 
     Args:
-        lengths: [N or more], the number of tokens of each molecule of the split. Only those of a window are looked up at a time.
-        batch_size: B, molecules in a batch of all ranks together.
-        seed: Another seed gives another order.
-        window: Batches that are sorted by length together. 1 does not sort.
-        limit: Use only this many molecules, chosen at random.
-        block: Consecutive molecules that stay together in an epoch's permutation.
+        lengths: [N or more], the number of tokens of each molecule of the split. Only those of a window are read at a time.
+        batch_size: B, the number of molecules in a global batch.
+        seed: Seed of the order.
+        window: Number of batches that are sorted by length together; 1: not sorted.
+        limit: Use only this many molecules, chosen at random; None: all.
+        block: Number of consecutive molecules that stay together in the permutation of an epoch.
 
     Raises:
-        ConfigError: There are fewer molecules than a batch needs: some would be in it twice, as their own negatives.
+        ConfigError: If there are fewer molecules than a batch needs. Some would be in it twice, as their own negatives.
     """
 
     def __init__(
-        self, lengths: LengthTable, batch_size: int, *, seed: int = 0, window: int = 64, limit: int | None = None, block: int = 1
+        self, lengths: LengthLookup, batch_size: int, *, seed: int = 0, window: int = 64, limit: int | None = None, block: int = 1
     ) -> None:
         self.molecules = len(lengths) if limit is None else min(limit, len(lengths))
         if batch_size > self.molecules:
             raise ConfigError(
-                f"A batch takes {batch_size} molecules (over all ranks), but there are only {self.molecules}: lower "
+                f"A global batch has {batch_size} molecules, but the data have only {self.molecules}. Reduce "
                 "batch_size, or prepare more molecules."
             )
         self.batch_size = batch_size
@@ -133,53 +133,50 @@ class BatchOrder:
         self._lengths = lengths
         self._window = window
         self._block = block
-        self._sorted: dict[tuple[int, int, int], Members] = {}  # batches [steps, B / parts] of a window, by first step, part, parts
+        # The batches of a window, [steps, B / micro_batches], by its first step, the micro-batch and their number.
+        self._sorted: dict[tuple[int, int, int], Members] = {}
 
-    def batch_indices(self, step: int, part: int = 0, parts: int = 1) -> NDArray[np.int64]:
-        """The indices of `members`."""
-        return self.members(step, part, parts).indices
+    def members(self, step: int, micro_batch: int = 0, micro_batches: int = 1) -> Members:
+        """The molecules of batch `step`, or of one of its `micro_batches` micro-batches: each field [B / micro_batches].
 
-    def members(self, step: int, part: int = 0, parts: int = 1) -> Members:
-        """The molecules of batch `step`, or of one of `parts` micro-batches that it is cut into: each field [B / parts].
-
-        The parts are disjoint, equally large and of similar lengths. Without blocks, they are always the same batch together; with
-        blocks, only what a window of batches holds is the same for any number of parts. Costs O(window * B) at worst, and with blocks
-        O(window * B / parts), not O(step).
+        Micro-batches are disjoint, of equal size and of similar lengths. Without blocks, their union does not depend on their number.
+        With blocks, only the molecules of a whole window do not depend on it. Costs at most O(window * B), with blocks
+        O(window * B / micro_batches), independent of `step`.
 
         Raises:
-            ConfigError: B cannot be divided into so many parts.
+            ConfigError: If B is not a multiple of `micro_batches`.
         """
-        if self.batch_size % parts:
-            raise ConfigError(f"A batch of {self.batch_size} molecules cannot be divided into {parts} equal parts.")
+        if self.batch_size % micro_batches:
+            raise ConfigError(f"A batch of {self.batch_size} molecules cannot be divided into {micro_batches} equal micro-batches.")
         first, stop = self._window_of(step)
-        key = (first, part, parts) if self._block > 1 else (first, 0, 1)
+        key = (first, micro_batch, micro_batches) if self._block > 1 else (first, 0, 1)
         if key not in self._sorted:
             if next(iter(self._sorted), key)[0] != first:
                 self._sorted.clear()
             self._sorted[key] = self._batches(stop, *key)
-        own = slice(None) if self._block > 1 else slice(part, None, parts)
-        return Members(*(field[step - first, own] for field in self._sorted[key]))
+        rows = slice(None) if self._block > 1 else slice(micro_batch, None, micro_batches)
+        return Members(*(field[step - first, rows] for field in self._sorted[key]))
 
     def _window_of(self, step: int) -> tuple[int, int]:
-        """First step of the window that `step` is in, and the step after its last. A window does not go beyond its epoch."""
+        """The first step of the window of `step`, and the step after its last. A window ends at the end of its epoch at the latest."""
         epoch = step * self.batch_size // self.molecules
         epoch_start = -(-epoch * self.molecules // self.batch_size)  # the first step that begins in this epoch
         epoch_stop = -(-(epoch + 1) * self.molecules // self.batch_size)
         first = step - (step - epoch_start) % self._window
         return first, min(first + self._window, epoch_stop)
 
-    def _batches(self, stop: int, first: int, part: int, parts: int) -> Members:
-        steps, size = stop - first, self.batch_size // parts
-        begin = first * self.batch_size + part * steps * size
+    def _batches(self, stop: int, first: int, micro_batch: int, micro_batches: int) -> Members:
+        steps, size = stop - first, self.batch_size // micro_batches
+        begin = first * self.batch_size + micro_batch * steps * size
         positions = np.arange(begin, begin + steps * size, dtype=np.int64)
-        if self._block > 1:  # molecules of a block are not mixed yet
+        if self._block > 1:  # mix the molecules of different blocks
             positions = begin + permute(positions - begin, len(positions), self.seed, "mix", begin)
         epochs = positions // self.molecules
         indices = np.empty_like(positions)
         for epoch in np.unique(epochs):
             indices[epochs == epoch] = self._of_epoch(int(epoch), positions[epochs == epoch])
         if self._window > 1:
-            # what the next epoch lends stays at the end: sorted in, a molecule would often meet itself in a batch
+            # molecules of the next epoch stay at the end: otherwise a molecule would often be in a batch twice
             order = np.lexsort((self._lengths[indices], epochs))
             indices, epochs = indices[order], epochs[order]
         turns = permute(np.arange(steps), steps, self.seed, "batches", first)
@@ -189,7 +186,7 @@ class BatchOrder:
         return self.select(permute_blocks(positions % self.molecules, self.molecules, self._block, self.seed, "epoch", epoch))
 
     def select(self, order: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Where in the split the molecules lie that are in use: all, or `limit` of them chosen at random."""
+        """The numbers in the split of molecules that are in use: of all molecules, or of `limit` chosen at random."""
         if self.molecules == len(self._lengths):
             return order
         return permute_blocks(order, len(self._lengths), self._block, self.seed, "limit")

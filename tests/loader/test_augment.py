@@ -1,4 +1,4 @@
-"""Random spellings and masked spans: valid, exact on average, and a function of (seed, epoch, molecule) alone."""
+"""Randomized SMILES and masked spans: valid, exact on average, and a function of (seed, epoch, molecule) alone."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def encoder_smiles(batch: TokenBatch) -> list[str]:
     return [TOKENIZER.decode(row[mask].numpy()) for row, mask in zip(batch.encoder_BS, batch.is_token_BS)]
 
 
-def test_spellings_name_the_molecule_and_differ() -> None:
+def test_randomized_smiles_are_of_the_same_molecule_and_differ() -> None:
     smiles = r"C[C@@H](N)C(=O)N/C=C\c1ccc2[nH]c(Cl)nc2c1"
     encoder, decoder = augmentation()(ids(smiles), 0, 7)
     texts = [TOKENIZER.decode(tokens) for tokens in (encoder, decoder)]
@@ -50,15 +50,15 @@ def test_spellings_name_the_molecule_and_differ() -> None:
     assert len({*texts, smiles}) == 3
 
 
-def test_real_molecules_keep_their_stereo_and_all_else(shared_data: Path) -> None:
+def test_randomized_smiles_keep_stereo_of_real_molecules(shared_data: Path) -> None:
     with gzip.open(shared_data / "zinc/zinc15/valid_5k.smi.gz", "rt") as file:
         zinc = [line.split()[0] for line in file][1:300]
     hard = [line.split("\t")[0] for line in (shared_data / "tokenizer_hard.smi").read_text().splitlines()[1:]]
     with quiet_rdkit():
         for number, smiles in enumerate(zinc + hard, 1):
             canonical = canonical_smiles(smiles)
-            for spelling in randomized_smiles(canonical, 2, number):
-                assert canonical_smiles(spelling) == canonical
+            for randomized in randomized_smiles(canonical, 2, number):
+                assert canonical_smiles(randomized) == canonical
 
 
 def test_augmentation_is_a_function_of_seed_epoch_and_molecule() -> None:
@@ -70,10 +70,10 @@ def test_augmentation_is_a_function_of_seed_epoch_and_molecule() -> None:
     assert all(other != first for other in others)
 
 
-def test_what_does_not_fit_keeps_its_stored_spelling() -> None:
+def test_stored_smiles_replaces_unusable_randomized_smiles() -> None:
     smiles = "Cc1ccccc1"
     assert augmentation(max_tokens=len(ids(smiles)) - 1)(ids(smiles), 0, 0) == (ids(smiles).tolist(), ids(smiles).tolist())
-    poor = Vocabulary((*shipped_vocabulary().tokens[:6], "C", "c", "1", "O"))  # random spellings also need brackets and digits
+    poor = Vocabulary((*shipped_vocabulary().tokens[:6], "C", "c", "1", "O"))  # randomized SMILES also need brackets and digits
     tokenizer = SmilesTokenizer(poor)
     stored = tokenizer.encode("Cc1cccc(O)c1".replace("(O)", "") + "C")
     encoder, decoder = Augmentation(ENUMERATE, poor, max_tokens=99, seed=0)(np.array(stored), 0, 0)
@@ -82,14 +82,14 @@ def test_what_does_not_fit_keeps_its_stored_spelling() -> None:
 
 
 @pytest.mark.parametrize("fraction", [0.1, 0.5, 0.9])
-def test_masks_hide_the_share_that_was_asked_for(fraction: float) -> None:
+def test_masks_replace_the_requested_fraction(fraction: float) -> None:
     rng = np.random.default_rng(0)
     tokens = list(range(100, 123))
     hidden = []
     for _ in range(2000):
         masked = mask_spans(tokens, rng, fraction, 3.0, mask_id=4)
         visible = [t for t in masked if t != 4]
-        assert visible == sorted(set(visible)), "what is visible keeps its order"
+        assert visible == sorted(set(visible)), "visible tokens keep their order"
         assert all((a, b) != (4, 4) for a, b in pairwise(masked)), "spans do not touch"
         hidden.append(len(tokens) - len(visible))
     assert np.mean(hidden) == pytest.approx(fraction * len(tokens), rel=0.02)
@@ -113,20 +113,20 @@ def test_span_lengths_follow_poisson_without_zero() -> None:
 
 
 @pytest.mark.parametrize("tokens", [[7], [7, 8]])
-def test_the_smallest_molecules_can_be_masked(tokens: list[int]) -> None:
+def test_short_molecules_can_be_masked(tokens: list[int]) -> None:
     rng = np.random.default_rng(0)
     for _ in range(100):
         masked = mask_spans(tokens, rng, 0.9, 3.0, mask_id=4)
         assert masked and set(masked) <= {4, *tokens}
 
 
-def test_batches_hold_two_spellings_of_the_same_molecules(prepared: Path) -> None:
+def test_batches_hold_two_randomized_smiles_of_the_same_molecules(prepared: Path) -> None:
     plain = batches(prepared, AugmentationConfig())
     for batch, before in zip(batches(prepared, ENUMERATE), plain):
-        wanted = [canonical_smiles(s) for s in encoder_smiles(before)]
-        assert [canonical_smiles(s) for s in decoder_smiles(batch)] == wanted
-        assert [canonical_smiles(s) for s in encoder_smiles(batch)] == wanted
-        assert sum(a != b for a, b in zip(encoder_smiles(batch), decoder_smiles(batch))) > len(wanted) / 2
+        expected = [canonical_smiles(s) for s in encoder_smiles(before)]
+        assert [canonical_smiles(s) for s in decoder_smiles(batch)] == expected
+        assert [canonical_smiles(s) for s in encoder_smiles(batch)] == expected
+        assert sum(a != b for a, b in zip(encoder_smiles(batch), decoder_smiles(batch))) > len(expected) / 2
         ids_BS, is_token_BS = batch.decoder_view
         assert [TOKENIZER.decode(r[m].numpy()) for r, m in zip(ids_BS, is_token_BS)] == decoder_smiles(batch)
 
@@ -139,20 +139,20 @@ def test_only_the_encoder_is_masked(prepared: Path) -> None:
     assert (batch.encoder_BS == mask_id).any(1).all() and not (batch.decoder_BT == mask_id).any()
 
 
-def test_neither_workers_nor_interruptions_nor_ranks_change_the_strings(prepared: Path) -> None:
+def test_strings_do_not_depend_on_workers_interruptions_or_ranks(prepared: Path) -> None:
     config = AugmentationConfig(enumerate_smiles=True, mask_fraction=0.1)
-    whole = batches(prepared, config)
-    for other in (batches(prepared, config, workers=2), whole[:2] + batches(prepared, config, start=2)):
-        for a, b in zip(whole, other, strict=True):
+    complete = batches(prepared, config)
+    for other in (batches(prepared, config, workers=2), complete[:2] + batches(prepared, config, start=2)):
+        for a, b in zip(complete, other, strict=True):
             assert all(torch.equal(x, y) for x, y in zip(a, b))
     data = DataConfig(folder=str(prepared), batch_size=8, workers=0)
     halves = [list(make_loader(data, steps=6, rank=r, ranks=2, augmentation=config, max_tokens=64)) for r in (0, 1)]
-    for step, batch in enumerate(whole):
+    for step, batch in enumerate(complete):
         both = [s for half in halves for s in zip(encoder_smiles(half[step]), decoder_smiles(half[step]))]
         assert sorted(both) == sorted(zip(encoder_smiles(batch), decoder_smiles(batch)))
 
 
-def test_each_epoch_spells_anew_and_validation_does_not(prepared: Path) -> None:
+def test_each_epoch_has_new_randomized_smiles_but_validation_has_not(prepared: Path) -> None:
     data = DataConfig(folder=str(prepared), batch_size=16, workers=0, limit=16)
     first, second = (decoder_smiles(b) for b in make_loader(data, steps=2, augmentation=ENUMERATE, max_tokens=64))
     assert sorted(map(canonical_smiles, first)) == sorted(map(canonical_smiles, second))

@@ -105,14 +105,14 @@ def test_data_that_the_model_cannot_use(prepared: Path) -> None:
     longest = int(np.max(TokenStore.open(prepared, "train").lengths))
     make_loader(config(prepared), steps=1, max_tokens=longest, vocabulary=shipped_vocabulary())
     for make in (make_validation_loader, lambda c, **model: make_loader(c, steps=1, **model)):
-        with pytest.raises(ConfigError, match=rf"molecule of {longest} tokens, .* at most {longest - 1}: .*--max-tokens"):
+        with pytest.raises(ConfigError, match=rf"molecule of {longest} tokens, .* at most {longest - 1}\. .*--max-tokens"):
             make(config(prepared), max_tokens=longest - 1)
         with pytest.raises(DataError, match="prepared with a vocabulary of 523 tokens"):
             make(config(prepared), vocabulary=Vocabulary((*shipped_vocabulary().tokens, "[Og]")))
 
 
 def test_a_batch_larger_than_the_split(prepared: Path) -> None:
-    with pytest.raises(ConfigError, match="A batch takes 2000 molecules"):
+    with pytest.raises(ConfigError, match="A global batch has 2000 molecules"):
         make_loader(config(prepared, batch_size=1000), steps=1, ranks=2)
 
 

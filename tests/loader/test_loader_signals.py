@@ -1,4 +1,4 @@
-"""Which signals end the workers of a loader: real processes, real signals."""
+"""Which signals end the workers of a loader, with real processes and signals."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ import pytest
 
 PATIENCE_S = 60.0
 
-# Prints its workers, takes a batch for each line of its input, and ends with the loader in use.
+# Prints its workers, reads a batch for each line of its input, and exits while the loader is in use.
 SCRIPT = """
 import multiprocessing, signal, sys
 from nemo_cmim.config import DataConfig
 from nemo_cmim.loader.dataset import PREEMPTION_SIGNALS, make_loader
 
 for number in PREEMPTION_SIGNALS:
-    signal.signal(number, lambda number, frame: None)  # as training, which remembers it
+    signal.signal(number, lambda number, frame: None)  # as in training
 batches = iter(make_loader(DataConfig(folder=sys.argv[1], batch_size=8, workers=2), steps=1000))
-next(batches), next(batches)  # one of each worker, so both have begun
+next(batches), next(batches)  # one of each worker: both have started
 print(*(child.pid for child in multiprocessing.active_children()), flush=True)
 for _ in sys.stdin:
     next(batches)
-    print("went on", flush=True)
+    print("next", flush=True)
 """
 
 
@@ -40,18 +40,18 @@ class Main:
         self.process, self.input, self.output = process, process.stdin, process.stdout
         self.workers = [int(pid) for pid in process.stdout.readline().split()]
 
-    def take(self, batches: int) -> None:
+    def read(self, batches: int) -> None:
         for _ in range(batches):
             self.input.write("\n")
             self.input.flush()
-            assert self.output.readline() == "went on\n"
+            assert self.output.readline() == "next\n"
 
     def workers_left(self) -> list[int]:
         return [pid for pid in self.workers if _state(pid) not in ("", "Z")]
 
 
 def _state(pid: int) -> str:
-    """R, S, Z (ended, but not waited for yet) and so on; empty if there is no such process."""
+    """R, S, Z (ended, but not waited for) and so on; empty if there is no such process."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0]
     except OSError:
@@ -60,7 +60,7 @@ def _state(pid: int) -> str:
 
 @contextmanager
 def main_process(folder: Path) -> Iterator[Main]:
-    """In a process group of its own, with its workers."""
+    """The process and its workers, in their own process group."""
     command = [sys.executable, "-c", SCRIPT, str(folder)]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, start_new_session=True) as process:
@@ -80,19 +80,19 @@ def workers_end(main: Main) -> bool:
     return not main.workers_left()
 
 
-def test_a_loader_in_use_does_not_keep_the_interpreter_from_its_end(prepared: Path) -> None:
+def test_the_interpreter_can_exit_while_a_loader_is_in_use(prepared: Path) -> None:
     with main_process(prepared) as main:
         main.input.close()
         assert main.process.wait(PATIENCE_S) == 0
         assert workers_end(main)
 
 
-def test_workers_outlive_a_notice_to_their_process_group(prepared: Path) -> None:
-    """The notice may come twice. Then the main process ends them as ever."""
+def test_workers_ignore_signals_to_their_process_group(prepared: Path) -> None:
+    """Even repeated ones. When the main process exits, the workers end."""
     with main_process(prepared) as main:
         for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGTERM):
             os.killpg(main.process.pid, number)
-            main.take(10)  # more than are fetched ahead
+            main.read(10)  # more than are prefetched
         assert len(main.workers_left()) == 2
         main.input.close()
         assert main.process.wait(PATIENCE_S) == 0

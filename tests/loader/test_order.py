@@ -12,21 +12,25 @@ from nemo_cmim.loader.order import BatchOrder, permute, permute_blocks
 LENGTHS = np.random.default_rng(0).normal(40, 10, 5000).clip(5, 90).astype(np.int32)  # tokens of ZINC molecules, roughly
 
 
+def indices(order: BatchOrder, step: int, micro_batch: int = 0, micro_batches: int = 1) -> np.ndarray:
+    return order.members(step, micro_batch, micro_batches).indices
+
+
 @pytest.mark.parametrize("size", [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 15, 16, 17, 99, 100, 101, 1023, 1024, 1025, 4096, 65_537, 100_003])
 def test_permute_is_one_to_one(size: int) -> None:
     image = permute(np.arange(size), size, 7, "epoch", 0)
     np.testing.assert_array_equal(np.sort(image), np.arange(size))
 
 
-def test_permute_depends_on_every_part_of_the_key() -> None:
+def test_permute_depends_on_every_element_of_the_key() -> None:
     images = {permute(np.arange(50), 50, seed, what, epoch).tobytes() for seed in (-1, 0, 1) for what in "ab" for epoch in range(5)}
     assert len(images) == 3 * 2 * 5
 
 
-def test_permute_answers_for_single_positions() -> None:
-    whole = permute(np.arange(1000), 1000, 3)
-    for part in np.array_split(np.random.default_rng(0).permutation(1000), 7):
-        np.testing.assert_array_equal(permute(part, 1000, 3), whole[part])
+def test_permute_maps_single_positions() -> None:
+    image = permute(np.arange(1000), 1000, 3)
+    for positions in np.array_split(np.random.default_rng(0).permutation(1000), 7):
+        np.testing.assert_array_equal(permute(positions, 1000, 3), image[positions])
 
 
 def test_permute_looks_random() -> None:
@@ -48,12 +52,12 @@ def test_permute_handles_ten_billion_positions() -> None:
 
 
 def test_permute_is_the_same_on_every_machine() -> None:
-    """Kept from the first release: a change would make resumed runs see other molecules."""
+    """The values of the first release. A change would make resumed runs see different molecules."""
     assert permute(np.arange(8), 8, 0, "epoch", 1).tolist() == [5, 0, 2, 6, 7, 4, 3, 1]
 
 
 def test_permute_is_one_to_one_at_ten_billion() -> None:
-    """No two of 3 million images are the same; of a random map, 450 would be."""
+    """No two of 3 million images are the same; of a random function, 450 would be."""
     size = 10_000_000_000
     positions = np.random.default_rng(0).choice(size // 3000, 3_000_000, replace=False) * 3000 + np.arange(3_000_000) % 3000
     image = permute(positions, size, 5, "epoch", 2)
@@ -71,7 +75,7 @@ def test_permuted_blocks_are_one_to_one_and_stay_together(size: int, block: int)
     np.testing.assert_array_equal(permute_blocks(np.arange(size)[::-1], size, block, 7, "epoch", 0), image[::-1])
 
 
-def test_the_short_block_comes_anywhere() -> None:
+def test_the_short_block_can_be_anywhere() -> None:
     places = {int(np.argmax(permute_blocks(np.arange(95), 95, 10, key))) for key in range(200)}
     assert places == {10 * before + 4 for before in range(10)}
 
@@ -86,12 +90,12 @@ def test_permuted_blocks_at_ten_billion() -> None:
 
 @pytest.mark.parametrize(("limit", "digest"), [(None, "7ea0247fcca869e0"), (333, "56cc6a68464c825d")])
 def test_batches_are_those_of_the_first_release(limit: int | None, digest: str) -> None:
-    """Without blocks; a change would make resumed runs see other molecules."""
+    """Without blocks. A change would make resumed runs see different molecules."""
     order = BatchOrder((np.arange(5000) * 7919 % 83 + 5).astype(np.int32), 48, seed=3, limit=limit)
     found = hashlib.sha256()
     for step in (0, 1, 63, 64, 103, 104, 105, 5000, 10**7):
-        for part in (0, 1):
-            for field in order.members(step, part, 2):
+        for micro_batch in (0, 1):
+            for field in order.members(step, micro_batch, 2):
                 found.update(field.astype("<i8").tobytes())
     assert found.hexdigest()[:16] == digest
 
@@ -101,31 +105,31 @@ def test_batches_are_those_of_the_first_release(limit: int | None, digest: str) 
     [(5000, 50, 8), (4999, 50, 8), (4999, 50, 1), (100, 100, 64), (101, 64, 9)],
 )
 def test_every_molecule_is_seen_once_per_epoch(molecules: int, batch_size: int, window: int) -> None:
-    """After the batches that begin in epochs 0 to e, every molecule was seen e + 1 times, but for what the last batch borrowed."""
+    """After the batches that begin in epochs 0 to e, every molecule was seen e + 1 times, except those taken early by the last batch."""
     order = BatchOrder(LENGTHS[:molecules], batch_size, window=window)
     seen, step = np.zeros(molecules, int), 0
     for epoch in range(5):
         while step * batch_size < (epoch + 1) * molecules:
-            np.add.at(seen, order.batch_indices(step), 1)
+            np.add.at(seen, indices(order, step), 1)
             step += 1
-        borrowed = step * batch_size - (epoch + 1) * molecules
+        extra = step * batch_size - (epoch + 1) * molecules
         assert seen.min() == epoch + 1
-        assert (seen == epoch + 2).sum() == borrowed < batch_size
+        assert (seen == epoch + 2).sum() == extra < batch_size
         assert seen.max() <= epoch + 2
 
 
 def test_epochs_and_seeds_differ() -> None:
     first, second = (BatchOrder(LENGTHS, 500, seed=seed, window=1) for seed in (0, 1))
-    batches = [frozenset(order.batch_indices(step).tolist()) for order in (first, second) for step in range(20)]
+    batches = [frozenset(indices(order, step).tolist()) for order in (first, second) for step in range(20)]
     assert len(set(batches)) == 40
 
 
-def test_any_step_is_reached_directly() -> None:
+def test_steps_can_be_computed_in_any_order() -> None:
     steps = np.random.default_rng(1).permutation(150)
-    in_order = [BatchOrder(LENGTHS, 64, window=8).batch_indices(step) for step in range(150)]
+    in_order = [indices(BatchOrder(LENGTHS, 64, window=8), step) for step in range(150)]
     jumping = BatchOrder(LENGTHS, 64, window=8)
     for step in steps:
-        np.testing.assert_array_equal(jumping.batch_indices(int(step)), in_order[step])
+        np.testing.assert_array_equal(indices(jumping, int(step)), in_order[step])
 
 
 def padding(lengths_of_batches: list[np.ndarray]) -> float:
@@ -133,23 +137,23 @@ def padding(lengths_of_batches: list[np.ndarray]) -> float:
     return sum(int(lengths.max()) * len(lengths) for lengths in lengths_of_batches) / real - 1
 
 
-@pytest.mark.parametrize("parts", [1, 2, 8])
-def test_parts_read_blocks_of_their_own(parts: int) -> None:
-    """In a window of 64 batches, each part needs its share of the blocks, and batches are still of similar lengths."""
+@pytest.mark.parametrize("micro_batches", [1, 2, 8])
+def test_micro_batches_read_different_blocks(micro_batches: int) -> None:
+    """In a window of 64 batches, each micro-batch needs few blocks, and the molecules of a batch still have similar lengths."""
     order = BatchOrder(LENGTHS, 16, block=32)
-    windows = [[order.batch_indices(step, part, parts) for step in range(64)] for part in range(parts)]
+    windows = [[indices(order, step, number, micro_batches) for step in range(64)] for number in range(micro_batches)]
     blocks = [np.unique(np.concatenate(window) // 32) for window in windows]
-    assert max(map(len, blocks)) <= 64 * 16 // parts // 32 + 2
+    assert max(map(len, blocks)) <= 64 * 16 // micro_batches // 32 + 2
     assert len(np.unique(np.concatenate([np.concatenate(window) for window in windows]))) == 64 * 16
-    if parts < 8:
+    if micro_batches < 8:
         assert padding([LENGTHS[batch] for window in windows for batch in window]) < 0.12
 
 
-def test_windows_save_padding() -> None:
+def test_windows_reduce_padding() -> None:
     """Batches of 64 of molecules as long as ZINC's: 58 % padding in random order, 4 % in windows of 64 batches."""
     one_epoch = len(LENGTHS) // 64
     random, sorted_ = (
-        padding([LENGTHS[order.batch_indices(step)] for step in range(one_epoch)])
+        padding([LENGTHS[indices(order, step)] for step in range(one_epoch)])
         for order in (BatchOrder(LENGTHS, 64, window=1), BatchOrder(LENGTHS, 64, window=64))
     )
     assert random > 0.4
@@ -158,24 +162,24 @@ def test_windows_save_padding() -> None:
 
 def test_lengths_come_in_random_order_within_a_window() -> None:
     order = BatchOrder(LENGTHS, 64, window=64)
-    means = [LENGTHS[order.batch_indices(step)].mean() for step in range(64)]
+    means = [LENGTHS[indices(order, step)].mean() for step in range(64)]
     assert abs(np.corrcoef(np.arange(64), means)[0, 1]) < 0.4
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 4])
-def test_ranks_share_each_batch(ranks: int) -> None:
+def test_ranks_divide_each_batch(ranks: int) -> None:
     order = BatchOrder(LENGTHS, 64)
     for step in (0, 17, 99, 1000):
-        parts = [order.batch_indices(step, rank, ranks) for rank in range(ranks)]
-        assert {len(part) for part in parts} == {64 // ranks}
-        together = np.concatenate(parts)
-        np.testing.assert_array_equal(np.sort(together), np.sort(order.batch_indices(step)))
+        by_rank = [indices(order, step, rank, ranks) for rank in range(ranks)]
+        assert set(map(len, by_rank)) == {64 // ranks}
+        together = np.concatenate(by_rank)
+        np.testing.assert_array_equal(np.sort(together), np.sort(indices(order, step)))
         assert len(np.unique(together)) == 64
 
 
-def test_a_limit_takes_the_same_random_part_in_every_epoch() -> None:
+def test_a_limit_selects_the_same_random_molecules_in_every_epoch() -> None:
     order = BatchOrder(LENGTHS, 50, limit=100, seed=3)
-    epochs = [set(np.concatenate([order.batch_indices(2 * epoch + step) for step in (0, 1)]).tolist()) for epoch in range(4)]
+    epochs = [set(np.concatenate([indices(order, 2 * epoch + step) for step in (0, 1)]).tolist()) for epoch in range(4)]
     assert len(epochs[0]) == 100
     assert all(epoch == epochs[0] for epoch in epochs)
     assert max(epochs[0]) > 4000
@@ -184,25 +188,25 @@ def test_a_limit_takes_the_same_random_part_in_every_epoch() -> None:
     assert BatchOrder(LENGTHS, 50, limit=10**9).molecules == len(LENGTHS)
 
 
-def test_a_molecule_hardly_meets_itself_in_a_batch() -> None:
+def test_a_molecule_is_rarely_twice_in_a_batch() -> None:
     """It would be its own negative in the contrastive term."""
     order = BatchOrder(LENGTHS[:1000], 96, window=64)
-    doubles = sum(96 - len(np.unique(order.batch_indices(step))) for step in range(500))
+    doubles = sum(96 - len(np.unique(indices(order, step))) for step in range(500))
     assert doubles / (500 * 96) < 0.01
 
 
-def test_batches_that_cannot_be() -> None:
-    with pytest.raises(ConfigError, match=r"takes 65 molecules .* there are only 64: lower batch_size"):
+def test_invalid_batch_sizes() -> None:
+    with pytest.raises(ConfigError, match=r"batch has 65 molecules, but the data have only 64\. Reduce batch_size"):
         BatchOrder(LENGTHS[:64], 65)
-    with pytest.raises(ConfigError, match="there are only 10"):
+    with pytest.raises(ConfigError, match="have only 10"):
         BatchOrder(LENGTHS, 65, limit=10)
-    with pytest.raises(ConfigError, match="64 molecules cannot be divided into 3 equal parts"):
-        BatchOrder(LENGTHS, 64).batch_indices(0, part=0, parts=3)
+    with pytest.raises(ConfigError, match="64 molecules cannot be divided into 3 equal micro-batches"):
+        indices(BatchOrder(LENGTHS, 64), 0, 0, 3)
 
 
-def test_a_large_split_costs_no_memory() -> None:
+def test_memory_does_not_depend_on_the_split() -> None:
     """730 million molecules, as in the paper; the array of lengths takes one element here."""
     lengths = np.broadcast_to(np.int32(40), (730_000_000,))
     order = BatchOrder(lengths, 256)
-    batches = [order.batch_indices(step) for step in itertools.chain(range(3), [10**7])]
+    batches = [indices(order, step) for step in itertools.chain(range(3), [10**7])]
     assert len(np.unique(np.concatenate(batches))) > 4 * 256 - 3
