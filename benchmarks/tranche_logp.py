@@ -39,7 +39,7 @@ def main() -> None:
     args = parser.parse_args()
     lines = ["| letter | logP of the tranche | molecules | within | largest | above 5 |", "|---|---|---|---|---|---|"]
     for letter, found in sorted(logps(args.folder, args.every).items()):
-        low, high = Tranche.parse(f"A{letter}AA").logp
+        low, high = Tranche(f"A{letter}AA").logp
         values = np.array(found)
         within = np.mean((values > low) & (values <= high))
         lines.append(

@@ -66,11 +66,11 @@ def _add_tranche_options(add: Callable[..., argparse.Action]) -> None:
 
 
 def _run_tranches(args: argparse.Namespace) -> None:
-    from ..zinc.tranches import PAPER, select, table
+    from ..zinc.tranches import PAPER, describe, select
     from ..zinc.url_lists import list_lines
 
     tranches = select(args.conditions or PAPER, include_absent=args.all)
-    lines = table(tranches) if args.format == "table" else list_lines(tranches, args.format, args.extension, args.base)
+    lines = describe(tranches) if args.format == "table" else list_lines(tranches, args.format, args.extension, args.base)
     text = "".join(f"{line}\n" for line in lines)
     if args.output:
         try:

@@ -1,6 +1,6 @@
-"""Downloads many files into a folder, and keeps account of them in `downloads.json` there.
+"""Downloads many files to a folder, and records their states in `downloads.json` there.
 
-It can be stopped at any time, also by SIGKILL or a power cut: run again, it goes on.
+A download can be interrupted at any time, even by SIGKILL or a power failure. Running it again resumes it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tqdm import tqdm
 from ..errors import ConfigError, DataError
 from ..files import atomic_write, lock
 from .integrity import BrokenFileError, check_file
-from .transfer import FailedError, Fetcher, MissingError, RetryPolicy, discard_part
+from .transfer import FailedError, Fetcher, MissingError, RetryPolicy, remove_part_file
 from .url_lists import Source
 
 __all__ = ["DOWNLOADS", "Downloads", "Entry", "download"]
@@ -34,17 +34,17 @@ _SAVE_EVERY = 10.0  # seconds
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """What became of a URL.
+    """The state of a URL.
 
     Attributes:
-        file: relative to the folder.
-        state: `complete`, `missing` (the server has no such file) or `failed` (another run will try again).
-        reason: why it is not complete.
-        bytes: size of the file as it lies there.
-        sha256: of those bytes.
-        lines: number of lines, unpacked, the header included.
-        etag: as the server said.
-        last_modified: likewise.
+        file: path of the file, relative to the folder.
+        state: `complete`, `missing` (the server does not have the file) or `failed` (the next run will try again).
+        reason: why the file is not complete.
+        bytes: size of the file.
+        sha256: SHA-256 of the file.
+        lines: number of lines after decompression, including the header.
+        etag: `ETag` header of the server.
+        last_modified: `Last-Modified` header of the server.
     """
 
     file: str
@@ -59,7 +59,7 @@ class Entry:
 
 @dataclass
 class Downloads:
-    """Contents of `downloads.json`: an entry for each URL that was ever asked for."""
+    """Contents of `downloads.json`: an entry for each URL of this and earlier runs."""
 
     entries: dict[str, Entry] = field(default_factory=dict)
 
@@ -72,7 +72,7 @@ class Downloads:
         return {**{state: states[state] for state in ("complete", "missing", "failed")}, **sums}
 
     def save(self, folder: Path) -> None:
-        """Writes `downloads.json`, whole or not at all."""
+        """Writes `downloads.json` atomically."""
         files = {url: asdict(entry) for url, entry in self.entries.items()}
         content = {"format": _FORMAT, "counts": self.counts, "files": files}
         with atomic_write(folder / DOWNLOADS) as new:
@@ -80,10 +80,10 @@ class Downloads:
 
     @classmethod
     def load(cls, folder: Path) -> Downloads:
-        """Reads `downloads.json` of `folder`; empty if there is none.
+        """Reads `downloads.json` of `folder`; without entries if the file does not exist.
 
         Raises:
-            DataError: It is not one of ours.
+            DataError: If the file is damaged or has a different format.
         """
         path = folder / DOWNLOADS
         if not path.is_file():
@@ -95,7 +95,8 @@ class Downloads:
             return cls({url: Entry(**entry) for url, entry in content["files"].items()})
         except (ValueError, AttributeError, KeyError, TypeError) as error:
             raise DataError(
-                f"{path} is damaged, or of another version ({error!r}). Remove it: the files in the folder are then checked and kept."
+                f"{path} is damaged or has a different version ({error!r}). Remove {DOWNLOADS}: the next run checks and keeps "
+                "the files in the folder."
             ) from error
 
 
@@ -107,83 +108,89 @@ def download(
     retry_missing: bool = False,
     progress: bool | None = None,
 ) -> Downloads:
-    """Fetches files into a folder. Those that are there already are kept; files of which a part is there go on from it.
+    """Downloads files to a folder. Keeps files that are complete, and resumes those that were interrupted.
 
-    A file appears under its name only when it is whole: as long as the server says, not a web page, its last line complete,
-    readable to the end if packed. One that the server does not have is `missing`, which is no error.
+    A file gets its name only when it is complete: it has the length that the server reports, is not a web page, ends with a complete
+    line, and can be decompressed to its end. A file that the server does not have is `missing`, which is not an error.
 
     Args:
-        sources: What to fetch, and where to.
-        folder: The folder to write; one run at a time may use it.
-        retry_policy: How hard to try, and how gently.
-        retry_missing: Ask again for files that were missing in an earlier run.
-        progress: Show a bar on stderr; by default where that is a terminal.
+        sources: The URLs and their files.
+        folder: The folder to write. Only one run at a time can use it.
+        retry_policy: Numbers of attempts and threads, timeouts, and rate limits.
+        retry_missing: Request files again that were missing in an earlier run.
+        progress: Whether to show a progress bar on stderr; None: if stderr is a terminal.
 
     Returns:
-        What is now known of `sources`, without what else `downloads.json` tells.
+        The entries of `sources`. Other entries of `downloads.json` are not included.
 
     Raises:
-        ConfigError: Two URLs go to one file, another run uses the folder, or requests or tenacity are not installed.
-        DataError: The folder cannot be written, or its disk is full; or, after everything else is done, a file could not be had.
+        ConfigError: If two URLs have the same file, another run uses the folder, or requests or tenacity are not installed.
+        DataError: If the folder cannot be written or its disk is full; or, after all other files are done, if a file failed.
     """
     folder = Path(folder)
     sources = list({source.url: source for source in sources}.values())
     fetcher = Fetcher(retry_policy or RetryPolicy())
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with lock(folder / _LOCK, str(folder), "Wait for that download, stop it, or choose another folder."):
+        with lock(folder / _LOCK, str(folder), "Wait for that download, stop it, or choose a different folder."):
             known = Downloads.load(folder)
-            _refuse_clashes(sources, known)
+            _check_clashes(sources, known)
             try:
-                _work_through(sources, folder, fetcher, known, retry_missing, progress)
+                _download_all(sources, folder, fetcher, known, retry_missing, progress)
             finally:
                 fetcher.stop.set()
                 known.save(folder)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise DataError(f"The disk of {folder} is full. Make room and run again: it goes on from here.") from error
-        raise DataError(f"{folder} cannot be written: {error}. Choose another folder, or mend this one and run again.") from error
+            raise DataError(f"The disk of {folder} is full. Free some space, then run the same command again to resume.") from error
+        raise DataError(
+            f"{folder} cannot be written: {error}. Choose a different folder, or correct {folder} and run again."
+        ) from error
     result = Downloads({source.url: known.entries[source.url] for source in sources})
     failed = [(url, entry) for url, entry in result.entries.items() if entry.state == "failed"]
     if failed:
         url, entry = failed[0]
         raise DataError(
-            f"{len(failed):,} of {len(result.entries):,} files could not be had, as {url}: {entry.reason}. "
-            f"All reasons are in {folder / DOWNLOADS}. Run again: only these are fetched."
+            f"{len(failed):,} of {len(result.entries):,} files could not be downloaded, for example {url}: {entry.reason}. "
+            f"All reasons are in {folder / DOWNLOADS}. Run the same command again to download only the failed files."
         )
     return result
 
 
-def _refuse_clashes(sources: Sequence[Source], known: Downloads) -> None:
-    """No file is taken for that of another URL, of this call or of an earlier one."""
-    places = {entry.file: url for url, entry in known.entries.items() if entry.state == "complete"}
+def _check_clashes(sources: Sequence[Source], known: Downloads) -> None:
+    """Checks that no two URLs of this run and of complete files have the same file."""
+    url_of = {entry.file: url for url, entry in known.entries.items() if entry.state == "complete"}
     for source in sources:
-        other = places.setdefault(source.file, source.url)
+        other = url_of.setdefault(source.file, source.url)
         if other != source.url:
-            raise ConfigError(f"{other} and {source.url} are both for {source.file}. Download one of them to another folder.")
+            raise ConfigError(
+                f"{other} and {source.url} have the same file {source.file}. Download one of them to a different folder."
+            )
 
 
-def _work_through(
+def _download_all(
     sources: Sequence[Source], folder: Path, fetcher: Fetcher, known: Downloads, retry_missing: bool, progress: bool | None
 ) -> None:
-    """Brings every source to a state, in threads, and notes it in `known`."""
+    """Downloads all sources in threads and stores their entries in `known`."""
     todo: queue.SimpleQueue[Source] = queue.SimpleQueue()
     done: queue.SimpleQueue[tuple[Source, Entry | BaseException]] = queue.SimpleQueue()
-    before = dict(known.entries)  # the threads read this one
+    before = dict(known.entries)  # read by the threads
 
     def work() -> None:
         with contextlib.suppress(queue.Empty):
             while not fetcher.stop.is_set():
                 source = todo.get_nowait()
                 try:
-                    done.put((source, _obtain(source, folder, fetcher, before.get(source.url), retry_missing)))
+                    done.put((source, _download_one(source, folder, fetcher, before.get(source.url), retry_missing)))
                 except Exception as error:  # noqa: BLE001  # raised again in the main thread
                     done.put((source, error))
 
     for source in sources:
         todo.put(source)
     for _ in range(min(fetcher.retry_policy.threads, len(sources))):
-        threading.Thread(target=work, daemon=True).start()  # a daemon, so that Ctrl-C need not wait for a silent server
+        threading.Thread(
+            target=work, daemon=True
+        ).start()  # daemons, so that Ctrl-C does not wait for a server that does not answer
     saved_at = time.monotonic()
     states = Counter[str]()
     with tqdm(total=len(sources), unit=" files", desc="download", disable=None if progress is None else not progress) as bar:
@@ -200,13 +207,13 @@ def _work_through(
                 saved_at = time.monotonic()
 
 
-def _obtain(source: Source, folder: Path, fetcher: Fetcher, known: Entry | None, retry_missing: bool) -> Entry:
-    """The file as it is here, if that is whole; otherwise fetched."""
+def _download_one(source: Source, folder: Path, fetcher: Fetcher, known: Entry | None, retry_missing: bool) -> Entry:
+    """Keeps the file if it is complete, and downloads it otherwise."""
     target = folder / source.file
     if target.is_file():
         if known and known.state == "complete" and known.file == source.file:
             if target.stat().st_size == known.bytes:
-                discard_part(target)
+                remove_part_file(target)
                 return known
         else:
             with contextlib.suppress(BrokenFileError):
@@ -214,10 +221,10 @@ def _obtain(source: Source, folder: Path, fetcher: Fetcher, known: Entry | None,
     elif known and known.state == "missing" and not retry_missing:
         return known
     try:
-        origin, facts = fetcher.fetch(source.url, target)
+        origin, info = fetcher.fetch(source.url, target)
     except MissingError as error:
         return Entry(file=source.file, state="missing", reason=str(error))
     except FailedError as error:
         return Entry(file=source.file, state="failed", reason=str(error))
-    whole = Entry(file=source.file, state="complete", **facts._asdict())
-    return replace(whole, etag=origin.etag, last_modified=origin.last_modified)
+    entry = Entry(file=source.file, state="complete", **info._asdict())
+    return replace(entry, etag=origin.etag, last_modified=origin.last_modified)

@@ -1,8 +1,8 @@
-"""ZINC's 2D tranches: what the four letters of a code mean, and which tranches meet conditions on their properties.
+"""ZINC's 2D tranches: the meaning of their four-letter codes, and selection by their properties.
 
-A code such as `BAAA` names a file of molecules by bins of molecular weight and logP, then reactivity and purchasability. The
-conditions are words such as `mw<=500`, `logp>-1`, `reactivity=reactive`, `purchasability=A,B`, `subset=lead-like`; all must
-hold. ZINC puts an edge into the bin below it, so `<` means `<=` and `>=` means `>` here. Named levels include those before them.
+A code such as `BAAA` gives a bin of molecular weight, a bin of logP, the reactivity and the purchasability of the molecules in a file.
+Conditions are words such as `mw<=500`, `logp>-1`, `reactivity=reactive`, `purchasability=A,B` or `subset=lead-like`; a tranche must
+meet all of them. An edge belongs to the bin below it, so `<` means `<=` and `>=` means `>`. Named levels include those before them.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from pathlib import Path
 
 from ..errors import ConfigError
 
-__all__ = ["BASE", "BINS", "EDGES", "MEANINGS", "PAPER", "Tranche", "select", "table"]
+__all__ = ["BASE", "BINS", "EDGES", "MEANINGS", "PAPER", "Tranche", "describe", "select"]
 
 BASE = "http://files.docking.org/2D"
-PAPER = "mw<=500 logp<=5 reactivity=reactive purchasability=annotated"  # as MegaMolBART, MolMIM and cMIM
+PAPER = "mw<=500 logp<=5 reactivity=reactive purchasability=annotated"  # of MegaMolBART, MolMIM and cMIM
 
 BINS = "ABCDEFGHIJK"
 EDGES: dict[str, Sequence[float]] = {
@@ -44,7 +44,7 @@ _LEVELS = {
     "reactivity": {"anodyne": "A", "bother": "AB", "clean": "ABC", "standard": "ABCE", "reactive": "ABCEG", "hot": "ABCEGI"},
     "purchasability": {"in-stock": "AB", "agent": "ABC", "wait-ok": "ABCD", "boutique": "ABCDE", "annotated": "ABCDEF"},
 }
-# Letters of molecular weight and logP, as in zincdl 0.1.0. openpharmacophore has lead-like and lugs with logP up to H.
+# Letters of molecular weight and logP, from zincdl 0.1.0. In openpharmacophore, lead-like and lugs have logP up to H.
 _SUBSETS = {
     "drug-like": ("BCDEFGHIJ", "ABCDEFGHIJ"),
     "shards": ("A", BINS),
@@ -55,9 +55,9 @@ _SUBSETS = {
     "lead-like": ("CDE", "ABCDEFG"),
     "lugs": ("EFGHI", "ABCDEFGHI"),
 }
-# The 205 of the paper's 3,000 codes that ZINC's downloader did not list, by their last two letters: read off
-# NVIDIA/MegaMolBART's list of 2,795 (@b8f29f80, Apache-2.0). ZINC changes: another list of its downloader has 8 of them
-# (CBBC FBCC HAAC HDBC ICCC IIBC IICC JGBC). About codes outside these 3,000 nothing is known.
+# The 205 of the paper's 3,000 codes that ZINC's downloader did not list, by their last two letters: taken from
+# NVIDIA/MegaMolBART's list of 2,795 (@b8f29f80, Apache-2.0). ZINC changes: a different list of its downloader has 8 of them
+# (CBBC FBCC HAAC HDBC ICCC IIBC IICC JGBC). Nothing is known about codes outside these 3,000.
 _ABSENT = {
     "AC": "AJ DA GB HA",
     "AD": "AJ",
@@ -82,7 +82,7 @@ _ABSENT = {
     "GD": "AI AJ",
     "GF": "AJ",
 }
-_LISTED = re.compile("[A-J]{2}[ABCEG][A-F]")  # the codes that the table above tells about
+_LISTED = re.compile("[A-J]{2}[ABCEG][A-F]")  # the 3,000 codes
 
 _CODE = re.compile("".join(f"[{letters}]" for letters in _LETTERS.values()))
 _FILE = re.compile(rf"({_CODE.pattern})\.(smi|txt)(\.gz|\.xz)?")
@@ -101,71 +101,58 @@ class Tranche:
 
     def __post_init__(self) -> None:
         if len(self.code) != 4:
-            raise ConfigError(f"A code of a 2D tranche has four letters, as BAAA has; found {self.code!r}.")
+            raise ConfigError(f"The code of a 2D tranche has four letters, such as BAAA; found {self.code!r}.")
         for letter, (name, letters) in zip(self.code, _LETTERS.items()):
             if letter not in letters:
-                raise ConfigError(f"{self.code!r} is no tranche code: its letter of {name} is {letter!r}, not one of {letters}.")
-
-    @classmethod
-    def parse(cls, text: str) -> Tranche:
-        """The tranche of a code in upper or lower case."""
-        return cls(text.strip().upper())
-
-    @classmethod
-    def build(cls, molecular_weight: float, logp: float, reactivity: str, purchasability: str) -> Tranche:
-        """The tranche of a molecule: its weight in Da, its Crippen logP, and the letters of the other two."""
-        if math.isnan(molecular_weight) or math.isnan(logp):
-            raise ConfigError(f"A tranche needs numbers, found molecular weight {molecular_weight} and logP {logp}.")
-        bins = (bisect_left(EDGES["mw"], molecular_weight), bisect_left(EDGES["logp"], logp))
-        return cls(BINS[bins[0]] + BINS[bins[1]] + reactivity + purchasability)
+                raise ConfigError(f"{self.code!r} is not a tranche code: its letter of {name} is {letter!r}, not one of {letters}.")
 
     @classmethod
     def of_file(cls, path: str | Path) -> Tranche | None:
-        """The tranche after which a file is named (`BAAA.smi`, `BAAA.txt`, each also .gz or .xz); None for other names."""
+        """The tranche of a file name (`BAAA.smi`, `BAAA.txt`, each also with .gz or .xz); None for other names."""
         match = _FILE.fullmatch(Path(path).name)
         return cls(match[1]) if match else None
 
     @property
     def molecular_weight(self) -> tuple[float, float]:
-        """Its bin, Da: above the first, up to the second. ZINC leaks: 0.7 % of `J` are above 500."""
+        """Bin in Da: above the first number, up to and including the second. ZINC is not exact: 0.7 % of `J` are above 500."""
         return _bin("mw", self.code[0], 0.0)
 
     @property
     def logp(self) -> tuple[float, float]:
-        """Its bin of Crippen logP: above the first, up to the second."""
+        """Bin of Crippen logP: above the first number, up to and including the second."""
         return _bin("logp", self.code[1], -math.inf)
 
     @property
     def exists(self) -> bool | None:
-        """Whether ZINC's downloader listed it; None where that is not known, and only a download can tell."""
+        """Whether ZINC's downloader listed the tranche; None if unknown."""
         if not _LISTED.fullmatch(self.code):
             return None
         return self.code[:2] not in _ABSENT.get(self.code[2:], "").split()
 
     def file(self, extension: str = "smi") -> str:
-        """Where ZINC's scripts put it: `BA/BAAA.smi`."""
+        """Path of the file in ZINC's scripts: `BA/BAAA.smi`."""
         return f"{self.code[:2]}/{self.code}.{extension}"
 
     def url(self, extension: str = "smi", base: str = BASE) -> str:
-        """Its address; `txt` files have more columns than `smi` files."""
+        """URL of the file. `txt` files have more columns than `smi` files."""
         return f"{base.rstrip('/')}/{self.file(extension)}"
 
 
 def _bin(name: str, letter: str, lowest: float) -> tuple[float, float]:
     edges = (lowest, *EDGES[name], math.inf)
-    place = BINS.index(letter)
-    return edges[place], edges[place + 1]
+    index = BINS.index(letter)
+    return edges[index], edges[index + 1]
 
 
 def select(conditions: str | Iterable[str] = PAPER, *, include_absent: bool = False) -> list[Tranche]:
-    """The tranches that meet all conditions, in the order of their codes. A property without a condition is free.
+    """The tranches that meet all conditions, in the order of their codes. A property without a condition can have any value.
 
     Args:
-        conditions: As the module tells. Instead of all tranches, the named ones are searched if there are codes among the words.
-        include_absent: Take also tranches that are known not to exist; a tranche that is named by its code always is.
+        conditions: See the docstring of the module. If some words are codes, only these tranches are searched.
+        include_absent: Include tranches that are known not to exist. Tranches given by their codes are always included.
 
     Raises:
-        ConfigError: A word is not understood, a limit is no edge of a bin, or no tranche meets the conditions.
+        ConfigError: If a word is not a condition or code, a limit is not an edge of a bin, or no tranche meets the conditions.
     """
     text = conditions if isinstance(conditions, str) else " ".join(conditions)
     words = re.sub(r"\s*(<=|>=|[<>=,])\s*", r"\1", text).split()
@@ -180,18 +167,18 @@ def select(conditions: str | Iterable[str] = PAPER, *, include_absent: bool = Fa
         else:
             raise ConfigError(
                 f"{word!r} is neither a condition, such as mw<=500 or reactivity=standard, nor the code of a tranche, such as BAAA. "
-                "In a shell, put conditions into quotes."
+                "In a shell, put conditions in quotes."
             )
     possible = codes or {"".join(code) for code in itertools.product(*letters.values())}
     chosen = [Tranche(code) for code in sorted(possible) if all(c in letters[name] for c, name in zip(code, letters))]
     found = [tranche for tranche in chosen if codes or include_absent or tranche.exists is not False]
     if not found:
-        raise ConfigError(f"No tranche that is known to exist meets {text!r}. Leave out a condition.")
+        raise ConfigError(f"No tranche that is known to exist meets {text!r}. Remove a condition.")
     return found
 
 
 def _allowed(word: str, name: str, sign: str, value: str) -> Iterator[tuple[str, Iterable[str]]]:
-    """Properties that a condition limits, and the letters that it leaves."""
+    """The properties that a condition limits, and their allowed letters."""
     if name == "subset":
         if sign != "=" or value.lower() not in _SUBSETS:
             raise ConfigError(f"{word!r}: write subset=NAME. {_choices(value, _SUBSETS)}")
@@ -201,10 +188,10 @@ def _allowed(word: str, name: str, sign: str, value: str) -> Iterator[tuple[str,
     elif sign == "=":
         yield name, itertools.chain.from_iterable(_named_letters(word, name, one) for one in value.split(","))
     elif name in EDGES:
-        place = _place_of_edge(word, name, value) + 1
-        yield name, BINS[:place] if sign.startswith("<") else BINS[place:]
+        index = _index_of_edge(word, name, value) + 1
+        yield name, BINS[:index] if sign.startswith("<") else BINS[index:]
     else:
-        raise ConfigError(f"{word!r}: {name} takes =, with letters or the name of a level. {_choices(value, _LEVELS[name])}")
+        raise ConfigError(f"{word!r}: write {name}=LETTERS or {name}=LEVEL. {_choices(value, _LEVELS[name])}")
 
 
 def _named_letters(word: str, name: str, value: str) -> str:
@@ -214,30 +201,32 @@ def _named_letters(word: str, name: str, value: str) -> str:
     if len(value) == 1 and value.upper() in _LETTERS[name]:
         return value.upper()
     more = _choices(value, levels) if levels else f"For limits write {name}<=NUMBER or {name}>NUMBER."
-    raise ConfigError(f"{word!r}: {value!r} is no value of {name}; its letters are {', '.join(_LETTERS[name])}. {more}")
+    raise ConfigError(f"{word!r}: {value!r} is not a value of {name}; its letters are {', '.join(_LETTERS[name])}. {more}")
 
 
-def _choices(wanted: str, names: Iterable[str]) -> str:
+def _choices(value: str, names: Iterable[str]) -> str:
     names = list(names)
-    close = difflib.get_close_matches(wanted.lower(), names, 1)
-    return (f"Did you mean {close[0]}? " if close else "") + f"There are: {', '.join(names)}."
+    close = difflib.get_close_matches(value.lower(), names, 1)
+    return (f"Did you mean {close[0]}? " if close else "") + f"Choices: {', '.join(names)}."
 
 
-def _place_of_edge(word: str, name: str, value: str) -> int:
+def _index_of_edge(word: str, name: str, value: str) -> int:
     edges = EDGES[name]
     if not re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)", value):
-        raise ConfigError(f"{word!r}: {value!r} is no number. The limits of {name} are {', '.join(f'{edge:g}' for edge in edges)}.")
-    place = bisect_left(edges, float(value))
-    if place == len(edges) or edges[place] != float(value):
-        nearest = " and ".join(f"{edge:g}" for edge in edges[max(place - 1, 0) : place + 1])
         raise ConfigError(
-            f"{word!r}: {value} is no edge between tranches; the nearest: {nearest}. Choose one, and filter in prepare."
+            f"{word!r}: {value!r} is not a number. The limits of {name} are {', '.join(f'{edge:g}' for edge in edges)}."
         )
-    return place
+    index = bisect_left(edges, float(value))
+    if index == len(edges) or edges[index] != float(value):
+        nearest = " and ".join(f"{edge:g}" for edge in edges[max(index - 1, 0) : index + 1])
+        raise ConfigError(
+            f"{word!r}: {value} is not an edge between tranches; the nearest: {nearest}. Choose an edge, and filter with nemo-cmim prepare."
+        )
+    return index
 
 
-def table(tranches: Iterable[Tranche]) -> Iterator[str]:
-    """Lines that say what the codes mean."""
+def describe(tranches: Iterable[Tranche]) -> Iterator[str]:
+    """Yields a header and one line per tranche with the meaning of its code."""
     row = "{:6}{:>12}{:>10}  {:<13}{:<25}{}".format
     yield row("code", "weight (Da)", "logP", "reactivity", "purchasability", "exists")
     known = {True: "yes", False: "no", None: "not known"}

@@ -1,4 +1,4 @@
-"""Lists of files to download, in the forms of ZINC's tranche browser: `.uri`, `.wget`, curl; plain or .gz."""
+"""Lists of files to download, in the formats of ZINC's tranche browser: `.uri`, `.wget`, curl; plain or .gz."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Source(NamedTuple):
 
     Attributes:
         url: Its address, http or https.
-        file: Where it goes, relative to the folder of the download.
+        file: Path of the downloaded file, relative to the folder of the download.
     """
 
     url: str
@@ -32,16 +32,16 @@ class Source(NamedTuple):
 
 
 class UrlList(NamedTuple):
-    """What a list holds: its `sources` in order, each URL once, and the number of repeated lines that were dropped."""
+    """The `sources` of a list in order, each URL once, and the number of repeated lines that were skipped."""
 
     sources: list[Source]
     duplicates: int
 
 
 def list_lines(tranches: Iterable[Tranche], form: str, extension: str = "smi", base: str = BASE) -> Iterator[str]:
-    """The lines of a list in one of `FORMS`."""
+    """The lines of a list in one of the formats `FORMS`."""
     if form not in FORMS:
-        raise ConfigError(f"There is no form {form!r} of lists; there are {', '.join(FORMS)}.")
+        raise ConfigError(f"Unknown list format {form!r}. Choices: {', '.join(FORMS)}.")
     for tranche in tranches:
         url, file = tranche.url(extension, base), tranche.file(extension)
         forms = {
@@ -54,18 +54,18 @@ def list_lines(tranches: Iterable[Tranche], form: str, extension: str = "smi", b
 
 
 def read_url_list(path: str | Path, extension: str = "smi", base: str = BASE) -> UrlList:
-    """Reads a list: on each line a URL, one of the commands that ZINC writes, or a tranche code.
+    """Reads a list with one URL, wget or curl command of ZINC, or tranche code per line.
 
-    A file goes where wget's `-O` or curl's `-o` says, and otherwise where ZINC's scripts put it (`BA/BAAA.smi`). Empty lines
-    and lines that begin with `#` are passed over.
+    The file of a URL is that of wget's `-O` or curl's `-o` option, otherwise that of ZINC's scripts (`BA/BAAA.smi`). Empty lines
+    and lines that start with `#` are skipped.
 
     Args:
         path: The list; plain text or .gz.
         extension: For codes: `smi` or `txt`.
-        base: For codes: where the folders of tranches are.
+        base: For codes: URL of the folder of tranches.
 
     Raises:
-        DataError: The file is missing, damaged or empty, or a line holds no URL that can be fetched.
+        DataError: If the file is missing, damaged or empty, or a line has no valid URL.
     """
     path = Path(path)
     sources: dict[str, Source] = {}
@@ -76,30 +76,28 @@ def read_url_list(path: str | Path, extension: str = "smi", base: str = BASE) ->
         try:
             source = _source_of(line.strip(), extension, base)
         except ValueError as error:
-            raise DataError(
-                f"{path}, line {number} ({line.strip()[:100]!r}): {error}. Correct the line or leave it out."
-            ) from error
+            raise DataError(f"{path}, line {number} ({line.strip()[:100]!r}): {error}. Correct or remove this line.") from error
         duplicates += source.url in sources
         sources.setdefault(source.url, source)
     if not sources:
-        raise DataError(f"{path} holds no URL. Write a list by: nemo-cmim tranches -o {path}")
+        raise DataError(f"{path} contains no URL. Write a list with: nemo-cmim tranches -o {path}")
     return UrlList(list(sources.values()), duplicates)
 
 
 def sources_of(
     words: Iterable[str], extension: str = "smi", base: str = BASE, *, include_absent: bool = False
 ) -> tuple[list[Source], dict[str, int]]:
-    """The files that are named by lists and conditions, in order, and how many repeated lines each list has.
+    """The files given by lists and conditions, in order, and the number of repeated lines of each list.
 
     Args:
-        words: Paths of lists as `read_url_list` reads them, and conditions as `tranches.select` takes them, which hold together.
-        extension: Of tranches that are named by conditions or codes.
-        base: Where the folders of those tranches are.
-        include_absent: Take also tranches that are known not to exist.
+        words: Paths of lists (see `read_url_list`), and conditions (see `tranches.select`). Tranches must meet all conditions.
+        extension: `smi` or `txt`, for conditions and codes.
+        base: URL of the folder of tranches, for conditions and codes.
+        include_absent: Include tranches that are known not to exist.
 
     Raises:
-        DataError: A list cannot be read.
-        ConfigError: A word is neither a file nor a condition.
+        DataError: If a list cannot be read.
+        ConfigError: If a word is neither a file nor a condition.
     """
     sources: list[Source] = []
     duplicates: dict[str, int] = {}
@@ -129,11 +127,11 @@ def _text_of(path: Path) -> str:
         content = path.read_bytes()
         return (gzip.decompress(content) if path.suffix == ".gz" else content).decode("utf-8-sig")
     except (EOFError, OSError, UnicodeDecodeError, zlib.error) as error:
-        raise DataError(f"The list {path} cannot be read: {error}. Fetch it again.") from error
+        raise DataError(f"The list {path} cannot be read: {error}. Download the list again.") from error
 
 
 def _source_of(line: str, extension: str, base: str) -> Source:
-    """The file of one line. What is wrong with the line is a ValueError without place."""
+    """The source of one line. The ValueError for an invalid line does not name the line."""
     words = shlex.split(line)
     if len(words) == 1:
         if len(line) == 4:
@@ -143,15 +141,15 @@ def _source_of(line: str, extension: str, base: str) -> Source:
     program = next((word for word in words if word in ("wget", "curl")), None)
     urls = [word for word in words if "://" in word]
     if program is None or len(urls) != 1:
-        raise ValueError("it is not one URL, nor a command of wget or curl with one")
-    # ZINC's `curl URL -O NAME` names the file without its folder (and curl's own -O takes no name): it goes where wget puts it
+        raise ValueError("the line is neither one URL nor a wget or curl command with one URL")
+    # ZINC's `curl URL -O NAME` gives no folder (and curl's -O has no argument): the file is that of the wget command
     option = "-O" if program == "wget" else "-o"
     file = words[words.index(option) + 1] if option in words[:-1] else _file_of(urls[0])
     return _checked(urls[0], file)
 
 
 def _file_of(url: str) -> str:
-    """Where ZINC's scripts put a file: below the folder of its first letters. Files of other servers go by their names alone."""
+    """The file of a URL in ZINC's scripts, below the folder of its first letters. For other servers, the name in the URL."""
     path = urlsplit(url).path
     if match := re.search("/[23]D/(.+)", path):
         return match[1]
@@ -162,15 +160,15 @@ def _file_of(url: str) -> str:
 def _checked(url: str, file: str) -> Source:
     address = urlsplit(url)
     if address.scheme not in ("http", "https") or not address.netloc:
-        raise ConfigError(f"{url!r} is no address of http or https")
+        raise ConfigError(f"{url!r} is not an http or https URL")
     file = str(PurePosixPath(file))
     if (
-        any(part.startswith((".", "/")) for part in PurePosixPath(file).parts)
+        any(name.startswith((".", "/")) for name in PurePosixPath(file).parts)
         or file == "."
         or "\\" in file
         or not file.isprintable()
     ):
-        raise ConfigError(f"{file!r} is no place inside the folder of the download")
+        raise ConfigError(f"{file!r} is not a path inside the folder of the download")
     if file.endswith((".part", ".part.json")) or file == "downloads.json":
         raise ConfigError(f"{file!r} is a name that the download itself uses")
     return Source(url, file)

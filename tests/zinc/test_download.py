@@ -203,17 +203,17 @@ def test_a_missing_file_is_no_error(code: int, server: FileServer, tmp_path: Pat
 @pytest.mark.parametrize(
     ("answer", "reason", "tries"),
     [
-        (status(200, PAGE), "it is a web page", 4),
-        (status(200, molecules(10) + b"CCO"), "its last line has no end", 4),
-        (status(200, molecules(10) + b"CCO\n"), "its last line has 1 columns, and the line before 2", 4),
-        (status(200, b""), "it is empty", 4),
+        (status(200, PAGE), "the file is a web page", 4),
+        (status(200, molecules(10) + b"CCO"), "the last line has no line end", 4),
+        (status(200, molecules(10) + b"CCO\n"), "the last line has 1 columns, but the line before has 2", 4),
+        (status(200, b""), "the file is empty", 4),
         (drop_after(10), r"the connection ended after \d+ of \d+ bytes", 4),
         (stall_after(10), "timed out", 4),
         (hang_up, "ConnectionError", 4),
         (status(500), "HTTP status 500", 4),
         (status(403), "HTTP status 403", 1),
         (status(206, b"x"), "HTTP status 206", 1),
-        (status(200, gzip.compress(WHOLE), Content_Encoding="gzip"), "packs it by gzip", 1),
+        (status(200, gzip.compress(WHOLE), Content_Encoding="gzip"), "content encoding gzip", 1),
         (status(302, b"", Location="ftp://127.0.0.1/BAAA.smi"), "ftp://", 1),
         (status(429, b"", Retry_After="3601"), "asks to wait 3601 s", 1),
     ],
@@ -221,7 +221,7 @@ def test_a_missing_file_is_no_error(code: int, server: FileServer, tmp_path: Pat
 def test_faults_that_stay(answer: Answer, reason: str, tries: int, server: FileServer, tmp_path: Path) -> None:
     server.files["/2D/CA/CAAA.smi"] = molecules(10)
     server.answers[PATH] = [answer] * 4
-    message = r"1 of 2 files could not be had, as http.*BAAA\.smi.*Run again"
+    message = r"1 of 2 files could not be downloaded, for example http.*BAAA\.smi.*Run the same command again"
     retry_policy = RetryPolicy(**{**SETTINGS, "read_timeout": 0.3 if reason == "timed out" else 5})
     with pytest.raises(DataError, match=message):
         fetch(server, tmp_path, PATH, "/2D/CA/CAAA.smi", retry_policy=retry_policy)
@@ -294,13 +294,13 @@ def test_a_url_that_is_named_twice_is_fetched_once(server: FileServer, tmp_path:
 
 def test_two_urls_to_one_file_are_refused(tmp_path: Path) -> None:
     sources = [Source("http://x/a.smi", "a.smi"), Source("http://y/a.smi", "a.smi")]
-    with pytest.raises(ConfigError, match=r"http://x/a\.smi and http://y/a\.smi are both for a\.smi"):
+    with pytest.raises(ConfigError, match=r"http://x/a\.smi and http://y/a\.smi have the same file a\.smi"):
         download(sources, tmp_path / "out")
 
 
 def test_a_file_is_not_taken_for_that_of_another_url(server: FileServer, tmp_path: Path) -> None:
     (url, entry), *_ = fetch(server, tmp_path, PATH).entries.items()
-    with pytest.raises(ConfigError, match=f"{url} and http://other.invalid/a.smi are both for {entry.file}. Download one"):
+    with pytest.raises(ConfigError, match=f"{url} and http://other.invalid/a.smi have the same file {entry.file}. Download one"):
         download([Source("http://other.invalid/a.smi", entry.file)], tmp_path, retry_policy=HASTY, progress=False)
 
 
@@ -314,7 +314,7 @@ def test_manners_are_checked(name: str, value: float) -> None:
 @pytest.mark.parametrize("content", ["", "{}", "[]", '{"format": "nemo_cmim downloads 1", "files": {"http://x/a": {"size": 1}}}'])
 def test_a_damaged_manifest(content: str, server: FileServer, tmp_path: Path) -> None:
     (tmp_path / "downloads.json").write_text(content)
-    with pytest.raises(DataError, match=r"downloads\.json is damaged.*Remove it"):
+    with pytest.raises(DataError, match=r"downloads\.json is damaged.*Remove downloads\.json"):
         fetch(server, tmp_path)
     assert (tmp_path / "downloads.json").read_text() == content
 
@@ -327,9 +327,9 @@ def test_without_requests(monkeypatch: pytest.MonkeyPatch, server: FileServer, t
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, whose disk is always full")
 def test_a_full_disk_ends_it_at_once(monkeypatch: pytest.MonkeyPatch, server: FileServer, tmp_path: Path) -> None:
-    begin = transfer._Part.begin
-    monkeypatch.setattr(transfer._Part, "begin", lambda part, origin: (begin(part, origin), part.path.symlink_to("/dev/full")))
-    with pytest.raises(DataError, match=r"disk of .* is full\. Make room"):
+    start = transfer._PartFile.start
+    monkeypatch.setattr(transfer._PartFile, "start", lambda part, origin: (start(part, origin), part.path.symlink_to("/dev/full")))
+    with pytest.raises(DataError, match=r"disk of .* is full\. Free some space"):
         fetch(server, tmp_path, *([PATH] + [f"/2D/CA/{i}.smi" for i in range(1000)]))
     assert len(server.requests) < 1000
     monkeypatch.undo()
@@ -399,4 +399,4 @@ def test_the_command(server: FileServer, tmp_path: Path, capsys: pytest.CaptureF
     assert "list.uri: 1 repeated lines" in said.err and "3/3" in said.err
     server.answers["/2D/DA/DAAA.smi"] = [status(500)]
     assert main([*command, "--retry-missing"]) == 2
-    assert "1 of 3 files could not be had, as http" in capsys.readouterr().err
+    assert "1 of 3 files could not be downloaded, for example http" in capsys.readouterr().err

@@ -20,10 +20,10 @@ TABS = b"smiles\tzinc_id\tfeatures\nCCO\t1\tan alcohol\nCCN\t2\t\n"
         ("BAAA.txt", TABS, 3),
         ("BAAA.smi.gz", gzip.compress(b"CCO 1\nCCN 2\n"), 2),
         ("BAAA.txt.xz", lzma.compress(TABS), 3),
-        ("BAAA.sdf", b"one\ntwo words", 2),  # no table
+        ("BAAA.sdf", b"one\ntwo words", 2),  # no columns are checked
     ],
 )
-def test_whole_files(name: str, content: bytes, lines: int, tmp_path: Path) -> None:
+def test_complete_files(name: str, content: bytes, lines: int, tmp_path: Path) -> None:
     (tmp_path / "x.part").write_bytes(content)
     assert check_file(tmp_path / "x.part", name) == (len(content), hashlib.sha256(content).hexdigest(), lines)
 
@@ -33,23 +33,23 @@ def test_whole_files(name: str, content: bytes, lines: int, tmp_path: Path) -> N
     [
         ("BAAA.smi", b"", "empty"),
         ("BAAA.smi", b"  <HTML>\n", "web page"),
-        ("BAAA.smi", b"CCO 1\nCCN 2", "no end"),
-        ("BAAA.smi", b"CCO 1\nCCN\n", "1 columns, and the line before 2"),
-        ("BAAA.txt", TABS[:-2] + b"\n", "2 columns, and the line before 3"),
-        ("BAAA.smi.gz", gzip.compress(b"CCO 1\nCCN"), "no end"),
+        ("BAAA.smi", b"CCO 1\nCCN 2", "no line end"),
+        ("BAAA.smi", b"CCO 1\nCCN\n", "1 columns, but the line before has 2"),
+        ("BAAA.txt", TABS[:-2] + b"\n", "2 columns, but the line before has 3"),
+        ("BAAA.smi.gz", gzip.compress(b"CCO 1\nCCN"), "no line end"),
         ("BAAA.smi.gz", gzip.compress(b"CCO 1\n")[:-4], "damaged"),
         ("BAAA.smi.gz", b"CCO 1\n", "damaged"),
         ("BAAA.smi.gz", b"<!doctype html>\n", "web page"),
         ("BAAA.smi.xz", lzma.compress(b"CCO 1\n")[:-4], "damaged"),
     ],
 )
-def test_files_that_are_not_whole(name: str, content: bytes, reason: str, tmp_path: Path) -> None:
+def test_files_that_are_not_complete(name: str, content: bytes, reason: str, tmp_path: Path) -> None:
     (tmp_path / "x.part").write_bytes(content)
     with pytest.raises(BrokenFileError, match=reason):
         check_file(tmp_path / "x.part", name)
 
 
-def test_a_tranche_that_was_cut_short(shared_data: Path) -> None:
+def test_a_truncated_tranche(shared_data: Path) -> None:
     path = shared_data / "zinc" / "tranche_samples" / "GFAB_truncated_tail.smi"
-    with pytest.raises(BrokenFileError, match="no end"):
+    with pytest.raises(BrokenFileError, match="no line end"):
         check_file(path, path.name)

@@ -21,7 +21,7 @@ def write(path: Path, text: str) -> Path:
 
 @pytest.mark.parametrize("name", ["a.list", "a.gz"])
 @pytest.mark.parametrize("form", ["uri", "wget", "curl", "codes"])
-def test_what_is_written_is_read_again(form: str, name: str, tmp_path: Path) -> None:
+def test_written_lists_can_be_read(form: str, name: str, tmp_path: Path) -> None:
     path = write(tmp_path / name, "\n".join(list_lines(TRANCHES, form, "txt")))
     assert read_url_list(path, "txt") == ([Source(t.url("txt"), t.file("txt")) for t in TRANCHES], 0)
 
@@ -53,7 +53,7 @@ def test_lines(line: str, expected: Source, tmp_path: Path) -> None:
     assert read_url_list(write(tmp_path / "list", line)).sources == [expected]
 
 
-def test_order_stays_and_repetitions_are_counted(tmp_path: Path) -> None:
+def test_order_is_kept_and_repetitions_are_counted(tmp_path: Path) -> None:
     lines = ["# of ZINC", "", "http://x/b.smi", "http://x/a.smi", "curl http://x/b.smi", "http://x/b.smi"]
     assert read_url_list(write(tmp_path / "list", "\n".join(lines))) == (
         [("http://x/b.smi", "b.smi"), ("http://x/a.smi", "a.smi")],
@@ -64,30 +64,30 @@ def test_order_stays_and_repetitions_are_counted(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("ftp://files.docking.org/2D/BA/BAAA.smi", "no address of http or https"),
-        ("file:///etc/passwd", "no address of http or https"),
-        ("http:///BAAA.smi", "no address of http or https"),
-        ("files.docking.org/2D/BA/BAAA.smi", "no address of http or https"),
-        ("http://x/", "no place inside"),
-        ("wget http://x/a -O ../a.smi", "'../a.smi' is no place inside"),
-        ("wget http://x/a -O /etc/a.smi", "'/etc/a.smi' is no place inside"),
-        ("http://files.docking.org/2D/../../a.smi", "no place inside"),
+        ("ftp://files.docking.org/2D/BA/BAAA.smi", "is not an http or https URL"),
+        ("file:///etc/passwd", "is not an http or https URL"),
+        ("http:///BAAA.smi", "is not an http or https URL"),
+        ("files.docking.org/2D/BA/BAAA.smi", "is not an http or https URL"),
+        ("http://x/", "is not a path inside"),
+        ("wget http://x/a -O ../a.smi", "'../a.smi' is not a path inside"),
+        ("wget http://x/a -O /etc/a.smi", "'/etc/a.smi' is not a path inside"),
+        ("http://files.docking.org/2D/../../a.smi", "is not a path inside"),
         ("http://x/downloads.json", "a name that the download itself uses"),
-        ("wget http://x/a http://x/b", "not one URL"),
-        ("rm -rf http://x/a", "not one URL"),
+        ("wget http://x/a http://x/b", "neither one URL nor"),
+        ("rm -rf http://x/a", "neither one URL nor"),
         ("wget 'http://x/a", "No closing quotation"),
-        ("BADA", "no tranche code"),
-        ("<html>", "no address"),
+        ("BADA", "is not a tranche code"),
+        ("<html>", "is not an http"),
     ],
 )
-def test_a_bad_line_is_named(line: str, message: str, tmp_path: Path) -> None:
+def test_errors_name_the_line(line: str, message: str, tmp_path: Path) -> None:
     path = write(tmp_path / "list.uri", f"http://x/a.smi\n\n{line}\n")
     with pytest.raises(DataError, match=rf"list\.uri, line 3 \(.*{message}"):
         read_url_list(path)
 
 
 @pytest.mark.parametrize(
-    ("content", "message"), [(b"# nothing\n", "holds no URL"), (b"\xff\n", "cannot be read"), (None, "missing")]
+    ("content", "message"), [(b"# nothing\n", "contains no URL"), (b"\xff\n", "cannot be read"), (None, "missing")]
 )
 def test_lists_that_cannot_be_read(content: bytes | None, message: str, tmp_path: Path) -> None:
     path = tmp_path / "list.uri"
@@ -97,7 +97,7 @@ def test_lists_that_cannot_be_read(content: bytes | None, message: str, tmp_path
         read_url_list(path)
 
 
-def test_a_packed_list_that_was_cut_short(tmp_path: Path) -> None:
+def test_a_truncated_compressed_list(tmp_path: Path) -> None:
     path = write(tmp_path / "list.gz", "http://x/a.smi\n" * 100)
     path.write_bytes(path.read_bytes()[:-10])
     with pytest.raises(DataError, match="cannot be read"):
@@ -115,7 +115,7 @@ def test_lists_and_conditions_together(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("word", "error"), [("no.uri", DataError), ("no/list", DataError), ("mw<=", ConfigError), ("nothing", ConfigError)]
 )
-def test_what_is_neither_list_nor_condition(word: str, error: type[Exception]) -> None:
+def test_words_that_are_neither_list_nor_condition(word: str, error: type[Exception]) -> None:
     with pytest.raises(error, match=word):
         sources_of([word])
 
@@ -128,7 +128,7 @@ def test_zincs_own_lists(shared_data: Path) -> None:
         assert all(source.url == f"http://files.docking.org/2D/{source.file}" for source in sources)
 
 
-def test_the_command_writes_zincs_forms(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_writes_zincs_formats(capsys: pytest.CaptureFixture[str]) -> None:
     written = []
     for form in ("uri", "wget", "curl", "codes"):
         assert main(["tranches", "BAAA", "--format", form]) == 0
