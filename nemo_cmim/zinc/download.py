@@ -188,9 +188,8 @@ def _download_all(
     for source in sources:
         todo.put(source)
     for _ in range(min(fetcher.retry_policy.threads, len(sources))):
-        threading.Thread(
-            target=work, daemon=True
-        ).start()  # daemons, so that Ctrl-C does not wait for a server that does not answer
+        # A daemon, so that Ctrl-C does not wait for a server that does not answer.
+        threading.Thread(target=work, daemon=True).start()
     saved_at = time.monotonic()
     states = Counter[str]()
     with tqdm(total=len(sources), unit=" files", desc="download", disable=None if progress is None else not progress) as bar:
