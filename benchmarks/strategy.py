@@ -87,7 +87,8 @@ def bare_worker(overrides: list[str], result: Path, with_ddp: bool) -> None:
         if with_ddp:
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         else:
-            gradients.clip(gradients.finish(), 1.0)
+            gradients.finish()
+            gradients.clip(1.0)
         optimizer.step()
         seconds.append(time.perf_counter() - start)
         start = time.perf_counter()

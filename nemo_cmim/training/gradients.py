@@ -13,6 +13,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 from torch.distributed import ProcessGroup
+from torch.optim import Optimizer
 
 from ..mcore.parallel import is_sharded
 
@@ -42,6 +43,12 @@ class MasterWeights:
                     setattr(main, attribute, getattr(parameter, attribute))
             self.main[name] = main
             parameter.data = parameter.data.to(dtype)
+
+    def attach_to(self, optimizer: Optimizer) -> None:
+        """Makes an optimiser that was built on the network's parameters, and has not taken a step, update the master weights."""
+        main_of = {parameter: self.main[name] for name, parameter in self.model.items()}
+        for group in optimizer.param_groups:
+            group["params"] = [main_of[parameter] for parameter in group["params"]]
 
     def update_model(self) -> None:
         """Rounds the main weights into the network's."""
@@ -81,6 +88,7 @@ class Gradients:
         self.is_last_micro_batch = True  # backward completes the gradients, so they can be reduced
         self.loss_scale = 1.0  # what the loss is multiplied by before backward
         self.waited_s = 0.0  # for communication that backward did not hide, in the last step
+        self.norm = torch.zeros(())  # over the whole network, of the last step and before clipping
         self._data_parallel, self._ranks = data_parallel, torch.distributed.get_world_size(data_parallel)
         self._tensor_parallel, self._shards = tensor_parallel, torch.distributed.get_world_size(tensor_parallel)
         self._buckets = _make_buckets(parameters)
@@ -138,9 +146,10 @@ class Gradients:
             bucket.filled = [False] * len(bucket.members)
             bucket.missing = len(bucket.members)
         self._launched = 0
-        return self._norm()
+        self.norm = self._compute_norm()
+        return self.norm
 
-    def _norm(self) -> Tensor:
+    def _compute_norm(self) -> Tensor:
         device = self._buckets[0].flat.device
         whole, shards = torch.zeros((), device=device), torch.zeros((), device=device)
         for bucket in self._buckets:
@@ -155,11 +164,11 @@ class Gradients:
             return both.sum().sqrt()
         return (shards + whole).sqrt()
 
-    def clip(self, norm: Tensor, largest: float) -> None:
-        """Scales gradients of this norm so that it is at most `largest`."""
-        if norm > largest:
+    def clip(self, largest: float) -> None:
+        """Scales the gradients of the last step so that their norm is at most `largest`."""
+        if self.norm > largest:
             for bucket in self._buckets:
-                bucket.flat.mul_(largest / norm)
+                bucket.flat.mul_(largest / self.norm)
 
 
 def _make_buckets(parameters: MasterWeights) -> list[_Bucket]:

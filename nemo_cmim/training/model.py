@@ -12,7 +12,7 @@ from lightning.pytorch import Trainer
 from megatron.core import parallel_state
 from nemo.core import ModelPT
 from omegaconf import DictConfig, OmegaConf
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..config import DataConfig, ModelConfig, from_mapping
 from ..errors import ConfigError, DivergenceError
@@ -32,8 +32,8 @@ from .health import latent_health
 from .metrics import PER_TOKEN, StepTotals, readable
 from .observe import StepClock, TimedLoader
 from .optimisation import nemo_optim_config
-from .precision import MegatronPrecision
 from .reconstruction import reconstruct
+from .state import TrainingState
 
 __all__ = ["MegatronCMIMModel", "check_views"]
 
@@ -52,6 +52,8 @@ class MegatronCMIMModel(ModelPT):
     Raises:
         ConfigError: An unknown or impossible setting.
     """
+
+    _batch: TokenBatch  # the last one, or the first of the step whose loss is not finite
 
     def __init__(
         self,
@@ -79,11 +81,10 @@ class MegatronCMIMModel(ModelPT):
         check_views(self.objective, self.model_config)
         self.network = MegatronCMIMNetwork(network, self.model_config.parallel)
         self._clock = clock or StepClock()
-        self.master_weights: list[nn.Parameter] = []  # what the optimiser updates; the strategy sets them
+        self.training_state: TrainingState | None = None  # the strategy sets it when training starts
         self.step_totals: dict[str, float] = {}  # of the last step, over all ranks: see `StepTotals.reduce`
         self._totals = StepTotals(parallel_state.get_data_parallel_group())
         self._loss_watch = LossWatch(self.model_config.stability.divergence_margin)
-        self._batch: TokenBatch | None = None  # the last one, or the first of the step whose loss is not finite
         self._validation_latents: list[tuple[Tensor, Tensor]] = []
         self._validated = 0
 
@@ -163,12 +164,6 @@ class MegatronCMIMModel(ModelPT):
             optim_config = OmegaConf.create(nemo_optim_config(self.model_config.optim, self.trainer.max_steps))
         return super().setup_optimization(optim_config, optim_kwargs)
 
-    def setup_optimizer_param_groups(self) -> None:
-        """The fp32 main parameters, once there are some."""
-        super().setup_optimizer_param_groups()
-        if self.master_weights:
-            self._optimizer_param_groups = [{"params": self.master_weights}]
-
     # ---- steps
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -235,13 +230,15 @@ class MegatronCMIMModel(ModelPT):
         Raises:
             DivergenceError: Going on is hopeless; the batch is saved.
         """
+        if self.training_state is None:
+            raise ConfigError("This model trains under MegatronStrategy: start it by nemo_cmim.training.run.train.")
         own_loss_is_finite = self._totals.loss_is_finite()
         self.step_totals = self._totals.reduce()
-        loss, precision = self.step_totals["train_loss"], self._precision()
-        norm = float(precision.gradient_norm)
+        loss, scale = self.step_totals["train_loss"], self.training_state.loss_scale
+        norm = float(self.training_state.gradients.norm)
         if not math.isfinite(loss):
             self._stop(f"The loss is {loss}", is_culprit=not own_loss_is_finite)
-        if not math.isfinite(norm) and not precision.loss_scale.can_fall:
+        if not math.isfinite(norm) and not scale.can_fall:
             self._stop("A gradient is not finite", is_culprit=True)
         if self._loss_watch.has_diverged(loss):
             watch = self._loss_watch
@@ -252,19 +249,11 @@ class MegatronCMIMModel(ModelPT):
         self.log("lr", optimizer.param_groups[0]["lr"])
         self.log_dict({name: value for name, value in self.step_totals.items() if name.startswith("train/")})
         self.log("train/gradient_norm", norm)
-        if precision.loss_scale.is_dynamic:
-            scale = precision.loss_scale
+        if scale.is_dynamic:
             self.log_dict({"train/loss_scale": scale.scale, "train/skipped_steps": float(scale.skipped)})
-
-    def _precision(self) -> MegatronPrecision:
-        plugin = self.trainer.precision_plugin
-        if not isinstance(plugin, MegatronPrecision):
-            raise ConfigError("This model trains under MegatronStrategy: start it by nemo_cmim.training.run.train.")
-        return plugin
 
     def _stop(self, why: str, is_culprit: bool) -> NoReturn:
         """Ends training on all ranks; those whose batch may be the cause save it."""
-        assert self._batch is not None
         step, (rank, _) = self.trainer.global_step, _data_parallel()
         folder = Path(self.trainer.default_root_dir) / "failed"
         if is_culprit and parallel_state.get_tensor_model_parallel_rank() == 0:

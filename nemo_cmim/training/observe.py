@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 
 from ..mcore.parallel import runs_on_gpu
 from ..types import TokenBatch
+from .state import TrainingState
 
 __all__ = ["Observation", "StepClock", "TimedLoader"]
 
@@ -114,8 +115,8 @@ class Observation(Callback):
             self.clock.mark("other")
             return  # between micro-batches
         self._step = trainer.global_step
-        precision = trainer.precision_plugin
-        self.clock.mark("optimizer", {"communication": precision.gradients.waited_s})
+        state: TrainingState = pl_module.training_state
+        self.clock.mark("optimizer", {"communication": state.gradients.waited_s})
         seconds = {part: self.clock.seconds.get(part, 0.0) for part in _PARTS}
         self.clock.reset()
         self.clock.waits_for_gpu = runs_on_gpu() and (self._step + 1) % trainer.log_every_n_steps == 0
@@ -127,11 +128,10 @@ class Observation(Callback):
         if self._step % trainer.log_every_n_steps == 0:
             pl_module.log_dict({f"perf/{name}": value for name, value in performance.items()})
         if trainer.is_global_zero:
-            scale = precision.loss_scale
-            state = {"lr": trainer.optimizers[0].param_groups[0]["lr"], "gradient_norm": float(precision.gradient_norm)}
-            state |= {"loss_scale": scale.scale, "skipped_steps": scale.skipped}
+            update = {"lr": state.optimizer.param_groups[0]["lr"], "gradient_norm": float(state.gradients.norm)}
+            update |= {"loss_scale": state.loss_scale.scale, "skipped_steps": state.loss_scale.skipped}
             with self.file.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"step": self._step, **totals, **state, **performance}) + "\n")
+                file.write(json.dumps({"step": self._step, **totals, **update, **performance}) + "\n")
 
 
 def _peak_memory_bytes() -> float:

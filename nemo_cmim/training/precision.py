@@ -82,23 +82,19 @@ class LossScale:
 
 
 class MegatronPrecision(Precision):
-    """Lightning's plugin for a step: scale the loss, average and clip gradients, update main weights, round them into parameters.
+    """Lightning's plugin for a step: scales the loss, averages and clips gradients, updates the master weights and the network.
 
     Args:
-        dtype: Of the parameters in forward and backward.
-        loss_scale: Settings for fp16.
+        parameters: The network's weights and the master weights.
+        gradients: Their gradients.
+        loss_scale: Factor of the loss.
     """
 
-    def __init__(self, dtype: torch.dtype, loss_scale: LossScaleConfig) -> None:
-        self.dtype = dtype
-        self.loss_scale = LossScale(loss_scale, is_dynamic=dtype == torch.float16)
-        self.gradient_norm = torch.zeros(())  # of the last step, before clipping
-        self.parameters: MasterWeights | None = None  # set by the strategy, as are the gradients
-        self.gradients: Gradients | None = None
+    def __init__(self, parameters: MasterWeights, gradients: Gradients, loss_scale: LossScale) -> None:
+        self.parameters, self.gradients, self.loss_scale = parameters, gradients, loss_scale
 
     def pre_backward(self, tensor: Tensor, module: LightningModule) -> Tensor:
         """Scales the loss."""
-        assert self.gradients is not None, "the strategy sets them up before training"
         self.gradients.loss_scale = self.loss_scale.scale
         return super().pre_backward(tensor * self.loss_scale.scale if self.loss_scale.is_dynamic else tensor, module)
 
@@ -108,10 +104,8 @@ class MegatronPrecision(Precision):
         Raises:
             DivergenceError: From the module's hook, if going on is hopeless.
         """
-        assert self.gradients is not None and self.parameters is not None, "the strategy sets them up before training"
         result = closure()  # forward and backward of the step's last micro-batch
-        self.gradient_norm = self.gradients.finish()
-        overflowed = not bool(self.gradient_norm.isfinite())
+        overflowed = not bool(self.gradients.finish().isfinite())
         self._after_closure(model, optimizer)  # hooks, then `clip_gradients`
         self.loss_scale.update(overflowed)
         if not overflowed:
@@ -121,8 +115,7 @@ class MegatronPrecision(Precision):
 
     def clip_grad_by_norm(self, optimizer: Optimizer, clip_val: float) -> None:
         """Clips by the norm over the whole network."""
-        assert self.gradients is not None
-        self.gradients.clip(self.gradient_norm, clip_val)
+        self.gradients.clip(clip_val)
 
     def state_dict(self) -> dict[str, Any]:
         """The loss scale."""

@@ -22,7 +22,7 @@ from .checkpoints.run_folder import RunFolder, claim_run_folder
 from .checkpoints.writer import CheckpointWriter
 from .model import MegatronCMIMModel, check_views
 from .observe import Observation, StepClock
-from .precision import MegatronPrecision, parse_precision
+from .precision import parse_precision
 from .strategy import MegatronStrategy
 
 __all__ = ["accumulation_of", "compose", "model_settings", "train"]
@@ -109,9 +109,9 @@ def train(cfg: DictConfig) -> Path:
     """
     trainer_settings, manager_settings, checkpoint_config = _checked(cfg)
     model_config = model_settings(cfg)
-    precision = MegatronPrecision(parse_precision(trainer_settings.pop("precision", 32)), model_config.loss_scale)
+    dtype = parse_precision(trainer_settings.pop("precision", 32))
     writer = CheckpointWriter(in_background=checkpoint_config.async_save)
-    strategy = MegatronStrategy(model_config.parallel, precision, writer)
+    strategy = MegatronStrategy(model_config.parallel, dtype, writer)
     pl.seed_everything(cfg.seed, verbose=False)
     trainer = pl.Trainer(
         strategy=strategy,
@@ -147,7 +147,8 @@ def accumulation_of(config: ModelConfig, ranks: int, asked: int) -> int:
     Raises:
         ConfigError: The numbers do not multiply to the global batch.
     """
-    assert config.train_ds is not None
+    if config.train_ds is None:
+        raise ConfigError("model.train_ds is null. Set model.train_ds.folder to the folder that `nemo-cmim prepare` wrote.")
     micro, whole = config.train_ds.batch_size, config.global_batch_size
     if whole is None:
         return asked

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
@@ -18,11 +18,10 @@ from megatron.core import parallel_state
 from ..config import ParallelConfig
 from ..errors import ConfigError
 from ..mcore.parallel import initialise, is_sharded
+from .checkpoints.writer import CheckpointWriter
 from .gradients import Gradients, MasterWeights
-from .precision import MegatronPrecision
-
-if TYPE_CHECKING:
-    from .checkpoints.writer import CheckpointWriter
+from .precision import LossScale, MegatronPrecision
+from .state import TrainingState
 
 __all__ = ["MegatronStrategy"]
 
@@ -32,13 +31,18 @@ class MegatronStrategy(DDPStrategy):
 
     Args:
         parallel: Sizes of the parallel groups.
-        precision: What a step is computed in.
+        dtype: Of the parameters in forward and backward.
         writer: Writes checkpoints.
+
+    Attributes:
+        training_state: Built by `setup` for training.
     """
 
-    def __init__(self, parallel: ParallelConfig, precision: MegatronPrecision, writer: CheckpointWriter) -> None:
-        super().__init__(precision_plugin=precision)
-        self.parallel, self.precision, self.writer = parallel, precision, writer
+    training_state: TrainingState
+
+    def __init__(self, parallel: ParallelConfig, dtype: torch.dtype, writer: CheckpointWriter) -> None:
+        super().__init__()
+        self.parallel, self.dtype, self.writer = parallel, dtype, writer
 
     # ---- ranks
 
@@ -49,7 +53,6 @@ class MegatronStrategy(DDPStrategy):
             ConfigError: The processes that run are not those that the trainer was told of.
         """
         environment, asked = self.cluster_environment, self.num_processes * self.num_nodes
-        assert environment is not None, "the trainer chooses one"
         arithmetic = f"trainer.devices {self.num_processes} x trainer.num_nodes {self.num_nodes} = {asked} processes"
         has_launcher = not isinstance(environment, LightningEnvironment)
         if asked > 1 and not has_launcher:
@@ -61,27 +64,37 @@ class MegatronStrategy(DDPStrategy):
         running = environment.world_size() if has_launcher else 1
         if running != asked:
             raise ConfigError(f"{arithmetic} are asked for, but the launcher started {running}. Let the two agree.")
-        assert self.accelerator is not None
         self.accelerator.setup_device(self.root_device)  # before the first message: NCCL sends from the current device
         if asked > 1:
             super().setup_distributed()
         initialise(self.parallel, device=self.root_device.type)
 
     def setup(self, trainer: Trainer) -> None:
-        """Brings the model to its device, and in training its parameters to their precision, with fp32 main weights behind them."""
-        assert self.accelerator is not None
+        """Moves the model to its device. For training, also builds the state of training and gives it to the model."""
         self.accelerator.setup(trainer)
         self.model_to_device()
         if trainer.state.fn == TrainerFn.FITTING:
-            model = self.lightning_module
-            assert model is not None
-            parameters = MasterWeights(dict(model.network.named_parameters()), self.precision.dtype)
-            self._share_initial_weights(parameters)
-            model.master_weights = list(parameters.main.values())
-            groups = parallel_state.get_data_parallel_group(), parallel_state.get_tensor_model_parallel_group()
-            self.precision.parameters, self.precision.gradients = parameters, Gradients(parameters, *groups)
             self.setup_optimizers(trainer)
+            state = self.training_state = self.lightning_module.training_state = self._build_state()
+            self.precision_plugin = MegatronPrecision(state.parameters, state.gradients, state.loss_scale)
         self.setup_precision_plugin()
+
+    def _build_state(self) -> TrainingState:
+        model = self.lightning_module
+        parameters = MasterWeights(dict(model.network.named_parameters()), self.dtype)
+        self._share_initial_weights(parameters)
+        parameters.attach_to(self.optimizers[0])
+        groups = parallel_state.get_data_parallel_group(), parallel_state.get_tensor_model_parallel_group()
+        return TrainingState(
+            parameters=parameters,
+            gradients=Gradients(parameters, *groups),
+            loss_scale=LossScale(model.model_config.loss_scale, is_dynamic=self.dtype == torch.float16),
+            optimizer=self.optimizers[0],
+            objective=model.objective,
+            config=model.model_config,
+            order=model.order,
+            vocabulary=model.tokenizer.vocabulary,
+        )
 
     @staticmethod
     def _share_initial_weights(parameters: MasterWeights) -> None:
@@ -97,8 +110,7 @@ class MegatronStrategy(DDPStrategy):
     @contextmanager
     def block_backward_sync(self) -> Generator[None, None, None]:
         """Within it, gradients are kept for later micro-batches of the step."""
-        gradients = self.precision.gradients
-        assert gradients is not None
+        gradients = self.training_state.gradients
         gradients.is_last_micro_batch = False
         try:
             yield
@@ -120,22 +132,24 @@ class MegatronStrategy(DDPStrategy):
         """Nothing, likewise."""
         return {}
 
-    def save_checkpoint(self, checkpoint: dict[str, Any], filepath: str | Path, storage_options: float | None = None) -> None:
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], filepath: str | Path, storage_options: Any = None, *, monitored: float | None = None
+    ) -> None:
         """Writes a sharded checkpoint. All ranks must call. It is complete when `self.writer` has finished.
 
         Args:
-            checkpoint: Of Lightning.
-            filepath: To be created.
-            storage_options: The value that ranks it, for `CheckpointManifest.monitored`.
+            checkpoint: The values that Lightning saves.
+            filepath: The folder to create.
+            storage_options: Ignored; part of Lightning's signature.
+            monitored: The value that ranks the checkpoint, for `CheckpointManifest.monitored`.
         """
-        self.writer.save(self, checkpoint, Path(filepath), storage_options)
+        self.writer.save(self.training_state, checkpoint, Path(filepath), monitored)
 
     def load_checkpoint(self, checkpoint_path: str | Path) -> dict[str, Any]:
         """Reads weights and optimiser states into place, written at whatever parallel sizes; returns the rest."""
-        state = self.writer.load(self, Path(checkpoint_path))
-        assert self.lightning_module is not None
-        _set_progress(state["loops"]["fit_loop"], state["global_step"], self.lightning_module.trainer.accumulate_grad_batches)
-        return state
+        values = self.writer.load(self.training_state, Path(checkpoint_path))
+        _set_progress(values["loops"]["fit_loop"], values["global_step"], self.lightning_module.trainer.accumulate_grad_batches)
+        return values
 
     def load_model_state_dict(self, checkpoint: dict[str, Any], strict: bool = True) -> None:
         """Nothing: `load_checkpoint` has done it."""

@@ -53,7 +53,7 @@ def one_step(folder: Path, name: str, negatives: str, tp: int) -> None:
         gradients.loss_scale = 16.0
         (16.0 * objective(log_p_x, z_BKD, posterior).loss).backward()
         norm = gradients.finish()
-    gradients.clip(norm, float(norm) / 2)
+    gradients.clip(float(norm) / 2)
     for main in parameters.main.values():
         main.data = main.grad
     clipped = to_plain(network)

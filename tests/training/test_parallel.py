@@ -206,8 +206,9 @@ def overflow_on_the_last_rank(arguments: list[str], folder: Path) -> None:
     seen: list[dict[str, Any]] = []
 
     def watched(self: MegatronCMIMModel, batch: Any, batch_idx: int) -> Any:
-        scale = self.trainer.precision_plugin.loss_scale
-        weights = float(sum(p.detach().double().sum() for p in self.master_weights))
+        assert self.training_state is not None
+        scale = self.training_state.loss_scale
+        weights = float(sum(p.detach().double().sum() for p in self.training_state.parameters.main.values()))
         seen.append({"weights": weights, "skipped": scale.skipped, "scale": scale.scale})
         return step(self, batch, batch_idx)
 

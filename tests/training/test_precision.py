@@ -33,7 +33,8 @@ def test_training_in_half_precision_goes_the_same_way(
     seen = []
 
     def look(model: MegatronCMIMModel) -> None:
-        main = {p.dtype for p in model.master_weights}
+        assert model.training_state is not None
+        main = {p.dtype for p in model.training_state.parameters.main.values()}
         optimised = {p.dtype for group in model.trainer.optimizers[0].param_groups for p in group["params"]}
         seen.append(({p.dtype for p in model.network.parameters()}, main | optimised))
 

@@ -149,7 +149,8 @@ class Checkpointing(Callback):
     def _save(self, trainer: Trainer, monitored: float | None = None) -> Path:
         path = self.folder / name_of(trainer.global_step)
         if path not in self._kept:
-            trainer.save_checkpoint(path, storage_options=monitored)  # which Lightning hands to the strategy as it is
+            values = trainer._checkpoint_connector.dump_checkpoint()  # Trainer.save_checkpoint has no place for `monitored`
+            trainer.strategy.save_checkpoint(values, path, monitored=monitored)
             self._kept[path] = monitored
             self._prune()
         return path

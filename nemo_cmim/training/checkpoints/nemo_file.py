@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
+from nemo.core import ModelPT
 from nemo.core.connectors.save_restore_connector import SaveRestoreConnector
 from omegaconf import DictConfig, OmegaConf
 
@@ -13,24 +14,21 @@ from ...errors import ConfigError
 from ...inference.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from .export import load_plain, to_plain
 
-if TYPE_CHECKING:
-    from ..model import MegatronCMIMModel
-
 __all__ = ["CMIMSaveRestoreConnector"]
 
 
 class CMIMSaveRestoreConnector(SaveRestoreConnector):
     """Writes what `nemo_cmim.load` reads: no pickle, the plain weights, and the vocabulary."""
 
-    def save_to(self, model: MegatronCMIMModel, save_path: str) -> None:
-        """Writes one `.nemo`. Every tensor-parallel rank must call; the first writes."""
+    def save_to(self, model: ModelPT, save_path: str) -> None:
+        """Writes a `MegatronCMIMModel` as a `.nemo` file. Every tensor-parallel rank must call; the first writes."""
         weights = to_plain(model.network)
         if torch.distributed.get_rank() == 0:
             write_checkpoint(save_path, Checkpoint(model.model_config, model.tokenizer.vocabulary, weights, card=None))
 
     def restore_from(
         self,
-        calling_cls: type[MegatronCMIMModel],
+        calling_cls: type[ModelPT],
         restore_path: str,
         override_config_path: DictConfig | str | None = None,
         map_location: torch.device | None = None,
@@ -38,7 +36,7 @@ class CMIMSaveRestoreConnector(SaveRestoreConnector):
         return_config: bool = False,
         trainer: Any = None,
         validate_access_integrity: bool = True,
-    ) -> MegatronCMIMModel | DictConfig:
+    ) -> ModelPT | DictConfig:
         """Reads a `.nemo` into a model; its data are set up by `setup_training_data`, not by the file.
 
         Raises:

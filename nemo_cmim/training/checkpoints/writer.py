@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import megatron.core
 import torch
@@ -26,6 +26,7 @@ from ...errors import CheckpointError
 from ...mcore.parallel import is_sharded
 from ...tokenizers import Vocabulary
 from ...version import __version__
+from ..state import TrainingState
 from .format import (
     STATE,
     TENSORS,
@@ -38,10 +39,6 @@ from .format import (
     partial_of,
     remove,
 )
-
-if TYPE_CHECKING:
-    from ..model import MegatronCMIMModel
-    from ..strategy import MegatronStrategy
 
 __all__ = ["CheckpointWriter"]
 
@@ -70,36 +67,34 @@ class CheckpointWriter:
 
     # ---- writing
 
-    def save(self, strategy: MegatronStrategy, state: dict[str, Any], folder: Path, monitored: float | None) -> None:
+    def save(self, state: TrainingState, values: dict[str, Any], folder: Path, monitored: float | None) -> None:
         """Begins a checkpoint.
 
         Args:
-            strategy: Of the running trainer: weights and optimiser.
-            state: The other values, of plain types and tensors.
-            folder: To be created.
-            monitored: As in the manifest.
+            state: Weights, optimiser states and queue.
+            values: The values that Lightning saves, of plain types and tensors.
+            folder: The folder to create.
+            monitored: See `CheckpointManifest`.
 
         Raises:
             CheckpointError: An earlier one could not be written.
         """
         self.wait()
         self._start_group()
-        model = strategy.lightning_module
-        assert model is not None
-        snapshot = _collect(strategy)
-        state = copy.deepcopy({key: value for key, value in state.items() if key not in _NOT_KEPT})
-        state["optimizer_groups"] = [{k: v for k, v in g.items() if k != "params"} for g in strategy.optimizers[0].param_groups]
+        snapshot = _collect(state)
+        values = copy.deepcopy({key: value for key, value in values.items() if key not in _NOT_KEPT})
+        values["optimizer_groups"] = [{k: v for k, v in g.items() if k != "params"} for g in state.optimizer.param_groups]
         manifest = CheckpointManifest(
-            step=state["global_step"],
+            step=values["global_step"],
             monitored=monitored,
-            model=to_mapping(model.model_config),
-            order=model.order,
+            model=to_mapping(state.config),
+            order=state.order,
             parallel=_parallel_sizes(),
-            vocabulary=model.tokenizer.vocabulary.fingerprint,
+            vocabulary=state.vocabulary.fingerprint,
             versions={"nemo_cmim": __version__, "torch": torch.__version__, "megatron-core": megatron.core.__version__},
             files={},
         )
-        self._submit(self._write, folder, snapshot, state, manifest, model.tokenizer.vocabulary)
+        self._submit(self._write, folder, snapshot, values, manifest, state.vocabulary)
 
     def _start_group(self) -> None:
         """Ranks talk about checkpoints over gloo, whatever they train over: their thread must not disturb training's messages."""
@@ -133,7 +128,7 @@ class CheckpointWriter:
             self.wait()
 
     def _write(
-        self, folder: Path, tensors: dict[str, Tensor], state: dict[str, Any], manifest: CheckpointManifest, vocabulary: Vocabulary
+        self, folder: Path, tensors: dict[str, Tensor], values: dict[str, Any], manifest: CheckpointManifest, vocabulary: Vocabulary
     ) -> None:
         partial, rank = partial_of(folder), torch.distributed.get_rank()
         entries: dict[str, tuple[int, str]] = {}
@@ -141,7 +136,7 @@ class CheckpointWriter:
         def prepare() -> None:
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
-            torch.save(state, partial / STATE)
+            torch.save(values, partial / STATE)
             vocabulary.save(partial / VOCABULARY)
 
         def write_tensors() -> None:
@@ -188,44 +183,42 @@ class CheckpointWriter:
 
     # ---- reading
 
-    def load(self, strategy: MegatronStrategy, folder: Path) -> dict[str, Any]:
+    def load(self, state: TrainingState, folder: Path) -> dict[str, Any]:
         """Reads a checkpoint that is sound into the weights and the optimiser; returns the other values.
 
         Raises:
             CheckpointError: It belongs to another network, objective or vocabulary.
         """
-        model = strategy.lightning_module
-        assert model is not None
         manifest = CheckpointManifest.read(folder)
-        _check_it_fits(manifest, model, folder)
+        _check_it_fits(manifest, state, folder)
         self._start_group()
         reader = FileSystemReader(folder / TENSORS)
         rank = parallel_state.get_data_parallel_rank() % manifest.parallel["data"]  # whose queue it takes
-        tensors = _weights(strategy) | _allocate_optimizer_states(strategy, reader) | _queue(strategy, rank)
+        tensors = _weights(state) | _allocate_optimizer_states(state, reader) | _queue(state, rank)
         state_dict_loader.load(tensors, storage_reader=reader, process_group=self._group)
-        _place(strategy, tensors, rank)
-        state: dict[str, Any] = torch.load(folder / STATE, weights_only=True)
-        for group, saved in zip(strategy.optimizers[0].param_groups, state["optimizer_groups"]):
+        _place(state, tensors, rank)
+        values: dict[str, Any] = torch.load(folder / STATE, weights_only=True)
+        for group, saved in zip(state.optimizer.param_groups, values["optimizer_groups"]):
             group.update(saved)
         # where the schedule stands, not its shape: that is the settings', so that a run may be made longer
-        schedules = [{key: schedule[key] for key in _SCHEDULE_STATE if key in schedule} for schedule in state["lr_schedulers"]]
-        return state | {"lr_schedulers": schedules, "state_dict": {}, "optimizer_states": []}
+        schedules = [{key: schedule[key] for key in _SCHEDULE_STATE if key in schedule} for schedule in values["lr_schedulers"]]
+        return values | {"lr_schedulers": schedules, "state_dict": {}, "optimizer_states": []}
 
 
 def _parallel_sizes() -> dict[str, int]:
     return {"tensor": parallel_state.get_tensor_model_parallel_world_size(), "data": parallel_state.get_data_parallel_world_size()}
 
 
-def _check_it_fits(manifest: CheckpointManifest, model: MegatronCMIMModel, folder: Path) -> None:
-    vocabulary = model.tokenizer.vocabulary
-    if manifest.vocabulary != vocabulary.fingerprint:
+def _check_it_fits(manifest: CheckpointManifest, state: TrainingState, folder: Path) -> None:
+    if manifest.vocabulary != state.vocabulary.fingerprint:
         raise CheckpointError(
-            f"{folder} was trained with the vocabulary {manifest.vocabulary[:12]}, but the data have {vocabulary.fingerprint[:12]}. "
+            f"{folder} was trained with the vocabulary {manifest.vocabulary[:12]}, but the data have "
+            f"{state.vocabulary.fingerprint[:12]}. "
             "Prepare them with the model's vocabulary: nemo-cmim prepare --vocabulary FILE."
         )
-    own, parts = to_mapping(model.model_config), ("network", "objective", "optim")
+    own, parts = to_mapping(state.config), ("network", "objective", "optim")
     differences = differing({part: manifest.model[part] for part in parts}, {part: own[part] for part in parts}, "model.")
-    differences += differing(manifest.order, model.order)
+    differences += differing(manifest.order, state.order)
     if differences:
         raise CheckpointError(
             f"{folder} is of another run: its {'; its '.join(differences)}. Train with its settings, or in another folder. (The global "
@@ -233,30 +226,25 @@ def _check_it_fits(manifest: CheckpointManifest, model: MegatronCMIMModel, folde
         )
 
 
-def _collect(strategy: MegatronStrategy) -> dict[str, Tensor]:
+def _collect(state: TrainingState) -> dict[str, Tensor]:
     """All tensors of a checkpoint by name, in host memory."""
-    parameters, optimizer = strategy.precision.parameters, strategy.optimizers[0]
-    assert parameters is not None
     mesh = _mesh()
-    tensors = _weights(strategy) | _queue(strategy, parallel_state.get_data_parallel_rank())
-    for name, main in parameters.main.items():
-        for key, value in optimizer.state.get(main, {}).items():
+    tensors = _weights(state) | _queue(state, parallel_state.get_data_parallel_rank())
+    for name, main in state.parameters.main.items():
+        for key, value in state.optimizer.state.get(main, {}).items():
             value = torch.as_tensor(value)
             tensors[f"optimizer/{name}/{key}"] = _as_shard(value, main, mesh) if value.shape == main.shape else value.cpu().clone()
     return tensors
 
 
-def _weights(strategy: MegatronStrategy) -> dict[str, Tensor]:
-    assert strategy.precision.parameters is not None
+def _weights(state: TrainingState) -> dict[str, Tensor]:
     mesh = _mesh()
-    return {f"weights/{name}": _as_shard(main, main, mesh) for name, main in strategy.precision.parameters.main.items()}
+    return {f"weights/{name}": _as_shard(main, main, mesh) for name, main in state.parameters.main.items()}
 
 
-def _queue(strategy: MegatronStrategy, rank: int) -> dict[str, Tensor]:
+def _queue(state: TrainingState, rank: int) -> dict[str, Tensor]:
     """Past latents, if the objective keeps some, under the name that they have for a data-parallel rank."""
-    assert strategy.lightning_module is not None
-    state = strategy.lightning_module.objective.state_dict()
-    return {f"objective/{rank}/{name}": value.cpu().clone() for name, value in state.items()}
+    return {f"objective/{rank}/{name}": value.cpu().clone() for name, value in state.objective.state_dict().items()}
 
 
 def _mesh() -> DeviceMesh:
@@ -279,15 +267,13 @@ def _as_shard(local: Tensor, main: nn.Parameter, mesh: DeviceMesh) -> Tensor:
     )
 
 
-def _allocate_optimizer_states(strategy: MegatronStrategy, reader: FileSystemReader) -> dict[str, Tensor]:
+def _allocate_optimizer_states(state: TrainingState, reader: FileSystemReader) -> dict[str, Tensor]:
     """Empty tensors for what the checkpoint holds of the optimiser."""
-    parameters = strategy.precision.parameters
-    assert parameters is not None
     mesh, states = _mesh(), {}
     for path, stored in reader.read_metadata().state_dict_metadata.items():
         if not path.startswith("optimizer/") or not isinstance(stored, TensorStorageMetadata):
             continue
-        main = parameters.main[path.split("/")[1]]
+        main = state.parameters.main[path.split("/")[1]]
         ranks = parallel_state.get_tensor_model_parallel_world_size() if is_sharded(main) else 1
         is_like_weight = len(stored.size) == main.dim() and stored.size.numel() == main.numel() * ranks
         dtype = stored.properties.dtype
@@ -299,17 +285,17 @@ def _allocate_optimizer_states(strategy: MegatronStrategy, reader: FileSystemRea
     return states
 
 
-def _place(strategy: MegatronStrategy, tensors: dict[str, Tensor], rank: int) -> None:
+def _place(state: TrainingState, tensors: dict[str, Tensor], rank: int) -> None:
     """Puts what was read where it belongs; the queue is that of a data-parallel rank."""
-    parameters, optimizer = strategy.precision.parameters, strategy.optimizers[0]
-    assert parameters is not None and strategy.lightning_module is not None
     local = {path: t.to_local() if isinstance(t, DTensor) else t for path, t in tensors.items()}
-    for name, main in parameters.main.items():
+    for name, main in state.parameters.main.items():
         main.data.copy_(local[f"weights/{name}"])
         own = _below(f"optimizer/{name}/", local)
-        optimizer.state[main] = {key: value.to(main.device) if value.shape == main.shape else value for key, value in own.items()}
-    parameters.update_model()
-    strategy.lightning_module.objective.load_state_dict(_below(f"objective/{rank}/", local))
+        state.optimizer.state[main] = {
+            key: value.to(main.device) if value.shape == main.shape else value for key, value in own.items()
+        }
+    state.parameters.update_model()
+    state.objective.load_state_dict(_below(f"objective/{rank}/", local))
 
 
 def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

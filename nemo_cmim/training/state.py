@@ -1,0 +1,40 @@
+"""The parts of a running training that are saved, observed and updated together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch.optim import Optimizer
+
+from ..config import ModelConfig
+from ..losses import Objective
+from ..tokenizers import Vocabulary
+from .gradients import Gradients, MasterWeights
+from .precision import LossScale
+
+__all__ = ["TrainingState"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingState:
+    """What `MegatronStrategy.setup` builds once, and what the checkpoint writer, the model and the observer work on.
+
+    Attributes:
+        parameters: The network's weights and the fp32 master weights behind them.
+        gradients: Their gradients, with the norm of the last step.
+        loss_scale: Factor of the loss in fp16 training.
+        optimizer: Updates the master weights.
+        objective: Holds the queue of negatives, if there is one.
+        config: Settings of the model.
+        order: Determines the molecules of each step: seed, number of molecules, global batch size.
+        vocabulary: Of the model and its data.
+    """
+
+    parameters: MasterWeights
+    gradients: Gradients
+    loss_scale: LossScale
+    optimizer: Optimizer
+    objective: Objective
+    config: ModelConfig
+    order: dict[str, int]
+    vocabulary: Vocabulary
