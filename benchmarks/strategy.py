@@ -23,6 +23,7 @@ import torch
 from benchmarks.molecules import sample_smiles
 from benchmarks.ranks import run_ranks
 from benchmarks.report import record
+from nemo_cmim.config import hydra_quoted
 from nemo_cmim.prepare.prepare import prepare
 from nemo_cmim.training.checkpoints.format import newest_valid
 
@@ -35,10 +36,11 @@ def settings(data: Path, folder: Path, size: str, *more: str) -> list[str]:
     """Overrides of a run that does nothing but steps."""
     model, batch = SIZES[size]
     return [
-        f"model={model}", "model.network.dropout=0.0", f"model.train_ds.folder={data}", f"model.train_ds.batch_size={batch}",
+        f"model={model}", "model.network.dropout=0.0", f"model.train_ds.folder={hydra_quoted(data)}", f"model.train_ds.batch_size={batch}",
         "model.train_ds.workers=0", "model.validation_ds.workers=0", f"trainer.max_steps={STEPS}", "trainer.accelerator=cpu",
         "trainer.limit_val_batches=0", "trainer.num_sanity_val_steps=0", "trainer.enable_progress_bar=false", "trainer.devices=2",
-        f"exp_manager.explicit_log_dir={folder}", "exp_manager.checkpoint_callback_params.save_nemo_on_train_end=false", *more,
+        f"exp_manager.explicit_log_dir={hydra_quoted(folder)}", "exp_manager.checkpoint_callback_params.save_nemo_on_train_end=false",
+        *more,
     ]  # fmt: skip
 
 

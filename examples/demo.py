@@ -22,6 +22,7 @@ from demo_plots import plot_latents, plot_losses
 
 import nemo_cmim
 from nemo_cmim.comparison.measure import randomised
+from nemo_cmim.config import hydra_quoted
 from nemo_cmim.downstream import Featurizer, builtin_featurizer, describe, evaluate, freesolv, markdown, named_heads, write_report
 
 HERE = Path(__file__).resolve().parent
@@ -60,10 +61,10 @@ def main() -> None:
     run(f"1/4 Prepare {args.molecules:,} molecules of MOSES", "-m", "nemo_cmim.cli", "prepare", moses(), "-o", data, *prepare)
     run("     A page about them", "-m", "nemo_cmim.cli", "data-report", data, "-o", args.folder / "data.html", "--overwrite")
     settings = [
-        f"model.train_ds.folder={data.resolve()}",
+        f"model.train_ds.folder={hydra_quoted(data.resolve())}",
         f"trainer.max_steps={args.steps}",
         f"trainer.val_check_interval={max(1, args.steps // 4)}",
-        f"exp_manager.explicit_log_dir={training}",
+        f"exp_manager.explicit_log_dir={hydra_quoted(training)}",
     ]
     shutil.rmtree(training, ignore_errors=True)  # of an earlier demo
     title = f"2/4 Train a tiny cMIM for {args.steps} steps through NeMo and Megatron-Core"

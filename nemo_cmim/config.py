@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import re
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -27,6 +28,7 @@ __all__ = [
     "check",
     "check_keys",
     "from_mapping",
+    "hydra_quoted",
     "to_mapping",
 ]
 
@@ -366,3 +368,10 @@ def _plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value):
         return to_mapping(value)
     return list(value) if isinstance(value, tuple) else value
+
+
+def hydra_quoted(value: object) -> str:
+    """Quotes a value, such as a path, for a Hydra override, so that Hydra and OmegaConf read its text unchanged."""
+    text = re.sub(r"(\\*)\$\{", lambda match: 2 * match[1] + r"\${", str(value))  # not an interpolation
+    text = re.sub(r"(\\*)('|\Z)", lambda match: 2 * match[1] + match[2].replace("'", r"\'"), text)
+    return f"'{text}'"

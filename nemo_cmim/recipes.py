@@ -1,32 +1,27 @@
-"""NeMo-Run recipes: pretraining as a task, and executors for one machine and for Slurm.
+"""NeMo-Run recipes: pretraining as a task, and executors for the local machine and for Slurm.
 
 The command `nemorun cmim pretrain` finds the task by the entry point in setup.py. This is the only module that imports NeMo-Run. It
-has no `from __future__ import annotations`, and writes `Optional` and `List`: NeMo-Run reads the annotations of tasks and factories as
-objects, and its help stumbles over `list[str]`.
+does not use `from __future__ import annotations`, and uses `Optional` and `List`: NeMo-Run reads the annotations of tasks and factories
+as objects, and its help cannot print `list[str]`.
 """
 
 from typing import Any, List, Optional
 
+from .config import hydra_quoted
 from .errors import ConfigError
 
 try:
     import fiddle
     import nemo_run as run
 except ModuleNotFoundError as error:
-    raise ConfigError(f"Recipes need {error.name}, which is not installed. Run pip install 'nemo_cmim[launch]'.") from error
+    raise ConfigError(f"Recipes require {error.name}, which is not installed. Run pip install 'nemo_cmim[launch]'.") from error
 
 __all__ = ["local_executor", "paper_recipe", "pretrain", "pretrain_recipe", "slurm_executor"]
 
-PREEMPTED = 143  # the status of a training that saved and stopped because it was told to: 128 + SIGTERM
+PREEMPTED = 143  # exit status of a preempted training run that has saved its state: 128 + SIGTERM
 
 
-def _quoted(text: str) -> str:
-    """A value that Hydra takes as it stands, whatever is in it."""
-    quotes = text.replace("'", r"\'")
-    return f"'{quotes}'"
-
-
-@run.cli.entrypoint(namespace="cmim", help="Pretrains cMIM, and goes on from the last checkpoint of folder if there is one.")
+@run.cli.entrypoint(namespace="cmim", help="Pretrains cMIM. Resumes from the newest checkpoint in folder if there is one.")
 def pretrain(
     data: str,
     folder: str,
@@ -41,21 +36,21 @@ def pretrain(
     global_batch: Optional[int] = None,
     overrides: Optional[List[str]] = None,
 ) -> None:
-    """Trains as `conf/pretrain.yaml` says, in each process of the job. What is None stays as that file has it.
+    """Trains with the settings of `conf/pretrain.yaml`, in each process of the job. None keeps the value of that file.
 
     Args:
-        data: The folder that `nemo-cmim prepare` wrote, as the job sees it.
-        folder: Where the run writes, as the job sees it; with a checkpoint in it, the run goes on from there.
-        model: A network of `conf/model/`.
-        objective: An objective of `conf/objective/`.
-        max_steps: Steps of the optimiser.
-        nodes: Machines of the job; the executor must ask for as many.
-        devices: Devices, and so processes, on each machine; likewise.
-        tensor_parallel: Devices that share one copy of the network.
+        data: Path in the job of a folder that `nemo-cmim prepare` wrote.
+        folder: Path in the job of the folder of the run. If it contains a checkpoint, the run resumes from it.
+        model: Name of a network in `conf/model/`.
+        objective: Name of an objective in `conf/objective/`.
+        max_steps: Number of steps.
+        nodes: Number of nodes; must be the same in the executor.
+        devices: Number of devices, and of processes, on each node; must be the same in the executor.
+        tensor_parallel: Tensor-parallel size.
         precision: 32, bf16 or fp16.
-        micro_batch: Molecules in a step of one device.
-        global_batch: Molecules in a step of the optimiser; a multiple of `micro_batch` times the copies of the network.
-        overrides: Further Hydra overrides, such as `["model.optim.lr=2e-4"]`; they win over the arguments.
+        micro_batch: Micro-batch size of a rank, in molecules.
+        global_batch: Molecules in a step; a multiple of `micro_batch` x data-parallel ranks.
+        overrides: More Hydra overrides, such as `["model.optim.lr=2e-4"]`. They take precedence over the arguments.
     """
     from .training.run import compose, train
 
@@ -71,8 +66,8 @@ def pretrain(
         "model.global_batch_size": global_batch,
     }
     settings = [
-        f"model.train_ds.folder={_quoted(data)}",
-        f"exp_manager.explicit_log_dir={_quoted(folder)}",
+        f"model.train_ds.folder={hydra_quoted(data)}",
+        f"exp_manager.explicit_log_dir={hydra_quoted(folder)}",
         "exp_manager.resume_if_exists=true",
         *(f"{key}={value}" for key, value in named.items() if value is not None),
         *(overrides or []),
@@ -84,19 +79,19 @@ def pretrain_recipe(data: str, folder: str, **settings: Any) -> run.Partial:
     """The task `pretrain` with these arguments, ready for `run.run` and `Experiment.add`.
 
     Args:
-        data: As `pretrain` takes it.
-        folder: As `pretrain` takes it.
-        settings: Further arguments of `pretrain`.
+        data: See `pretrain`.
+        folder: See `pretrain`.
+        settings: More arguments of `pretrain`.
 
     Raises:
-        TypeError: An argument that `pretrain` does not have.
+        TypeError: If `pretrain` does not have an argument of that name.
     """
     return run.Partial(pretrain, data=data, folder=folder, **settings)
 
 
 @run.cli.factory(target=pretrain, name="paper")
 def paper_recipe() -> run.Partial[pretrain]:
-    """The paper's run (Sec. D.2): 4 machines of 16 V100, fp16, 64 x 256 molecules a step. `data` and `folder` are left to set."""
+    """The run of the paper (Sec. D.2): 4 nodes with 16 V100 each, fp16, 64 x 256 molecules in a step. Set `data` and `folder`."""
     return run.Partial(
         pretrain,
         model="molmim_70m",
@@ -112,12 +107,12 @@ def paper_recipe() -> run.Partial[pretrain]:
 
 @run.cli.factory(name="cmim_local")
 def local_executor_config(devices: int = 1) -> run.Config[run.LocalExecutor]:
-    """`local_executor` as the command line wants it: `run.executor=cmim_local run.executor.ntasks_per_node=2`."""
+    """`local_executor` for the command line: `run.executor=cmim_local run.executor.ntasks_per_node=2`."""
     return run.Config(run.LocalExecutor, ntasks_per_node=devices, launcher="torchrun")
 
 
 def local_executor(devices: int = 1) -> run.LocalExecutor:
-    """This machine, with torchrun starting one process for each device."""
+    """Executor for the local machine. torchrun starts one process for each device."""
     return fiddle.build(local_executor_config(devices))
 
 
@@ -134,7 +129,7 @@ def slurm_executor_config(
     max_requeues: int = 50,
     job_dir: str = "",
 ) -> run.Config[run.SlurmExecutor]:
-    """`slurm_executor` as the command line wants it: `run.executor=cmim_slurm run.executor.account=...`, and so on."""
+    """`slurm_executor` for the command line: `run.executor=cmim_slurm run.executor.account=...`."""
     requeue = (
         f'[ "$status" -eq {PREEMPTED} ] && [ -z "${{cancelled:-}}" ] && [ "${{SLURM_RESTART_COUNT:-0}}" -lt {max_requeues} ]'
         ' && scontrol requeue "$SLURM_JOB_ID"'
@@ -153,27 +148,28 @@ def slurm_executor_config(
         open_mode="append",
         container_image=container_image,
         container_mounts=container_mounts or [],
-        # NeMo-Run has Slurm end the other tasks of a failed one, by TERM: the failure would look like a preemption. The last value counts.
+        # By default, NeMo-Run lets Slurm end the other tasks with TERM if a task fails, which would look like a preemption. The last value
+        # of an option takes effect.
         srun_args=["--wait=0", "--kill-on-bad-exit=0"],
         setup_lines=f"trap cancelled=1 TERM\ntrap 'status=$?; {requeue}; exit \"$status\"' EXIT",
         job_name_prefix="cmim-",
-        packager=run.Config(run.Packager),  # packs nothing: the code is in the image
+        packager=run.Config(run.Packager),  # does not pack code: the image contains the package
         tunnel=run.Config(run.LocalTunnel, job_dir=job_dir),
     )
 
 
 def slurm_executor(account: str, container_image: str, **settings: Any) -> run.SlurmExecutor:
-    """A Slurm cluster whose `sbatch` can be called from here; for another one, set its `tunnel` to a `run.SSHTunnel`.
+    """Executor for a Slurm cluster whose `sbatch` can be called from here. For a remote cluster, set `tunnel` to a `run.SSHTunnel`.
 
-    One task for each device and no torchrun: the signal reaches the training itself, and its exit status reaches the batch script.
-    The script puts the job back into the queue when the training was preempted, and only then.
+    Slurm starts one task for each device, without torchrun. So the signal reaches the training process, and its exit status reaches the
+    batch script. The script requeues the job if training was preempted, and only then.
 
     Args:
-        account: Slurm's account.
-        container_image: For pyxis; `nemo_cmim[train]` and NeMo-Run are installed in it.
-        settings: `partition`; `nodes`, and `devices` (GPUs on each), which the recipe must be told too; `time`, the longest of one job, as
-            Slurm writes it (a longer run takes several); `container_mounts`, `HOST:CONTAINER` folders, among them the data's and the
-            run's; `signal`, which comes so many seconds before the end of `time`; `max_requeues`; `job_dir`, where NeMo-Run keeps its
-            files (its own folder), to be seen by the machines of the job.
+        account: Slurm account.
+        container_image: Image for pyxis, with `nemo_cmim[train]` and NeMo-Run installed.
+        settings: `partition`; `nodes` and `devices` (GPUs per node), which must be the same in the recipe; `time`, the time limit of a job
+            in Slurm's format (a longer run needs several jobs); `container_mounts`, folders as `HOST:CONTAINER`, which must include those
+            of the data and of the run; `signal`, the signal and the number of seconds before the time limit at which Slurm sends it;
+            `max_requeues`; `job_dir`, the folder for the files of NeMo-Run, which the nodes of the job must be able to read.
     """
     return fiddle.build(slurm_executor_config(account, container_image, **settings))

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..config import hydra_quoted
 from ..errors import ConfigError
 from .settings import CompareConfig
 
@@ -52,18 +53,13 @@ def planned(config: CompareConfig) -> list[Run]:
                 *config.train,
                 f"objective={objective}",
                 f"seed={seed}",
-                f"model.train_ds.folder={_quoted(Path(config.data).resolve())}",
+                f"model.train_ds.folder={hydra_quoted(Path(config.data).resolve())}",
                 f"trainer.max_steps={config.steps}",
                 "exp_manager.resume_if_exists=true",
-                f"exp_manager.explicit_log_dir={_quoted(folder / 'training')}",  # its own: exp_manager moves older files away
+                f"exp_manager.explicit_log_dir={hydra_quoted(folder / 'training')}",  # its own: exp_manager moves older files away
             )
             runs.append(Run(objective, seed, folder, overrides))
     return runs
-
-
-def _quoted(path: Path) -> str:
-    """A path as a value of a Hydra override, whatever characters it has."""
-    return "'" + str(path).replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
 def train_all(runs: list[Run], jobs: int) -> Generator[tuple[Run, float], None, None]:

@@ -1,4 +1,4 @@
-"""NeMo-Run: the recipe trains through its local executor, its Slurm script is the golden one, and its command line finds the task."""
+"""NeMo-Run: training with the local executor, the Slurm script, which equals a golden file, and the command line."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ run.run(recipe, executor=recipes.local_executor(), name="cmim")
 
 
 def nemo_run_env(home: Path) -> dict[str, str]:
-    """NeMo-Run keeps its files in `home`, and finds torchrun where this Python is."""
+    """Environment in which NeMo-Run writes its files to `home` and finds the torchrun of this Python."""
     return {
         **os.environ,
         "NEMORUN_HOME": str(home),
@@ -73,7 +73,7 @@ def recipes() -> Any:
 
 @pytest.fixture(scope="module")
 def experiment(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a job for 4 machines of 8 GPUs, as NeMo-Run would submit it."""
+    """The folder of a job for 4 nodes with 8 GPUs each, as NeMo-Run would submit it."""
     pytest.importorskip("nemo_run", reason="needs the [launch] extra")
     home = tmp_path_factory.mktemp("nemo_run")
     call(home, sys.executable, "-c", SUBMIT)
@@ -81,14 +81,16 @@ def experiment(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_without_nemo_run_the_extra_is_named() -> None:
+def test_without_nemo_run_the_error_names_the_extra() -> None:
     code = (
         "import sys; sys.modules['nemo_run'] = None\n"
         "try: import nemo_cmim.recipes\n"
         "except ValueError as error: print(type(error).__name__, error)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "ConfigError Recipes need nemo_run, which is not installed. Run pip install 'nemo_cmim[launch]'."
+    assert (
+        done.stdout.strip() == "ConfigError Recipes require nemo_run, which is not installed. Run pip install 'nemo_cmim[launch]'."
+    )
 
 
 @pytest.mark.slow
@@ -120,13 +122,13 @@ def test_arguments_become_overrides(recipes: Any, monkeypatch: pytest.MonkeyPatc
     assert (cfg.model.objective.name, cfg.model.network.hidden_size, cfg.model.train_ds.batch_size) == ("mim", 128, 8)
     assert (cfg.trainer.num_nodes, cfg.trainer.devices, cfg.trainer.precision) == (2, 4, "bf16")
     assert cfg.model.parallel.tensor_model_parallel_size == 2
-    assert cfg.trainer.max_steps == 9, "overrides win"
+    assert cfg.trainer.max_steps == 9, "overrides take precedence"
     defaults = run.compose(given[1])
     assert defaults.model.train_ds.folder == "it's"
-    assert defaults.trainer == run.compose([]).trainer, "what is not given stays as the file has it"
+    assert defaults.trainer == run.compose([]).trainer, "arguments that are None keep the value of the file"
 
 
-def test_the_commands_in_the_docs_use_what_is_there(recipes: Any) -> None:
+def test_the_commands_in_the_docs_use_existing_options(recipes: Any) -> None:
     import nemo_run
 
     commands = re.findall(r"^    nemorun cmim pretrain ((?:.*\\\n)*.*)", DOCS.read_text(), flags=re.MULTILINE)
@@ -139,7 +141,7 @@ def test_the_commands_in_the_docs_use_what_is_there(recipes: Any) -> None:
     assert settings <= fields and arguments <= set(inspect.signature(recipes.pretrain).parameters)
 
 
-def test_an_argument_that_does_not_exist_is_refused(recipes: Any) -> None:
+def test_an_unknown_argument_is_an_error(recipes: Any) -> None:
     with pytest.raises(TypeError, match="learning_rate"):
         recipes.pretrain_recipe("data", "run", learning_rate=1.0)
 
@@ -151,7 +153,7 @@ def test_the_papers_recipe(recipes: Any) -> None:
 
 
 def test_the_slurm_script_is_the_golden_one(experiment: Path) -> None:
-    """After a change that is meant: write what the assertion shows into the file, and read it."""
+    """After an intended change, write the text that the assertion shows to the file, and check it."""
     script = (experiment / "pretrain_sbatch.sh").read_text().replace(str(experiment), "/EXPERIMENT")
     assert script.rstrip() + "\n" == GOLDEN.read_text()
 
