@@ -16,11 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import DataError
+from .commands import Commands
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from . import Commands
 
 __all__ = ["add_commands"]
 

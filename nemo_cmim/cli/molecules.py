@@ -5,10 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 from functools import partial
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from . import Commands
+from .commands import Commands
 
 __all__ = ["add_commands"]
 

@@ -7,10 +7,9 @@ import dataclasses
 import importlib
 import re
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from . import Commands
+from .commands import Commands
 
 __all__ = ["add_commands"]
 
@@ -25,11 +24,11 @@ def add_commands(commands: Commands) -> None:
 
 
 def _add_train(commands: Commands) -> None:
-    about = "Trains as examples/pretrain.py does, and prints the run's folder. Settings: conf/pretrain.yaml."
-    parser = commands.add_parser("train", help="train a model (needs the [train] extra)", description=about)
-    overrides = "Hydra overrides, such as model=tiny trainer.max_steps=100"
+    about = "Trains a model and prints the folder of the run. The settings are in conf/pretrain.yaml."
+    parser = commands.add_parser("train", help="train a model (requires the [train] extra)", description=about)
+    overrides = "Hydra overrides of the settings, such as model=tiny trainer.max_steps=100"
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help=overrides)
-    parser.add_argument("--config-name", default="pretrain", help="a config of conf/ (default: %(default)s)")
+    parser.add_argument("--config-name", default="pretrain", metavar="NAME", help="name of a file in conf/ (default: %(default)s)")
     parser.set_defaults(run=_run_train)
 
 
@@ -40,10 +39,11 @@ def _run_train(args: argparse.Namespace) -> None:
 
 
 def _add_export(commands: Commands) -> None:
-    about = "Makes the .nemo file that nemo_cmim.load reads from a checkpoint of a run, of whatever parallel sizes, at any time."
-    parser = commands.add_parser("export", help="turn a training checkpoint into a .nemo file (needs [train])", description=about)
-    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a folder step=*.ckpt, or a run's folder: its newest sound one")
-    parser.add_argument("-o", "--output", required=True, metavar="FILE", help="the .nemo file to write")
+    about = "Converts a training checkpoint, written at any parallel sizes, to a .nemo file, which nemo_cmim.load reads."
+    parser = commands.add_parser("export", help="convert a checkpoint to a .nemo file (requires [train])", description=about)
+    checkpoint = "checkpoint folder step=*.ckpt, or folder of a run, whose newest valid checkpoint is exported"
+    parser.add_argument("checkpoint", metavar="CHECKPOINT", help=checkpoint)
+    parser.add_argument("-o", "--output", required=True, metavar="FILE", help=".nemo file to write")
     parser.set_defaults(run=_run_export)
 
 
@@ -52,7 +52,8 @@ def _run_export(args: argparse.Namespace) -> None:
 
 
 def _add_systems(commands: Commands) -> None:
-    parser = commands.add_parser("systems", help="list the paper's systems, with parameters beside the paper's (needs [train])")
+    about = "Lists the baseline models of the paper with their numbers of parameters and those that the paper states."
+    parser = commands.add_parser("systems", help="list the baseline models of the paper (requires [train])", description=about)
     parser.set_defaults(run=_run_systems)
 
 
@@ -61,33 +62,40 @@ def _run_systems(args: argparse.Namespace) -> None:
 
 
 def _training(module: str) -> Any:
-    """A module of `training`."""
+    """Imports a module of `nemo_cmim.training`."""
     from ..errors import ConfigError
 
     try:
         return importlib.import_module(f"nemo_cmim.training.{module}")
     except ModuleNotFoundError as error:
-        raise ConfigError(f"Training needs {error.name}, which is not installed. Run pip install 'nemo_cmim[train]'.") from error
+        raise ConfigError(f"Training requires {error.name}, which is not installed. Run pip install 'nemo_cmim[train]'.") from error
 
 
 def _add_plan(commands: Commands) -> None:
-    about = (
-        "Predicts step time, memory and communication of a training run, by the model of docs/scaling.md. Needs no GPU and no data."
-    )
-    parser = commands.add_parser("plan", help="predict what a training run takes on other machines", description=about)
+    from ..scaling import Plan
+
+    about = "Predicts step time, memory and communication of a training run with the model of docs/scaling.md. Needs no GPU and no data."
+    parser = commands.add_parser("plan", help="predict step time, memory and communication of a training run", description=about)
     add = parser.add_argument
-    add("--machine", default="h100", help="v100 (DGX-2) | h100 (DGX H100) | cpu (default: %(default)s)")
-    add("--nodes", type=int, nargs="+", default=[1], metavar="N", help="nodes; several give a row each (default: 1)")
-    add("--devices", type=int, metavar="N", help="devices in use on a node (default: all)")
-    add("--tensor-parallel", type=int, default=1, metavar="N", help="devices that share one network (default: %(default)s)")
-    add("--micro-batch", type=int, metavar="N", help="molecules of a rank at a time (default: a rank's share of the global batch)")
-    add("--global-batch", type=int, metavar="N", help="molecules of a step (default: one micro-batch of each rank)")
-    add("--precision", default="bf16", help="fp32 | bf16 | fp16 (default: %(default)s)")
-    add("--tokens", type=int, default=41, metavar="N", help="tokens of a molecule, padding included (default: %(default)s)")
-    add("--negatives", default="local", help="none | local | global (default: %(default)s)")
-    add("--steps", type=int, default=250_000, metavar="N", help="optimiser steps of the run (default: %(default)s)")
-    add("--network", metavar="FILE", help="YAML with the sizes under `network:`, as conf/model/*.yaml (default: the paper's sizes)")
-    add("--verbose", action="store_true", help="also print where time and memory go")
+    add("--machine", default="h100", help="GPU type or CPU: v100 (DGX-2) | h100 (DGX H100) | cpu (default: %(default)s)")
+    nodes = f"number of nodes; several numbers print one row each (default: {Plan.nodes})"
+    add("--nodes", type=int, nargs="+", default=[Plan.nodes], metavar="N", help=nodes)
+    add("--devices", type=int, default=Plan.devices, metavar="N", help="devices in use on each node (default: all)")
+    tensor_parallel = "tensor-parallel size (default: %(default)s)"
+    add("--tensor-parallel", type=int, default=Plan.tensor_parallel, metavar="N", help=tensor_parallel)
+    micro_batch = "micro-batch size of a rank, in molecules (default: global batch size / data-parallel ranks)"
+    add("--micro-batch", type=int, metavar="N", help=micro_batch)
+    global_batch = "global batch size, in molecules (default: micro-batch size x data-parallel ranks)"
+    add("--global-batch", type=int, metavar="N", help=global_batch)
+    add("--precision", default="bf16", help="training precision: fp32 | bf16 | fp16 (default: %(default)s)")
+    tokens = "encoder tokens per molecule, including padding (default: %(default)s)"
+    add("--tokens", type=int, default=Plan.tokens, metavar="N", help=tokens)
+    negatives = "negatives of the contrastive term: none | local | global (default: %(default)s)"
+    add("--negatives", default=Plan.negatives, help=negatives)
+    add("--steps", type=int, default=250_000, metavar="N", help="number of training steps (default: %(default)s)")
+    network = "YAML file with the sizes under `network:`, such as conf/model/*.yaml (default: the paper's sizes)"
+    add("--network", metavar="FILE", help=network)
+    add("--verbose", action="store_true", help="also print the components of time and memory")
     parser.set_defaults(run=_run_plan)
 
 
@@ -106,17 +114,18 @@ def _run_plan(args: argparse.Namespace) -> None:
 
 
 def _add_compare(commands: Commands) -> None:
-    about = "Trains objectives on the same molecules in the same order, and writes one table and one figure. Settings: conf/compare.yaml."
-    parser = commands.add_parser(
-        "compare", help="train objectives side by side and compare them (needs [train])", description=about
+    about = (
+        "Trains objectives on the same molecules in the same order, evaluates them, and writes a table and a figure. The settings are in "
+        "conf/compare.yaml."
     )
-    example = "objectives=[cmim,mim] data=FOLDER steps=2000 ..., and overrides of conf/pretrain.yaml for all runs"
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help=example)
+    parser = commands.add_parser("compare", help="train objectives and compare them (requires [train])", description=about)
+    overrides = "Hydra overrides of the settings, such as objectives=[cmim,mim] steps=2000, and of conf/pretrain.yaml for all runs"
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help=overrides)
     parser.set_defaults(run=_run_compare)
 
 
 def _run_compare(args: argparse.Namespace) -> None:
-    run = _training("run")  # first: it says what is missing where [train] is not installed
+    run = _training("run")  # first: without the [train] extra, it raises an error that names the missing package
     from omegaconf import OmegaConf
 
     from ..comparison import CompareConfig, compare, planned
@@ -132,6 +141,8 @@ def _run_compare(args: argparse.Namespace) -> None:
             raise ConfigError(f"{key} is not set: pass {key}=VALUE.")
     train = [override for override in args.overrides if override not in own]
     config = from_mapping(CompareConfig, {**OmegaConf.to_container(settings, resolve=True), "train": train})
-    models = [run.model_settings(run.compose(one.overrides)) for one in planned(config)]  # says now what none can be trained with
-    with sigterm_raises():  # so that its runs end with it
+    models = [
+        run.model_settings(run.compose(one.overrides)) for one in planned(config)
+    ]  # reports wrong settings before the first run
+    with sigterm_raises():  # ends its training processes
         print(f"Comparison: {compare(config, max_tokens=models[0].network.max_tokens, say=partial(print, flush=True))}")
