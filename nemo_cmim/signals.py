@@ -1,4 +1,4 @@
-"""Ending a process in an orderly way when a signal asks for it."""
+"""Signals that end a process."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from contextlib import contextmanager
 __all__ = ["PREEMPTION_SIGNALS", "sigterm_raises"]
 
 PREEMPTION_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
-"""The signals by which a scheduler announces that a job will end. They go to whole process groups. The workers of loaders ignore them,
-except a SIGTERM that the main process sends, because the main process decides what they mean and ends its workers."""
+"""The signals by which a scheduler announces that a job will end. It sends them to all processes of a process group. The main process
+handles them and ends its loader workers; the workers ignore them, except a SIGTERM from the main process."""
 
 
 @contextmanager
 def sigterm_raises() -> Iterator[None]:
-    """Within it (main thread only), SIGTERM raises SystemExit, so that child processes are ended; afterwards it is handled as before."""
+    """Context in which SIGTERM raises SystemExit, so that `finally` blocks end child processes. Works only in the main thread."""
     before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)  # None: a handler that is not Python's
+        signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)  # None: a handler not set by Python

@@ -1,1 +1,1 @@
-"""Training through NeMo and Lightning. Import the modules you need: this package itself pulls in nothing."""
+"""Training with NeMo and Lightning. Import the modules that you need: importing this package loads no other module."""

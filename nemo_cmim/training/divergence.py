@@ -1,4 +1,4 @@
-"""Runs that cannot be saved: how they are recognised, and what they leave for inspection."""
+"""Diverged runs: detects them, and saves the batch for inspection."""
 
 from __future__ import annotations
 
@@ -14,17 +14,18 @@ from ..types import TokenBatch
 
 __all__ = ["LossWatch", "save_batch"]
 
-_SMOOTHING = 0.95  # weight of the past: about the last 20 steps count
+_SMOOTHING = 0.95  # of the exponential moving average: about the last 20 steps count
 
 
 class LossWatch:
-    """Notices a loss that has lost again all that training had gained, and more.
+    """Detects a loss that has risen by more than training had lowered it.
 
-    Losses here may be negative and begin at any height, so neither a ratio nor a fixed level would do. Smoothed over some 20 steps,
-    the loss may rise above its lowest value by as much as it had fallen from its first to that one, or by `margin` if that is more.
+    Losses may be negative and may start at any value, so neither a ratio nor a fixed limit works. A run has diverged if
+    smoothed - lowest > max(margin, first - lowest). `smoothed` is the loss averaged over about 20 steps, `first` its first value and
+    `lowest` its lowest.
 
     Args:
-        margin: Nats per molecule; None: never.
+        margin: Minimum rise in nats per molecule; None never stops a run.
     """
 
     def __init__(self, margin: float | None) -> None:
@@ -32,7 +33,7 @@ class LossWatch:
         self.first = self.lowest = self.smoothed = math.nan
 
     def has_diverged(self, loss: float) -> bool:
-        """Takes note of a finite loss, nats per molecule."""
+        """Adds a finite loss in nats per molecule, and returns whether the run has diverged."""
         if math.isnan(self.first):
             self.first = self.lowest = self.smoothed = loss
         self.smoothed = _SMOOTHING * self.smoothed + (1.0 - _SMOOTHING) * loss
@@ -40,16 +41,16 @@ class LossWatch:
         return self.margin is not None and self.smoothed - self.lowest > max(self.margin, self.first - self.lowest)
 
     def state_dict(self) -> dict[str, float]:
-        """All that moves."""
+        """The values that change during training."""
         return {"first": self.first, "lowest": self.lowest, "smoothed": self.smoothed}
 
     def load_state_dict(self, state: dict[str, float]) -> None:
-        """Takes up such a state."""
+        """Loads the values of `state_dict`."""
         self.first, self.lowest, self.smoothed = state["first"], state["lowest"], state["smoothed"]
 
 
 def save_batch(folder: Path, name: str, batch: TokenBatch, tokenizer: SmilesTokenizer, facts: dict[str, Any]) -> Path:
-    """Keeps a batch: `NAME.pt` holds its tensors, `NAME.json` the facts and the molecules as the decoder saw them.
+    """Saves a batch: the tensors to `NAME.pt`, the facts and the decoder's SMILES to `NAME.json`.
 
     Returns:
         The JSON file.

@@ -1,7 +1,7 @@
-"""fp32 weights and gradients behind the network's parameters: accumulated, averaged over ranks, clipped.
+"""fp32 master weights, and gradients in fp32: accumulated, averaged over ranks, clipped.
 
-Megatron-Core's own (`distributed`, `optimizer`) need CUDA; these run over gloo too. A parameter in half precision has a main parameter
-in fp32, which the optimiser sees; a parameter in fp32 is its own.
+Megatron-Core's classes for this (`distributed`, `optimizer`) need CUDA; these also run over gloo. A parameter in half precision has a
+master weight in fp32, which the optimiser updates. A parameter in fp32 is its own master weight.
 """
 
 from __future__ import annotations
@@ -19,76 +19,86 @@ from ..mcore.parallel import is_sharded
 
 __all__ = ["Gradients", "MasterWeights"]
 
-_BUCKET = 6_000_000  # elements: 24 MB of fp32, as torch's DDP
+_BUCKET = 6_000_000  # elements: 24 MB of fp32, as in torch's DDP
 
 
 class MasterWeights:
     """The fp32 weights that the optimiser updates.
 
     Args:
-        parameters: The network's, by name, on their device and in fp32; converted in place to `dtype`.
-        dtype: What forward and backward compute in.
+        parameters: The network's parameters by name, on their device and in fp32; converted in place to `dtype`.
+        dtype: Type of the parameters in forward and backward.
+
+    Attributes:
+        network: The network's parameters by name.
+        master: The master weights by the same names.
     """
 
     def __init__(self, parameters: Mapping[str, nn.Parameter], dtype: torch.dtype) -> None:
-        self.model = dict(parameters)
-        self.main: dict[str, nn.Parameter] = {}
-        for name, parameter in self.model.items():
+        self.network = dict(parameters)
+        self.master: dict[str, nn.Parameter] = {}
+        for name, parameter in self.network.items():
             if dtype == torch.float32:
-                self.main[name] = parameter
+                self.master[name] = parameter
                 continue
-            main = nn.Parameter(parameter.detach().clone())
-            for attribute in ("tensor_model_parallel", "partition_dim"):  # Megatron's marks of a sharded weight
+            master = nn.Parameter(parameter.detach().clone())
+            for attribute in ("tensor_model_parallel", "partition_dim"):  # by which Megatron marks a sharded weight
                 if hasattr(parameter, attribute):
-                    setattr(main, attribute, getattr(parameter, attribute))
-            self.main[name] = main
+                    setattr(master, attribute, getattr(parameter, attribute))
+            self.master[name] = master
             parameter.data = parameter.data.to(dtype)
 
     def attach_to(self, optimizer: Optimizer) -> None:
-        """Makes an optimiser that was built on the network's parameters, and has not taken a step, update the master weights."""
-        main_of = {parameter: self.main[name] for name, parameter in self.model.items()}
+        """Replaces the network's parameters in an optimiser by the master weights. The optimiser must not have taken a step."""
+        master_of = {parameter: self.master[name] for name, parameter in self.network.items()}
         for group in optimizer.param_groups:
-            group["params"] = [main_of[parameter] for parameter in group["params"]]
+            group["params"] = [master_of[parameter] for parameter in group["params"]]
 
-    def update_model(self) -> None:
-        """Rounds the main weights into the network's."""
+    def update_network(self) -> None:
+        """Copies the master weights to the network, rounded to its precision."""
         with torch.no_grad():
-            for name, parameter in self.model.items():
-                if self.main[name] is not parameter:
-                    parameter.copy_(self.main[name])
+            for name, parameter in self.network.items():
+                if self.master[name] is not parameter:
+                    parameter.copy_(self.master[name])
 
 
 class _Bucket:
-    """Gradients that are averaged by one all-reduce."""
+    """Gradients that one all-reduce averages."""
 
     def __init__(self, members: list[tuple[nn.Parameter, nn.Parameter]], sharded: bool) -> None:
         self.members, self.sharded = members, sharded
-        size = sum(main.numel() for _, main in members)
+        size = sum(master.numel() for _, master in members)
         self.flat = torch.zeros(size, dtype=torch.float32, device=members[0][1].device)
         self.views = [
-            part.view_as(main) for part, (_, main) in zip(self.flat.split([main.numel() for _, main in members]), members)
+            part.view_as(master) for part, (_, master) in zip(self.flat.split([master.numel() for _, master in members]), members)
         ]
         self.filled = [False] * len(members)  # has a gradient since the last step
-        self.missing = len(members)  # gradients that this backward pass has not brought yet
+        self.missing = len(members)  # gradients that this backward pass has not computed yet
         self.work: torch.distributed.Work | None = None
 
 
 class Gradients:
-    """Collects each gradient in fp32 as backward brings it, and averages over ranks while backward goes on.
+    """Accumulates gradients in fp32 as backward computes them, and averages them over ranks during backward.
 
-    Buckets are reduced in one order on all ranks. All parameters of a bucket are sharded over tensor-parallel ranks, or none.
+    All ranks reduce the buckets in the same order. Either all parameters of a bucket are sharded over tensor-parallel ranks, or none is.
 
     Args:
-        parameters: Main and model parameters; those of `model` get hooks.
+        parameters: The network's parameters, which get hooks, and the master weights.
         data_parallel: Ranks whose gradients are averaged.
         tensor_parallel: Ranks that hold the shards of one network.
+
+    Attributes:
+        is_last_micro_batch: Whether the next backward pass completes the gradients of the step, so that they can be averaged.
+        loss_scale: Factor by which the loss is multiplied before backward.
+        waited_s: Seconds of communication in the last step that backward did not hide.
+        norm: Norm of the gradients of the last step over the complete network, before clipping.
     """
 
     def __init__(self, parameters: MasterWeights, data_parallel: ProcessGroup, tensor_parallel: ProcessGroup) -> None:
-        self.is_last_micro_batch = True  # backward completes the gradients, so they can be reduced
-        self.loss_scale = 1.0  # what the loss is multiplied by before backward
-        self.waited_s = 0.0  # for communication that backward did not hide, in the last step
-        self.norm = torch.zeros(())  # over the whole network, of the last step and before clipping
+        self.is_last_micro_batch = True
+        self.loss_scale = 1.0
+        self.waited_s = 0.0
+        self.norm = torch.zeros(())
         self._data_parallel, self._ranks = data_parallel, torch.distributed.get_world_size(data_parallel)
         self._tensor_parallel, self._shards = tensor_parallel, torch.distributed.get_world_size(tensor_parallel)
         self._buckets = _make_buckets(parameters)
@@ -98,15 +108,15 @@ class Gradients:
                 parameter.register_post_accumulate_grad_hook(functools.partial(self._collect, bucket, index))
 
     def _collect(self, bucket: _Bucket, index: int, parameter: nn.Parameter) -> None:
-        """Takes over the gradient that backward left at a parameter."""
-        assert parameter.grad is not None
+        """Adds the gradient that backward has just accumulated in a parameter to its bucket."""
+        assert parameter.grad is not None  # torch calls this hook after it has set the gradient
         gradient, view = parameter.grad, bucket.views[index]
         factor = 1.0 / (self._ranks * self.loss_scale)
         if bucket.filled[index]:
             view.add_(gradient, alpha=factor)
         elif gradient.dtype == view.dtype:
             torch.mul(gradient, factor, out=view)
-        else:  # scaled in fp32: small gradients would vanish before
+        else:  # scaled in fp32: in half precision, small gradients would vanish
             view.copy_(gradient).mul_(factor)
         bucket.filled[index] = True
         parameter.grad = None
@@ -127,12 +137,12 @@ class Gradients:
             bucket.work = torch.distributed.all_reduce(bucket.flat, group=self._data_parallel, async_op=True)
 
     def finish(self) -> Tensor:
-        """Waits for the averages and hands them to the main parameters as `.grad`.
+        """Waits for the averages and sets them as `.grad` of the master weights.
 
         Returns:
-            Their norm over the whole network; not finite, on all ranks alike, if any gradient of any rank is not.
+            Their norm over the complete network. If any gradient of any rank is not finite, the norm is not finite on any rank.
         """
-        for bucket in self._buckets[self._launched :]:  # with parameters that the loss does not depend on
+        for bucket in self._buckets[self._launched :]:  # those with parameters that the loss does not depend on
             self._launch(bucket)
         start = time.perf_counter()
         for bucket in self._buckets:
@@ -141,8 +151,8 @@ class Gradients:
                 bucket.work = None
         self.waited_s = time.perf_counter() - start
         for bucket in self._buckets:
-            for view, (_, main) in zip(bucket.views, bucket.members):
-                main.grad = view
+            for view, (_, master) in zip(bucket.views, bucket.members):
+                master.grad = view
             bucket.filled = [False] * len(bucket.members)
             bucket.missing = len(bucket.members)
         self._launched = 0
@@ -151,18 +161,18 @@ class Gradients:
 
     def _compute_norm(self) -> Tensor:
         device = self._buckets[0].flat.device
-        whole, shards = torch.zeros((), device=device), torch.zeros((), device=device)
+        replicated, shards = torch.zeros((), device=device), torch.zeros((), device=device)
         for bucket in self._buckets:
             squared = torch.linalg.vector_norm(bucket.flat).square()
             if bucket.sharded:
                 shards += squared
             else:
-                whole += squared
+                replicated += squared
         if self._shards > 1:
-            both = torch.stack([shards, whole / self._shards])  # replicas of `whole` agree, but for one that overflowed
+            both = torch.stack([shards, replicated / self._shards])  # replicas agree, unless one overflowed
             torch.distributed.all_reduce(both, group=self._tensor_parallel)
             return both.sum().sqrt()
-        return (shards + whole).sqrt()
+        return (shards + replicated).sqrt()
 
     def clip(self, largest: float) -> None:
         """Scales the gradients of the last step so that their norm is at most `largest`."""
@@ -172,13 +182,13 @@ class Gradients:
 
 
 def _make_buckets(parameters: MasterWeights) -> list[_Bucket]:
-    """Buckets of about `_BUCKET` elements, in the order in which backward completes them: that of the parameters, reversed."""
+    """Buckets of about `_BUCKET` elements in the order in which backward completes them: the reverse order of the parameters."""
     buckets: list[_Bucket] = []
     gathered: dict[bool, list[tuple[nn.Parameter, nn.Parameter]]] = {True: [], False: []}
-    for name, main in reversed(parameters.main.items()):
-        members = gathered[is_sharded(main)]
-        members.append((parameters.model[name], main))
+    for name, master in reversed(parameters.master.items()):
+        members = gathered[is_sharded(master)]
+        members.append((parameters.network[name], master))
         if sum(m.numel() for _, m in members) >= _BUCKET:
-            buckets.append(_Bucket(list(members), is_sharded(main)))
+            buckets.append(_Bucket(list(members), is_sharded(master)))
             members.clear()
     return buckets + [_Bucket(members, sharded) for sharded, members in gathered.items() if members]

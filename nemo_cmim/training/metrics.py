@@ -1,4 +1,4 @@
-"""What is logged of a step, in units that are easy to read. Shape letters as in `types`."""
+"""The logged values of a step, in units that are easy to read. Shape letters as in `types`."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from ..types import LossTerms, Posterior, TokenBatch
 
 __all__ = ["PER_TOKEN", "StepTotals", "readable"]
 
-PER_TOKEN = ("log_p_x_given_z_per_token", "token_accuracy")  # averages over tokens; all others are over molecules
+PER_TOKEN = ("log_p_x_given_z_per_token", "token_accuracy")  # averages over tokens; all others are averages over molecules
 _PER_DIMENSION = ("log_q_z_given_x", "log_p_z", "kl")
 
 
 def readable(terms: LossTerms, batch: TokenBatch, posterior: Posterior, predicted_BT: Tensor | None) -> dict[str, Tensor]:
-    """Each term of the loss under its own key, nats: per token, per latent dimension, or per molecule; and token accuracy.
+    """The loss terms in nats (per token, per latent dimension or per molecule), and the token accuracy.
 
     Args:
-        terms: Of the loss.
-        batch: The tokens.
+        terms: Loss terms.
+        batch: Tokens.
         posterior: q(z|x).
         predicted_BT: The most likely token at each target; None without decoder.
     """
@@ -42,7 +42,7 @@ def readable(terms: LossTerms, batch: TokenBatch, posterior: Posterior, predicte
 
 
 class StepTotals:
-    """Averages over all micro-batches of a step: those of this rank, then those of all data-parallel ranks.
+    """Averages over all micro-batches of a step, on all data-parallel ranks.
 
     Args:
         group: Data-parallel ranks.
@@ -53,12 +53,12 @@ class StepTotals:
         self._sums: dict[str, Tensor] = {}
 
     def add(self, loss: Tensor, metrics: dict[str, Tensor], batch: TokenBatch, flops: int) -> None:
-        """Counts one micro-batch in.
+        """Adds one micro-batch.
 
         Args:
-            loss: Nats, mean over its molecules.
-            metrics: Of `readable`.
-            batch: The tokens.
+            loss: Loss in nats, mean over the molecules.
+            metrics: The values of `readable`.
+            batch: Tokens.
             flops: Floating-point operations of forward and backward.
         """
         molecules = torch.tensor(float(len(batch.encoder_BS)), device=loss.device)
@@ -71,12 +71,12 @@ class StepTotals:
             self._sums[name] = self._sums.get(name, 0.0) + value.double()
 
     def loss_is_finite(self) -> bool:
-        """Of the micro-batches of this rank."""
+        """Whether the loss of all micro-batches of this rank is finite."""
         loss = self._sums.get("train_loss")
         return loss is None or bool(loss.isfinite())
 
     def reduce(self) -> dict[str, float]:
-        """The averages, and the sums `molecules`, `tokens` and `flops`; begins the next step. A collective call."""
+        """Returns the averages, and the sums `molecules`, `tokens` and `flops`, and starts the next step. A collective call."""
         packed = torch.stack(list(self._sums.values()))
         if torch.distributed.get_world_size(self._group) > 1:
             torch.distributed.all_reduce(packed, group=self._group)

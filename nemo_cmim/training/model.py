@@ -41,19 +41,20 @@ _HEALTH_SAMPLE = 2048  # molecules whose posteriors are compared with each other
 
 
 class MegatronCMIMModel(ModelPT):
-    """A Megatron encoder-decoder, with a Perceiver bottleneck under the cMIM objective (Eq. 9) unless the settings name others.
+    """A Megatron encoder-decoder for training. The default is a Perceiver bottleneck under the cMIM objective (Eq. 9).
 
     Args:
-        cfg: The settings of `config.ModelConfig`, as a NeMo config has them under `model:`.
+        cfg: The settings of `config.ModelConfig`, which a training config has under `model:`.
         trainer: Lightning trainer.
-        vocabulary: Token table; None takes `cfg.vocabulary`, or that of the training data, or the shipped one.
-        clock: Is told how long batches were waited for.
+        vocabulary: Vocabulary; None reads `cfg.vocabulary` or, if that is null, the vocabulary of the training data. Without training
+            data, the shipped vocabulary is used.
+        clock: Measures how long training waits for batches.
 
     Raises:
-        ConfigError: An unknown or impossible setting.
+        ConfigError: If a setting is unknown or out of range, or if the vocabulary size differs from the network's.
     """
 
-    _batch: TokenBatch  # the last one, or the first of the step whose loss is not finite
+    _batch: TokenBatch  # the last micro-batch, or the first one of the step whose loss is not finite
 
     def __init__(
         self,
@@ -64,13 +65,13 @@ class MegatronCMIMModel(ModelPT):
         clock: StepClock | None = None,
     ) -> None:
         plain = OmegaConf.to_container(cfg, resolve=True) if OmegaConf.is_config(cfg) else dict(cfg)
-        nemo_keys = {"target", "nemo_version"}  # ModelPT adds them
+        nemo_keys = {"target", "nemo_version"}  # added by ModelPT
         self.model_config = from_mapping(ModelConfig, {k: v for k, v in plain.items() if k not in nemo_keys}, "model")
         vocabulary = vocabulary or _find_vocabulary(self.model_config)
         if len(vocabulary) != self.model_config.network.vocabulary_size:
             raise ConfigError(
                 f"model.network.vocabulary_size is {self.model_config.network.vocabulary_size}, but the vocabulary has "
-                f"{len(vocabulary)} tokens. Set it to {len(vocabulary)}, or model.vocabulary to the right file."
+                f"{len(vocabulary)} tokens. Set model.network.vocabulary_size={len(vocabulary)}, or model.vocabulary to another file."
             )
         self.tokenizer = SmilesTokenizer(vocabulary)
         super().__init__(cfg=OmegaConf.create(plain), trainer=trainer)
@@ -81,8 +82,8 @@ class MegatronCMIMModel(ModelPT):
         check_views(self.objective, self.model_config)
         self.network = MegatronCMIMNetwork(network, self.model_config.parallel)
         self._clock = clock or StepClock()
-        self.training_state: TrainingState | None = None  # the strategy sets it when training starts
-        self.step_totals: dict[str, float] = {}  # of the last step, over all ranks: see `StepTotals.reduce`
+        self.training_state: TrainingState | None = None  # set by the strategy when training starts
+        self.step_totals: dict[str, float] = {}  # averages of the last step over all ranks; see `StepTotals.reduce`
         self._totals = StepTotals(parallel_state.get_data_parallel_group())
         self._loss_watch = LossWatch(self.model_config.stability.divergence_margin)
         self._validation_latents: list[tuple[Tensor, Tensor]] = []
@@ -90,24 +91,24 @@ class MegatronCMIMModel(ModelPT):
 
     @classmethod
     def list_available_models(cls) -> list[Any]:
-        """Nothing is offered on NGC."""
+        """Returns an empty list: there are no models on NGC."""
         return []
 
     @classmethod
     def restore_from(cls, restore_path: str, *args: Any, **kwargs: Any) -> Any:
-        """Reads a `.nemo` of this project; see `CMIMSaveRestoreConnector`."""
+        """Loads a `.nemo` file of this package; see `CMIMSaveRestoreConnector`."""
         kwargs.setdefault("save_restore_connector", CMIMSaveRestoreConnector())
         return super().restore_from(restore_path, *args, **kwargs)
 
     # ---- data
 
     def setup_training_data(self, train_data_config: DictConfig | Mapping[str, Any]) -> None:
-        """Reads the settings of the training split, and checks its folder. The loader starts where training stands."""
+        """Reads the settings of the training split and checks its token store. `train_dataloader` makes the loader."""
         self._train_config = _data_config(train_data_config, "model.train_ds")
         self._train_molecules = len(self._open_store(self._train_config))
 
     def setup_validation_data(self, val_data_config: DictConfig | Mapping[str, Any]) -> None:
-        """Makes the loader of the validation split: each molecule once, in a fixed order."""
+        """Makes the loader of the validation split, which reads each molecule once, in a fixed order."""
         config = _data_config(val_data_config, "model.validation_ds")
         store = self._open_store(config)
         rank, ranks = _data_parallel()
@@ -122,14 +123,14 @@ class MegatronCMIMModel(ModelPT):
         molecules = min(len(store), config.limit or len(store))
         self._health_stride = -(-molecules // _HEALTH_SAMPLE)
         chosen = torch.linspace(0, len(store) - 1, min(self.model_config.validation.reconstruct, len(store))).long()
-        share = chosen[rank::ranks] if len(chosen) >= ranks else chosen
-        self._reconstruct_tokens = [store.tokens(int(i)) for i in share]
+        of_this_rank = chosen[rank::ranks] if len(chosen) >= ranks else chosen
+        self._reconstruct_tokens = [store.tokens(int(i)) for i in of_this_rank]
 
     def _open_store(self, config: DataConfig) -> TokenStore:
         return open_store(config, self.tokenizer.vocabulary)
 
     def train_dataloader(self) -> TimedLoader:
-        """The micro-batches from the current step to the last; which molecules a step sees depends on the seed and the step alone."""
+        """The micro-batches from the current step to the last. The molecules of a step depend only on the seed and the step number."""
         rank, ranks = _data_parallel()
         loader = make_loader(
             self._train_config,
@@ -146,7 +147,7 @@ class MegatronCMIMModel(ModelPT):
 
     @property
     def order(self) -> dict[str, int]:
-        """What decides which molecules a step sees; see `BatchOrder`."""
+        """The values that determine the molecules of each step; see `BatchOrder`."""
         config, ranks = self._train_config, _data_parallel()[1]
         parts = ranks * self.trainer.accumulate_grad_batches
         order = {
@@ -159,7 +160,7 @@ class MegatronCMIMModel(ModelPT):
     # ---- optimisation
 
     def setup_optimization(self, optim_config: Any = None, optim_kwargs: dict[str, Any] | None = None) -> Any:
-        """Optimiser and schedule by NeMo's names, from `cfg.optim` where no other settings are given."""
+        """Builds optimiser and schedule by NeMo's names. None reads the settings from `cfg.optim`."""
         if optim_config is None:
             optim_config = OmegaConf.create(nemo_optim_config(self.model_config.optim, self.trainer.max_steps))
         return super().setup_optimization(optim_config, optim_kwargs)
@@ -167,24 +168,24 @@ class MegatronCMIMModel(ModelPT):
     # ---- steps
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Adds what the loss was. Random numbers need no saving: they follow from seed and step."""
+        """Adds the state of the loss watch. Random number generators need not be saved: they are seeded for each step."""
         super().on_save_checkpoint(checkpoint)
         checkpoint["loss_watch"] = self._loss_watch.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Takes that up."""
+        """Loads the state of the loss watch."""
         super().on_load_checkpoint(checkpoint)
         self._loss_watch.load_state_dict(checkpoint["loss_watch"])
 
     def forward(self, batch: TokenBatch, noise: torch.Generator | None = None) -> tuple[ObjectiveOutput, Posterior, Tensor | None]:
-        """One pass of Alg. 1, through the parts that network and objective have.
+        """One pass of Alg. 1, through the parts that the network and the objective have.
 
         Args:
             batch: Tokens.
-            noise: Where the latents' noise comes from; None is the global generator.
+            noise: Generator of the latent noise; None is torch's default generator.
 
         Returns:
-            Loss and terms, q(z|x), and the most likely token at each target [B, T] if there is a decoder.
+            Loss and terms, q(z|x), and the most likely token at each target [B, T], which is None without decoder.
         """
         config, composition = self.model_config.network, self.objective.composition
         posterior = self.network.encode(batch.encoder_BS, batch.is_token_BS)
@@ -201,12 +202,12 @@ class MegatronCMIMModel(ModelPT):
         return self.objective(log_p_x_B, z_BKD, posterior, positive_BKD), posterior, predicted_BT
 
     def training_step(self, batch: TokenBatch, batch_idx: int) -> Tensor:
-        """Loss of one micro-batch, nats per molecule. What it draws at random depends on the seed and its place in the run alone."""
+        """Loss of one micro-batch, nats per molecule. Its random numbers depend only on the seed and its position in the run."""
         rank, ranks = _data_parallel()
         micro_batch = batch_idx % self.trainer.accumulate_grad_batches * ranks + rank
         seed_generators(self._train_config.seed, self.trainer.global_step, micro_batch)
         output, posterior, predicted_BT = self(batch)
-        if self._totals.loss_is_finite():  # else an earlier micro-batch of this step is the one to look at
+        if self._totals.loss_is_finite():  # otherwise, an earlier micro-batch of this step is the cause
             self._batch = batch
         flops = training_flops(self.model_config.network, self._workload(batch, ranks))
         self._totals.add(output.loss, readable(output.terms, batch, posterior, predicted_BT), batch, flops)
@@ -225,26 +226,27 @@ class MegatronCMIMModel(ModelPT):
         )
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Logs the step: averages over all micro-batches of all ranks.
+        """Logs the averages over all micro-batches of all ranks.
 
         Raises:
-            DivergenceError: Going on is hopeless; the batch is saved.
+            ConfigError: If the trainer's strategy is not `MegatronStrategy`.
+            DivergenceError: If the loss or a gradient is not finite, or if the loss has risen too far. The batch is saved.
         """
         if self.training_state is None:
-            raise ConfigError("This model trains under MegatronStrategy: start it by nemo_cmim.training.run.train.")
+            raise ConfigError("MegatronCMIMModel requires MegatronStrategy. Start training with nemo_cmim.training.run.train.")
         own_loss_is_finite = self._totals.loss_is_finite()
         self.step_totals = self._totals.reduce()
         loss, scale = self.step_totals["train_loss"], self.training_state.loss_scale
         norm = float(self.training_state.gradients.norm)
         if not math.isfinite(loss):
-            self._stop(f"The loss is {loss}", is_culprit=not own_loss_is_finite)
+            self._stop(f"The loss is {loss}", is_cause=not own_loss_is_finite)
         if not math.isfinite(norm) and not scale.can_fall:
-            self._stop("A gradient is not finite", is_culprit=True)
+            self._stop("A gradient is not finite", is_cause=True)
         if self._loss_watch.has_diverged(loss):
             watch = self._loss_watch
-            self._stop(f"The loss has risen to {watch.smoothed:.1f} nats per molecule from {watch.lowest:.1f}", is_culprit=True)
+            self._stop(f"The loss has risen to {watch.smoothed:.1f} nats per molecule from {watch.lowest:.1f}", is_cause=True)
         if (self.trainer.global_step + 1) % self.trainer.log_every_n_steps:
-            return  # Lightning takes milliseconds over each value, also over those that it does not log
+            return  # Lightning needs milliseconds for each value, even if it does not log the value
         self.log("train_loss", loss, prog_bar=True)
         self.log("lr", optimizer.param_groups[0]["lr"])
         self.log_dict({name: value for name, value in self.step_totals.items() if name.startswith("train/")})
@@ -252,20 +254,20 @@ class MegatronCMIMModel(ModelPT):
         if scale.is_dynamic:
             self.log_dict({"train/loss_scale": scale.scale, "train/skipped_steps": float(scale.skipped)})
 
-    def _stop(self, why: str, is_culprit: bool) -> NoReturn:
-        """Ends training on all ranks; those whose batch may be the cause save it."""
+    def _stop(self, why: str, is_cause: bool) -> NoReturn:
+        """Stops training on all ranks. Ranks whose batch may be the cause save it."""
         step, (rank, _) = self.trainer.global_step, _data_parallel()
         folder = Path(self.trainer.default_root_dir) / "failed"
-        if is_culprit and parallel_state.get_tensor_model_parallel_rank() == 0:
+        if is_cause and parallel_state.get_tensor_model_parallel_rank() == 0:
             facts = {"why": why, "step": step, "rank": rank, "totals": self.step_totals}
             save_batch(folder, f"step={step:08d}-rank={rank}", self._batch, self.tokenizer, facts)
         raise DivergenceError(
-            f"{why} at step {step}. The micro-batch is in {folder}; checkpoints are as they were before. Look at it, or start anew with "
-            "a lower model.optim.lr."
+            f"{why} at step {step}. The micro-batch is saved in {folder}; earlier checkpoints are not changed. Inspect the saved "
+            "micro-batch, or start a new run with a lower model.optim.lr."
         )
 
     def validation_step(self, batch: TokenBatch, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
-        """Loss terms and token accuracy of one batch, with noise that is the same at each validation."""
+        """Loss terms and token accuracy of one batch, with the same noise at each validation."""
         rank, ranks = _data_parallel()
         output, posterior, predicted_BT = self(batch, torch.Generator().manual_seed(batch_idx * ranks + rank))
         size = len(batch.encoder_BS)
@@ -279,7 +281,7 @@ class MegatronCMIMModel(ModelPT):
         return output.loss
 
     def on_validation_epoch_end(self) -> None:
-        """Latent health over a sample of the validation set, and exact reconstruction of a fixed sample by greedy decoding."""
+        """Logs the latent health of a sample of the validation split, and the exact reconstruction of a fixed sample."""
         vectors, deviations = zip(*self._validation_latents)
         self._validation_latents.clear()
         self._validated = 0
@@ -294,20 +296,20 @@ class MegatronCMIMModel(ModelPT):
 
 
 def _data_parallel() -> tuple[int, int]:
-    """Rank and number of ranks."""
+    """Data-parallel rank and number of data-parallel ranks."""
     return parallel_state.get_data_parallel_rank(), parallel_state.get_data_parallel_world_size()
 
 
 def check_views(objective: Objective, config: ModelConfig) -> None:
-    """Refuses an objective of two views without the augmentation that makes them differ.
+    """Checks that an objective that compares two views of a molecule has the augmentation that makes the views differ.
 
     Raises:
-        ConfigError: Names the setting.
+        ConfigError: If `augmentation.enumerate_smiles` is false for such an objective.
     """
     if objective.composition.needs_positive and not config.augmentation.enumerate_smiles:
         raise ConfigError(
-            f"objective {config.objective.name} compares two spellings of each molecule: set augmentation.enumerate_smiles=true, as "
-            f"objective={config.objective.name} does in a training config."
+            f"objective {config.objective.name} compares two randomized SMILES of each molecule, but augmentation.enumerate_smiles is "
+            f"false. Set model.augmentation.enumerate_smiles=true, or choose objective={config.objective.name}, which sets it."
         )
 
 

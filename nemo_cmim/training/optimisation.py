@@ -1,4 +1,4 @@
-"""Our optimiser settings in the terms of NeMo's registry."""
+"""Converts the optimiser settings to those of NeMo's registry."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ __all__ = ["nemo_optim_config"]
 
 
 def nemo_optim_config(optim: OptimConfig, max_steps: int) -> dict[str, Any]:
-    """What `ModelPT.setup_optimization` takes.
+    """The argument of `ModelPT.setup_optimization`.
 
-    NeMo's `NoamAnnealing` multiplies `lr` by d_model^-1/2 and step^-1/2, so that with the paper's numbers (lr 1e-4, minimum 1e-5,
-    Sec. D.2) every step would lie below the minimum. The paper's lr is read as the peak, at the end of the warm-up: 1 / warm-up
-    steps in the place of d_model gives just that, and then 250k steps with 2,000 of warm-up decay to 0.9e-5, the paper's minimum.
+    NeMo's `NoamAnnealing` multiplies `lr` by d_model^-1/2 and step^-1/2. With the paper's numbers (lr 1e-4, minimum 1e-5, Sec. D.2),
+    the learning rate would be below the minimum at every step. Here, the paper's lr is the peak, at the end of the warm-up: d_model
+    is replaced by 1 / warm-up steps. Then 250k steps with 2,000 steps of warm-up decay to 0.9e-5, the paper's minimum.
 
     Args:
         optim: Settings.
-        max_steps: Optimiser steps of the trainer; -1 if it has no limit.
+        max_steps: Number of steps of the trainer; -1 if it has no limit.
 
     Raises:
-        ConfigError: A ratio of warm-up steps without a number of steps, or both a ratio and a number.
+        ConfigError: If the schedule is used without a limit of steps, or with both a ratio and a number of warm-up steps.
     """
     mapping = to_mapping(optim)
     if optim.sched is None:
@@ -31,10 +31,10 @@ def nemo_optim_config(optim: OptimConfig, max_steps: int) -> dict[str, Any]:
     ratio, steps = optim.sched.warmup_ratio, optim.sched.warmup_steps
     if ratio is not None and steps is not None:
         raise ConfigError(
-            f"optim.sched.warmup_ratio ({ratio}) and optim.sched.warmup_steps ({steps}) exclude each other. Set one to null."
+            f"optim.sched.warmup_ratio ({ratio}) and optim.sched.warmup_steps ({steps}) exclude each other. Set one of them to null."
         )
     if max_steps < 1:
-        raise ConfigError(f"optim.sched needs a number of steps, found trainer.max_steps={max_steps}. Set trainer.max_steps.")
+        raise ConfigError(f"optim.sched requires a number of steps, found trainer.max_steps={max_steps}. Set trainer.max_steps.")
     sched["max_steps"] = max_steps
     if optim.sched.name == "NoamAnnealing":
         warmup = steps if steps is not None else int((ratio or 0.0) * max_steps)

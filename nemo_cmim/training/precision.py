@@ -1,4 +1,4 @@
-"""fp32, bf16 or fp16 as Megatron has them: parameters in half precision, main weights, gradients and losses in fp32."""
+"""Training in fp32, bf16 or fp16 as Megatron does it: parameters in half precision; master weights, gradients and losses in fp32."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ _NAMES = {
 
 
 def parse_precision(name: str | int) -> torch.dtype:
-    """What `trainer.precision` stands for: the type of the parameters in forward and backward.
+    """Type of the network's parameters in forward and backward for a value of `trainer.precision`.
 
     Raises:
-        ConfigError: An unknown name.
+        ConfigError: If the name is unknown.
     """
     for dtype, names in _NAMES.items():
         if str(name) in names:
@@ -38,26 +38,30 @@ def parse_precision(name: str | int) -> torch.dtype:
 
 
 class LossScale:
-    """What the loss is multiplied by, so that small gradients do not vanish in fp16. Stays 1 where it is not needed.
+    """Factor of the loss that keeps small gradients from vanishing in fp16.
 
     Args:
         config: Settings.
-        is_dynamic: Whether it moves; else it is 1.
+        is_dynamic: Whether the factor changes during training; otherwise it is 1.
     """
 
     def __init__(self, config: LossScaleConfig, is_dynamic: bool) -> None:
         self.config, self.is_dynamic = config, is_dynamic
         self.scale = config.initial if is_dynamic else 1.0
-        self.skipped = 0  # steps that an overflow cost
+        self.skipped = 0  # steps skipped after an overflow
         self._good_steps, self._tolerance = 0, config.hysteresis
 
     @property
     def can_fall(self) -> bool:
-        """Whether an overflow may be the scale's fault."""
+        """Whether a smaller scale is allowed, so that an overflow may be due to the scale."""
         return self.is_dynamic and self.scale > self.config.minimum
 
     def update(self, overflowed: bool) -> None:
-        """Takes note of a step."""
+        """Updates the scale after a step.
+
+        Args:
+            overflowed: Whether a gradient of the step was not finite.
+        """
         if not overflowed:
             self._good_steps += 1
             if self.is_dynamic and self._good_steps >= self.config.growth_interval:
@@ -71,18 +75,18 @@ class LossScale:
             self.scale = max(self.scale / 2.0, self.config.minimum)
 
     def state_dict(self) -> dict[str, Any]:
-        """All that moves."""
+        """The values that change during training."""
         return {"scale": self.scale, "skipped": self.skipped, "good_steps": self._good_steps, "tolerance": self._tolerance}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes up such a state, unless the precision now needs no scale."""
+        """Loads the values of `state_dict`; without a dynamic scale, only the number of skipped steps."""
         self.skipped = state["skipped"]
         if self.is_dynamic:
             self.scale, self._good_steps, self._tolerance = state["scale"], state["good_steps"], state["tolerance"]
 
 
 class MegatronPrecision(Precision):
-    """Lightning's plugin for a step: scales the loss, averages and clips gradients, updates the master weights and the network.
+    """Lightning plugin for a step: scales the loss, averages and clips gradients, updates the master weights and the network.
 
     Args:
         parameters: The network's weights and the master weights.
@@ -99,28 +103,28 @@ class MegatronPrecision(Precision):
         return super().pre_backward(tensor * self.loss_scale.scale if self.loss_scale.is_dynamic else tensor, module)
 
     def optimizer_step(self, optimizer: Optimizer, model: LightningModule, closure: Callable[[], Any], **kwargs: Any) -> Any:
-        """One step; without effect on the weights if a gradient overflowed on any rank.
+        """Takes one step. The weights stay as they are if a gradient overflowed on any rank.
 
         Raises:
-            DivergenceError: From the module's hook, if going on is hopeless.
+            DivergenceError: If a hook of the model finds that the run has diverged.
         """
-        result = closure()  # forward and backward of the step's last micro-batch
+        result = closure()  # forward and backward of the last micro-batch of the step
         overflowed = not bool(self.gradients.finish().isfinite())
-        self._after_closure(model, optimizer)  # hooks, then `clip_gradients`
+        self._after_closure(model, optimizer)  # hooks, then `clip_grad_by_norm`
         self.loss_scale.update(overflowed)
         if not overflowed:
             optimizer.step(**kwargs)
-            self.parameters.update_model()
+            self.parameters.update_network()
         return result
 
     def clip_grad_by_norm(self, optimizer: Optimizer, clip_val: float) -> None:
-        """Clips by the norm over the whole network."""
+        """Clips gradients by their norm over the complete network."""
         self.gradients.clip(clip_val)
 
     def state_dict(self) -> dict[str, Any]:
-        """The loss scale."""
+        """State of the loss scale."""
         return self.loss_scale.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Goes on with a loss scale."""
+        """Loads the state of the loss scale."""
         self.loss_scale.load_state_dict(state_dict)

@@ -1,4 +1,4 @@
-"""A scheduler's notice that the job must end."""
+"""Signals by which a scheduler announces that the job will end."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ __all__ = ["Preempted", "Preemption"]
 
 
 class Preempted(SystemExit):
-    """The run has saved its state and ends because a signal asked it to; the same command goes on with it."""
+    """Raised when a run ends after a signal. Its state is saved, and the same command resumes it."""
 
     def __init__(self) -> None:
-        super().__init__(128 + signal.SIGTERM)  # whatever the signal, so that batch files know when to requeue
+        super().__init__(128 + signal.SIGTERM)  # the same for every signal: batch files requeue the job at this status
 
 
 class Preemption:
-    """Remembers a signal of `PREEMPTION_SIGNALS`."""
+    """Records a signal of `PREEMPTION_SIGNALS`."""
 
     def __init__(self) -> None:
         self._received = 0
 
     def listen(self) -> None:
-        """Takes the signals over from whoever handled them (main thread only)."""
+        """Replaces the handlers of the signals. Works only in the main thread."""
         for number in PREEMPTION_SIGNALS:
-            signal.signal(number, self._remember)
+            signal.signal(number, self._record)
 
-    def _remember(self, number: int, frame: FrameType | None) -> None:
+    def _record(self, number: int, frame: FrameType | None) -> None:
         self._received = number
 
     def agreed(self, device: torch.device) -> int:
-        """The number of a signal that any rank has received, else 0. A collective call; all ranks get the same."""
+        """The number of a signal that any rank has received, or 0. A collective call; the result is the same on all ranks."""
         received = torch.tensor(self._received, device=device)
         if torch.distributed.get_world_size() > 1:
             torch.distributed.all_reduce(received, op=torch.distributed.ReduceOp.MAX)

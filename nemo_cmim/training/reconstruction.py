@@ -1,4 +1,4 @@
-"""Exact reconstruction by greedy decoding: the figure of merit of Sec. 3.5."""
+"""Exact reconstruction by greedy decoding: the metric of Sec. 3.5."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ __all__ = ["reconstruct"]
 def reconstruct(
     network: MegatronCMIMNetwork, molecules: Sequence[np.ndarray], tokenizer: SmilesTokenizer, *, slack: int = 32
 ) -> dict[str, float]:
-    """Encodes molecules to their posterior means, decodes these greedily, and compares.
+    """Encodes molecules to their posterior means, decodes the means greedily, and compares the molecules.
 
-    The plain network does it, with the weights as they stand: it decodes with a cache. A collective call over tensor-parallel
-    ranks.
+    This uses the plain network, which decodes with a cache, with a copy of the current weights. A collective call over
+    tensor-parallel ranks.
 
     Args:
         network: The network in training.
         molecules: Token ids of each molecule, without special tokens.
-        tokenizer: For comparison as text.
-        slack: A decoded molecule may be this much longer than the longest of `molecules`; more tells nothing new.
+        tokenizer: Converts token ids to SMILES.
+        slack: Maximum number of tokens by which a decoded molecule may be longer than the longest of `molecules`.
 
     Returns:
-        `reconstruction`: share of molecules whose decoded SMILES names the same molecule, however spelled: decoders that were
-            trained on random spellings write those.
-        `validity`: share of decoded SMILES that RDKit reads.
+        `reconstruction`: fraction of molecules whose decoded SMILES has the same canonical SMILES. A decoder that was trained with
+            SMILES enumeration writes randomized SMILES.
+        `validity`: fraction of decoded SMILES that RDKit can parse.
     """
-    with torch.device("meta"):  # no initial weights: they would use up random numbers of the run
+    with torch.device("meta"):  # does not draw initial weights, which would advance the random number generator of the run
         plain = CMIMNetwork(network.network_config)
     plain.load_state_dict(to_plain(network), assign=True)
     plain.eval()

@@ -1,4 +1,4 @@
-"""One training run, from overrides to a `.nemo` file."""
+"""A training run, from Hydra overrides to a `.nemo` file."""
 
 from __future__ import annotations
 
@@ -25,32 +25,26 @@ from .observe import Observation, StepClock
 from .precision import parse_precision
 from .strategy import MegatronStrategy
 
-__all__ = ["accumulation_of", "compose", "model_settings", "train"]
+__all__ = ["compose", "config_folder", "model_settings", "train"]
 
-_OURS = {
-    "strategy",
-    "logger",
-    "enable_checkpointing",
-    "use_distributed_sampler",
-    "plugins",
-}  # arguments of Trainer that `train` sets
+_SET_HERE = {"strategy", "logger", "enable_checkpointing", "use_distributed_sampler", "plugins"}  # arguments of Trainer
 
 
 def config_folder() -> Path:
-    """Where the YAML files are: beside the package in a checkout, inside it when installed from a wheel."""
+    """The folder of the YAML files: next to the package in a checkout, inside the package if it was installed from a wheel."""
     package = Path(__file__).resolve().parents[1]
     return package / "conf" if (package / "conf").is_dir() else package.parent / "conf"
 
 
 def compose(overrides: Sequence[str], config_name: str = "pretrain") -> DictConfig:
-    """Composes a training config as Hydra's command line does.
+    """Composes a training config as Hydra does on the command line.
 
     Args:
-        overrides: Such as `["model=tiny", "trainer.max_steps=100"]`.
-        config_name: A file of `conf/`, without suffix.
+        overrides: Hydra overrides, such as `["model=tiny", "trainer.max_steps=100"]`. Quote paths with `config.hydra_quoted`.
+        config_name: Name of a file in `conf/`, without suffix.
 
     Raises:
-        ConfigError: An override that Hydra refuses, or an unknown config name.
+        ConfigError: If Hydra cannot apply an override, or if the config name is unknown.
     """
     try:
         with hydra.initialize_config_dir(str(config_folder()), version_base=None):
@@ -60,16 +54,18 @@ def compose(overrides: Sequence[str], config_name: str = "pretrain") -> DictConf
 
 
 def _checked(cfg: DictConfig) -> tuple[dict[str, Any], dict[str, Any], CheckpointConfig]:
-    """Refuses what the parts below `model:` would not notice; returns the settings of trainer, exp_manager and checkpoints."""
+    """Checks the settings that are not under `model:`. Returns those of the trainer, exp_manager and checkpoints."""
     check_keys(cfg, ("name", "seed", "model", "trainer", "exp_manager"), "")
     check_keys(cfg.trainer, inspect.signature(pl.Trainer).parameters, "trainer.")
-    for key in _OURS & set(cfg.trainer):
-        raise ConfigError(f"trainer.{key} is set by nemo_cmim itself: leave it out.")
+    for key in _SET_HERE & set(cfg.trainer):
+        raise ConfigError(f"trainer.{key} is set by nemo_cmim. Remove trainer.{key}.")
     if not cfg.exp_manager.get("create_checkpoint_callback", True):
-        raise ConfigError("exp_manager.create_checkpoint_callback=false is not offered: a run without checkpoints cannot go on.")
-    if OmegaConf.is_missing(cfg.model.train_ds, "folder"):
         raise ConfigError(
-            "model.train_ds.folder is not set. Name the folder that `nemo-cmim prepare` wrote: model.train_ds.folder=data."
+            "exp_manager.create_checkpoint_callback=false is not supported: a run without checkpoints cannot be resumed. Remove it."
+        )
+    if cfg.model.get("train_ds") is None or OmegaConf.is_missing(cfg.model.train_ds, "folder"):
+        raise ConfigError(
+            "model.train_ds.folder is not set. Set it to a folder that `nemo-cmim prepare` wrote: model.train_ds.folder=FOLDER."
         )
     manager = OmegaConf.to_container(cfg.exp_manager, resolve=True)
     params = manager.pop("checkpoint_callback_params", None) or {}
@@ -81,10 +77,10 @@ def _checked(cfg: DictConfig) -> tuple[dict[str, Any], dict[str, Any], Checkpoin
 
 
 def model_settings(cfg: DictConfig) -> ModelConfig:
-    """Everything under `model:`, checked to fit together without building a network.
+    """The settings under `model:`. They are checked without building a network.
 
     Raises:
-        ConfigError: An unknown or impossible setting, or a network that the objective cannot train.
+        ConfigError: If a setting is unknown or out of range, or if the objective cannot train the network.
     """
     config = from_mapping(ModelConfig, OmegaConf.to_container(cfg.model, resolve=True), "model")
     check_views(build_objective(config.objective, config.network), config)
@@ -92,20 +88,20 @@ def model_settings(cfg: DictConfig) -> ModelConfig:
 
 
 def train(cfg: DictConfig) -> Path:
-    """Trains as `conf/pretrain.yaml` says. Each process that a launcher has started calls it.
+    """Trains with the settings of `conf/pretrain.yaml`. Every process that a launcher has started must call it.
 
     Args:
-        cfg: Composed config with the parts `model`, `trainer`, `exp_manager`, and `seed`.
+        cfg: Composed config with `model`, `trainer`, `exp_manager` and `seed`.
 
     Returns:
-        The run's folder: TensorBoard events, `metrics/steps.jsonl`, `checkpoints/` and in it the final `.nemo`.
+        The folder of the run with TensorBoard events, `metrics/steps.jsonl`, and `checkpoints/`, which contains the final `.nemo`.
 
     Raises:
-        ConfigError: An unknown or impossible setting, or a folder that cannot be used.
-        DataError: The data folder cannot be used.
-        CheckpointError: There is nothing sound to go on from, or a checkpoint could not be written.
-        DivergenceError: The loss is not finite or has risen too far.
-        Preempted: A signal asked to end; all is saved.
+        ConfigError: If a setting is unknown or out of range, or if the folder of the run cannot be used.
+        DataError: If the token store cannot be used.
+        CheckpointError: If there is no valid checkpoint to resume from, or if a checkpoint could not be written.
+        DivergenceError: If the loss or a gradient is not finite, or if the loss has risen too far.
+        Preempted: If a signal has ended the run. The last step is saved.
     """
     trainer_settings, manager_settings, checkpoint_config = _checked(cfg)
     model_config = model_settings(cfg)
@@ -115,14 +111,14 @@ def train(cfg: DictConfig) -> Path:
     pl.seed_everything(cfg.seed, verbose=False)
     trainer = pl.Trainer(
         strategy=strategy,
-        logger=False,  # exp_manager brings it
-        enable_checkpointing=False,  # `Checkpointing` does it
-        use_distributed_sampler=False,  # the loader gives each rank its part
+        logger=False,  # exp_manager adds loggers
+        enable_checkpointing=False,  # `Checkpointing` saves
+        use_distributed_sampler=False,  # the loader distributes molecules over ranks
         **trainer_settings,
     )
     strategy.setup_distributed()
     ranks = parallel_state.get_data_parallel_world_size()
-    trainer.accumulate_grad_batches = accumulation_of(model_config, ranks, trainer.accumulate_grad_batches)
+    trainer.accumulate_grad_batches = _accumulation(model_config, ranks, trainer.accumulate_grad_batches)
     _count_intervals_in_steps(trainer)
     with claim_run_folder(manager_settings) as run:
         _manage(trainer, manager_settings, run)
@@ -136,46 +132,44 @@ def train(cfg: DictConfig) -> Path:
     return run.path
 
 
-def accumulation_of(config: ModelConfig, ranks: int, asked: int) -> int:
-    """Micro-batches of a rank in an optimiser step.
+def _accumulation(config: ModelConfig, ranks: int, requested: int) -> int:
+    """Micro-batches of a rank in a step.
 
     Args:
-        config: With `train_ds.batch_size`, the micro-batch, and `global_batch_size`.
-        ranks: Data-parallel ranks.
-        asked: `trainer.accumulate_grad_batches`; 1 leaves the choice.
+        config: `train_ds.batch_size` is the micro-batch, `global_batch_size` the number of molecules in a step.
+        ranks: Number of data-parallel ranks.
+        requested: `trainer.accumulate_grad_batches`; 1 leaves the choice to this function.
 
     Raises:
-        ConfigError: The numbers do not multiply to the global batch.
+        ConfigError: If the global batch is not the product of the other numbers.
     """
-    if config.train_ds is None:
-        raise ConfigError("model.train_ds is null. Set model.train_ds.folder to the folder that `nemo-cmim prepare` wrote.")
-    micro, whole = config.train_ds.batch_size, config.global_batch_size
-    if whole is None:
-        return asked
-    accumulation = whole // (micro * ranks)
-    if whole % (micro * ranks) or asked not in (1, accumulation):
-        turns = f" x trainer.accumulate_grad_batches {asked}" if asked != 1 else " x accumulation"
-        near = micro * ranks * (max(1, accumulation) if asked == 1 else asked)
+    if config.train_ds is None or config.global_batch_size is None:
+        return requested
+    micro_batch, global_batch = config.train_ds.batch_size, config.global_batch_size
+    accumulation = global_batch // (micro_batch * ranks)
+    if global_batch % (micro_batch * ranks) or requested not in (1, accumulation):
+        turns = f" x trainer.accumulate_grad_batches {requested}" if requested != 1 else " x accumulation"
+        near = micro_batch * ranks * (max(1, accumulation) if requested == 1 else requested)
         raise ConfigError(
-            f"model.global_batch_size ({whole}) must be model.train_ds.batch_size {micro} x {ranks} data-parallel ranks{turns} = "
-            f"{micro * ranks * asked}{' x accumulation' if asked == 1 else ''}; {near} would do."
+            f"model.global_batch_size ({global_batch}) must be model.train_ds.batch_size {micro_batch} x {ranks} data-parallel ranks"
+            f"{turns} = {micro_batch * ranks * requested}{' x accumulation' if requested == 1 else ''}, for example {near}."
         )
     return accumulation
 
 
 def _count_intervals_in_steps(trainer: pl.Trainer) -> None:
-    """Lightning counts `val_check_interval` in micro-batches; here it is in optimiser steps, and a short run validates at its end."""
+    """Converts `val_check_interval` from steps to micro-batches, Lightning's unit. A run shorter than it validates at its end."""
     interval = trainer.val_check_interval
     if isinstance(interval, int):
         trainer.val_check_interval = min(interval, max(trainer.max_steps, 1)) * trainer.accumulate_grad_batches
 
 
 def _manage(trainer: pl.Trainer, settings: dict[str, Any], run: RunFolder) -> None:
-    """Lets NeMo's exp_manager bring loggers and what else it is set to, but for what `training` does itself."""
-    own = {"exp_dir", "version", "resume_if_exists", "resume_ignore_no_checkpoint", "resume_from_checkpoint"}
-    settings = {key: value for key, value in settings.items() if key not in own}
-    ours = {"explicit_log_dir": str(run.path), "create_checkpoint_callback": False, "create_preemption_callback": False}
+    """Runs NeMo's exp_manager, which adds loggers. Folders, checkpoints and preemption are handled by this package."""
+    handled = {"exp_dir", "version", "resume_if_exists", "resume_ignore_no_checkpoint", "resume_from_checkpoint"}
+    settings = {key: value for key, value in settings.items() if key not in handled}
+    settings |= {"explicit_log_dir": str(run.path), "create_checkpoint_callback": False, "create_preemption_callback": False}
     try:
-        exp_manager(trainer, settings | ours)
+        exp_manager(trainer, settings)
     except OSError as error:
         raise ConfigError(f"The run folder {run.path} cannot be written: {error.strerror}.") from error

@@ -1,4 +1,4 @@
-"""The parts of a running training that are saved, observed and updated together."""
+"""The state of a training run, which the checkpoint writer, the model and the observer share."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ __all__ = ["TrainingState"]
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingState:
-    """What `MegatronStrategy.setup` builds once, and what the checkpoint writer, the model and the observer work on.
+    """The state of a training run. `MegatronStrategy.setup` builds it once, when all parts exist.
 
     Attributes:
-        parameters: The network's weights and the fp32 master weights behind them.
+        parameters: The network's weights and the fp32 master weights.
         gradients: Their gradients, with the norm of the last step.
         loss_scale: Factor of the loss in fp16 training.
         optimizer: Updates the master weights.
-        objective: Holds the queue of negatives, if there is one.
+        objective: Loss function; it holds the queue of negatives, if there is one.
         config: Settings of the model.
-        order: Determines the molecules of each step: seed, number of molecules, global batch size.
-        vocabulary: Of the model and its data.
+        order: Values that determine the molecules of each step: seed, number of molecules, global batch size.
+        vocabulary: Vocabulary of the model and of the training data.
     """
 
     parameters: MasterWeights

@@ -1,4 +1,4 @@
-"""Lightning strategy on Megatron's process groups: tensor x data parallelism, over NCCL on GPUs and gloo on CPUs."""
+"""Lightning strategy on Megatron's process groups: tensor and data parallelism, over NCCL on GPUs and gloo on CPUs."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ __all__ = ["MegatronStrategy"]
 
 
 class MegatronStrategy(DDPStrategy):
-    """Runs a model whose layers are Megatron's, on ranks that a launcher has started.
+    """Trains a model with Megatron layers on the processes that a launcher has started.
 
     Args:
         parallel: Sizes of the parallel groups.
-        dtype: Of the parameters in forward and backward.
-        writer: Writes checkpoints.
+        dtype: Type of the network's parameters in forward and backward.
+        writer: Writes and reads checkpoints.
 
     Attributes:
-        training_state: Built by `setup` for training.
+        training_state: Set by `setup` when a training run starts.
     """
 
     training_state: TrainingState
@@ -47,30 +47,33 @@ class MegatronStrategy(DDPStrategy):
     # ---- ranks
 
     def setup_distributed(self) -> None:
-        """Starts the process groups; a second call does nothing.
+        """Starts the process groups. A second call has no effect.
 
         Raises:
-            ConfigError: The processes that run are not those that the trainer was told of.
+            ConfigError: If the number of running processes differs from `trainer.devices` x `trainer.num_nodes`.
         """
-        environment, asked = self.cluster_environment, self.num_processes * self.num_nodes
-        arithmetic = f"trainer.devices {self.num_processes} x trainer.num_nodes {self.num_nodes} = {asked} processes"
+        environment, expected = self.cluster_environment, self.num_processes * self.num_nodes
+        product = f"trainer.devices {self.num_processes} x trainer.num_nodes {self.num_nodes} = {expected} processes"
         has_launcher = not isinstance(environment, LightningEnvironment)
-        if asked > 1 and not has_launcher:
+        if expected > 1 and not has_launcher:
             program = " ".join(sys.orig_argv[1:])
             raise ConfigError(
-                f"{arithmetic} are asked for, but this process runs alone. Start it with a launcher: torchrun "
+                f"{product} are expected, but only this process is running. Start it with a launcher: torchrun "
                 f"--nproc_per_node={self.num_processes} {program}"
             )
         running = environment.world_size() if has_launcher else 1
-        if running != asked:
-            raise ConfigError(f"{arithmetic} are asked for, but the launcher started {running}. Let the two agree.")
+        if running != expected:
+            raise ConfigError(
+                f"{product} are expected, but the launcher started {running}. Change trainer.devices and trainer.num_nodes, or the "
+                "number of processes that the launcher starts."
+            )
         self.accelerator.setup_device(self.root_device)  # before the first message: NCCL sends from the current device
-        if asked > 1:
+        if expected > 1:
             super().setup_distributed()
         initialise(self.parallel, device=self.root_device.type)
 
     def setup(self, trainer: Trainer) -> None:
-        """Moves the model to its device. For training, also builds the state of training and gives it to the model."""
+        """Moves the model to its device. For training, also builds the training state and gives it to the model."""
         self.accelerator.setup(trainer)
         self.model_to_device()
         if trainer.state.fn == TrainerFn.FITTING:
@@ -80,16 +83,16 @@ class MegatronStrategy(DDPStrategy):
         self.setup_precision_plugin()
 
     def _build_state(self) -> TrainingState:
-        model = self.lightning_module
+        model, optimizer = self.lightning_module, self.optimizers[0]
         parameters = MasterWeights(dict(model.network.named_parameters()), self.dtype)
         self._share_initial_weights(parameters)
-        parameters.attach_to(self.optimizers[0])
+        parameters.attach_to(optimizer)
         groups = parallel_state.get_data_parallel_group(), parallel_state.get_tensor_model_parallel_group()
         return TrainingState(
             parameters=parameters,
             gradients=Gradients(parameters, *groups),
             loss_scale=LossScale(model.model_config.loss_scale, is_dynamic=self.dtype == torch.float16),
-            optimizer=self.optimizers[0],
+            optimizer=optimizer,
             objective=model.objective,
             config=model.model_config,
             order=model.order,
@@ -98,18 +101,21 @@ class MegatronStrategy(DDPStrategy):
 
     @staticmethod
     def _share_initial_weights(parameters: MasterWeights) -> None:
-        """Gives all replicas of a weight the same start. Ranks draw them from one seed, but one that drew others would go unnoticed."""
-        for main in parameters.main.values():
-            if not is_sharded(main):
+        """Copies the initial weights of the first rank to its replicas.
+
+        All ranks draw initial weights from the same seed. Without this copy, a rank that drew different ones would go unnoticed.
+        """
+        for master in parameters.master.values():
+            if not is_sharded(master):
                 source = parallel_state.get_tensor_model_parallel_src_rank()
-                torch.distributed.broadcast(main.data, source, group=parallel_state.get_tensor_model_parallel_group())
+                torch.distributed.broadcast(master.data, source, group=parallel_state.get_tensor_model_parallel_group())
             source = parallel_state.get_data_parallel_src_rank()
-            torch.distributed.broadcast(main.data, source, group=parallel_state.get_data_parallel_group())
-        parameters.update_model()
+            torch.distributed.broadcast(master.data, source, group=parallel_state.get_data_parallel_group())
+        parameters.update_network()
 
     @contextmanager
     def block_backward_sync(self) -> Generator[None, None, None]:
-        """Within it, gradients are kept for later micro-batches of the step."""
+        """Context in which gradients are accumulated and not averaged, for all micro-batches of a step except the last."""
         gradients = self.training_state.gradients
         gradients.is_last_micro_batch = False
         try:
@@ -121,45 +127,48 @@ class MegatronStrategy(DDPStrategy):
 
     @property
     def restore_checkpoint_after_setup(self) -> bool:
-        """Main weights and optimiser must be there to be read into."""
+        """True: a checkpoint is read into the master weights and the optimiser, which `setup` builds."""
         return True
 
     def lightning_module_state_dict(self) -> dict[str, Any]:
-        """Nothing: `save_checkpoint` collects weights by itself, each rank its shards."""
+        """Returns an empty dict: `save_checkpoint` collects the weights, each rank its own shards."""
         return {}
 
     def optimizer_state(self, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-        """Nothing, likewise."""
+        """Returns an empty dict: `save_checkpoint` collects the optimiser states."""
         return {}
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], filepath: str | Path, storage_options: Any = None, *, monitored: float | None = None
     ) -> None:
-        """Writes a sharded checkpoint. All ranks must call. It is complete when `self.writer` has finished.
+        """Writes a sharded checkpoint. All ranks must call it. The checkpoint is complete after `writer.wait()`.
 
         Args:
             checkpoint: The values that Lightning saves.
             filepath: The folder to create.
             storage_options: Ignored; part of Lightning's signature.
-            monitored: The value that ranks the checkpoint, for `CheckpointManifest.monitored`.
+            monitored: The value that ranks the checkpoint; see `CheckpointManifest`.
         """
         self.writer.save(self.training_state, checkpoint, Path(filepath), monitored)
 
     def load_checkpoint(self, checkpoint_path: str | Path) -> dict[str, Any]:
-        """Reads weights and optimiser states into place, written at whatever parallel sizes; returns the rest."""
+        """Loads weights and optimiser states, written at any parallel sizes, and returns the values that Lightning saved."""
         values = self.writer.load(self.training_state, Path(checkpoint_path))
         _set_progress(values["loops"]["fit_loop"], values["global_step"], self.lightning_module.trainer.accumulate_grad_batches)
         return values
 
     def load_model_state_dict(self, checkpoint: dict[str, Any], strict: bool = True) -> None:
-        """Nothing: `load_checkpoint` has done it."""
+        """Does nothing: `load_checkpoint` has loaded the weights."""
 
     def load_optimizer_state_dict(self, checkpoint: dict[str, Any]) -> None:
-        """Nothing, likewise."""
+        """Does nothing: `load_checkpoint` has loaded the optimiser states."""
 
 
 def _set_progress(fit_loop: dict[str, Any], step: int, accumulation: int) -> None:
-    """Lets Lightning's counters stand after a step. It counts micro-batches, of which a step may have had another number before."""
+    """Sets Lightning's counters to their values after `step`.
+
+    They count micro-batches. The run that wrote the checkpoint may have had a different number of micro-batches per step.
+    """
     micro_batches = step * accumulation
     progress = fit_loop["epoch_loop.batch_progress"]
     progress["is_last_batch"] = False
@@ -168,4 +177,4 @@ def _set_progress(fit_loop: dict[str, Any], step: int, accumulation: int) -> Non
     optimizer_steps = fit_loop["epoch_loop.automatic_optimization.optim_progress"]["optimizer"]["step"]
     for counts in optimizer_steps.values():
         counts.update(dict.fromkeys(counts, step))
-    fit_loop["epoch_loop.state_dict"]["_batches_that_stepped"] = step  # the step under which it logs
+    fit_loop["epoch_loop.state_dict"]["_batches_that_stepped"] = step  # the step number that Lightning logs

@@ -1,4 +1,4 @@
-"""Fixtures of the tests of launchers."""
+"""Fixtures for the tests of launchers."""
 
 from __future__ import annotations
 

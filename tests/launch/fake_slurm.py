@@ -1,4 +1,4 @@
-"""A Slurm of two small programs: they write down how they were called, and `srun` does what a test says."""
+"""A stand-in for Slurm: `srun` and `scontrol` record their arguments, and `srun` exits with the status that a test sets."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if [ "$1" = show ]; then echo node1; else echo "$@" >> "$CALLS/scontrol.calls"; 
 
 @dataclass
 class FakeSlurm:
-    """Runs a batch script as Slurm would."""
+    """Runs a batch script with the environment variables that Slurm sets."""
 
     folder: Path
 
@@ -59,6 +59,6 @@ class FakeSlurm:
         )
 
     def called(self, program: str) -> Sequence[str]:
-        """The lines that a program wrote down."""
+        """The recorded arguments of a program."""
         calls = self.folder / f"{program}.calls"
         return calls.read_text().splitlines() if calls.exists() else []

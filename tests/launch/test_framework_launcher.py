@@ -1,6 +1,6 @@
-"""conf/launcher: composed as NVIDIA's launcher composes its own tree, and handed to our script as it hands configs to NeMo's scripts.
+"""conf/launcher: composed as NVIDIA's launcher composes its own configs, and passed to our script as it passes them to NeMo's.
 
-The launcher is not here. `MAIN` and `CONFIG` do of it what matters: which keys there are, where the tree is added, what is saved.
+The launcher is not installed. `MAIN` and `CONFIG` reproduce its keys, the way it adds the tree, and what it saves.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ pytest.importorskip("nemo.core", reason="needs the [train] extra")
 ROOT = Path(__file__).resolve().parents[2]
 TREE = ROOT / "conf" / "launcher"
 SIZES = {"molmim_70m": "molmim_70m", "tiny": "tiny"}  # file of the tree: file of conf/model
-# What the launcher reads of a stage's `run` on Slurm, and of its cluster/bcm.yaml; the last three go to sbatch as they are.
+# The keys that the launcher reads from `run` of a stage on Slurm and from cluster/bcm.yaml. It passes the last three on to sbatch.
 RUN_KEYS = {"name", "results_dir", "time_limit", "dependency"}
 CLUSTER_KEYS = {"partition", "account", "exclusive", "gpus_per_task", "gpus_per_node", "mem", "job_name_prefix", "srun_args"}
 CLUSTER_KEYS |= {"wait_all_nodes", "signal", "open_mode"}
@@ -77,12 +77,12 @@ def test_the_schema_is_the_launchers(composed: Any, size: str) -> None:
     assert set(stage["run"]) == RUN_KEYS
     assert stage["run"]["results_dir"] == f"/results/cmim_{size}"
     assert stage["exp_manager"]["explicit_log_dir"] == f"/results/cmim_{size}/results"
-    assert stage["exp_manager"]["resume_if_exists"] is True, "the next job of the chain goes on"
+    assert stage["exp_manager"]["resume_if_exists"] is True, "the next job of the chain resumes"
     assert set(composed["cluster"]) == CLUSTER_KEYS
     assert composed["cluster"]["gpus_per_node"] == stage["trainer"]["devices"]
 
 
-def test_the_rest_are_our_settings(composed: Any, size: str) -> None:
+def test_all_other_keys_are_our_settings(composed: Any, size: str) -> None:
     import lightning.pytorch as pl
     from omegaconf import OmegaConf
 
@@ -91,7 +91,7 @@ def test_the_rest_are_our_settings(composed: Any, size: str) -> None:
     stage = composed["training"]
     ours: Any = OmegaConf.to_container(compose([f"model={SIZES[size]}", "model.train_ds.folder=/data/zinc15"]), resolve=True)
     for model in (stage["model"], ours["model"]):
-        model.pop("global_batch_size")  # follows from the machines of the stage
+        model.pop("global_batch_size")  # depends on the number of nodes and devices of the stage
     assert from_mapping(ModelConfig, stage["model"], "model") == from_mapping(ModelConfig, ours["model"], "model")
     assert set(stage["trainer"]) == set(ours["trainer"]) <= set(inspect.signature(pl.Trainer).parameters)
     assert set(stage["exp_manager"]) == set(ours["exp_manager"])

@@ -1,4 +1,4 @@
-"""The plain batch file: what it starts, and when it puts the job back into the queue. Slurm itself is not here."""
+"""The plain batch file: what it starts, and when it requeues the job. Slurm itself is not installed."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_slurm_is_asked_for_a_task_for_each_gpu_and_for_a_warning() -> None:
     assert "requeue" in HEADER and HEADER["open-mode"] == "append"
 
 
-def test_it_trains_on_all_devices_and_hands_overrides_on(slurm: FakeSlurm, env: dict[str, str]) -> None:
+def test_it_trains_on_all_devices_and_passes_overrides_on(slurm: FakeSlurm, env: dict[str, str]) -> None:
     assert slurm.run(SCRIPT, "trainer.max_steps=5", "model=tiny", env=env).returncode == 0
     called = slurm.called("srun")
     assert called[:4] == ["--wait=0", "--kill-on-bad-exit=0", "nemo-cmim", "train"] and called[-2:] == [
@@ -40,7 +40,7 @@ def test_it_trains_on_all_devices_and_hands_overrides_on(slurm: FakeSlurm, env: 
     assert "model.train_ds.folder='/data/zinc 15'" in called and f"exp_manager.explicit_log_dir='{env['RUN_FOLDER']}'" in called
 
 
-def test_what_it_hands_on_is_understood(slurm: FakeSlurm, env: dict[str, str]) -> None:
+def test_its_overrides_compose(slurm: FakeSlurm, env: dict[str, str]) -> None:
     pytest.importorskip("nemo.core", reason="needs the [train] extra")
     from nemo_cmim.training.run import compose
 
@@ -51,7 +51,7 @@ def test_what_it_hands_on_is_understood(slurm: FakeSlurm, env: dict[str, str]) -
     assert (cfg.trainer.num_nodes, cfg.trainer.devices, cfg.exp_manager.resume_if_exists) == (4, 8, True)
 
 
-def test_a_container_is_used_where_one_is_named(slurm: FakeSlurm, env: dict[str, str]) -> None:
+def test_a_container_is_used_if_one_is_set(slurm: FakeSlurm, env: dict[str, str]) -> None:
     slurm.run(SCRIPT, env={**env, "CONTAINER_IMAGE": "nemo-cmim.sqsh", "CONTAINER_MOUNTS": "/data:/data"})
     assert slurm.called("srun")[2:5] == ["--container-image=nemo-cmim.sqsh", "--container-mounts=/data:/data", "nemo-cmim"]
 
@@ -78,6 +78,6 @@ def test_only_a_preempted_job_comes_back(
     assert slurm.called("scontrol") == (["requeue 77"] if requeued else [])
 
 
-def test_data_must_be_named(slurm: FakeSlurm) -> None:
+def test_data_must_be_set(slurm: FakeSlurm) -> None:
     done = slurm.run(SCRIPT)
     assert done.returncode != 0 and "Set DATA" in done.stderr and not slurm.called("srun")

@@ -1,4 +1,4 @@
-"""`torchrun examples/pretrain.py`, as docs/launch.md says."""
+"""`torchrun examples/pretrain.py`, as described in docs/launch.md."""
 
 from __future__ import annotations
 

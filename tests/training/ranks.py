@@ -1,6 +1,6 @@
-"""Training runs on several real processes, as a launcher starts them.
+"""Training runs on several real processes, started as a launcher starts them.
 
-The processes are forked from a server that has imported the training stack, which takes half a minute, once.
+The processes are forked from a server that has imported the training stack, so that the import, about 30 s, happens only once.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ _SERVER.set_forkserver_preload(["nemo_cmim.training.run", "tests.training.ranks"
 
 
 class Ranks:
-    """Processes that run. Their output is in files."""
+    """Running processes. Their output is in files."""
 
     def __init__(self, processes: list[ForkServerProcess], logs: list[Path]) -> None:
         self.processes, self.logs = processes, logs
 
     def wait(self, timeout_s: float = 150.0) -> list[int | None]:
-        """Exit statuses once all have ended; whoever has not by then is killed, and has the status None."""
+        """Waits for all processes and returns their exit statuses. Processes that exceed the timeout are killed; their status is None."""
         stop = time.monotonic() + timeout_s
         for process in self.processes:
             process.join(max(0.0, stop - time.monotonic()))
@@ -40,12 +40,12 @@ class Ranks:
         return statuses
 
     def succeed(self) -> None:
-        """Waits, and fails with the output of those that failed."""
+        """Waits for all processes, and fails with their output if a process failed."""
         statuses = self.wait()
         assert statuses == [0] * len(statuses), f"statuses {statuses}\n{self.output()[-6000:]}"
 
     def send(self, number: signal.Signals, *ranks: int) -> None:
-        """Sends a signal to some ranks, or all."""
+        """Sends a signal to the given ranks, or to all."""
         for process in [self.processes[r] for r in ranks] or self.processes:
             if process.is_alive() and process.pid:
                 os.kill(process.pid, number)
@@ -54,20 +54,20 @@ class Ranks:
                 process.join()
 
     def output(self) -> str:
-        """What all ranks printed."""
+        """The output of all ranks."""
         return "\n".join(f"--- {log.stem}\n{log.read_text(errors='replace')}" for log in self.logs)
 
     def wait_for(self, condition: Callable[[], bool], timeout_s: float = 120.0) -> None:
-        """Returns when the condition holds; fails if the processes end or time runs out before."""
+        """Waits until the condition holds. Fails at the timeout, or if a process ends first."""
         stop = time.monotonic() + timeout_s
         while not condition():
-            assert time.monotonic() < stop, f"nothing happened in {timeout_s} s\n{self.output()[-4000:]}"
-            assert all(p.is_alive() for p in self.processes) or condition(), f"ended early\n{self.output()[-6000:]}"
+            assert time.monotonic() < stop, f"the condition did not hold within {timeout_s} s\n{self.output()[-4000:]}"
+            assert all(p.is_alive() for p in self.processes) or condition(), f"a process ended early\n{self.output()[-6000:]}"
             time.sleep(0.02)
 
 
 def as_srun(rank: int, ranks: int, port: int) -> dict[str, str]:
-    """The environment that Slurm's srun gives a task."""
+    """The environment variables that Slurm's srun sets for a task."""
     place = {"SLURM_NTASKS": str(ranks), "SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank), "SLURM_NODEID": "0"}
     job = {"SLURM_JOB_ID": "7", "SLURM_JOB_NAME": "cmim", "SLURM_NTASKS_PER_NODE": str(ranks), "SLURM_NODELIST": "127.0.0.1"}
     return place | job | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
@@ -102,17 +102,17 @@ def start_function(
     for process in processes:
         process.start()
     started = Ranks(processes, logs)
-    atexit.register(started.send, signal.SIGKILL)  # Python would wait for what a failed test has left
+    atexit.register(started.send, signal.SIGKILL)  # at exit, Python would wait for processes that a failed test has left
     return started
 
 
 def train_with(overrides: list[str]) -> None:
-    """The function of a training run."""
+    """Trains with these overrides."""
     from nemo_cmim.training.run import compose, train
 
     train(compose(overrides))
 
 
 def start_training(folder: Path, ranks: int, overrides: Sequence[str]) -> Ranks:
-    """Starts a training run; `trainer.devices` follows from the number of ranks."""
+    """Starts a training run with as many devices as ranks."""
     return start_function(folder, ranks, train_with, [*overrides, f"trainer.devices={ranks}"])

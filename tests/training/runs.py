@@ -1,4 +1,4 @@
-"""Small training runs through the real path."""
+"""Small training runs through `train`, and what they wrote."""
 
 from __future__ import annotations
 
@@ -8,26 +8,46 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from nemo_cmim.config import hydra_quoted
+from nemo_cmim.training.checkpoints.format import find_checkpoints
 from nemo_cmim.training.run import compose
 
-__all__ = ["config", "overrides", "scalars", "steps"]
+__all__ = ["PARAMS", "RESUME", "checkpoint_names", "config", "every_two", "overrides", "scalars", "steps"]
 
 TINY = [
     "model=tiny", "model.network.hidden_size=32", "model.network.ffn_size=64", "model.network.decoder_layers=2",
     "model.train_ds.batch_size=16", "model.train_ds.workers=0", "model.validation_ds.workers=0", "trainer.accelerator=cpu",
     "trainer.enable_progress_bar=false", "trainer.log_every_n_steps=1", "trainer.num_sanity_val_steps=0", "model.optim.lr=3e-3",
 ]  # fmt: skip
+PARAMS = "exp_manager.checkpoint_callback_params"
+RESUME = "exp_manager.resume_if_exists=true"
 
 
 def overrides(data: Path, folder: Path, *more: str) -> list[str]:
-    return [*TINY, f"model.train_ds.folder={data}", f"exp_manager.explicit_log_dir={folder}", *more]
+    return [*TINY, f"model.train_ds.folder={hydra_quoted(data)}", f"exp_manager.explicit_log_dir={hydra_quoted(folder)}", *more]
 
 
 def config(data: Path, folder: Path, *more: str) -> DictConfig:
     return compose(overrides(data, folder, *more))
 
 
+def every_two(max_steps: int) -> list[str]:
+    """Overrides for a checkpoint every two steps, and validation only at the end."""
+    return [
+        f"trainer.max_steps={max_steps}",
+        "trainer.val_check_interval=100",
+        f"{PARAMS}.every_n_train_steps=2",
+        "model.validation.reconstruct=0",
+    ]
+
+
+def checkpoint_names(folder: Path) -> list[str]:
+    """Names of the checkpoints of a run, the newest first."""
+    return [path.name for path in find_checkpoints(folder / "checkpoints")]
+
+
 def scalars(folder: Path) -> dict[str, list[float]]:
+    """The values of each TensorBoard tag, by step."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     events: dict[str, dict[int, float]] = {}
@@ -40,7 +60,7 @@ def scalars(folder: Path) -> dict[str, list[float]]:
 
 
 def steps(folder: Path) -> list[dict[str, Any]]:
-    """The lines of `metrics/steps.jsonl`, as far as they are written."""
+    """The complete lines of `metrics/steps.jsonl`."""
     file = folder / "metrics" / "steps.jsonl"
     lines = file.read_text().splitlines(keepends=True) if file.exists() else []
     return [json.loads(line) for line in lines if line.endswith("\n")]

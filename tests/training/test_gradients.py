@@ -1,4 +1,4 @@
-"""What each rank must agree on, or must not: gradients, their norm, random numbers. Real processes over gloo."""
+"""What is equal on all ranks and what differs: gradients, their norm, random numbers. Runs real processes over gloo."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SIZES = {
 
 
 def one_step(folder: Path, name: str, negatives: str, tp: int) -> None:
-    """Gradients of four molecules that are dealt out to the data-parallel ranks, and their norm before and after clipping."""
+    """Gradients of four molecules that are distributed over data-parallel ranks, and their norm before clipping."""
     from megatron.core import parallel_state
 
     from nemo_cmim.losses import build_objective
@@ -54,8 +54,8 @@ def one_step(folder: Path, name: str, negatives: str, tp: int) -> None:
         (16.0 * objective(log_p_x, z_BKD, posterior).loss).backward()
         norm = gradients.finish()
     gradients.clip(float(norm) / 2)
-    for main in parameters.main.values():
-        main.data = main.grad
+    for master in parameters.master.values():
+        master.data = master.grad
     clipped = to_plain(network)
     if torch.distributed.get_rank() == 0:
         torch.save({"norm": norm, "clipped": clipped}, folder / "result.pt")
@@ -71,8 +71,8 @@ def gradients_of(folder: Path, ranks: int, tp: int, name: str, negatives: str) -
 
 
 @pytest.mark.parametrize(("name", "negatives"), [("ae", "local"), ("mim", "local"), ("cmim", "global")])
-def test_gradients_do_not_depend_on_how_the_batch_is_dealt_out(tmp_path: Path, name: str, negatives: str) -> None:
-    """DP 1 x batch 4, DP 2 x batch 2, and that at TP 2."""
+def test_gradients_do_not_depend_on_the_distribution_of_the_batch(tmp_path: Path, name: str, negatives: str) -> None:
+    """DP 1 x batch 4, DP 2 x batch 2, and DP 2 x batch 2 at TP 2."""
     expected = gradients_of(tmp_path / "one", 1, 1, name, negatives)
     for ranks, tp in ((2, 1), (4, 2)) if name == "cmim" else ((2, 1),):
         found = gradients_of(tmp_path / f"{ranks}-{tp}", ranks, tp, name, negatives)
@@ -82,14 +82,14 @@ def test_gradients_do_not_depend_on_how_the_batch_is_dealt_out(tmp_path: Path, n
             torch.testing.assert_close(found["clipped"][key] / scale, gradient / scale, rtol=0, atol=1e-4, msg=key)
 
 
-def test_local_negatives_do_depend_on_it(tmp_path: Path) -> None:
-    """So the test above can fail."""
+def test_gradients_with_local_negatives_depend_on_the_distribution_of_the_batch(tmp_path: Path) -> None:
+    """Shows that the test above can fail."""
     one, two = (gradients_of(tmp_path / str(ranks), ranks, 1, "cmim", "local")["norm"] for ranks in (1, 2))
     assert abs(float(one / two) - 1) > 1e-4
 
 
 def draw(folder: Path) -> None:
-    """What a rank draws in a micro-batch: for all ranks of a network alike, and for its own heads."""
+    """Random numbers of a rank in a micro-batch: shared by the ranks of a network, and for the heads of this rank."""
     from megatron.core import parallel_state
 
     from nemo_cmim.mcore.parallel import initialise
@@ -106,7 +106,7 @@ def draw(folder: Path) -> None:
     torch.save(drawn, folder / f"{torch.distributed.get_rank()}.pt")
 
 
-def test_noise_is_shared_by_tensor_parallel_ranks_and_no_others(tmp_path: Path) -> None:
+def test_only_tensor_parallel_ranks_share_noise(tmp_path: Path) -> None:
     start_function(tmp_path, 4, draw, tmp_path).succeed()
     drawn = [torch.load(tmp_path / f"{rank}.pt") for rank in range(4)]  # ranks 0 and 1 hold one network, 2 and 3 another
     for here, there, same_network in ((0, 1, True), (2, 3, True), (0, 2, False), (1, 3, False)):
@@ -115,5 +115,5 @@ def test_noise_is_shared_by_tensor_parallel_ranks_and_no_others(tmp_path: Path) 
             assert shared == [same_network, False, same_network], (here, there, step)
     for rank in range(4):
         for i in range(3):
-            assert torch.equal(drawn[rank][0][i], drawn[rank][2][i]), "the same place of the run draws the same"
+            assert torch.equal(drawn[rank][0][i], drawn[rank][2][i]), "the same position in the run gives the same numbers"
             assert not torch.equal(drawn[rank][0][i], drawn[rank][1][i])

@@ -1,4 +1,4 @@
-"""Latent health: closed forms on made-up means."""
+"""Latent health: closed forms for constructed means."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The NeMo model through the real path: Hydra config, Lightning, exp_manager, Megatron layers, `.nemo` files."""
+"""The NeMo model in complete training runs: Hydra config, Lightning, exp_manager, Megatron layers, `.nemo` files."""
 
 from __future__ import annotations
 
@@ -48,15 +48,15 @@ def test_training_lowers_the_loss_and_logs_every_term(run: Path) -> None:
 
 
 def test_golden_loss_curve(run: Path) -> None:
-    """A refactor must not move the first losses. To renew the file on purpose: delete it and run this test."""
+    """A refactoring must not change the first losses. To update the file after an intended change, delete it and run this test."""
     losses = scalars(run)["train_loss"]
     if not GOLDEN.exists():
         GOLDEN.write_text(json.dumps([round(x, 4) for x in losses]) + "\n")
-        pytest.fail(f"{GOLDEN.name} was written anew: look at the difference and commit it")
+        pytest.fail(f"{GOLDEN.name} was written again: check the difference and commit the file")
     np.testing.assert_allclose(losses, json.loads(GOLDEN.read_text()), rtol=2e-3)
 
 
-def test_the_run_folder_holds_checkpoints_and_one_nemo_file_that_load_reads(run: Path) -> None:
+def test_the_run_folder_contains_checkpoints_and_one_nemo_file_that_load_reads(run: Path) -> None:
     assert list((run / "checkpoints").glob("step=*.ckpt"))
     (nemo_file,) = (run / "checkpoints").glob("*.nemo")
     model = nemo_cmim.load(nemo_file)
@@ -83,7 +83,7 @@ def test_restored_model_is_the_same_network(run: Path, tmp_path: Path) -> None:
 
 
 def test_a_resumed_run_is_the_uninterrupted_one(data: Path, tmp_path: Path) -> None:
-    """10 steps are 5, an interruption, and 5 more, bit for bit: the same strings, latent noise, dropout, queue and learning rates."""
+    """5 steps, an interruption and 5 steps equal 10 steps bit for bit: SMILES, latent noise, dropout, queue and learning rates."""
     more = (
         "trainer.max_steps=10",
         "trainer.val_check_interval=5",
@@ -116,7 +116,7 @@ def test_a_resumed_run_is_the_uninterrupted_one(data: Path, tmp_path: Path) -> N
 
 
 def test_training_from_object_storage(data: Path, tmp_path: Path) -> None:
-    """The same losses as from the disk, and the URL reaches the reader whole."""
+    """The losses are those of training from the disk, and the URL reaches the reader unchanged."""
     files = fsspec.filesystem("memory")
     for path in data.iterdir():
         files.pipe_file(f"/bucket/molecules/{path.name}", path.read_bytes())
@@ -144,6 +144,29 @@ def test_the_learning_rate_peaks_at_lr_and_ends_at_the_minimum(data: Path, tmp_p
     np.testing.assert_allclose(rates, [5e-8, 5e-5, 1e-4, 5e-5, 1e-5], rtol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("override", "key", "value"),
+    [
+        ("seed=3", "seed", 3),
+        ("model.train_ds.limit=100", "molecules", 100),
+        ("model.train_ds.batch_size=8", "global batch", 8),
+        ("model.train_ds.shuffle_block=8", "shuffle block", 8),
+    ],
+)
+def test_order_contains_what_determines_the_molecules_of_a_step(
+    data: Path, tmp_path: Path, override: str, key: str, value: int
+) -> None:
+    trainer = pl.Trainer(max_steps=4, logger=False, accelerator="cpu", devices=1)
+    orders = [MegatronCMIMModel(config(data, tmp_path, *more).model, trainer).order for more in ((), (override,))]
+    assert orders[1][key] == value != orders[0].get(key)
+
+
+def test_training_without_megatron_strategy_is_an_error(data: Path, tmp_path: Path) -> None:
+    trainer = pl.Trainer(max_steps=1, logger=False, accelerator="cpu", devices=1, enable_progress_bar=False, barebones=True)
+    with pytest.raises(ConfigError, match="MegatronCMIMModel requires MegatronStrategy"):
+        trainer.fit(MegatronCMIMModel(config(data, tmp_path).model, trainer))
+
+
 @pytest.mark.parametrize("name", sorted(p.stem for p in (config_folder() / "model").glob("*.yaml")))
 def test_every_model_config_composes(name: str) -> None:
     from nemo_cmim.config import ModelConfig, from_mapping
@@ -162,23 +185,27 @@ def test_every_model_config_composes(name: str) -> None:
         (
             "trainer.devices=2",
             ConfigError,
-            "trainer.devices 2 x trainer.num_nodes 1 = 2 processes are asked for, but this process runs",
+            "trainer.devices 2 x trainer.num_nodes 1 = 2 processes are expected, but only this process is running",
         ),
         ("trainer.devices=2", ConfigError, "torchrun --nproc_per_node=2 "),
         ("model.parallel.tensor_model_parallel_size=3", ConfigError, "network.attention_heads (4) must be a multiple of"),
         (
             "model.global_batch_size=32 trainer.accumulate_grad_batches=3",
             ConfigError,
-            "data-parallel ranks x trainer.accumulate_grad_batches 3 = 48; 48 would do",
+            "data-parallel ranks x trainer.accumulate_grad_batches 3 = 48, for example 48",
         ),
         (
             "model.global_batch_size=40",
             ConfigError,
             "(40) must be model.train_ds.batch_size 16 x 1 data-parallel ranks x accumulation",
         ),
-        ("+trainer.logger=false", ConfigError, "trainer.logger is set by nemo_cmim itself"),
-        ("exp_manager.create_checkpoint_callback=false", ConfigError, "a run without checkpoints cannot go on"),
-        ("exp_manager.checkpoint_callback_params.monitor=vall_loss", ConfigError, "monitor is 'vall_loss', but logged are: "),
+        ("+trainer.logger=false", ConfigError, "trainer.logger is set by nemo_cmim. Remove trainer.logger."),
+        ("exp_manager.create_checkpoint_callback=false", ConfigError, "a run without checkpoints cannot be resumed"),
+        (
+            "exp_manager.checkpoint_callback_params.monitor=vall_loss",
+            ConfigError,
+            "monitor is 'vall_loss', which is not logged. Logged: ",
+        ),
         ("+exp_manager.checkpoint_callback_params.filename=x", ConfigError, "exp_manager.checkpoint_callback_params.filename"),
         (
             "model.network.vocabulary_size=500",
@@ -191,6 +218,11 @@ def test_every_model_config_composes(name: str) -> None:
         ("trainer.max_steps=-1", ConfigError, "Set trainer.max_steps"),
         ("model.train_ds.folder=???", ConfigError, "model.train_ds.folder is not set"),
         (
+            "model.train_ds=null model.validation_ds.folder=x model.validation_ds.shuffle_block=1",
+            ConfigError,
+            "model.train_ds.folder",
+        ),
+        (
             "trainer.precision=16-true",
             ConfigError,
             "trainer.precision is '16-true'. Known: 32, 32-true, fp32; bf16, bf16-mixed; 16, 16-mixed",
@@ -199,42 +231,42 @@ def test_every_model_config_composes(name: str) -> None:
         ("+trainer.max_stepz=1", ConfigError, "Unknown config key trainer.max_stepz. Did you mean trainer.max_steps?"),
     ],
 )
-def test_mistakes_are_named(data: Path, tmp_path: Path, override: str, error: type[ValueError], message: str) -> None:
+def test_a_wrong_setting_is_an_error(data: Path, tmp_path: Path, override: str, error: type[ValueError], message: str) -> None:
     with pytest.raises(error, match=re.escape(message)):
         train(config(data, tmp_path / "log", "trainer.max_steps=1", *override.split()))
 
 
-def test_another_vocabulary_than_the_checkpoints_is_refused(run: Path, data: Path, tmp_path: Path) -> None:
-    """Fine-tuning a restored model on data with other token ids would train nonsense."""
+def test_data_with_a_different_vocabulary_are_an_error(run: Path, data: Path, tmp_path: Path) -> None:
+    """The data would have different token ids than the restored model."""
     (nemo_file,) = (run / "checkpoints").glob("*.nemo")
     own = Vocabulary.load(data / "vocabulary.txt")
     dataclasses.replace(own, tokens=tuple("[Xx]" if t == "Br" else t for t in own.tokens)).save(tmp_path / "other.txt")
-    shares = {"valid_fraction": 0.1, "test_fraction": 0.05}
-    prepare([data.parent / "molecules.smi"], tmp_path / "store", vocabulary=tmp_path / "other.txt", processes=1, **shares)
+    fractions = {"valid_fraction": 0.1, "test_fraction": 0.05}
+    prepare([data.parent / "molecules.smi"], tmp_path / "store", vocabulary=tmp_path / "other.txt", processes=1, **fractions)
     model = MegatronCMIMModel.restore_from(str(nemo_file))
     with pytest.raises(DataError, match="vocabulary"):
         model.setup_training_data({"folder": str(tmp_path / "store")})
 
 
-def test_weights_of_another_network_are_refused(run: Path) -> None:
+def test_weights_of_a_different_network_are_an_error(run: Path) -> None:
     (nemo_file,) = (run / "checkpoints").glob("*.nemo")
     override = MegatronCMIMModel.restore_from(str(nemo_file), return_config=True)
     override.network.decoder_layers = 3
-    with pytest.raises(CheckpointError, match="another network"):
+    with pytest.raises(CheckpointError, match="those of a different network"):
         MegatronCMIMModel.restore_from(str(nemo_file), override_config_path=override)
 
 
-def test_restoring_loosely_is_refused(run: Path) -> None:
+def test_restoring_with_strict_false_is_an_error(run: Path) -> None:
     (nemo_file,) = (run / "checkpoints").glob("*.nemo")
     with pytest.raises(ConfigError, match="strict"):
         MegatronCMIMModel.restore_from(str(nemo_file), strict=False)
 
 
-def test_a_checkpoint_of_another_vocabulary_is_not_resumed(run: Path, data: Path, tmp_path: Path) -> None:
+def test_a_checkpoint_with_a_different_vocabulary_is_not_resumed(run: Path, data: Path, tmp_path: Path) -> None:
     own = Vocabulary.load(data / "vocabulary.txt")
     dataclasses.replace(own, tokens=tuple("[Xx]" if t == "Br" else t for t in own.tokens)).save(tmp_path / "other.txt")
-    shares = {"valid_fraction": 0.1, "test_fraction": 0.05}
-    prepare([data.parent / "molecules.smi"], tmp_path / "store", vocabulary=tmp_path / "other.txt", processes=1, **shares)
+    fractions = {"valid_fraction": 0.1, "test_fraction": 0.05}
+    prepare([data.parent / "molecules.smi"], tmp_path / "store", vocabulary=tmp_path / "other.txt", processes=1, **fractions)
     newest = max((run / "checkpoints").glob("step=*.ckpt"))
     with pytest.raises(CheckpointError, match="was trained with the vocabulary"):
         train(

@@ -1,4 +1,4 @@
-"""Every objective through the real path: trains, saves, loads, embeds; its first losses do not move."""
+"""Complete runs of every objective: training, saving, loading, embedding, and the first losses, which must not change."""
 
 from __future__ import annotations
 
@@ -28,7 +28,9 @@ SMILES = ["CCO", "CCCCN", "OCCc1ccccc1"]
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_an_objective_trains_saves_loads_and_embeds(data: Path, tmp_path: Path, name: str) -> None:
     composition = OBJECTIVES[name]
-    sizes = () if composition.decodes else ("model.network.decoder_layers=0",)  # these runs set the size of the decoder by hand
+    sizes = (
+        () if composition.decodes else ("model.network.decoder_layers=0",)
+    )  # the overrides of these runs set the size of the decoder
     folder = train(config(data, tmp_path / "log", f"objective={name}", f"trainer.max_steps={STEPS}", *sizes))
     logged = scalars(folder)
     assert np.isfinite(logged["train_loss"] + logged["val_loss"]).all()
@@ -56,13 +58,13 @@ def test_an_objective_trains_saves_loads_and_embeds(data: Path, tmp_path: Path, 
 
 
 def _compare_with_golden(name: str, losses: list[float]) -> None:
-    """A refactor must not move the losses. To renew one on purpose: delete its line and run the test."""
+    """A refactoring must not change the losses. To update one after an intended change, delete its line and run the test."""
     golden = json.loads(GOLDEN.read_text()) if GOLDEN.exists() else {}
     if name not in golden:
         golden[name] = [round(loss, 4) for loss in losses]
         lines = ",\n".join(f'  "{key}": {json.dumps(golden[key])}' for key in OBJECTIVES if key in golden)
         GOLDEN.write_text(f"{{\n{lines}\n}}\n")
-        pytest.fail(f"{GOLDEN.name} got a line for {name}: look at the difference and commit it")
+        pytest.fail(f"{GOLDEN.name} has a new line for {name}: check the difference and commit the file")
     np.testing.assert_allclose(losses, golden[name], rtol=2e-3)
 
 
@@ -73,7 +75,7 @@ def test_the_hybrid_encoder_trains_under_any_objective_with_a_bottleneck(data: P
     assert nemo_cmim.load(nemo_file).embed(SMILES, "mean").shape == (3, 64)
 
 
-def test_every_objective_and_system_has_its_file() -> None:
+def test_every_objective_and_baseline_model_has_a_file() -> None:
     assert {path.stem for path in (config_folder() / "objective").glob("*.yaml")} == set(OBJECTIVES)
     assert {path.stem for path in (config_folder() / "system").glob("*.yaml")} == set(SYSTEMS)
 
@@ -96,11 +98,11 @@ def test_systems_are_those_of_the_paper() -> None:
     heads = sum(p.numel() for p in CMIMNetwork(found["molvae"].config.network).posterior.parameters())
     assert found["molvae"].parameters - found["perceiver_ae"].parameters == heads == 2 * (512 * 512 + 512)
     table = describe_systems()
-    assert "| megamolbart | bart | N x 512 | a random spelling, 10% masked | another one | 44.7 M | 58.9 M |" in table
+    assert "| megamolbart | bart | N x 512 | randomized SMILES, 10% masked | another randomized SMILES | 44.7 M | 58.9 M |" in table
 
 
-def test_two_views_must_differ(data: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"objective infonce compares two spellings.*augmentation.enumerate_smiles=true"):
+def test_two_equal_views_are_an_error(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"objective infonce compares two randomized SMILES.*augmentation.enumerate_smiles=true"):
         train(
             config(
                 data,
@@ -112,6 +114,6 @@ def test_two_views_must_differ(data: Path, tmp_path: Path) -> None:
         )
 
 
-def test_an_objective_on_the_wrong_network_is_refused(data: Path, tmp_path: Path) -> None:
+def test_an_objective_on_an_unsuitable_network_is_an_error(data: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"network.posterior is gaussian; set it to point"):
         train(config(data, tmp_path / "log", "model.objective.name=ae"))

@@ -39,7 +39,7 @@ def four(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize(("ranks", "tp"), [(1, 1), (2, 1), (2, 2)])
 def test_a_run_is_the_same_at_each_layout(four: Path, data: Path, tmp_path: Path, ranks: int, tp: int) -> None:
-    """Loss, gradient norm over all shards, validation: the micro-batches of a step are the same, on few ranks in turns."""
+    """Loss, gradient norm and learning rate agree: fewer ranks compute the same micro-batches of a step one after the other."""
     folder = tmp_path / "run"
     start_training(tmp_path / "logs", ranks, layout(data, folder, tp)).succeed()
     expected, found = steps(four), steps(folder)
@@ -49,7 +49,7 @@ def test_a_run_is_the_same_at_each_layout(four: Path, data: Path, tmp_path: Path
 
 
 def train_slowly(arguments: list[str], from_step: int) -> None:
-    """Training that gives the test time to interfere after some steps."""
+    """Trains slowly from a step on, so that the test can send a signal."""
     from nemo_cmim.training.model import MegatronCMIMModel
     from nemo_cmim.training.run import compose, train
 
@@ -65,7 +65,7 @@ def train_slowly(arguments: list[str], from_step: int) -> None:
 
 
 def test_ten_steps_are_five_a_kill_and_five_bit_for_bit(data: Path, tmp_path: Path) -> None:
-    """At TP 2 x DP 2, with dropout, latent noise, random spellings, hidden spans and a queue of past latents."""
+    """At TP 2 x DP 2, with dropout, latent noise, SMILES enumeration, masked spans and a queue of negatives."""
     more = (DROPOUT, "model.objective.queue=40", "model.augmentation.enumerate_smiles=true", "model.augmentation.mask_fraction=0.1")
     more += ("exp_manager.resume_if_exists=true",)
     start_training(tmp_path / "logs-whole", 4, layout(data, tmp_path / "whole", 2, *more)).succeed()
@@ -86,7 +86,7 @@ def test_ten_steps_are_five_a_kill_and_five_bit_for_bit(data: Path, tmp_path: Pa
 
 
 @pytest.mark.parametrize(("ranks", "tp"), [(1, 1), (4, 4)])
-def test_a_checkpoint_goes_on_at_another_layout(four: Path, data: Path, tmp_path: Path, ranks: int, tp: int) -> None:
+def test_a_checkpoint_is_resumed_at_a_different_layout(four: Path, data: Path, tmp_path: Path, ranks: int, tp: int) -> None:
     halfway = next(path for path in find_checkpoints(four / "checkpoints") if "00000005" in path.name)
     resume = f"exp_manager.resume_from_checkpoint='{halfway}'"
     start_training(tmp_path / "logs", ranks, layout(data, tmp_path / "run", tp, resume)).succeed()
@@ -118,8 +118,8 @@ def test_a_signal_to_one_rank_saves_and_ends_all(four: Path, data: Path, tmp_pat
     np.testing.assert_allclose([r["train_loss"] for r in steps(folder)], [r["train_loss"] for r in steps(four)], rtol=1e-4)
 
 
-def test_a_run_started_by_srun_is_preempted_by_usr1_and_goes_on(four: Path, data: Path, tmp_path: Path) -> None:
-    """Slurm starts one task per device, without torchrun, and can announce the end of a job by SIGUSR1."""
+def test_a_run_started_by_srun_is_preempted_by_usr1_and_resumes(four: Path, data: Path, tmp_path: Path) -> None:
+    """Slurm starts one task per device, without torchrun, and can send SIGUSR1 before a job ends."""
     arguments = [*layout(data, tmp_path / "run", 2, "exp_manager.resume_if_exists=true"), "trainer.devices=2"]
     ranks = start_function(tmp_path / "logs", 2, train_slowly, arguments, 3, launcher=as_srun)
     ranks.wait_for(lambda: len(steps(tmp_path / "run")) >= 3)
@@ -134,7 +134,7 @@ def test_a_run_started_by_srun_is_preempted_by_usr1_and_goes_on(four: Path, data
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("trainer.devices=1", "trainer.devices 1 x trainer.num_nodes 1 = 1 processes are asked for, but the launcher started 2"),
+        ("trainer.devices=1", "trainer.devices 1 x trainer.num_nodes 1 = 1 processes are expected, but the launcher started 2"),
         ("model.global_batch_size=24", "model.global_batch_size (24) must be model.train_ds.batch_size 8 x 2 data-parallel ranks"),
         (
             "model.network.attention_heads=1",
@@ -142,7 +142,7 @@ def test_a_run_started_by_srun_is_preempted_by_usr1_and_goes_on(four: Path, data
         ),
     ],
 )
-def test_numbers_that_do_not_fit_are_refused_on_all_ranks(data: Path, tmp_path: Path, override: str, message: str) -> None:
+def test_inconsistent_numbers_are_an_error_on_all_ranks(data: Path, tmp_path: Path, override: str, message: str) -> None:
     tp = 2 if "heads" in override else 1
     arguments = [*layout(data, tmp_path / "run", tp), "trainer.devices=2", override]
     ranks = start_function(tmp_path / "logs", 2, train_with, arguments)
@@ -165,8 +165,8 @@ def validate_slowly(arguments: list[str], flag: Path) -> None:
     train(compose(arguments))
 
 
-def test_a_signal_during_validation_is_heard_before_its_end(data: Path, tmp_path: Path) -> None:
-    """It may take longer than the notice; the step is saved, unranked."""
+def test_a_signal_during_validation_ends_the_run_before_validation_is_finished(data: Path, tmp_path: Path) -> None:
+    """Validation may take longer than the notice period. The checkpoint is saved without a monitored value."""
     folder, flag = tmp_path / "run", tmp_path / "flag"
     settings = ("trainer.val_check_interval=2", "model.validation_ds.batch_size=2", "trainer.num_sanity_val_steps=0")
     ranks = start_function(tmp_path / "logs", 1, validate_slowly, layout(data, folder, 1, *settings), flag)
@@ -184,7 +184,7 @@ def in_a_group_of_its_own(arguments: list[str], group_file: Path) -> None:
 
 
 def test_a_signal_to_the_process_group_with_loader_workers_saves(data: Path, tmp_path: Path) -> None:
-    """torchrun ends its processes so; afterwards the folder is free at once."""
+    """torchrun ends its processes in this way. The next run can use the folder immediately."""
     folder, group_file = tmp_path / "run", tmp_path / "group"
     arguments = layout(data, folder, 1, "model.train_ds.workers=2", "exp_manager.resume_if_exists=true")
     ranks = start_function(tmp_path / "logs", 1, in_a_group_of_its_own, arguments, group_file)
@@ -196,7 +196,7 @@ def test_a_signal_to_the_process_group_with_loader_workers_saves(data: Path, tmp
 
 
 def overflow_on_the_last_rank(arguments: list[str], folder: Path) -> None:
-    """Lets one rank's gradient be infinite in the second step; keeps what each rank had before each step."""
+    """Makes a gradient of rank 3 infinite in the second step, and records the state of each rank before each step."""
     import torch
 
     from nemo_cmim.training.model import MegatronCMIMModel
@@ -208,7 +208,7 @@ def overflow_on_the_last_rank(arguments: list[str], folder: Path) -> None:
     def watched(self: MegatronCMIMModel, batch: Any, batch_idx: int) -> Any:
         assert self.training_state is not None
         scale = self.training_state.loss_scale
-        weights = float(sum(p.detach().double().sum() for p in self.training_state.parameters.main.values()))
+        weights = float(sum(p.detach().double().sum() for p in self.training_state.parameters.master.values()))
         seen.append({"weights": weights, "skipped": scale.skipped, "scale": scale.scale})
         return step(self, batch, batch_idx)
 

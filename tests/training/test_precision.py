@@ -1,4 +1,4 @@
-"""Half precision: fp32 behind it, the loss scale, and that training goes the same way."""
+"""Half precision: fp32 master weights, the loss scale, and losses close to those of fp32."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.training.runs import config, steps
 
 
 @pytest.mark.parametrize(("name", "dtype", "tolerance"), [("bf16", torch.bfloat16, 0.01), ("fp16", torch.float16, 0.005)])
-def test_training_in_half_precision_goes_the_same_way(
+def test_training_in_half_precision_is_close_to_fp32(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, dtype: torch.dtype, tolerance: float
 ) -> None:
     more = (
@@ -34,9 +34,9 @@ def test_training_in_half_precision_goes_the_same_way(
 
     def look(model: MegatronCMIMModel) -> None:
         assert model.training_state is not None
-        main = {p.dtype for p in model.training_state.parameters.main.values()}
+        master = {p.dtype for p in model.training_state.parameters.master.values()}
         optimised = {p.dtype for group in model.trainer.optimizers[0].param_groups for p in group["params"]}
-        seen.append(({p.dtype for p in model.network.parameters()}, main | optimised))
+        seen.append(({p.dtype for p in model.network.parameters()}, master | optimised))
 
     monkeypatch.setattr(MegatronCMIMModel, "on_train_start", look)
     expected = steps(train(config(data, tmp_path / "fp32", *more)))
@@ -49,11 +49,11 @@ def test_training_in_half_precision_goes_the_same_way(
         )
     model = nemo_cmim.load(next((folder / "checkpoints").glob("*.nemo")))
     weights = model.network.state_dict()["decoder_norm.weight"]
-    assert weights.dtype == torch.float32 and not torch.equal(weights, weights.to(dtype).float()), "the main weights are exported"
+    assert weights.dtype == torch.float32 and not torch.equal(weights, weights.to(dtype).float()), "the master weights are exported"
 
 
 def test_half_precision_resumes_bit_for_bit(data: Path, tmp_path: Path) -> None:
-    """With the loss scale, which has moved."""
+    """Including the loss scale, which has changed before the checkpoint."""
     more = ("trainer.precision=fp16", "model.loss_scale.initial=256", "model.loss_scale.growth_interval=3", "trainer.max_steps=8")
     more += ("exp_manager.checkpoint_callback_params.every_n_train_steps=4", "trainer.val_check_interval=8")
     whole = train(config(data, tmp_path / "whole", *more))
@@ -82,7 +82,7 @@ def test_the_loss_scale_falls_after_overflows_and_grows_without() -> None:
 
 
 @pytest.mark.parametrize("name", ["16-true", "64", "half"])
-def test_other_precisions_are_refused(name: str) -> None:
+def test_an_unknown_precision_is_an_error(name: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(f"trainer.precision is '{name}'. Known: 32")):
         parse_precision(name)
 
@@ -91,6 +91,6 @@ def test_other_precisions_are_refused(name: str) -> None:
     ("setting", "message"),
     [({"initial": 0.5}, "at least loss_scale.minimum"), ({"minimum": 0.0}, "positive"), ({"hysteresis": 0}, "at least 1")],
 )
-def test_impossible_loss_scales_are_refused(setting: dict[str, float], message: str) -> None:
+def test_a_loss_scale_out_of_range_is_an_error(setting: dict[str, float], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         LossScaleConfig(**setting)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""What a run leaves behind in a process that goes on."""
+"""State of the process after a run: signal handlers and loader workers."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def own_handlers() -> Iterator[None]:
 
 
 def workers_end() -> bool:
-    """They were told to, but a busy machine may not have let them yet."""
+    """Waits for workers that were terminated; on a busy machine, they may need some time to end."""
     stop = time.monotonic() + 60.0
     while multiprocessing.active_children() and time.monotonic() < stop:
         time.sleep(0.05)
@@ -44,10 +44,10 @@ def workers_end() -> bool:
 
 @pytest.mark.parametrize("end", [None, RuntimeError, Preempted])
 @pytest.mark.usefixtures("own_handlers")
-def test_a_run_gives_signals_back_and_ends_its_workers(
+def test_a_run_restores_signal_handlers_and_ends_its_workers(
     end: type[BaseException] | None, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also while its exception, and with it all that its functions hold, is in use."""
+    """Also while its exception, which keeps the variables of its functions alive, is in use."""
     step = MegatronCMIMModel.training_step
 
     def stopped(self: MegatronCMIMModel, batch: TokenBatch, batch_idx: int) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""The recipe that stands in conf/ is the one that the shipped models were trained by."""
+"""The shipped models were trained with the recipe in conf/."""
 
 from __future__ import annotations
 

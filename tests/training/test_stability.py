@@ -1,4 +1,4 @@
-"""Runs that cannot be saved stop, and leave what is needed to see why."""
+"""Diverged runs stop, and save the batch that shows why."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from nemo_cmim.types import TokenBatch
 from tests.training.runs import config, steps
 
 
-def spoil(monkeypatch: pytest.MonkeyPatch, at_step: int, factor: float) -> None:
+def multiply_weights(monkeypatch: pytest.MonkeyPatch, at_step: int, factor: float) -> None:
     step = MegatronCMIMModel.training_step
 
-    def spoilt(self: MegatronCMIMModel, batch: TokenBatch, batch_idx: int) -> Any:
+    def with_multiplied_weights(self: MegatronCMIMModel, batch: TokenBatch, batch_idx: int) -> Any:
         if self.trainer.global_step == at_step:
             self.network.posterior.mean.weight.data.mul_(factor)
         return step(self, batch, batch_idx)
 
-    monkeypatch.setattr(MegatronCMIMModel, "training_step", spoilt)
+    monkeypatch.setattr(MegatronCMIMModel, "training_step", with_multiplied_weights)
 
 
 @pytest.mark.parametrize("precision", ["32", "fp16"])
 def test_a_loss_that_is_not_finite_stops_the_run(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str
 ) -> None:
-    spoil(monkeypatch, 3, float("nan"))
-    with pytest.raises(DivergenceError, match=r"The loss is nan at step 3. The micro-batch is in .*failed"):
+    multiply_weights(monkeypatch, 3, float("nan"))
+    with pytest.raises(DivergenceError, match=r"The loss is nan at step 3. The micro-batch is saved in .*failed"):
         train(config(data, tmp_path / "run", "trainer.max_steps=8", f"trainer.precision={precision}", "model.loss_scale.initial=1"))
     (facts_file,) = (tmp_path / "run" / "failed").glob("*.json")
     facts = json.loads(facts_file.read_text())
@@ -48,7 +48,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(
     assert len(steps(tmp_path / "run")) == 3, "the step did not happen"
 
 
-def test_the_batch_that_is_saved_is_the_one_that_caused_it(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_saved_batch_is_the_cause(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     step, culprits = MegatronCMIMModel.training_step, []
 
     def first_is_bad(self: MegatronCMIMModel, batch: TokenBatch, batch_idx: int) -> Any:
@@ -78,20 +78,20 @@ def test_a_gradient_that_is_not_finite_stops_a_run_in_fp32(data: Path, tmp_path:
     assert list((tmp_path / "run" / "failed").glob("step=00000002-rank=0.json"))
 
 
-def test_a_loss_that_loses_all_it_had_gained_stops_the_run(data: Path, tmp_path: Path) -> None:
+def test_a_loss_that_rises_above_its_first_value_stops_the_run(data: Path, tmp_path: Path) -> None:
     more = ("model.optim.lr=30", "model.stability.divergence_margin=20", "trainer.max_steps=60", "trainer.gradient_clip_val=0")
     with pytest.raises(DivergenceError, match=r"The loss has risen to .* nats per molecule from "):
         train(config(data, tmp_path / "run", *more))
     assert list((tmp_path / "run" / "failed").glob("*.json"))
 
 
-def test_the_watch_allows_what_training_gained_or_the_margin() -> None:
+def test_the_loss_may_rise_by_its_earlier_fall_or_the_margin() -> None:
     def diverges_at(losses: list[float], margin: float | None) -> int | None:
         watch = LossWatch(margin)
         return next((i for i, loss in enumerate(losses) if watch.has_diverged(loss)), None)
 
     fall = [300.0 - i for i in range(200)]  # to 100, smoothed some 120
-    assert diverges_at(fall + [250.0] * 100, 50.0) is None, "it had gained more"
+    assert diverges_at(fall + [250.0] * 100, 50.0) is None, "it had fallen by more"
     assert diverges_at(fall + [400.0] * 100, 50.0) is not None
     assert diverges_at([-50.0] * 20 + [-5.0] * 100, 50.0) is None, "losses may be negative; the margin allows it"
     assert diverges_at([-50.0] * 20 + [60.0] * 100, 50.0) is not None

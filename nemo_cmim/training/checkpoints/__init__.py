@@ -1,1 +1,1 @@
-"""Checkpoints of a training run and the `.nemo` file: format, writing, reading, when to save, and export."""
+"""Checkpoints of a training run, and model files (`.nemo`): format, writing, reading, schedule and export."""

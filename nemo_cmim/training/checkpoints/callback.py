@@ -1,4 +1,4 @@
-"""When checkpoints are written, which are kept, and what is left at the end of a run."""
+"""Lightning callback that decides when checkpoints are written and which are kept, and exports the model of a finished run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ...config import check
 from ...errors import CheckpointError, ConfigError
 from ..preemption import Preempted, Preemption
 from .export import export_checkpoint
-from .format import name_of
+from .format import folder_name
 from .run_folder import RunFolder
 from .writer import CheckpointWriter
 
@@ -24,16 +24,16 @@ __all__ = ["CheckpointConfig", "Checkpointing"]
 
 @dataclass(frozen=True, kw_only=True)
 class CheckpointConfig:
-    """`exp_manager.checkpoint_callback_params` of a training config, by NeMo's names where it has them."""
+    """`exp_manager.checkpoint_callback_params` of a training config. The names are NeMo's where NeMo has the setting."""
 
-    monitor: str = "val_loss"  # ranks checkpoints
+    monitor: str = "val_loss"  # logged value that ranks checkpoints
     mode: str = "min"  # min | max
-    save_top_k: int = 3  # best ones to keep
-    keep_last: int = 2  # newest ones to keep
-    every_n_train_steps: int | None = None  # beside those after each validation
-    save_best_model: bool = True  # the .nemo gets the best weights by `monitor`; else the last
+    save_top_k: int = 3  # number of best checkpoints to keep
+    keep_last: int = 2  # number of newest checkpoints to keep
+    every_n_train_steps: int | None = None  # steps between checkpoints, in addition to those after each validation
+    save_best_model: bool = True  # export the best checkpoint by `monitor`; false: the last
     save_nemo_on_train_end: bool = True
-    async_save: bool = True  # training goes on while a checkpoint is written
+    async_save: bool = True  # training continues while a checkpoint is written
 
     def __post_init__(self) -> None:
         where = "exp_manager.checkpoint_callback_params"
@@ -45,13 +45,13 @@ class CheckpointConfig:
 
 
 class Checkpointing(Callback):
-    """Saves after each validation, every so many steps, at the end, and when the scheduler takes the machines away.
+    """Saves after each validation, every `every_n_train_steps` steps, at the end of training, and when the run is preempted.
 
     Args:
-        config: When, and how many.
-        writer: Of the strategy.
-        run: The folder, with the checkpoints that it already holds: a resumed run ranks them too.
-        name: Of the `.nemo` file, without suffix.
+        config: Settings.
+        writer: The writer of the strategy.
+        run: The folder of the run, with the checkpoints in it: a resumed run also ranks these.
+        name: Name of the `.nemo` file, without suffix.
     """
 
     def __init__(self, config: CheckpointConfig, writer: CheckpointWriter, run: RunFolder, name: str) -> None:
@@ -62,32 +62,32 @@ class Checkpointing(Callback):
         self._step = -1
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Listens to the scheduler; Lightning has set its own handlers by now, and brings back all earlier ones after the run."""
+        """Installs signal handlers. Lightning has set its own before, and restores the earlier handlers after the run."""
         self._preemption.listen()
         self._step = trainer.global_step
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Saves where it is due; ends the run if any rank was told so.
+        """Saves a checkpoint if one is due. Ends the run if any rank has received a signal.
 
         Raises:
-            Preempted: All is saved.
-            CheckpointError: A checkpoint could not be written.
+            Preempted: If any rank has received a signal. The checkpoint is written.
+            CheckpointError: If a checkpoint could not be written.
         """
         if trainer.global_step == self._step:
             return  # between micro-batches
         self._step = trainer.global_step
         self._end_if_preempted(trainer, pl_module)
         every = self.config.every_n_train_steps
-        # a validation that follows saves, with its loss
+        # a validation after this step saves the checkpoint with its loss
         validation_follows = trainer.enable_validation and (batch_idx + 1) % trainer.val_check_batch == 0
         if every and self._step % every == 0 and not validation_follows:
             self._save(trainer)
 
     def on_validation_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
-        """Ends the run if any rank was told so: validation may take longer than the notice.
+        """Ends the run if any rank has received a signal: validation may take longer than the notice period.
 
         Raises:
-            Preempted: All is saved.
+            Preempted: If any rank has received a signal. The checkpoint is written.
         """
         if not trainer.sanity_checking:
             self._end_if_preempted(trainer, pl_module)
@@ -98,21 +98,31 @@ class Checkpointing(Callback):
             return
         path = self._save(trainer)
         self.writer.wait()
-        trainer.strategy.barrier("preempted")  # no rank ends before all can: a scheduler may end the others at once
+        trainer.strategy.barrier("preempted")  # no rank ends early: a scheduler may then kill the others
         if trainer.is_global_zero:
-            message = f"Signal {signal_number}: step {trainer.global_step} is saved in {path}. The same command goes on."
+            message = (
+                f"Signal {signal_number}: step {trainer.global_step} is saved in {path}. Run the same command again to resume."
+            )
             print(message, file=sys.stderr, flush=True)
         raise Preempted
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Saves with the validation loss."""
+        """Saves a checkpoint with the monitored value.
+
+        Raises:
+            ConfigError: If `checkpoint_callback_params.monitor` is not a logged value.
+        """
         if not trainer.sanity_checking:
             if self.config.monitor not in trainer.callback_metrics:
                 known = ", ".join(sorted(map(str, trainer.callback_metrics)))
-                raise ConfigError(f"checkpoint_callback_params.monitor is {self.config.monitor!r}, but logged are: {known}.")
+                raise ConfigError(
+                    f"exp_manager.checkpoint_callback_params.monitor is {self.config.monitor!r}, which is not logged. Logged: {known}."
+                )
             value = float(trainer.callback_metrics[self.config.monitor])
             if not math.isfinite(value):
-                warnings.warn(f"{self.config.monitor} is {value} at step {trainer.global_step}: not ranked.", stacklevel=2)
+                warnings.warn(
+                    f"{self.config.monitor} is {value} at step {trainer.global_step}: the checkpoint is not ranked.", stacklevel=2
+                )
             self._save(trainer, value if math.isfinite(value) else None)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -120,10 +130,10 @@ class Checkpointing(Callback):
         self._save(trainer)
 
     def finish(self, trainer: Trainer) -> None:
-        """Waits until all is written, and makes the `.nemo` file of a run that has ended.
+        """Waits until all checkpoints are written, and exports the model of a finished run to a `.nemo` file.
 
         Raises:
-            CheckpointError: A checkpoint could not be written, or the one to export is damaged.
+            CheckpointError: If a checkpoint could not be written, or if none could be exported.
         """
         self.writer.wait()
         failure = self._export() if self.config.save_nemo_on_train_end and trainer.is_global_zero else None
@@ -132,7 +142,7 @@ class Checkpointing(Callback):
             raise CheckpointError(failure)
 
     def _export(self) -> str | None:
-        """Exports the best sound checkpoint; says why, if that fails."""
+        """Exports the best valid checkpoint. Returns the reason if no checkpoint could be exported."""
         ranked = self._ranked() if self.config.save_best_model else []
         newest = sorted(self._kept.keys() - set(ranked), reverse=True)
         failure = "There is no checkpoint to export."
@@ -140,14 +150,14 @@ class Checkpointing(Callback):
             try:
                 export_checkpoint(path, self.nemo_file)
             except (CheckpointError, OSError) as error:
-                failure = f"{self.nemo_file} could not be made of {path.name}: {error}"
-                warnings.warn(f"{failure} The next best is tried.", stacklevel=2)
+                failure = f"{path.name} could not be exported to {self.nemo_file}: {error}"
+                warnings.warn(f"{failure} Trying the next best checkpoint.", stacklevel=2)
             else:
                 return None
         return failure
 
     def _save(self, trainer: Trainer, monitored: float | None = None) -> Path:
-        path = self.folder / name_of(trainer.global_step)
+        path = self.folder / folder_name(trainer.global_step)
         if path not in self._kept:
             values = trainer._checkpoint_connector.dump_checkpoint()  # Trainer.save_checkpoint has no place for `monitored`
             trainer.strategy.save_checkpoint(values, path, monitored=monitored)
@@ -156,7 +166,7 @@ class Checkpointing(Callback):
         return path
 
     def _ranked(self) -> list[Path]:
-        """Those with a value, the best first; of equals the earlier."""
+        """The checkpoints with a monitored value, the best first. Equal values are sorted by step."""
         sign = 1 if self.config.mode == "min" else -1
         return [path for _, path in sorted((sign * value, path) for path, value in self._kept.items() if value is not None)]
 

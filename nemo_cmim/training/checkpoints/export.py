@@ -1,6 +1,7 @@
-"""Weights between the Megatron network (any tensor-parallel size) and the plain one.
+"""Converts weights between the Megatron network, at any tensor-parallel size, and the plain network; exports checkpoints.
 
-The layouts differ in names, and in fused projections: Megatron interleaves them as [heads, q k v, d], ours are [q k v, heads, d].
+The networks differ in the names of the weights and in the layout of fused projections: [heads, q k v, d] in Megatron, [q k v, heads, d]
+in the plain network.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from ...mcore.parallel import is_sharded
 from ...tokenizers import Vocabulary
 from .format import TENSORS, VOCABULARY, newest_valid, verify
 
-__all__ = ["export_checkpoint", "export_from", "load_plain", "plain_name", "to_plain"]
+__all__ = ["export_checkpoint", "export_from", "load_plain", "to_plain"]
 
 _RENAMES = (
     (r"^embedding\.word_embeddings", "embedding.token"),
@@ -46,28 +47,28 @@ _RENAMES = (
 )
 
 
-def plain_name(name: str) -> str:
-    """The plain network's name of a Megatron parameter."""
+def _plain_name(name: str) -> str:
+    """The name in the plain network of a Megatron parameter."""
     for pattern, replacement in _RENAMES:
         name = re.sub(pattern, replacement, name)
     return name
 
 
 def _fused(name: str) -> int:
-    """How many projections a Megatron parameter interleaves: 3 in linear_qkv, 2 in linear_kv, else 1."""
+    """Number of projections that a Megatron parameter interleaves: 3 in linear_qkv, 2 in linear_kv, otherwise 1."""
     return 3 if ".linear_qkv." in name else 2 if ".linear_kv." in name else 1
 
 
 def _swap_interleaving(weight: Tensor, outer: int, inner: int) -> Tensor:
-    """[outer, inner, d] rows become [inner, outer, d] rows."""
+    """Reorders rows from [outer, inner, d] to [inner, outer, d]."""
     return weight.unflatten(0, (outer, inner, -1)).transpose(0, 1).flatten(0, 2)
 
 
 def to_plain(network: MegatronCMIMNetwork) -> dict[str, Tensor]:
-    """The whole network's weights under the plain names, on CPU. A collective call: every tensor-parallel rank must make it.
+    """The weights of all shards with the names of the plain network. A collective call over tensor-parallel ranks.
 
     Returns:
-        The state dict of `models.CMIMNetwork` with the same sizes, fp32.
+        State dict of a `models.CMIMNetwork` of the same sizes, in fp32 and on CPU.
     """
     group = parallel_state.get_tensor_model_parallel_group()
     ranks, heads = parallel_state.get_tensor_model_parallel_world_size(), network.network_config.attention_heads
@@ -78,7 +79,7 @@ def to_plain(network: MegatronCMIMNetwork) -> dict[str, Tensor]:
             shards = [torch.empty_like(weight) for _ in range(ranks)]
             torch.distributed.all_gather(shards, weight.contiguous(), group=group)
             weight = torch.cat(shards, dim=parameter.partition_dim)
-        plain[plain_name(name)] = _to_plain_layout(name, weight, heads).float().cpu().clone()
+        plain[_plain_name(name)] = _to_plain_layout(name, weight, heads).float().cpu().clone()
     return plain
 
 
@@ -87,12 +88,12 @@ def _to_plain_layout(name: str, weight: Tensor, heads: int) -> Tensor:
 
 
 def export_checkpoint(folder: Path, nemo_file: Path) -> None:
-    """Writes the weights of a checkpoint, of whatever parallel sizes, as the `.nemo` file that `nemo_cmim.load` reads.
+    """Converts a checkpoint, written at any parallel sizes, to a `.nemo` file that `nemo_cmim.load` reads.
 
-    One process does it, on CPU, without the training job.
+    Needs one process and no GPU.
 
     Raises:
-        CheckpointError: The checkpoint is damaged or incomplete, or the file cannot be written.
+        CheckpointError: If the checkpoint is damaged or incomplete, or if the file cannot be written.
     """
     manifest = verify(folder)
     config = from_mapping(ModelConfig, manifest.model, "model")
@@ -104,55 +105,59 @@ def export_checkpoint(folder: Path, nemo_file: Path) -> None:
         if path.startswith("weights/") and isinstance(entry, TensorStorageMetadata)
     }
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="torch.distributed is disabled")  # as is meant
+        warnings.filterwarnings("ignore", message="torch.distributed is disabled")  # this is intended
         state_dict_loader.load(weights, storage_reader=reader, no_dist=True)
     names = {path: path.removeprefix("weights/") for path in weights}
     heads = config.network.attention_heads
-    plain = {plain_name(name): _to_plain_layout(name, weights[path], heads).contiguous() for path, name in names.items()}
+    plain = {_plain_name(name): _to_plain_layout(name, weights[path], heads).contiguous() for path, name in names.items()}
     write_checkpoint(nemo_file, Checkpoint(config, Vocabulary.load(folder / VOCABULARY), plain, card=None))
 
 
 def export_from(place: str | Path, nemo_file: str | Path) -> Path:
-    """Exports a checkpoint, or the newest sound one of a run.
+    """Exports a checkpoint, or the newest valid checkpoint of a run.
 
     Args:
-        place: A folder `step=*.ckpt`, or a run's folder.
-        nemo_file: To write.
+        place: A checkpoint folder `step=*.ckpt`, or the folder of a run.
+        nemo_file: The file to write.
 
     Returns:
         The checkpoint that was exported.
 
     Raises:
-        CheckpointError: There is no sound checkpoint.
+        CheckpointError: If there is no valid checkpoint.
     """
     folder = Path(place)
     if (folder / "checkpoints").is_dir():
-        newest, refused = newest_valid(folder / "checkpoints")
+        newest, errors = newest_valid(folder / "checkpoints")
         if newest is None:
-            raise CheckpointError(str(refused[0]) if refused else f"{folder} holds no checkpoint.")
+            raise CheckpointError(str(errors[0]) if errors else f"{folder} does not contain a checkpoint.")
         folder = newest
     export_checkpoint(folder, Path(nemo_file))
     return folder
 
 
 def load_plain(network: MegatronCMIMNetwork, plain: Mapping[str, Tensor]) -> None:
-    """Writes plain weights into the Megatron network, each rank its own share.
+    """Loads the weights of a plain network into the Megatron network. Each rank loads its own shards.
 
     Raises:
-        CheckpointError: Weights are missing, left over, or of another shape.
+        CheckpointError: If the names or the shapes of the weights differ from those of the network.
     """
     rank, ranks = parallel_state.get_tensor_model_parallel_rank(), parallel_state.get_tensor_model_parallel_world_size()
     config: NetworkConfig = network.network_config
     parameters = dict(network.named_parameters())
-    differ = set(map(plain_name, parameters)).symmetric_difference(plain)
+    differ = set(map(_plain_name, parameters)).symmetric_difference(plain)
     if differ:
-        raise CheckpointError(f"The weights belong to another network: {len(differ)} names differ, such as {min(differ)!r}.")
+        raise CheckpointError(
+            f"The weights are those of a different network: {len(differ)} names differ, for example {min(differ)!r}."
+        )
     for name, parameter in parameters.items():
-        weight = plain[plain_name(name)]
+        weight = plain[_plain_name(name)]
         if _fused(name) > 1:
             weight = _swap_interleaving(weight, _fused(name), config.attention_heads)
         if is_sharded(parameter):
             weight = weight.chunk(ranks, dim=parameter.partition_dim)[rank]
         if weight.shape != parameter.shape:
-            raise CheckpointError(f"{name} has the shape {tuple(parameter.shape)}, but the weights hold {tuple(weight.shape)}.")
+            raise CheckpointError(
+                f"{name} has the shape {tuple(parameter.shape)} in the network and {tuple(weight.shape)} in the weights."
+            )
         parameter.data.copy_(weight)

@@ -1,12 +1,13 @@
-"""A checkpoint on disk: a folder that appears whole or not at all, and says what is in it.
+"""A checkpoint on disk: a folder that is written atomically and describes its contents.
 
     step=00001000.ckpt/
-      manifest.json    what it is: step, validation loss, parallel sizes, model settings; and size and checksum of each other file
-      tensors/         weights, optimiser states and queues, as `torch.distributed.checkpoint` shards them
-      state.pt         learning rate, loss scale, progress: plain values
+      manifest.json    step, validation loss, parallel sizes and model settings; size and checksum of each other file
+      tensors/         weights, optimiser states and queues in the format of `torch.distributed.checkpoint`
+      state.pt         learning rate, loss scale and progress: plain values
       vocabulary.txt
 
-It is written under a hidden name, flushed to disk, and renamed, so a kill leaves the earlier checkpoints and nothing that looks like one.
+It is written under a hidden name, synchronised to disk and then renamed. A process that is killed while it writes leaves the earlier
+checkpoints and no incomplete folder with the name of a checkpoint.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ __all__ = [
     "commit",
     "digest_files",
     "find_checkpoints",
-    "name_of",
+    "folder_name",
     "newest_valid",
     "partial_of",
     "remove",
@@ -42,16 +43,16 @@ _FORMAT = 1
 
 @dataclass(frozen=True, kw_only=True)
 class CheckpointManifest:
-    """What a checkpoint says of itself.
+    """Description of a checkpoint.
 
     Attributes:
-        step: Optimiser steps done.
-        monitored: The value that ranks checkpoints, such as the validation loss, at this very step; None if it was not measured.
+        step: Number of completed steps.
+        monitored: The value that ranks checkpoints at this step, such as the validation loss; None if it was not measured.
         model: The settings of `config.ModelConfig`.
-        order: What decides which molecules a step sees: seed, number of molecules, global batch.
-        parallel: Numbers of tensor-parallel and data-parallel ranks that wrote it.
-        vocabulary: Fingerprint.
-        versions: Of this package and those that wrote the tensors.
+        order: Values that determine the molecules of each step: seed, number of molecules, global batch size.
+        parallel: Numbers of tensor-parallel and data-parallel ranks that wrote the checkpoint.
+        vocabulary: Fingerprint of the vocabulary.
+        versions: Versions of this package, torch and Megatron-Core.
         files: Size in bytes and BLAKE2b checksum of each file, by its path within the folder.
     """
 
@@ -66,22 +67,22 @@ class CheckpointManifest:
 
     @classmethod
     def read(cls, folder: Path) -> CheckpointManifest:
-        """Reads that of a checkpoint.
+        """Reads the manifest of a checkpoint.
 
         Raises:
-            CheckpointError: There is none, or it cannot be read.
+            CheckpointError: If the manifest is missing, damaged or of a different format version.
         """
         try:
             content = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
             own, found = content.pop("digest"), content.pop("format")
             if found != _FORMAT:
-                raise CheckpointError(f"{folder} has format {found}, and this version reads format {_FORMAT}.")
+                raise CheckpointError(f"{folder} has the format version {found}, but this package reads version {_FORMAT}.")
             if own != _digest_of(content):
-                raise CheckpointError(f"{folder} is damaged: the checksum of {MANIFEST} is not that of what was written.")
+                raise CheckpointError(f"{folder} is damaged: the checksum of {MANIFEST} does not match.")
             return cls(**content)
         except FileNotFoundError as error:
             raise CheckpointError(
-                f"{folder} is no checkpoint of this project, or an incomplete one: it has no {MANIFEST}."
+                f"{folder} is not a checkpoint of nemo_cmim, or is incomplete: it does not contain {MANIFEST}."
             ) from error
         except CheckpointError:
             raise
@@ -90,22 +91,22 @@ class CheckpointManifest:
 
 
 def _digest_of(content: dict[str, Any]) -> str:
-    """Of a manifest as JSON has it."""
+    """Checksum of the content of a manifest."""
     return hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
-def name_of(step: int) -> str:
-    """Name of a checkpoint's folder."""
+def folder_name(step: int) -> str:
+    """Name of the folder of a checkpoint."""
     return f"step={step:08d}.ckpt"
 
 
 def partial_of(folder: Path) -> Path:
-    """Where a checkpoint is written before it is whole."""
+    """The hidden folder in which a checkpoint is written until it is complete."""
     return folder.with_name(f".{folder.name}.partial")
 
 
 def digest_files(root: Path, files: Iterable[Path]) -> dict[str, tuple[int, str]]:
-    """The entries of `CheckpointManifest.files`."""
+    """Sizes and checksums for `CheckpointManifest.files`."""
     entries = {}
     for path in files:
         with path.open("rb") as file:
@@ -117,11 +118,15 @@ def digest_files(root: Path, files: Iterable[Path]) -> dict[str, tuple[int, str]
 
 
 def commit(folder: Path, manifest: CheckpointManifest) -> None:
-    """Makes a whole checkpoint of the files in `partial_of(folder)`."""
+    """Turns the files in `partial_of(folder)` into a complete checkpoint.
+
+    Raises:
+        OSError: If a file that another rank has written is missing, or if the folder cannot be written.
+    """
     partial = partial_of(folder)
     absent = [name for name, (size, _) in manifest.files.items() if not _has_size(partial / name, size)]
     if absent:
-        raise OSError(f"{absent[0]} of another rank is not there: all machines must see one file system")
+        raise OSError(f"{absent[0]}, which another rank has written, is missing: all nodes must use the same file system")
     with (partial / MANIFEST).open("w", encoding="utf-8") as file:
         content = asdict(manifest)
         json.dump({"format": _FORMAT, "digest": _digest_of(content), **content}, file, indent=1)
@@ -139,21 +144,21 @@ def _has_size(path: Path, size: int) -> bool:
 
 
 def remove(folder: Path) -> None:
-    """Removes a checkpoint; one that is half removed does not look like a checkpoint. One that resists stays, with a warning."""
-    doomed = partial_of(folder)
+    """Removes a checkpoint. It is renamed first, so that a partly removed checkpoint is not found. A failure is only a warning."""
+    partial = partial_of(folder)
     try:
-        shutil.rmtree(doomed, ignore_errors=True)
-        folder.rename(doomed)
-        shutil.rmtree(doomed)
+        shutil.rmtree(partial, ignore_errors=True)
+        folder.rename(partial)
+        shutil.rmtree(partial)
     except OSError as error:
-        warnings.warn(f"{folder} is no longer needed and could not be removed: {error.strerror}.", stacklevel=2)
+        warnings.warn(f"The checkpoint {folder} is no longer needed, but could not be removed: {error.strerror}.", stacklevel=2)
 
 
 def verify(folder: Path) -> CheckpointManifest:
-    """Checks that a checkpoint is whole, every byte of it.
+    """Checks the size and the checksum of each file of a checkpoint, and returns the manifest.
 
     Raises:
-        CheckpointError: Names the file, and what is wrong with it.
+        CheckpointError: If a file is missing or damaged.
     """
     manifest = CheckpointManifest.read(folder)
     for name, (size, digest) in manifest.files.items():
@@ -161,37 +166,37 @@ def verify(folder: Path) -> CheckpointManifest:
         if not path.is_file():
             raise CheckpointError(f"{folder} is incomplete: {name} is missing.")
         if path.stat().st_size != size:
-            raise CheckpointError(f"{folder} is damaged: {name} has {path.stat().st_size} bytes, and had {size} when written.")
+            raise CheckpointError(f"{folder} is damaged: {name} has {path.stat().st_size} bytes instead of {size}.")
         if digest_files(folder, [path])[name][1] != digest:
-            raise CheckpointError(f"{folder} is damaged: the checksum of {name} is not that of what was written.")
+            raise CheckpointError(f"{folder} is damaged: the checksum of {name} does not match.")
     return manifest
 
 
 def find_checkpoints(folder: Path) -> list[Path]:
-    """The checkpoints of a run, the newest first; not verified."""
+    """The checkpoints in a folder, the newest first. They are not verified."""
     return sorted(folder.glob("step=*.ckpt"), reverse=True)
 
 
 def newest_valid(folder: Path) -> tuple[Path | None, list[CheckpointError]]:
-    """The newest checkpoint that is whole, and what is wrong with newer ones."""
-    refused = []
+    """The newest valid checkpoint, and the errors of newer ones."""
+    errors = []
     for path in find_checkpoints(folder):
         try:
             verify(path)
         except CheckpointError as error:
-            refused.append(error)
+            errors.append(error)
         else:
-            return path, refused
-    return None, refused
+            return path, errors
+    return None, errors
 
 
 def differing(a: Mapping[str, Any], b: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """`key is X and not Y` for each key in which two nested mappings differ."""
+    """`key is X instead of Y` for each key with the value X in `a` and Y in `b`."""
     found = []
     for key in sorted(a.keys() | b.keys()):
         left, right = a.get(key), b.get(key)
         if isinstance(left, Mapping) and isinstance(right, Mapping):
             found += differing(left, right, f"{prefix}{key}.")
         elif left != right:
-            found.append(f"{prefix}{key} is {left} and not {right}")
+            found.append(f"{prefix}{key} is {left} instead of {right}")
     return found

@@ -1,4 +1,4 @@
-"""`save_to` and `restore_from` in this project's file format: safetensors and YAML, at any tensor-parallel size."""
+"""NeMo's `save_to` and `restore_from` for the model files of this package: safetensors and YAML, at any tensor-parallel size."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ __all__ = ["CMIMSaveRestoreConnector"]
 
 
 class CMIMSaveRestoreConnector(SaveRestoreConnector):
-    """Writes what `nemo_cmim.load` reads: no pickle, the plain weights, and the vocabulary."""
+    """Writes and reads the model files of `nemo_cmim.load`: settings, vocabulary and the weights of the plain network, no pickle."""
 
     def save_to(self, model: ModelPT, save_path: str) -> None:
-        """Writes a `MegatronCMIMModel` as a `.nemo` file. Every tensor-parallel rank must call; the first writes."""
+        """Writes a `MegatronCMIMModel` to a `.nemo` file. All tensor-parallel ranks must call it; rank 0 writes."""
         weights = to_plain(model.network)
         if torch.distributed.get_rank() == 0:
             write_checkpoint(save_path, Checkpoint(model.model_config, model.tokenizer.vocabulary, weights, card=None))
@@ -37,14 +37,14 @@ class CMIMSaveRestoreConnector(SaveRestoreConnector):
         trainer: Any = None,
         validate_access_integrity: bool = True,
     ) -> ModelPT | DictConfig:
-        """Reads a `.nemo` into a model; its data are set up by `setup_training_data`, not by the file.
+        """Builds a `MegatronCMIMModel` from a `.nemo` file. Call `setup_training_data` to give it training data.
 
         Raises:
-            CheckpointError: The file is damaged or foreign, or does not fit `override_config_path`.
-            ConfigError: `strict=False`: weights always fit exactly.
+            CheckpointError: If the file is damaged, is not a model file, or does not match `override_config_path`.
+            ConfigError: If `strict` is False.
         """
         if not strict:
-            raise ConfigError("restore_from(strict=False) is not offered: the weights must fit the network. Leave strict=True.")
+            raise ConfigError("restore_from(strict=False) is not supported: the weights must match the network. Use strict=True.")
         checkpoint = read_checkpoint(restore_path)
         config = OmegaConf.create(to_mapping(checkpoint.config))
         if override_config_path is not None:

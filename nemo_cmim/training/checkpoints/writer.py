@@ -1,4 +1,4 @@
-"""Sharded checkpoints from and to a running model: each rank writes its part, in the background, and any number of ranks reads them."""
+"""Writes and reads sharded checkpoints. Each rank writes its shards in the background, and any number of ranks can read them."""
 
 from __future__ import annotations
 
@@ -43,20 +43,20 @@ from .format import (
 __all__ = ["CheckpointWriter"]
 
 _SCHEDULE_STATE = "last_epoch", "_step_count", "_last_lr"
-_NOT_KEPT = (
+_NOT_SAVED = (
     "state_dict",
     "optimizer_states",
     "hyper_parameters",
     "hparams_name",
     "hparams_type",
-)  # of Lightning's state: empty, or in the manifest
+)  # values of Lightning that are empty or in the manifest
 
 
 class CheckpointWriter:
-    """Writes and reads checkpoints of one run. All ranks call each method, in the same order.
+    """Writes and reads the checkpoints of a run. All ranks must call its methods in the same order.
 
     Args:
-        in_background: `save` returns when the tensors are copied to host memory; writing goes on in a thread.
+        in_background: If True, `save` returns when the tensors are copied to host memory, and a thread writes them.
     """
 
     def __init__(self, in_background: bool = True) -> None:
@@ -68,7 +68,7 @@ class CheckpointWriter:
     # ---- writing
 
     def save(self, state: TrainingState, values: dict[str, Any], folder: Path, monitored: float | None) -> None:
-        """Begins a checkpoint.
+        """Starts writing a checkpoint.
 
         Args:
             state: Weights, optimiser states and queue.
@@ -77,12 +77,12 @@ class CheckpointWriter:
             monitored: See `CheckpointManifest`.
 
         Raises:
-            CheckpointError: An earlier one could not be written.
+            CheckpointError: If an earlier checkpoint could not be written.
         """
         self.wait()
         self._start_group()
         snapshot = _collect(state)
-        values = copy.deepcopy({key: value for key, value in values.items() if key not in _NOT_KEPT})
+        values = copy.deepcopy({key: value for key, value in values.items() if key not in _NOT_SAVED})
         values["optimizer_groups"] = [{k: v for k, v in g.items() if k != "params"} for g in state.optimizer.param_groups]
         manifest = CheckpointManifest(
             step=values["global_step"],
@@ -97,20 +97,20 @@ class CheckpointWriter:
         self._submit(self._write, folder, snapshot, values, manifest, state.vocabulary)
 
     def _start_group(self) -> None:
-        """Ranks talk about checkpoints over gloo, whatever they train over: their thread must not disturb training's messages."""
+        """Creates a gloo group for checkpoints, so that the thread that writes them does not interfere with messages of training."""
         if self._group is None:
             self._group = torch.distributed.new_group(backend="gloo")
 
     def remove(self, folder: Path) -> None:
-        """Removes a checkpoint, once what is being written is whole. If that fails, it stays."""
+        """Removes a checkpoint after those being written are complete. If writing fails, the checkpoint is not removed."""
         if torch.distributed.get_rank() == 0:
             self._submit(remove, folder)
 
     def wait(self) -> None:
-        """Returns when all is written.
+        """Waits until all checkpoints are written.
 
         Raises:
-            CheckpointError: Something could not be written.
+            CheckpointError: If a checkpoint could not be written.
         """
         jobs, self._jobs = self._jobs, []
         for job in jobs:
@@ -120,7 +120,7 @@ class CheckpointWriter:
         before = self._jobs[-1] if self._jobs else None
 
         def run() -> None:
-            if before is None or before.exception() is None:  # only writing raises, on all ranks alike
+            if before is None or before.exception() is None:  # only writing raises, and on all ranks
                 work(*arguments)
 
         self._jobs.append(self._thread.submit(run))
@@ -153,54 +153,58 @@ class CheckpointWriter:
             files = {name: entry for part in gathered for name, entry in part.items()}
             commit(folder, CheckpointManifest(**(vars(manifest) | {"files": files})))
 
-        self._together(folder, prepare if rank == 0 else None)
-        self._together(folder, write_tensors)
-        self._together(folder, digest)
+        self._run_on_all_ranks(folder, prepare if rank == 0 else None)
+        self._run_on_all_ranks(folder, write_tensors)
+        self._run_on_all_ranks(folder, digest)
         gathered: list[dict[str, tuple[int, str]]] = [{} for _ in range(torch.distributed.get_world_size())]
         torch.distributed.all_gather_object(gathered, entries, group=self._group)
-        self._together(folder, finish if rank == 0 else None)
+        self._run_on_all_ranks(folder, finish if rank == 0 else None)
 
-    def _together(self, folder: Path, work: Callable[[], None] | None) -> None:
-        """One stage of writing on all ranks: it fails on all if it fails on one."""
+    def _run_on_all_ranks(self, folder: Path, work: Callable[[], None] | None) -> None:
+        """Runs one stage of writing on all ranks. If it fails on one rank, it raises on all.
+
+        Raises:
+            CheckpointError: If the stage failed on any rank. The incomplete checkpoint is removed.
+        """
         failure = None
         try:
             if work is not None:
                 work()
-        except (Exception, CheckpointException) as error:  # noqa: BLE001  # whatever a library raises of a disk, a quota, a lost rank
+        except (Exception, CheckpointException) as error:  # noqa: BLE001  # libraries raise many types for a full disk or a lost rank
             failure = _cause(error)
         failures: list[str | None] = [None] * torch.distributed.get_world_size()
         torch.distributed.all_gather_object(failures, failure, group=self._group)
-        wrong = [(rank, text) for rank, text in enumerate(failures) if text]
-        if not wrong:
+        failed = [(rank, text) for rank, text in enumerate(failures) if text]
+        if not failed:
             return
         if torch.distributed.get_rank() == 0:
             shutil.rmtree(partial_of(folder), ignore_errors=True)
         last, _ = newest_valid(folder.parent) if folder.parent.is_dir() else (None, [])
         raise CheckpointError(
-            f"The checkpoint {folder} could not be written: {wrong[0][1]} (rank {wrong[0][0]}; {_free_space(folder)}). "
-            + (f"The last one is {last}: mend the cause, and go on from it with exp_manager.resume_if_exists=true." if last else "")
+            f"The checkpoint {folder} could not be written: {failed[0][1]} (rank {failed[0][0]}; {_free_space(folder)}). "
+            + (f"Fix the cause and resume from {last} with exp_manager.resume_if_exists=true." if last else "")
         )
 
     # ---- reading
 
     def load(self, state: TrainingState, folder: Path) -> dict[str, Any]:
-        """Reads a checkpoint that is sound into the weights and the optimiser; returns the other values.
+        """Loads a valid checkpoint into `state`, and returns the values that Lightning saved.
 
         Raises:
-            CheckpointError: It belongs to another network, objective or vocabulary.
+            CheckpointError: If network, objective, optimiser, order of molecules or vocabulary differ from those of `state`.
         """
         manifest = CheckpointManifest.read(folder)
-        _check_it_fits(manifest, state, folder)
+        _check_compatible(manifest, state, folder)
         self._start_group()
         reader = FileSystemReader(folder / TENSORS)
-        rank = parallel_state.get_data_parallel_rank() % manifest.parallel["data"]  # whose queue it takes
+        rank = parallel_state.get_data_parallel_rank() % manifest.parallel["data"]  # the rank whose queue is loaded
         tensors = _weights(state) | _allocate_optimizer_states(state, reader) | _queue(state, rank)
         state_dict_loader.load(tensors, storage_reader=reader, process_group=self._group)
-        _place(state, tensors, rank)
+        _restore(state, tensors, rank)
         values: dict[str, Any] = torch.load(folder / STATE, weights_only=True)
         for group, saved in zip(state.optimizer.param_groups, values["optimizer_groups"]):
             group.update(saved)
-        # where the schedule stands, not its shape: that is the settings', so that a run may be made longer
+        # only the position in the schedule: its shape follows from the settings, so that a resumed run may have more steps
         schedules = [{key: schedule[key] for key in _SCHEDULE_STATE if key in schedule} for schedule in values["lr_schedulers"]]
         return values | {"lr_schedulers": schedules, "state_dict": {}, "optimizer_states": []}
 
@@ -209,109 +213,112 @@ def _parallel_sizes() -> dict[str, int]:
     return {"tensor": parallel_state.get_tensor_model_parallel_world_size(), "data": parallel_state.get_data_parallel_world_size()}
 
 
-def _check_it_fits(manifest: CheckpointManifest, state: TrainingState, folder: Path) -> None:
+def _check_compatible(manifest: CheckpointManifest, state: TrainingState, folder: Path) -> None:
     if manifest.vocabulary != state.vocabulary.fingerprint:
         raise CheckpointError(
-            f"{folder} was trained with the vocabulary {manifest.vocabulary[:12]}, but the data have "
-            f"{state.vocabulary.fingerprint[:12]}. "
-            "Prepare them with the model's vocabulary: nemo-cmim prepare --vocabulary FILE."
+            f"{folder} was trained with the vocabulary {manifest.vocabulary[:12]}, but the data have the vocabulary "
+            f"{state.vocabulary.fingerprint[:12]}. Prepare the data with the vocabulary of the checkpoint: nemo-cmim prepare --vocabulary "
+            f"{folder / VOCABULARY}."
         )
     own, parts = to_mapping(state.config), ("network", "objective", "optim")
     differences = differing({part: manifest.model[part] for part in parts}, {part: own[part] for part in parts}, "model.")
     differences += differing(manifest.order, state.order)
     if differences:
         raise CheckpointError(
-            f"{folder} is of another run: its {'; its '.join(differences)}. Train with its settings, or in another folder. (The global "
-            "batch is micro-batch x data-parallel ranks x accumulation: set model.global_batch_size to keep it on other ranks.)"
+            f"{folder} belongs to a run with different settings: {'; '.join(differences)}. Use the settings of the checkpoint, or choose a "
+            "different exp_manager.explicit_log_dir. (The global batch is micro-batch x data-parallel ranks x accumulation. Set "
+            "model.global_batch_size to keep it on a different number of ranks.)"
         )
 
 
 def _collect(state: TrainingState) -> dict[str, Tensor]:
-    """All tensors of a checkpoint by name, in host memory."""
+    """Copies of all tensors of a checkpoint by name, in host memory."""
     mesh = _mesh()
     tensors = _weights(state) | _queue(state, parallel_state.get_data_parallel_rank())
-    for name, main in state.parameters.main.items():
-        for key, value in state.optimizer.state.get(main, {}).items():
+    for name, master in state.parameters.master.items():
+        for key, value in state.optimizer.state.get(master, {}).items():
             value = torch.as_tensor(value)
-            tensors[f"optimizer/{name}/{key}"] = _as_shard(value, main, mesh) if value.shape == main.shape else value.cpu().clone()
+            tensors[f"optimizer/{name}/{key}"] = (
+                _as_shard(value, master, mesh) if value.shape == master.shape else value.cpu().clone()
+            )
     return tensors
 
 
 def _weights(state: TrainingState) -> dict[str, Tensor]:
     mesh = _mesh()
-    return {f"weights/{name}": _as_shard(main, main, mesh) for name, main in state.parameters.main.items()}
+    return {f"weights/{name}": _as_shard(master, master, mesh) for name, master in state.parameters.master.items()}
 
 
 def _queue(state: TrainingState, rank: int) -> dict[str, Tensor]:
-    """Past latents, if the objective keeps some, under the name that they have for a data-parallel rank."""
+    """The queue of the objective, if it has one, with the names for a data-parallel rank."""
     return {f"objective/{rank}/{name}": value.cpu().clone() for name, value in state.objective.state_dict().items()}
 
 
 def _mesh() -> DeviceMesh:
-    """Which rank holds which shard: [data-parallel, tensor-parallel], as Megatron numbers ranks."""
+    """The ranks as [data-parallel, tensor-parallel], in Megatron's order."""
     sizes = _parallel_sizes()
     ranks = torch.arange(torch.distributed.get_world_size()).view(sizes["data"], sizes["tensor"])
-    return DeviceMesh("cpu", ranks, mesh_dim_names=("data", "tensor"), _init_backend=False)  # no groups: it is only a table
+    return DeviceMesh("cpu", ranks, mesh_dim_names=("data", "tensor"), _init_backend=False)  # without process groups
 
 
-def _as_shard(local: Tensor, main: nn.Parameter, mesh: DeviceMesh) -> Tensor:
-    """A copy in host memory that knows its place in the whole tensor."""
+def _as_shard(local: Tensor, master: nn.Parameter, mesh: DeviceMesh) -> Tensor:
+    """A copy in host memory, with its position in the complete tensor if it is a shard."""
     local = local.detach().to("cpu", copy=True)
-    if not is_sharded(main):
+    if not is_sharded(master):
         return local
     return DTensor.from_local(
         local,
         mesh,
-        [Replicate(), Shard(main.partition_dim)],  # type: ignore[attr-defined]  # Megatron's mark
+        [Replicate(), Shard(master.partition_dim)],  # type: ignore[attr-defined]  # set by Megatron
         run_check=False,
     )
 
 
 def _allocate_optimizer_states(state: TrainingState, reader: FileSystemReader) -> dict[str, Tensor]:
-    """Empty tensors for what the checkpoint holds of the optimiser."""
+    """Empty tensors for the optimiser states in the checkpoint."""
     mesh, states = _mesh(), {}
     for path, stored in reader.read_metadata().state_dict_metadata.items():
         if not path.startswith("optimizer/") or not isinstance(stored, TensorStorageMetadata):
             continue
-        main = state.parameters.main[path.split("/")[1]]
-        ranks = parallel_state.get_tensor_model_parallel_world_size() if is_sharded(main) else 1
-        is_like_weight = len(stored.size) == main.dim() and stored.size.numel() == main.numel() * ranks
+        master = state.parameters.master[path.split("/")[1]]
+        ranks = parallel_state.get_tensor_model_parallel_world_size() if is_sharded(master) else 1
+        is_like_weight = len(stored.size) == master.dim() and stored.size.numel() == master.numel() * ranks
         dtype = stored.properties.dtype
         states[path] = (
-            _as_shard(torch.empty_like(main, dtype=dtype, device="cpu"), main, mesh)
+            _as_shard(torch.empty_like(master, dtype=dtype, device="cpu"), master, mesh)
             if is_like_weight
             else torch.empty(stored.size, dtype=dtype)
         )
     return states
 
 
-def _place(state: TrainingState, tensors: dict[str, Tensor], rank: int) -> None:
-    """Puts what was read where it belongs; the queue is that of a data-parallel rank."""
+def _restore(state: TrainingState, tensors: dict[str, Tensor], rank: int) -> None:
+    """Copies loaded tensors into the training state. The queue is that of data-parallel rank `rank`."""
     local = {path: t.to_local() if isinstance(t, DTensor) else t for path, t in tensors.items()}
-    for name, main in state.parameters.main.items():
-        main.data.copy_(local[f"weights/{name}"])
-        own = _below(f"optimizer/{name}/", local)
-        state.optimizer.state[main] = {
-            key: value.to(main.device) if value.shape == main.shape else value for key, value in own.items()
+    for name, master in state.parameters.master.items():
+        master.data.copy_(local[f"weights/{name}"])
+        own = _with_prefix(f"optimizer/{name}/", local)
+        state.optimizer.state[master] = {
+            key: value.to(master.device) if value.shape == master.shape else value for key, value in own.items()
         }
-    state.parameters.update_model()
-    state.objective.load_state_dict(_below(f"objective/{rank}/", local))
+    state.parameters.update_network()
+    state.objective.load_state_dict(_with_prefix(f"objective/{rank}/", local))
 
 
-def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def _with_prefix(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {path.removeprefix(prefix): tensor for path, tensor in tensors.items() if path.startswith(prefix)}
 
 
 def _cause(error: BaseException) -> str:
-    """What went wrong at the root: torch wraps what the system says, more than once."""
-    failures = getattr(error, "failures", None)  # of torch's CheckpointException: rank -> (error, traceback)
+    """The message of the original error, which torch wraps more than once."""
+    failures = getattr(error, "failures", None)  # CheckpointException: rank -> (error, traceback)
     innermost: BaseException | None = next(iter(failures.values()))[0] if failures else error
     chain = []
     while innermost is not None:
         chain.append(innermost)
         innermost = innermost.__cause__ or innermost.__context__
-    if "unexpected pos" in str(chain[0]):  # all that torch's C++ writer says of a write that the system refused
-        return "the system did not take all bytes: a full disk, a quota, or a limit on the size of files"
+    if "unexpected pos" in str(chain[0]):  # the only message of torch's C++ writer after a failed write
+        return "not all bytes could be written: the disk is full, or a quota or a limit on the size of files is reached"
     root = next((e for e in reversed(chain) if isinstance(e, OSError)), chain[0])
     return f"{type(root).__name__}: {str(root).splitlines()[0] if str(root) else repr(root)}"
 

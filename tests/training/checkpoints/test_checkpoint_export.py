@@ -1,0 +1,22 @@
+"""`nemo-cmim export` of folders that are not valid checkpoints. Other tests export valid ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("nemo.core", reason="needs the [train] extra")
+
+from nemo_cmim.cli import main
+from tests.training.checkpoints.damage import flip_a_byte
+
+
+def test_what_is_not_a_valid_checkpoint_is_not_exported(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    nemo_file = tmp_path / "model.nemo"
+    assert main(["export", str(tmp_path), "-o", str(nemo_file)]) == 2
+    assert "is not a checkpoint of nemo_cmim" in capsys.readouterr().err
+    flip_a_byte(run / "checkpoints" / "step=00000004.ckpt")
+    assert main(["export", str(run / "checkpoints" / "step=00000004.ckpt"), "-o", str(nemo_file)]) == 2
+    assert "is damaged" in capsys.readouterr().err
+    assert not nemo_file.exists()
