@@ -93,8 +93,8 @@ def test_a_resumed_run_is_the_uninterrupted_one(data: Path, tmp_path: Path) -> N
         "model.augmentation.mask_fraction=0.1",
         "exp_manager.resume_if_exists=true",
     )
-    train(config(data, tmp_path / "whole", *more))
-    interrupted = config(data, tmp_path / "halves", *more)
+    train(config(data, tmp_path / "straight", *more))
+    interrupted = config(data, tmp_path / "resumed", *more)
     with pytest.MonkeyPatch.context() as patch:  # stops after the checkpoint of step 5, with two more steps done
         step = MegatronCMIMModel.training_step
 
@@ -107,11 +107,11 @@ def test_a_resumed_run_is_the_uninterrupted_one(data: Path, tmp_path: Path) -> N
         with pytest.raises((KeyboardInterrupt, SystemExit)):
             train(interrupted)
     train(interrupted)
-    whole, halves = scalars(tmp_path / "whole"), scalars(tmp_path / "halves")
-    assert len(whole["train_loss"]) == 10
+    straight, resumed = scalars(tmp_path / "straight"), scalars(tmp_path / "resumed")
+    assert len(straight["train_loss"]) == 10
     for tag in ("train_loss", "lr", "val_loss", "val/mean_std"):
-        assert halves[tag] == whole[tag], tag
-    files = [next((tmp_path / name / "checkpoints").glob("*.nemo")).read_bytes() for name in ("whole", "halves")]
+        assert resumed[tag] == straight[tag], tag
+    files = [next((tmp_path / name / "checkpoints").glob("*.nemo")).read_bytes() for name in ("straight", "resumed")]
     assert files[0] == files[1]
 
 

@@ -1,4 +1,4 @@
-"""Tensor x data parallelism through the whole trainer: real processes over gloo, real signals, checkpoints across layouts."""
+"""Tensor x data parallelism in complete training runs: real processes over gloo, real signals, checkpoints across layouts."""
 
 from __future__ import annotations
 
@@ -68,20 +68,20 @@ def test_ten_steps_are_five_a_kill_and_five_bit_for_bit(data: Path, tmp_path: Pa
     """At TP 2 x DP 2, with dropout, latent noise, SMILES enumeration, masked spans and a queue of negatives."""
     more = (DROPOUT, "model.objective.queue=40", "model.augmentation.enumerate_smiles=true", "model.augmentation.mask_fraction=0.1")
     more += ("exp_manager.resume_if_exists=true",)
-    start_training(tmp_path / "logs-whole", 4, layout(data, tmp_path / "whole", 2, *more)).succeed()
+    start_training(tmp_path / "logs-straight", 4, layout(data, tmp_path / "straight", 2, *more)).succeed()
 
-    halves = tmp_path / "halves"
-    arguments = [*layout(data, halves, 2, *more), "trainer.devices=4"]
+    resumed = tmp_path / "resumed"
+    arguments = [*layout(data, resumed, 2, *more), "trainer.devices=4"]
     ranks = start_function(tmp_path / "logs-killed", 4, train_slowly, arguments, 5)
-    ranks.wait_for(lambda: bool(find_checkpoints(halves / "checkpoints")) and len(steps(halves)) > 5)
+    ranks.wait_for(lambda: bool(find_checkpoints(resumed / "checkpoints")) and len(steps(resumed)) > 5)
     ranks.send(signal.SIGKILL)
-    assert 5 < len(steps(halves)) < 10
-    assert not list(halves.rglob("*.nemo"))
+    assert 5 < len(steps(resumed)) < 10
+    assert not list(resumed.rglob("*.nemo"))
 
     start_training(tmp_path / "logs-resumed", 4, arguments).succeed()
     for key in ("train_loss", "gradient_norm", "lr"):
-        assert [r[key] for r in steps(halves)] == [r[key] for r in steps(tmp_path / "whole")], key
-    files = [next((tmp_path / name / "checkpoints").glob("*.nemo")).read_bytes() for name in ("whole", "halves")]
+        assert [r[key] for r in steps(resumed)] == [r[key] for r in steps(tmp_path / "straight")], key
+    files = [next((tmp_path / name / "checkpoints").glob("*.nemo")).read_bytes() for name in ("straight", "resumed")]
     assert files[0] == files[1]
 
 

@@ -56,12 +56,12 @@ def test_half_precision_resumes_bit_for_bit(data: Path, tmp_path: Path) -> None:
     """Including the loss scale, which has changed before the checkpoint."""
     more = ("trainer.precision=fp16", "model.loss_scale.initial=256", "model.loss_scale.growth_interval=3", "trainer.max_steps=8")
     more += ("exp_manager.checkpoint_callback_params.every_n_train_steps=4", "trainer.val_check_interval=8")
-    whole = train(config(data, tmp_path / "whole", *more))
-    halfway = f"exp_manager.resume_from_checkpoint='{whole}/checkpoints/step=00000004.ckpt'"
+    straight = train(config(data, tmp_path / "straight", *more))
+    halfway = f"exp_manager.resume_from_checkpoint='{straight}/checkpoints/step=00000004.ckpt'"
     again = steps(train(config(data, tmp_path / "again", *more, halfway)))
     assert again[0]["step"] == 5 and again[0]["loss_scale"] == 512
     for key in ("train_loss", "gradient_norm", "loss_scale"):
-        assert [r[key] for r in again] == [r[key] for r in steps(whole)[4:]], key
+        assert [r[key] for r in again] == [r[key] for r in steps(straight)[4:]], key
 
 
 def test_the_loss_scale_falls_after_overflows_and_grows_without() -> None:
