@@ -7,13 +7,16 @@ prints its URL and serves until it is ended.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import socket
 import sys
 from collections import Counter
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 __all__ = ["RangeServer"]
 
@@ -38,6 +41,24 @@ class RangeServer(ThreadingHTTPServer):
         self.requests: Counter[str] = Counter()
         self.failures: Counter[str] = Counter()
         self.ranges = True
+        self._connections: set[socket.socket] = set()
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Serves a connection in a thread of its own."""
+        self._connections.add(request)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        """Closes a connection after its last request."""
+        self._connections.discard(request)
+        super().shutdown_request(request)
+
+    def server_close(self) -> None:
+        """Closes the server and the connections that clients have kept open, which would otherwise stay open as long as they do."""
+        super().server_close()
+        for connection in list(self._connections):
+            with contextlib.suppress(OSError):  # closed meanwhile
+                connection.shutdown(socket.SHUT_RDWR)
 
 
 class _Handler(BaseHTTPRequestHandler):
