@@ -19,12 +19,42 @@ def pytest_unconfigure() -> None:
     faulthandler.dump_traceback_later(SECONDS_TO_END, exit=True, file=sys.__stderr__)
 
 
+REAL_SMILES = Path(__file__).with_name("real_smiles")
+
+
+@pytest.fixture(scope="session")
+def real_smiles() -> tuple[str, ...]:
+    """Real molecules of all kinds, as SMILES: the sample in the folder `real_smiles`."""
+    return tuple((REAL_SMILES / "molecules.smi").read_text().split())
+
+
+@pytest.fixture(scope="session")
+def rejected_smiles() -> tuple[str, ...]:
+    """Real SMILES that RDKit cannot read."""
+    return tuple((REAL_SMILES / "rejected.smi").read_text().split())
+
+
+@pytest.fixture(scope="session")
+def tranche_files(real_smiles: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Real molecules in files as ZINC and MegaMolBART's authors write them."""
+    folder = tmp_path_factory.mktemp("tranche_files")
+    drug_like = [smiles for smiles in real_smiles if len(smiles) < 60]
+    lines = [f"{smiles} {number}" for number, smiles in enumerate(drug_like)]
+    (folder / "2020.smi").write_text("\n".join(["smiles zinc_id", *lines[:400], ""]))
+    padded = [f"{smiles} ZINC{number:012}" for number, smiles in enumerate(drug_like[400:800])]
+    (folder / "2018.smi").write_bytes("\r\n".join(["smiles zinc_id", *padded, ""]).encode())
+    (folder / "truncated.smi").write_text("\n".join(["smiles zinc_id", *lines[800:850], "CN(CC(=O)Nc1ccc(F)c(F)c1F)C(=O)NCC"]))
+    rows = [f"ZINC{number:012},{smiles}" for number, smiles in enumerate(drug_like[850:1050])]
+    (folder / "megamolbart.csv").write_text("\n".join(["zinc_id,smiles", *rows, ""]))
+    return folder
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """The development data beside a checkout; a user's machine does not have it."""
+    """The development data beside a checkout. Tests that need them are skipped on a user's machine."""
     folder = Path(__file__).resolve().parents[2] / "shared" / "data"
     if not folder.is_dir():
-        pytest.skip(f"the development data are not here ({folder})")
+        pytest.skip(f"needs the development data, which are not at {folder}")
     return folder
 
 

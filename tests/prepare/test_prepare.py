@@ -43,20 +43,21 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def test_tranche_files_end_to_end(shared_data: Path, tmp_path: Path) -> None:
+def test_tranche_files_end_to_end(tranche_files: Path, tmp_path: Path) -> None:
     """Against a loop over the same files: what is kept, what is rejected, and where it goes."""
-    samples = shared_data / "zinc" / "tranche_samples"
-    paths = [samples / name for name in ("GFAB_truncated_tail.smi", "JBAA.smi", "megamolbart_x000.csv", "BJAA.smi")]
+    paths = [tranche_files / name for name in ("truncated.smi", "2020.smi", "megamolbart.csv", "2018.smi")]
     paths.append(Path(shutil.copy(paths[0], tmp_path / "again.smi")))
     manifest = prepare(paths, tmp_path / "out", valid_fraction=0.1, test_fraction=0.1, processes=1)
 
-    expected, read = {}, 0
+    tokenizer, expected, read = SmilesTokenizer(), {}, 0
     for path in paths:
         for line in path.read_text().splitlines()[1:]:
             read += 1
             smiles = line.split(",")[1] if path.suffix == ".csv" else line.split()[0]
             mol = Chem.MolFromSmiles(smiles)
-            if line != "CN(CC(=O)Nc1ccc(F)c(F)c1F)C(=O)NCC" and Descriptors.MolWt(mol) <= 500 and Crippen.MolLogP(mol) <= 5:
+            known = set(tokenizer.tokenize(Chem.MolToSmiles(mol))) <= tokenizer.vocab.keys()
+            passes = known and Descriptors.MolWt(mol) <= 500 and Crippen.MolLogP(mol) <= 5
+            if passes and line != "CN(CC(=O)Nc1ccc(F)c(F)c1F)C(=O)NCC":
                 expected[Chem.MolToSmiles(mol)] = True
     found = {split: smiles_in(tmp_path / "out", split) for split in SPLITS}
     assert sorted(s for split in SPLITS for s in found[split]) == sorted(expected)
@@ -71,7 +72,7 @@ def test_tranche_files_end_to_end(shared_data: Path, tmp_path: Path) -> None:
     assert manifest.inputs[0]["rejected"]["line cut short"] == 1
     reasons = Counter(row["reason"].split(":")[0] for row in rejected_in(tmp_path / "out"))
     assert reasons == manifest.rejected
-    assert set(reasons) == {"duplicate", "molecular weight above 500", "line cut short"}
+    assert set(reasons) == {"duplicate", "molecular weight above 500", "logP above 5", "unknown token", "line cut short"}
     for split in SPLITS:
         lengths = Counter(np.asarray(TokenStore.open(tmp_path / "out", split).lengths).tolist())
         assert manifest.splits[split] == {
@@ -82,9 +83,9 @@ def test_tranche_files_end_to_end(shared_data: Path, tmp_path: Path) -> None:
         }
 
 
-def test_the_2018_style_loses_no_molecule(shared_data: Path, tmp_path: Path) -> None:
-    path = shared_data / "zinc" / "tranche_samples" / "AAAA_2018_crlf_paddedids.smi"
-    manifest = prepare([path], tmp_path / "out", limit=300, processes=1)
+def test_the_2018_style_loses_no_molecule(tranche_files: Path, tmp_path: Path) -> None:
+    path = tranche_files / "2018.smi"
+    manifest = prepare([path], tmp_path / "out", limit=300, processes=1, max_molecular_weight=5000.0, max_logp=50.0)
     expected = {Chem.CanonSmiles(line.split()[0]) for line in path.read_text().splitlines()[1:301]}
     assert {s for split in SPLITS for s in smiles_in(tmp_path / "out", split)} == expected
     assert manifest.counts["read"] == 300

@@ -49,7 +49,7 @@ def test_files_that_are_not_complete(name: str, content: bytes, reason: str, tmp
         check_file(tmp_path / "x.part", name)
 
 
-def test_a_truncated_tranche(shared_data: Path) -> None:
-    path = shared_data / "zinc" / "tranche_samples" / "GFAB_truncated_tail.smi"
+def test_a_truncated_tranche(tranche_files: Path) -> None:
+    path = tranche_files / "truncated.smi"
     with pytest.raises(BrokenFileError, match="no line end"):
         check_file(path, path.name)

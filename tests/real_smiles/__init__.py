@@ -1,0 +1,1 @@
+"""A sample of real SMILES, see README.md in this folder."""
