@@ -1,29 +1,22 @@
-"""Processes of tests: ranks over gloo, and who is left of a session."""
+"""Processes of tests: ranks over gloo, and the processes of a session."""
 
 from __future__ import annotations
 
-import sys
-import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
-import pytest
-
-from benchmarks.ranks import run_ranks as run_command
+from tests.training.ranks import start_function
 
 __all__ = ["in_session", "run_ranks"]
 
 
-def run_ranks(script: Path, ranks: int, *arguments: str | Path) -> None:
-    """Runs `python script arguments` as each rank; fails with the output of one that fails."""
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            run_command([sys.executable, str(script), *map(str, arguments)], ranks, Path(folder) / "log", timeout_s=240)
-        except SystemExit as error:
-            pytest.fail(str(error))
+def run_ranks(function: Callable[[Path], None], ranks: int, folder: Path) -> None:
+    """Runs `function(folder)` as each rank. Fails with the output if a rank fails."""
+    start_function(folder / f"logs-{ranks}", ranks, function, folder).succeed()
 
 
 def in_session(leader: int) -> list[int]:
-    """Processes that run in the session of this process, itself among them, whoever is their parent by now."""
+    """Numbers of all processes in the session of a process, that one included, whatever their parent is by now."""
     found = []
     for entry in Path("/proc").glob("[0-9]*/stat"):
         try:

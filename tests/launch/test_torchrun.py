@@ -21,7 +21,7 @@ def test_torchrun_trains_on_two_tensor_parallel_processes(data: Path, tmp_path: 
     settings = overrides(data, tmp_path / "run", "trainer.max_steps=3", "model.parallel.tensor_model_parallel_size=2")
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     command = [*launcher, str(ROOT / "examples" / "pretrain.py"), *settings, "trainer.devices=2"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=240, check=False)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr[-4000:]
     assert f"Run folder: {tmp_path / 'run'}" in done.stdout
     assert [row["molecules"] for row in steps(tmp_path / "run")] == [16, 16, 16]

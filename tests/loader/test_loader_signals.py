@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-PATIENCE_S = 60.0
+PATIENCE_S = 600.0  # until a test gives up; nothing waits so long unless it fails
 
 # Prints its workers, reads a batch for each line of its input, and exits while the loader is in use.
 SCRIPT = """

@@ -1,9 +1,8 @@
-"""One of two ranks: `python candidates_worker.py FOLDER`. Losses and gradients of its half of the batch, with global negatives."""
+"""One of two ranks: losses and gradients of its half of the batch, with global negatives."""
 
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 
 import torch
@@ -41,7 +40,3 @@ def main(folder: Path) -> None:
     if rank == 0:
         torch.save({"results": results, "state": objective.state_dict()}, folder / "result.pt")
     torch.distributed.destroy_process_group()
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))

@@ -13,9 +13,9 @@ import torch
 from nemo_cmim.config import NetworkConfig, ObjectiveConfig
 from nemo_cmim.losses import Candidates, Objective, build_objective
 from nemo_cmim.types import Posterior
+from tests.losses.candidates_worker import main
 from tests.processes import run_ranks
 
-WORKER = Path(__file__).with_name("candidates_worker.py")
 B, K, D = 7, 1, 4
 
 
@@ -46,7 +46,7 @@ def test_two_ranks_give_what_one_gives_on_the_joined_batch(tmp_path: Path, name:
         "weight": latents(D, D, seed=2),
     }
     torch.save(case, tmp_path / "case.pt")
-    run_ranks(WORKER, 2, tmp_path)
+    run_ranks(main, 2, tmp_path)
     found = torch.load(tmp_path / "result.pt", weights_only=False)
 
     config = ObjectiveConfig(name=name, tau=0.3, queue=queue)

@@ -1,4 +1,4 @@
-"""One rank of the parity test: `python parity_worker.py FOLDER`, under torchrun's environment variables.
+"""One rank of the parity test, under torchrun's environment variables.
 
 Loads the plain weights of FOLDER/case.pt into the Megatron network, runs loss and backward, and (rank 0) writes what came out, with
 gradients gathered under the plain names, to FOLDER/result.pt.
@@ -7,7 +7,6 @@ gradients gathered under the plain names, to FOLDER/result.pt.
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 
 import torch
@@ -22,7 +21,6 @@ from nemo_cmim.training.checkpoints.export import load_plain, to_plain
 def main(folder: Path) -> None:
     case = torch.load(folder / "case.pt", weights_only=False)
     ranks = int(os.environ["WORLD_SIZE"])
-    torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo")
     parallel_state.initialize_model_parallel(ranks)
     network = MegatronCMIMNetwork(case["network"], ParallelConfig(tensor_model_parallel_size=ranks))
@@ -57,7 +55,3 @@ def main(folder: Path) -> None:
         }
         torch.save({k: v.detach() if isinstance(v, torch.Tensor) else v for k, v in result.items()}, folder / "result.pt")
     torch.distributed.destroy_process_group()
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))

@@ -7,13 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 
+pytest.importorskip("megatron.core", reason="needs the [train] extra")
+
 from nemo_cmim.config import NetworkConfig, ObjectiveConfig
 from nemo_cmim.losses import build_objective, log_p_x_given_z
 from nemo_cmim.models import CMIMNetwork
 from nemo_cmim.types import TokenBatch
+from tests.mcore.parity_worker import main
 from tests.processes import run_ranks
-
-WORKER = Path(__file__).with_name("parity_worker.py")
 
 
 def random_batch(network: NetworkConfig, lengths: list[int], generator: torch.Generator) -> TokenBatch:
@@ -28,7 +29,6 @@ def random_batch(network: NetworkConfig, lengths: list[int], generator: torch.Ge
     return TokenBatch(ids, is_token, torch.cat([start, ids], 1), target, is_target)
 
 
-slow = pytest.mark.slow
 CASES = {
     "one latent": ("cmim", {}),
     "three latents": ("cmim", {"latents": 3}),
@@ -40,7 +40,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("ranks", [pytest.param(1, marks=slow), 2])
+@pytest.mark.parametrize("ranks", [1, 2])
 def test_posterior_logits_loss_and_gradients_agree(tmp_path: Path, ranks: int, case: str) -> None:
     objective_name, changes = CASES[case]
     generator = torch.Generator().manual_seed(0)
@@ -79,7 +79,7 @@ def test_posterior_logits_loss_and_gradients_agree(tmp_path: Path, ranks: int, c
     loss = objective(log_p_x, z_BKD, posterior, positive_BKD if objective.composition.needs_positive else None).loss
     loss.backward()
 
-    run_ranks(WORKER, ranks, tmp_path)
+    run_ranks(main, ranks, tmp_path)
     result = torch.load(tmp_path / "result.pt", weights_only=False)
     close = {"rtol": 2e-5, "atol": 2e-5}
     torch.testing.assert_close(result["mean"], posterior.mean_BKD, **close)

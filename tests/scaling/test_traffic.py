@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +13,6 @@ from nemo_cmim.scaling.parameters import parameters
 from nemo_cmim.scaling.traffic import activation_bytes, elementwise_bytes, kernels, tensor_parallel_messages
 from tests.processes import run_ranks
 
-WORKER = Path(__file__).with_name("traffic_worker.py")
 SIZES = {
     "hidden_size": 128,
     "ffn_size": 512,
@@ -36,11 +34,13 @@ WORK = Workload(molecules=24, encoder_tokens=30, decoder_tokens=31)
 @pytest.fixture(scope="module", params=[1, 2])
 def counted(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[int, dict[str, Any]]:
     pytest.importorskip("megatron.core", reason="needs the [train] extra")
+    from tests.scaling.traffic_worker import main
+
     folder = tmp_path_factory.mktemp("traffic")
     batch = {"molecules": WORK.molecules, "encoder_tokens": WORK.encoder_tokens, "decoder_tokens": WORK.decoder_tokens}
     cases = {name: {"objective": objective, "network": SIZES | changes, **batch} for name, (objective, changes) in CASES.items()}
     (folder / "cases.json").write_text(json.dumps(cases))
-    run_ranks(WORKER, request.param, folder)
+    run_ranks(main, request.param, folder)
     return request.param, json.loads((folder / "result.json").read_text())
 
 

@@ -1,4 +1,4 @@
-"""One rank of the traffic test: `python traffic_worker.py FOLDER`, under torchrun's environment variables.
+"""One rank of the traffic test, under torchrun's environment variables.
 
 Runs forward and backward of the networks in FOLDER/cases.json once, and (rank 0) writes to FOLDER/result.json what was sent between ranks,
 what passed through memory, what was kept for backward, and how many parameters there are.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +109,6 @@ def listen() -> None:
 
 def main(folder: Path) -> None:
     ranks = int(os.environ["WORLD_SIZE"])
-    torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo")
     parallel_state.initialize_model_parallel(ranks)
     listen()
@@ -120,7 +118,3 @@ def main(folder: Path) -> None:
     if torch.distributed.get_rank() == 0:
         (folder / "result.json").write_text(json.dumps(results))
     torch.distributed.destroy_process_group()
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))

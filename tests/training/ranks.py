@@ -20,6 +20,8 @@ from benchmarks.ranks import free_port, torchrun_environment
 
 __all__ = ["Ranks", "as_srun", "start_function", "start_training", "train_with"]
 
+PATIENCE_S = 600.0  # generous, so that a loaded machine does not fail a test; nothing that works takes so long
+
 _SERVER = multiprocessing.get_context("forkserver")
 _SERVER.set_forkserver_preload(["nemo_cmim.training.run", "tests.training.ranks"])
 
@@ -30,7 +32,7 @@ class Ranks:
     def __init__(self, processes: list[ForkServerProcess], logs: list[Path]) -> None:
         self.processes, self.logs = processes, logs
 
-    def wait(self, timeout_s: float = 150.0) -> list[int | None]:
+    def wait(self, timeout_s: float = PATIENCE_S) -> list[int | None]:
         """Waits for all processes and returns their exit statuses. Processes that exceed the timeout are killed; their status is None."""
         stop = time.monotonic() + timeout_s
         for process in self.processes:
@@ -57,7 +59,7 @@ class Ranks:
         """The output of all ranks."""
         return "\n".join(f"--- {log.stem}\n{log.read_text(errors='replace')}" for log in self.logs)
 
-    def wait_for(self, condition: Callable[[], bool], timeout_s: float = 120.0) -> None:
+    def wait_for(self, condition: Callable[[], bool], timeout_s: float = PATIENCE_S) -> None:
         """Waits until the condition holds. Fails at the timeout, or if a process ends first."""
         stop = time.monotonic() + timeout_s
         while not condition():

@@ -37,7 +37,9 @@ def four(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize(("ranks", "tp"), [(1, 1), (2, 1), (2, 2)])
+@pytest.mark.parametrize(
+    ("ranks", "tp"), [(1, 1), pytest.param(2, 1, marks=pytest.mark.slow), pytest.param(2, 2, marks=pytest.mark.slow)]
+)
 def test_a_run_is_the_same_at_each_layout(four: Path, data: Path, tmp_path: Path, ranks: int, tp: int) -> None:
     """Loss, gradient norm and learning rate agree: fewer ranks compute the same micro-batches of a step one after the other."""
     folder = tmp_path / "run"
@@ -48,22 +50,23 @@ def test_a_run_is_the_same_at_each_layout(four: Path, data: Path, tmp_path: Path
         np.testing.assert_allclose([r[key] for r in found], [r[key] for r in expected], rtol=1e-4, err_msg=key)
 
 
-def train_slowly(arguments: list[str], from_step: int) -> None:
-    """Trains slowly from a step on, so that the test can send a signal."""
+def train_and_wait(arguments: list[str], at_step: int, gate: Path) -> None:
+    """Trains, and waits after `at_step` steps until the file `gate` exists. The test can then send a signal."""
     from nemo_cmim.training.model import MegatronCMIMModel
     from nemo_cmim.training.run import compose, train
 
     step = MegatronCMIMModel.training_step
 
-    def slow(self: MegatronCMIMModel, batch: Any, batch_idx: int) -> Any:
-        if self.trainer.global_step >= from_step:
-            time.sleep(0.5)
+    def waiting(self: MegatronCMIMModel, batch: Any, batch_idx: int) -> Any:
+        while self.trainer.global_step >= at_step and not gate.exists():
+            time.sleep(0.02)
         return step(self, batch, batch_idx)
 
-    MegatronCMIMModel.training_step = slow  # type: ignore[method-assign]
+    MegatronCMIMModel.training_step = waiting  # type: ignore[method-assign]
     train(compose(arguments))
 
 
+@pytest.mark.slow
 def test_ten_steps_are_five_a_kill_and_five_bit_for_bit(data: Path, tmp_path: Path) -> None:
     """At TP 2 x DP 2, with dropout, latent noise, SMILES enumeration, masked spans and a queue of negatives."""
     more = (DROPOUT, "model.objective.queue=40", "model.augmentation.enumerate_smiles=true", "model.augmentation.mask_fraction=0.1")
@@ -72,10 +75,10 @@ def test_ten_steps_are_five_a_kill_and_five_bit_for_bit(data: Path, tmp_path: Pa
 
     resumed = tmp_path / "resumed"
     arguments = [*layout(data, resumed, 2, *more), "trainer.devices=4"]
-    ranks = start_function(tmp_path / "logs-killed", 4, train_slowly, arguments, 5)
-    ranks.wait_for(lambda: bool(find_checkpoints(resumed / "checkpoints")) and len(steps(resumed)) > 5)
+    ranks = start_function(tmp_path / "logs-killed", 4, train_and_wait, arguments, 7, tmp_path / "never")
+    ranks.wait_for(lambda: bool(find_checkpoints(resumed / "checkpoints")) and len(steps(resumed)) == 7)
     ranks.send(signal.SIGKILL)
-    assert 5 < len(steps(resumed)) < 10
+    assert len(steps(resumed)) == 7
     assert not list(resumed.rglob("*.nemo"))
 
     start_training(tmp_path / "logs-resumed", 4, arguments).succeed()
@@ -85,7 +88,7 @@ def test_ten_steps_are_five_a_kill_and_five_bit_for_bit(data: Path, tmp_path: Pa
     assert files[0] == files[1]
 
 
-@pytest.mark.parametrize(("ranks", "tp"), [(1, 1), (4, 4)])
+@pytest.mark.parametrize(("ranks", "tp"), [(1, 1), pytest.param(4, 4, marks=pytest.mark.slow)])
 def test_a_checkpoint_is_resumed_at_a_different_layout(four: Path, data: Path, tmp_path: Path, ranks: int, tp: int) -> None:
     halfway = next(path for path in find_checkpoints(four / "checkpoints") if "00000005" in path.name)
     resume = f"exp_manager.resume_from_checkpoint='{halfway}'"
@@ -103,29 +106,35 @@ def test_a_sharded_checkpoint_is_exported_to_the_model_that_training_left(four: 
     assert nemo_cmim.load(tmp_path / "again.nemo").embed(["CCO"]).shape == (1, 32)
 
 
+@pytest.mark.slow
 def test_a_signal_to_one_rank_saves_and_ends_all(four: Path, data: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     arguments = [*layout(data, folder, 1, "exp_manager.resume_if_exists=true"), "trainer.devices=2"]
-    ranks = start_function(tmp_path / "logs", 2, train_slowly, arguments, 2)
-    ranks.wait_for(lambda: len(steps(folder)) >= 2)
+    gate = tmp_path / "gate"
+    ranks = start_function(tmp_path / "logs", 2, train_and_wait, arguments, 2, gate)
+    ranks.wait_for(lambda: len(steps(folder)) == 2)
     ranks.send(signal.SIGTERM, 1)
+    gate.touch()
     assert ranks.wait() == [143, 143], ranks.output()[-4000:]
     done = len(steps(folder))
-    assert 2 <= done < 10
+    assert done == 3, "the step in which the signal came is the last one"
     assert find_checkpoints(folder / "checkpoints")[0].name == f"step={done:08d}.ckpt"
     assert f"step {done} is saved" in ranks.output()
     start_training(tmp_path / "logs-again", 2, arguments).succeed()
     np.testing.assert_allclose([r["train_loss"] for r in steps(folder)], [r["train_loss"] for r in steps(four)], rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_run_started_by_srun_is_preempted_by_usr1_and_resumes(four: Path, data: Path, tmp_path: Path) -> None:
     """Slurm starts one task per device, without torchrun, and can send SIGUSR1 before a job ends."""
     arguments = [*layout(data, tmp_path / "run", 2, "exp_manager.resume_if_exists=true"), "trainer.devices=2"]
-    ranks = start_function(tmp_path / "logs", 2, train_slowly, arguments, 3, launcher=as_srun)
-    ranks.wait_for(lambda: len(steps(tmp_path / "run")) >= 3)
+    gate = tmp_path / "gate"
+    ranks = start_function(tmp_path / "logs", 2, train_and_wait, arguments, 3, gate, launcher=as_srun)
+    ranks.wait_for(lambda: len(steps(tmp_path / "run")) == 3)
     ranks.send(signal.SIGUSR1)
+    gate.touch()
     assert ranks.wait() == [143, 143], ranks.output()[-4000:]
-    assert len(steps(tmp_path / "run")) < 10
+    assert len(steps(tmp_path / "run")) == 4
     start_function(tmp_path / "logs-again", 2, train_with, arguments, launcher=as_srun).succeed()
     losses = [[row["train_loss"] for row in steps(folder)] for folder in (tmp_path / "run", four)]
     np.testing.assert_allclose(losses[0], losses[1], rtol=1e-4)
@@ -150,46 +159,51 @@ def test_inconsistent_numbers_are_an_error_on_all_ranks(data: Path, tmp_path: Pa
     assert ranks.output().count(message) >= 2, ranks.output()[-3000:]
 
 
-def validate_slowly(arguments: list[str], flag: Path) -> None:
+def validate_and_wait(arguments: list[str], begun: Path, gate: Path) -> None:
+    """Training whose validation waits until the file `gate` exists."""
     from nemo_cmim.training.model import MegatronCMIMModel
     from nemo_cmim.training.run import compose, train
 
     step = MegatronCMIMModel.validation_step
 
-    def slow(self: MegatronCMIMModel, batch: Any, batch_idx: int) -> Any:
-        flag.touch()
-        time.sleep(3.0)
+    def waiting(self: MegatronCMIMModel, batch: Any, batch_idx: int) -> Any:
+        begun.touch()
+        while not gate.exists():
+            time.sleep(0.02)
         return step(self, batch, batch_idx)
 
-    MegatronCMIMModel.validation_step = slow  # type: ignore[method-assign, assignment]
+    MegatronCMIMModel.validation_step = waiting  # type: ignore[method-assign, assignment]
     train(compose(arguments))
 
 
 def test_a_signal_during_validation_ends_the_run_before_validation_is_finished(data: Path, tmp_path: Path) -> None:
     """Validation may take longer than the notice period. The checkpoint is saved without a monitored value."""
-    folder, flag = tmp_path / "run", tmp_path / "flag"
+    folder, begun, gate = (tmp_path / name for name in ("run", "begun", "gate"))
     settings = ("trainer.val_check_interval=2", "model.validation_ds.batch_size=2", "trainer.num_sanity_val_steps=0")
-    ranks = start_function(tmp_path / "logs", 1, validate_slowly, layout(data, folder, 1, *settings), flag)
-    ranks.wait_for(flag.exists)
+    ranks = start_function(tmp_path / "logs", 1, validate_and_wait, layout(data, folder, 1, *settings), begun, gate)
+    ranks.wait_for(begun.exists)
     ranks.send(signal.SIGTERM)
-    assert ranks.wait(30.0) == [143], ranks.output()[-4000:]
+    gate.touch()
+    assert ranks.wait() == [143], ranks.output()[-4000:]
     (saved,) = find_checkpoints(folder / "checkpoints")
     assert (saved.name, CheckpointManifest.read(saved).monitored) == ("step=00000002.ckpt", None)
 
 
-def in_a_group_of_its_own(arguments: list[str], group_file: Path) -> None:
+def in_a_group_of_its_own(arguments: list[str], group_file: Path, gate: Path) -> None:
     os.setpgid(0, 0)
     group_file.write_text(str(os.getpgid(0)))
-    train_slowly(arguments, 2)
+    train_and_wait(arguments, 2, gate)
 
 
+@pytest.mark.slow
 def test_a_signal_to_the_process_group_with_loader_workers_saves(data: Path, tmp_path: Path) -> None:
     """torchrun ends its processes in this way. The next run can use the folder immediately."""
-    folder, group_file = tmp_path / "run", tmp_path / "group"
+    folder, group_file, gate = (tmp_path / name for name in ("run", "group", "gate"))
     arguments = layout(data, folder, 1, "model.train_ds.workers=2", "exp_manager.resume_if_exists=true")
-    ranks = start_function(tmp_path / "logs", 1, in_a_group_of_its_own, arguments, group_file)
-    ranks.wait_for(lambda: len(steps(folder)) >= 2)
+    ranks = start_function(tmp_path / "logs", 1, in_a_group_of_its_own, arguments, group_file, gate)
+    ranks.wait_for(lambda: len(steps(folder)) == 2)
     os.killpg(int(group_file.read_text()), signal.SIGTERM)
+    gate.touch()
     assert ranks.wait() == [143], ranks.output()[-4000:]
     assert find_checkpoints(folder / "checkpoints")
     start_training(tmp_path / "logs-again", 1, arguments).succeed()
@@ -223,6 +237,7 @@ def overflow_on_the_last_rank(arguments: list[str], folder: Path) -> None:
     (folder / f"rank-{rank()}.json").write_text(json.dumps(seen))
 
 
+@pytest.mark.slow
 def test_an_overflow_on_one_rank_skips_the_step_on_all(data: Path, tmp_path: Path) -> None:
     more = ("trainer.precision=fp16", "model.loss_scale.initial=16", "model.loss_scale.hysteresis=1", "trainer.max_steps=4")
     arguments = [*layout(data, tmp_path / "run", 2, *more), "trainer.devices=4"]

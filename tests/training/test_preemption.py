@@ -36,7 +36,7 @@ def own_handlers() -> Iterator[None]:
 
 def workers_end() -> bool:
     """Waits for workers that were terminated; on a busy machine, they may need some time to end."""
-    stop = time.monotonic() + 60.0
+    stop = time.monotonic() + 600.0
     while multiprocessing.active_children() and time.monotonic() < stop:
         time.sleep(0.05)
     return not multiprocessing.active_children()
