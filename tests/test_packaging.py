@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import re
 import runpy
@@ -30,6 +31,7 @@ def metadata() -> dict[str, Any]:
     return dict(setup.call_args.kwargs)
 
 
+@functools.cache
 def pins() -> dict[str, Requirement]:
     """The lines of constraints.txt that hold for this interpreter, by name."""
     lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if line and not line.startswith("#")]

@@ -80,6 +80,7 @@ def workers_end(main: Main) -> bool:
     return not main.workers_left()
 
 
+@pytest.mark.slow  # the next test ends in the same way
 def test_the_interpreter_can_exit_while_a_loader_is_in_use(prepared: Path) -> None:
     with main_process(prepared) as main:
         main.input.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 
 import pytest
@@ -78,6 +79,7 @@ def test_closed_form_gradients() -> None:
     torch.testing.assert_close(gradient.sum(), torch.zeros(()), rtol=0, atol=1e-5)  # what the positive loses the negatives gain
 
 
+@functools.cache
 def means_of_g(B: int, tau: float, anchors: int) -> torch.Tensor:
     """The in-batch mean of g(z_i, z_j) over B - 1 negatives, uniform on the sphere, as log p_k1 has it: p = g_ii / (g_ii + mean)."""
     batches = latents(anchors // B, B, 1, 3, seed=B)
@@ -89,7 +91,7 @@ def means_of_g(B: int, tau: float, anchors: int) -> torch.Tensor:
 @pytest.mark.parametrize("B", [5, 33, 257])
 def test_eq_11_hoeffdings_bound_holds(B: int, tau: float) -> None:
     """Deviations from the expectation, which is tau sinh(1 / tau) on the sphere, are no more frequent than Eq. 11 allows."""
-    repeats, mu = 20_000, tau * math.sinh(1 / tau)
+    repeats, mu = 10_000, tau * math.sinh(1 / tau)
     deviation = (means_of_g(B, tau, repeats) - mu).abs()
     for share in (0.5, 0.25, 0.1, 0.05):
         epsilon = share * (math.exp(1 / tau) - math.exp(-1 / tau))
@@ -100,8 +102,8 @@ def test_eq_11_hoeffdings_bound_holds(B: int, tau: float) -> None:
 
 def test_the_variance_falls_as_one_over_b_minus_one() -> None:
     tau = 1.0
-    sizes = [2, 5, 17, 65, 257]
-    scaled = [float(means_of_g(B, tau, 20_000).var()) * (B - 1) for B in sizes]
+    sizes = [5, 33, 257]
+    scaled = [float(means_of_g(B, tau, 10_000).var()) * (B - 1) for B in sizes]
     second = tau / 2 * math.sinh(2 / tau)  # E[g^2] on the sphere
     expected = second - (tau * math.sinh(1 / tau)) ** 2
     assert scaled == pytest.approx([expected] * len(sizes), rel=0.05)

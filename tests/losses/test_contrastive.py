@@ -63,7 +63,7 @@ def test_blocks_change_neither_value_nor_gradient(block: int) -> None:
     torch.testing.assert_close(whole.grad, parts.grad)
 
 
-@pytest.mark.parametrize(("B", "block"), [(1024, 64), (16_384, 256)])
+@pytest.mark.parametrize(("B", "block"), [(1024, 64), (4096, 128), pytest.param(16_384, 256, marks=pytest.mark.slow)])
 def test_blocks_bound_the_largest_tensor(B: int, block: int) -> None:
     """With blocks no tensor of B x B elements is made, forward or backward: O(B) memory per anchor, also at the paper's batch."""
     sizes = []

@@ -29,7 +29,9 @@ def test_a_stalled_download_times_out_and_resumes(server: FileServer, tmp_path: 
 
 def test_a_server_that_stalls_each_time_is_a_failure(server: FileServer, tmp_path: Path) -> None:
     server.answers[PATH] = [stall_after(10)] * 4
-    with pytest.raises(DataError, match=r"1 of 1 files could not be downloaded, for example http.*BAAA\.smi.*timed out.*Run the same command again"):
+    with pytest.raises(
+        DataError, match=r"1 of 1 files could not be downloaded, for example http.*BAAA\.smi.*timed out.*Run the same command again"
+    ):
         fetch(server, tmp_path, retry_policy=RetryPolicy(**{**SETTINGS, "read_timeout": 0.3}))
     wait_for(lambda: len(server.requests) == 4)
     assert not (tmp_path / "BA" / "BAAA.smi").exists()
@@ -50,11 +52,11 @@ def test_the_client_waits_as_retry_after_says(code: int, as_date: bool, server: 
 
 def test_retry_after_holds_for_the_other_threads(server: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     slow, later = "/2D/CA/CAAA.smi", "/2D/DA/DAAA.smi"
-    hold, held = transfer._Pace.hold, threading.Event()
-    monkeypatch.setattr(transfer._Pace, "hold", lambda pace, seconds: (hold(pace, seconds), held.set()))
+    pause, paused = transfer._RateLimit.pause, threading.Event()
+    monkeypatch.setattr(transfer._RateLimit, "pause", lambda limit, seconds: (pause(limit, seconds), paused.set()))
     server.files.update({path: molecules(10) for path in (slow, later)})
     server.answers[PATH] = [status(429, b"", Retry_After="1")]
-    server.answers[slow] = [lambda handler: (held.wait(PATIENCE_S), handler.serve())[0]]
+    server.answers[slow] = [lambda handler: (paused.wait(PATIENCE_S), handler.serve())[0]]
     fetch(server, tmp_path, PATH, slow, later, retry_policy=RetryPolicy(**{**SETTINGS, "threads": 2}))
     assert server.asked(later)[0].at - server.asked(PATH)[0].at >= 0.9
 
