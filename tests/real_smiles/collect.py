@@ -1,6 +1,6 @@
 """Writes `molecules.smi` and `rejected.smi`: real SMILES from files that the RDKit wheel holds.
 
-    python -m tests.real_smiles.collect
+    python tests/real_smiles/collect.py
 
 The files are those of RDKit 2026.9.1. Another version may hold other molecules.
 """

@@ -1,1 +1,0 @@
-"""A sample of real SMILES, see README.md in this folder."""
