@@ -1,4 +1,4 @@
-"""Fixtures that several test modules use, and what happens if something keeps the tests from ending."""
+"""Shared fixtures, the seed of each test, and a time limit for the exit of the interpreter."""
 
 from __future__ import annotations
 
@@ -7,24 +7,29 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from nemo_cmim.prepare.prepare import prepare
 
 SECONDS_TO_END = 300
+REAL_SMILES = Path(__file__).with_name("real_smiles")
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_unconfigure() -> None:
-    """After the last test the interpreter must end by itself. If something keeps it, its stacks are shown, and the run has failed."""
+    """Ends an interpreter that does not exit by itself after the last test, with a traceback of all threads and a failure."""
     faulthandler.dump_traceback_later(SECONDS_TO_END, exit=True, file=sys.__stderr__)
 
 
-REAL_SMILES = Path(__file__).with_name("real_smiles")
+@pytest.fixture(autouse=True)
+def seed() -> None:
+    """Seeds torch, so that its random numbers do not depend on earlier tests. pytest-randomly seeds `random` and numpy."""
+    torch.manual_seed(0)
 
 
 @pytest.fixture(scope="session")
 def real_smiles() -> tuple[str, ...]:
-    """Real molecules of all kinds, as SMILES: the sample in the folder `real_smiles`."""
+    """SMILES of real molecules: the sample in the folder `real_smiles`."""
     return tuple((REAL_SMILES / "molecules.smi").read_text().split())
 
 
@@ -60,7 +65,7 @@ def shared_data() -> Path:
 
 @pytest.fixture(scope="session")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Alkanes, alcohols and amines of all lengths: small molecules that are made here, not real data."""
+    """A token store of made-up alkanes, alcohols and amines of many lengths."""
     folder = tmp_path_factory.mktemp("data")
     tails = ["", "O", "N", "F", "Cl", "C#N", "C=O", "c1ccccc1", "C(=O)O", "S"]
     lines = [f"{head}{'C' * n}{tail}" for head in ("C", "OC", "NC", "CC(C)") for n in range(1, 12) for tail in tails]
@@ -77,7 +82,7 @@ def made_up_smiles() -> list[str]:
 
 @pytest.fixture(scope="session")
 def prepared(made_up_smiles: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder that `prepare` wrote, with a tenth of the molecules for validation and a tenth for test."""
+    """A token store with a tenth of the molecules in validation and a tenth in test."""
     folder = tmp_path_factory.mktemp("prepared")
     (folder / "made_up.smi").write_text("\n".join(["smiles zinc_id", *(f"{s} {i}" for i, s in enumerate(made_up_smiles)), ""]))
     prepare([folder / "made_up.smi"], folder / "out", valid_fraction=0.1, test_fraction=0.1, processes=1)

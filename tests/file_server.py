@@ -1,4 +1,4 @@
-"""A real HTTP server on this machine that serves files well, or misbehaves as it is told."""
+"""A local HTTP server that serves files, or answers with the faults that a test sets."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Request(NamedTuple):
 
 
 class FileServer(ThreadingHTTPServer):
-    """`files` by path; `answers`: what is done with the next requests of a path, before it is served whole."""
+    """Serves `files` by path. `answers` are used first: one for each of the next requests of a path."""
 
     daemon_threads = True
 
@@ -31,16 +31,16 @@ class FileServer(ThreadingHTTPServer):
         self.etags: dict[str, str] = {}
         self.answers: dict[str, list[Answer]] = {}
         self.requests: list[Request] = []
-        self.over = threading.Event()
+        self.closing = threading.Event()
 
     def url(self, path: str) -> str:
         return f"http://127.0.0.1:{self.server_port}{path}"
 
-    def asked(self, path: str) -> list[Request]:
+    def requests_for(self, path: str) -> list[Request]:
         return [request for request in self.requests if request.path == path]
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Clients that went away are expected."""
+        """Ignores errors: clients may close a connection at any time."""
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -58,23 +58,23 @@ class Handler(BaseHTTPRequestHandler):
             self.serve()
 
     def serve(self, *, limit: int | None = None, ignore_range: bool = False) -> bool:
-        """Sends the file as a good server does, or `limit` bytes of it. False if there is none."""
+        """Sends the file, or its first `limit` bytes. Returns False if there is no such file."""
         content = self.server.files.get(self.path)
         if content is None:
-            self.say(404, b"no such file")
+            self.respond(404, b"no such file")
             return False
         etag = self.server.etags.get(self.path)
-        start, wanted = 0, self.headers["Range"]
-        if wanted and not ignore_range and self.headers["If-Range"] in (None, etag):
-            start = int(wanted.removeprefix("bytes=").removesuffix("-"))
+        start, requested = 0, self.headers["Range"]
+        if requested and not ignore_range and self.headers["If-Range"] in (None, etag):
+            start = int(requested.removeprefix("bytes=").removesuffix("-"))
         if start and start >= len(content):
-            self.say(416, b"", {"Content-Range": f"bytes */{len(content)}"})
+            self.respond(416, b"", {"Content-Range": f"bytes */{len(content)}"})
             return True
         span = {"Content-Range": f"bytes {start}-{len(content) - 1}/{len(content)}"} if start else {}
-        self.say(206 if start else 200, content[start:], {**span, **({"ETag": etag} if etag else {})}, limit)
+        self.respond(206 if start else 200, content[start:], {**span, **({"ETag": etag} if etag else {})}, limit)
         return True
 
-    def say(self, status: int, body: bytes, headers: dict[str, str] | None = None, limit: int | None = None) -> None:
+    def respond(self, status: int, body: bytes, headers: dict[str, str] | None = None, limit: int | None = None) -> None:
         self.send_response(status)
         for name, value in {"Content-Length": str(len(body)), **(headers or {})}.items():
             self.send_header(name, value)
@@ -83,11 +83,11 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.flush()
 
     def log_message(self, *args: object) -> None:
-        """Keeps quiet."""
+        """Logs nothing."""
 
 
 def status(code: int, body: bytes = b"sorry", **headers: str) -> Answer:
-    return lambda handler: handler.say(code, body, {name.replace("_", "-"): value for name, value in headers.items()})
+    return lambda handler: handler.respond(code, body, {name.replace("_", "-"): value for name, value in headers.items()})
 
 
 def drop_after(size: int) -> Answer:
@@ -101,18 +101,18 @@ def drop_after(size: int) -> Answer:
 
 
 def stall_after(size: int) -> Answer:
-    """Sends the first bytes, then nothing, and keeps the connection open."""
+    """Sends the first bytes, then nothing, and keeps the connection open until the server is closed."""
 
     def answer(handler: Handler) -> None:
         handler.serve(limit=size)
         handler.close_connection = True
-        handler.server.over.wait(60)
+        handler.server.closing.wait()
 
     return answer
 
 
 def hang_up(handler: Handler) -> None:
-    """Closes the connection without a word."""
+    """Closes the connection without a response."""
     handler.close_connection = True
 
 
@@ -138,7 +138,7 @@ def serving() -> Iterator[FileServer]:
     try:
         yield server
     finally:
-        server.over.set()
+        server.closing.set()
         server.shutdown()
         server.server_close()
         thread.join()

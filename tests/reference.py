@@ -1,4 +1,4 @@
-"""The paper's equations as loops over scalars, in float64: slow, and easy to compare with the page."""
+"""The equations of the paper as loops over scalars in float64: slow, but easy to compare with the text."""
 
 from __future__ import annotations
 

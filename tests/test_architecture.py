@@ -1,9 +1,10 @@
-"""Who may import whom, how long things may be, what must be documented: read from the source, without running it."""
+"""Rules for the source: imports, lengths, documentation. The source is parsed, not run."""
 
 from __future__ import annotations
 
 import ast
 import functools
+import graphlib
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 
-# A room may import those of the levels above its own. Rooms of one level do not know each other.
+# A part of the package may import the parts of the levels above its own. Parts of one level do not import each other.
 LEVELS = [
     ("version", "errors", "types"),
     ("files", "signals", "config", "molecules"),
@@ -27,18 +28,16 @@ LEVELS = [
     ("training",),
     ("recipes",),
 ]
-MAY_IMPORT = {room: {r for above in LEVELS[:i] for r in above} for i, level in enumerate(LEVELS) for room in level}
+MAY_IMPORT = {part: {p for above in LEVELS[:i] for p in above} for i, level in enumerate(LEVELS) for part in level}
 MAY_IMPORT["scaling"] = {"version", "errors", "config"}
 MAY_IMPORT["downstream"] = {"version", "errors", "types", "molecules", "tables"}
-for room in ("store", "zinc", "prepare", "loader", "report"):  # data go one way, and know no model
-    MAY_IMPORT[room] -= {"losses", "scaling", "models", "inference"}
+for part in ("store", "zinc", "prepare", "loader", "report"):  # data preparation does not depend on models
+    MAY_IMPORT[part] -= {"losses", "scaling", "models", "inference"}
 MAY_IMPORT["inference"] -= {"losses", "scaling", "store"}
 MAY_IMPORT["mcore"] -= {"tables", "zinc", "prepare", "report", "inference"}
 MAY_IMPORT["training"] -= {"zinc", "prepare", "report"}
-MAY_IMPORT["comparison"] = {*MAY_IMPORT["training"], "downstream"} - {
-    "mcore"
-}  # trains by the command line, in processes of their own
-ENTRANCES = {"__init__", "cli"}  # may import every part; no part may import them
+MAY_IMPORT["comparison"] = {*MAY_IMPORT["training"], "downstream"} - {"mcore"}  # starts training from the command line
+ENTRY_POINTS = {"__init__", "cli"}  # may import every part; no part may import them
 
 TRAINING_STACK = {"megatron", "nemo", "lightning", "pytorch_lightning", "transformer_engine", "apex"}
 LAUNCH_STACK = {"nemo_run", "fiddle", "torchx"}
@@ -51,7 +50,7 @@ Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
 def files(*folders: str) -> dict[str, Path]:
-    """Python files of these folders by their path from the root."""
+    """Python files of these folders by their path relative to the root."""
     found = sorted(path for folder in folders for path in (ROOT / folder).rglob("*.py"))
     return {path.relative_to(ROOT).as_posix(): path for path in found}
 
@@ -69,17 +68,17 @@ def part_of(name: str) -> str:
 
 @functools.cache
 def tree_of(name: str) -> ast.Module:
-    """The syntax tree; a grammar newer than Python 3.10 is an error."""
+    """The syntax tree. Syntax newer than Python 3.10 is an error."""
     return ast.parse(EVERYTHING[name].read_text(encoding="utf-8"), filename=name, feature_version=(3, 10))
 
 
 def functions(name: str) -> Iterator[Function]:
-    """All functions and methods, also inner ones."""
+    """All functions and methods, nested ones included."""
     return (node for node in ast.walk(tree_of(name)) if isinstance(node, Function))
 
 
 def imports(name: str) -> Iterator[tuple[int, list[str]]]:
-    """Line and dotted path of every import, wherever in the file it stands; relative paths made absolute."""
+    """Line and absolute dotted path of every import, those in functions and under TYPE_CHECKING included."""
     for node in ast.walk(tree_of(name)):
         if isinstance(node, ast.Import):
             yield from ((node.lineno, alias.name.split(".")) for alias in node.names)
@@ -89,20 +88,39 @@ def imports(name: str) -> Iterator[tuple[int, list[str]]]:
             yield from ((node.lineno, [*package, *module, alias.name]) for alias in node.names)
 
 
-def test_every_part_has_its_place() -> None:
-    assert {part_of(name) for name in PACKAGE} <= set(MAY_IMPORT) | ENTRANCES
+def test_every_part_has_import_rules() -> None:
+    assert {part_of(name) for name in PACKAGE} <= set(MAY_IMPORT) | ENTRY_POINTS
 
 
-def test_imports_go_one_way() -> None:
+def test_parts_import_only_the_levels_above() -> None:
     wrong = []
     for name in PACKAGE:
         part = part_of(name)
         for line, path in imports(name):
-            if part not in ENTRANCES and path[0] == "nemo_cmim" and path[1] not in MAY_IMPORT[part] | {part}:
+            if part not in ENTRY_POINTS and path[0] == "nemo_cmim" and path[1] not in MAY_IMPORT[part] | {part}:
                 wrong.append(f"{name}:{line} imports {'.'.join(path)}; {part} may import {', '.join(sorted(MAY_IMPORT[part]))}")
             if path[0] in ("tests", "examples", "benchmarks", "tools", "conf"):
-                wrong.append(f"{name}:{line} imports {'.'.join(path)}, which is no part of the package")
+                wrong.append(f"{name}:{line} imports {'.'.join(path)}, which is not part of the package")
     assert not wrong, "\n".join(wrong)
+
+
+def file_of(path: list[str]) -> str | None:
+    """File of the package that an import path names: `losses/__init__.py` for nemo_cmim.losses.Objective; None for other packages."""
+    for stop in range(len(path), 0, -1):
+        stem = "/".join(path[:stop])
+        for name in (f"{stem}.py", f"{stem}/__init__.py"):
+            if name in PACKAGE:
+                return name
+    return None
+
+
+def test_files_do_not_import_each_other_in_a_cycle() -> None:
+    """Imports in functions and under TYPE_CHECKING count too."""
+    graph = {name: {file for _, path in imports(name) if (file := file_of(path)) not in (None, name)} for name in PACKAGE}
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as error:
+        pytest.fail(f"import cycle: {' <- '.join(error.args[1])}")
 
 
 def test_only_mcore_and_training_import_the_training_stack() -> None:
@@ -132,11 +150,11 @@ def test_only_molecules_imports_rdkit() -> None:
     ],
     ids=["the package itself is light", "inference stays apart from training"],
 )
-def test_what_an_import_brings(modules: list[str], absent: set[str]) -> None:
+def test_imports_do_not_load_heavy_packages(modules: list[str], absent: set[str]) -> None:
     code = f"import sys, {', '.join(modules)}; print(*{{name.split('.')[0] for name in sys.modules}})"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert absent.isdisjoint(done.stdout.split()), f"{modules} brought {absent & set(done.stdout.split())}"
+    assert absent.isdisjoint(done.stdout.split()), f"{modules} loaded {absent & set(done.stdout.split())}"
 
 
 def test_files_are_short() -> None:
@@ -149,18 +167,18 @@ def test_functions_are_short() -> None:
     assert {name: length for name, length in lengths.items() if length > MAX_FUNCTION_LINES} == {}
 
 
-def test_no_file_is_a_drawer_for_anything() -> None:
-    drawers = {"utils", "util", "helpers", "helper", "common", "misc"}
-    assert [name for name, path in EVERYTHING.items() if path.stem in drawers] == []
+def test_no_file_has_a_catch_all_name() -> None:
+    catch_all = {"utils", "util", "helpers", "helper", "common", "misc"}
+    assert [name for name, path in EVERYTHING.items() if path.stem in catch_all] == []
 
 
-def test_test_files_have_names_of_their_own() -> None:
+def test_test_files_have_unique_names() -> None:
     stems = [path.stem for path in TESTS.values() if path.stem != "conftest"]
     assert sorted(stems) == sorted(set(stems))
 
 
 def undocumented(name: str) -> Iterator[str]:
-    """The module, and its public functions, classes and methods, that lack a docstring."""
+    """The module and its public functions, classes and methods without a docstring."""
     bodies: list[ast.Module | ast.ClassDef] = [tree_of(name)]
     if not ast.get_docstring(bodies[0]):
         yield name
@@ -177,7 +195,7 @@ def test_public_names_are_documented() -> None:
 
 
 def can_fail(function: Function) -> bool:
-    """True if the function asserts something that is not constant, expects an error, or calls a check."""
+    """Whether the function has an assertion that is not constant, expects an error, or calls a check."""
     for node in ast.walk(function):
         if isinstance(node, ast.Assert) and not isinstance(node.test, ast.Constant):
             return True

@@ -12,7 +12,7 @@ from nemo_cmim.config import ModelConfig, NetworkConfig, OptimConfig, from_mappi
 from nemo_cmim.errors import ConfigError
 
 
-def test_defaults_are_the_papers() -> None:
+def test_defaults_are_those_of_the_paper() -> None:
     network, optim = NetworkConfig(), OptimConfig()
     assert (network.hidden_size, network.encoder_layers, network.decoder_layers, network.attention_heads) == (512, 6, 6, 8)
     assert (network.ffn_size, network.max_positions, network.dropout, network.vocabulary_size) == (2048, 512, 0.1, 523)
@@ -44,6 +44,6 @@ def test_mapping_round_trip() -> None:
         ({"train_ds": {"folder": "x", "split": "dev"}}, "split must be train, valid or test, found 'dev'."),
     ],
 )
-def test_mistakes_are_named(mapping: dict[str, Any], message: str) -> None:
+def test_invalid_configs_are_errors(mapping: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(message)):
         from_mapping(ModelConfig, mapping, "model")

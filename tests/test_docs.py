@@ -1,4 +1,4 @@
-"""What the docs say holds: the equation index points at what is there, the table of systems, the README's first lines of Python."""
+"""Statements of the documentation: the equation index, the table of baseline models, the first Python lines of the README."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ROWS = [row for row in OBJECTIVES.split("## From equation")[1].splitlines() if r
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.split("|")[1].strip())
-def test_a_row_of_the_equation_index_points_at_what_is_there(row: str) -> None:
+def test_the_equation_index_names_existing_functions_and_tests(row: str) -> None:
     functions = [name for name in re.findall(r"`([a-z_0-9]+(?:\.[A-Za-z_0-9]+)+)`", row) if not name.endswith(".py")]
     tests = re.findall(r"`(\S+\.py)::(\S+)`", row)
     assert functions and tests
@@ -39,7 +39,7 @@ def test_the_table_of_systems_is_what_the_command_prints(capsys: pytest.CaptureF
     assert "\n".join(table) in OBJECTIVES
 
 
-def test_the_readmes_first_lines_of_python_give_what_their_comment_says() -> None:
+def test_the_first_python_lines_of_the_readme_give_what_they_say() -> None:
     snippet = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.DOTALL)[0]
     *statements, last = snippet.splitlines()
     shown, said = last.split("  # ", 1)

@@ -1,4 +1,4 @@
-"""RDKit's part: canonical SMILES, properties, scaffolds, fingerprints, and what is refused."""
+"""Molecules: canonical SMILES, properties, scaffolds, fingerprints, and invalid input."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from nemo_cmim.errors import InvalidSmilesError
 from nemo_cmim.molecules import canonical_smiles, descriptors, is_valid, morgan_fingerprints, murcko_scaffold, parse, properties
 
 
-def test_spellings_of_one_molecule_are_one_canonical_smiles() -> None:
+def test_all_smiles_of_a_molecule_have_one_canonical_smiles() -> None:
     assert canonical_smiles("OCC") == canonical_smiles("C(O)C") == canonical_smiles(Chem.MolFromSmiles("CCO")) == "CCO"
 
 
@@ -20,13 +20,13 @@ def test_stereo_survives() -> None:
 
 
 @pytest.mark.parametrize("value", ["", "C1CC", "CC O", "CC\n", "C(C)(C)(C)(C)C", None, 3, float("nan"), b"CC"])
-def test_what_is_no_molecule_is_refused(value: object) -> None:
+def test_invalid_molecules_are_errors(value: object) -> None:
     with pytest.raises(InvalidSmilesError):
         parse(value)  # type: ignore[arg-type]
     assert not is_valid(value)  # type: ignore[arg-type]
 
 
-def test_an_empty_molecule_is_refused() -> None:
+def test_an_empty_molecule_is_an_error() -> None:
     with pytest.raises(InvalidSmilesError, match="without atoms"):
         canonical_smiles(Chem.Mol())
 

@@ -1,4 +1,4 @@
-"""Metadata, the tested set, the container file and the commands in the documents."""
+"""Package metadata, pinned requirements, the Dockerfile and the make commands in the documents."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ import nemo_cmim
 from nemo_cmim.version import __version__
 
 ROOT = Path(__file__).resolve().parents[1]
-# torch brings these by the kind of its build.
-OF_THE_ACCELERATOR = re.compile(r"^(nvidia|cuda)-|^(triton|pytorch-triton|intel|mkl|tbb)")
+# Requirements of torch that differ between its builds.
+ACCELERATOR = re.compile(r"^(nvidia|cuda)-|^(triton|pytorch-triton|intel|mkl|tbb)")
 WITHOUT_DEPENDENCIES = {"datamol", "molsets"}
 
 
 @pytest.fixture(scope="module")
 def metadata() -> dict[str, Any]:
-    """What setup.py hands to setuptools."""
+    """The arguments of `setup()` in setup.py."""
     with patch("setuptools.setup") as setup:
         runpy.run_path(str(ROOT / "setup.py"))
     return dict(setup.call_args.kwargs)
@@ -33,19 +33,19 @@ def metadata() -> dict[str, Any]:
 
 @functools.cache
 def pins() -> dict[str, Requirement]:
-    """The lines of constraints.txt that hold for this interpreter, by name."""
+    """The lines of constraints.txt that apply to this interpreter, by package name."""
     lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if line and not line.startswith("#")]
     requirements = [Requirement(line) for line in lines]
     return {canonicalize_name(r.name): r for r in requirements if r.marker is None or r.marker.evaluate()}
 
 
 def requirements(metadata: dict[str, Any]) -> list[Requirement]:
-    """All direct requirements, of the base and of every extra."""
+    """All direct requirements, those of the extras included."""
     lists = [metadata["install_requires"], *metadata["extras_require"].values()]
     return [Requirement(line) for lines in lists for line in lines]
 
 
-def test_the_version_has_one_place(metadata: dict[str, Any]) -> None:
+def test_the_version_is_defined_once(metadata: dict[str, Any]) -> None:
     assert metadata["version"] == __version__ == nemo_cmim.__version__
     assert f'"{__version__}"' not in (ROOT / "setup.py").read_text()
 
@@ -60,7 +60,7 @@ def test_metadata(metadata: dict[str, Any]) -> None:
     }
 
 
-def test_every_folder_of_code_is_a_package_and_conf_is_one_of_them(metadata: dict[str, Any]) -> None:
+def test_every_folder_with_code_and_conf_are_packages(metadata: dict[str, Any]) -> None:
     folders = {path.parent for path in (ROOT / "nemo_cmim").rglob("*.py")}
     assert {".".join(folder.relative_to(ROOT).parts) for folder in folders} | {"nemo_cmim.conf"} == set(metadata["packages"])
     assert metadata["package_dir"] == {"nemo_cmim.conf": "conf"} and (ROOT / "conf" / "__init__.py").is_file()
@@ -76,10 +76,10 @@ def test_every_data_file_is_packaged(metadata: dict[str, Any]) -> None:
     assert {p for p in present if p.suffix not in (".py", ".pyc")} == packaged
 
 
-def test_nothing_but_the_extras_brings_the_training_stack(metadata: dict[str, Any]) -> None:
+def test_only_extras_require_the_training_stack(metadata: dict[str, Any]) -> None:
     base = {canonicalize_name(Requirement(line).name) for line in metadata["install_requires"]}
     assert base.isdisjoint({"nemo-toolkit", "megatron-core", "lightning", "hydra-core", "transformers"})
-    # The PyPI project of this name is not NVIDIA's.
+    # The PyPI project of this name is not NVIDIA Apex.
     assert "apex" not in {r.name for r in requirements(metadata)} | set(pins())
 
 
@@ -91,23 +91,23 @@ def test_every_requirement_is_pinned_within_its_bounds(metadata: dict[str, Any])
         assert requirement.specifier.contains(pin.version), f"{requirement} is pinned to {pin.version}"
 
 
-def test_what_the_requirements_bring_is_pinned_too(metadata: dict[str, Any]) -> None:
-    open_list, seen = requirements(metadata), set()
-    while open_list:
-        requirement = open_list.pop()
+def test_requirements_of_requirements_are_pinned(metadata: dict[str, Any]) -> None:
+    pending, seen = requirements(metadata), set()
+    while pending:
+        requirement = pending.pop()
         name = canonicalize_name(requirement.name)
-        if (name, frozenset(requirement.extras)) in seen or OF_THE_ACCELERATOR.match(name):
+        if (name, frozenset(requirement.extras)) in seen or ACCELERATOR.match(name):
             continue
         seen.add((name, frozenset(requirement.extras)))
         assert name in pins(), f"{name} is not in constraints.txt"
         for line in importlib.metadata.requires(name) or []:
             child = Requirement(line)
             if child.marker is None or any(child.marker.evaluate({"extra": extra}) for extra in ("", *requirement.extras)):
-                open_list.append(child)
+                pending.append(child)
     assert len(seen) > 50
 
 
-def test_pins_name_no_place_of_a_machine() -> None:
+def test_pins_contain_no_paths_or_urls() -> None:
     text = (ROOT / "constraints.txt").read_text()
     assert "@" not in text and "/" not in text.replace("nvidia-*", "") and "--" not in re.sub("#.*", "", text)
     assert set(pins()) >= WITHOUT_DEPENDENCIES
@@ -130,7 +130,7 @@ def test_every_make_target_is_in_its_help() -> None:
     assert targets() == set(phony.split()) == set(re.findall(r"^([a-z-]+):.*## ", makefile, flags=re.MULTILINE))
 
 
-def test_the_container_file() -> None:
+def test_the_dockerfile() -> None:
     text = (ROOT / "Dockerfile").read_text().replace("\\\n", " ")
     steps = [tuple(line.split(maxsplit=1)) for line in text.splitlines() if line.strip() and not line.startswith("#")]
     assert steps[0][0] == "ARG" and re.fullmatch(r"NEMO_IMAGE=nvcr\.io/nvidia/nemo:[\w.]+", steps[0][1])
@@ -138,7 +138,7 @@ def test_the_container_file() -> None:
     users = [argument for verb, argument in steps if verb == "USER"]
     assert users and users[-1] not in ("root", "0")
     for verb, argument in steps:
-        assert not re.search(r"(curl|wget)[^|]*\|", argument), "a download is run unseen"
+        assert not re.search(r"(curl|wget)[^|]*\|", argument), "a download is run without a check"
         assert not re.search(r"pip install.*\bapex\b", argument), "the apex of PyPI is another project"
         assert not re.search(r"(?i)token|password|secret|api_key", argument)
         if "pip install" in argument and "uv pip install pip" not in argument:

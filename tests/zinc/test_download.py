@@ -175,7 +175,7 @@ def test_faults_that_stay(answer: Answer, reason: str, tries: int, server: FileS
     message = r"1 of 2 files could not be downloaded, for example http.*BAAA\.smi.*Run the same command again"
     with pytest.raises(DataError, match=message):
         fetch(server, tmp_path, PATH, "/2D/CA/CAAA.smi")
-    assert len(server.asked(PATH)) == tries
+    assert len(server.requests_for(PATH)) == tries
     assert not (tmp_path / "BA" / "BAAA.smi").exists()
     failed, whole = entry_of(server, tmp_path), entry_of(server, tmp_path, "/2D/CA/CAAA.smi")
     assert (failed.state, whole.state) == ("failed", "complete")
@@ -183,7 +183,7 @@ def test_faults_that_stay(answer: Answer, reason: str, tries: int, server: FileS
     server.answers.clear()
     fetch(server, tmp_path, PATH, "/2D/CA/CAAA.smi")
     check_whole(server, tmp_path)
-    assert len(server.asked("/2D/CA/CAAA.smi")) == 1
+    assert len(server.requests_for("/2D/CA/CAAA.smi")) == 1
 
 
 def test_a_server_that_is_not_there(tmp_path: Path) -> None:

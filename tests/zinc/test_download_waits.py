@@ -58,7 +58,7 @@ def test_retry_after_holds_for_the_other_threads(server: FileServer, tmp_path: P
     server.answers[PATH] = [status(429, b"", Retry_After="1")]
     server.answers[slow] = [lambda handler: (paused.wait(PATIENCE_S), handler.serve())[0]]
     fetch(server, tmp_path, PATH, slow, later, retry_policy=RetryPolicy(**{**SETTINGS, "threads": 2}))
-    assert server.asked(later)[0].at - server.asked(PATH)[0].at >= 0.9
+    assert server.requests_for(later)[0].at - server.requests_for(PATH)[0].at >= 0.9
 
 
 @pytest.mark.parametrize(("limit", "seconds"), [({"requests_per_second": 20}, 0.45), ({"bytes_per_second": len(WHOLE)}, 0.7)])
