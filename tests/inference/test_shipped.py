@@ -25,7 +25,7 @@ from nemo_cmim.inference.checkpoint import Checkpoint, read_checkpoint, write_ch
 from nemo_cmim.molecules import canonical_smiles, is_valid
 from nemo_cmim.store.token_store import TokenStore
 from nemo_cmim.tokenizers import Vocabulary
-from nemo_cmim.training.checkpoints.format import CheckpointManifest, commit, name_of, partial_of
+from nemo_cmim.training.checkpoints.format import CheckpointManifest, commit, folder_name, partial_of
 from tests.inference.conftest import random_checkpoint
 from tests.inference.golden_shipped import GOLDEN, SMILES, vectors
 from tools import ship_model
@@ -59,11 +59,11 @@ def run_of(checkpoint: Checkpoint, data: Path, folder: Path) -> Path:
         step=STEP, monitored=-1.5, model=json.loads(json.dumps(dataclasses.asdict(config))), order=order, parallel={}, vocabulary="",
         versions={}, files={},
     )  # fmt: skip
-    partial = partial_of(folder / "checkpoints" / name_of(STEP))
+    partial = partial_of(folder / "checkpoints" / folder_name(STEP))
     (partial / "tensors").mkdir(parents=True)
     for name in ("state.pt", "vocabulary.txt"):
         (partial / name).touch()
-    commit(folder / "checkpoints" / name_of(STEP), manifest)
+    commit(folder / "checkpoints" / folder_name(STEP), manifest)
     (folder / "metrics").mkdir()
     lines = [
         {"step": n, "molecules": 16.0, "seconds": 1800.0, "train_loss": 10.0 - n, "train/token_accuracy": 0.5} for n in range(1, 5)
