@@ -26,7 +26,13 @@ from tests.training.runs import PARAMS, RESUME, checkpoint_names, config, every_
 
 
 def test_the_best_and_the_newest_are_kept(data: Path, tmp_path: Path) -> None:
-    more = ("trainer.max_steps=12", "trainer.val_check_interval=2", f"{PARAMS}.save_top_k=1", f"{PARAMS}.keep_last=2")
+    more = (
+        "trainer.max_steps=12",
+        "trainer.val_check_interval=2",
+        f"{PARAMS}.save_top_k=1",
+        f"{PARAMS}.keep_last=2",
+        "model.validation.reconstruct=0",
+    )
     folder = train(config(data, tmp_path / "run", *more, "model.optim.lr=0.3", "model.stability.divergence_margin=null"))
     kept = {path: CheckpointManifest.read(path) for path in find_checkpoints(folder / "checkpoints")}
     measured = {manifest.step: manifest.monitored for manifest in kept.values()}
