@@ -1,6 +1,6 @@
-# Training image on NVIDIA's NeMo container. Build: docker build -t nemo-cmim .
-# Other bases: docker build --build-arg NEMO_IMAGE=nvcr.io/nvidia/nemo:TAG -t nemo-cmim .
-# Not built in this project's CI, which has no Docker engine and cannot pull the base; tests/test_packaging.py reads it only.
+# Training image based on NVIDIA's NeMo container. Build: docker build -t nemo-cmim .
+# With a different base: docker build --build-arg NEMO_IMAGE=nvcr.io/nvidia/nemo:TAG -t nemo-cmim .
+# Not built in CI, which has no Docker engine and cannot pull the base image; tests/test_packaging.py only reads this file.
 ARG NEMO_IMAGE=nvcr.io/nvidia/nemo:26.06.01
 FROM ${NEMO_IMAGE}
 
@@ -10,9 +10,9 @@ COPY nemo_cmim nemo_cmim
 COPY conf conf
 COPY examples examples
 
-# The container's torch, Megatron-Core, Transformer Engine and Apex are built for one another. Everything that is there is pinned as
-# it is, so pip can only add what is missing (RDKit, and NeMo where the base lacks it) and stops if that were impossible.
-# Some bases have a virtual environment made by uv, which holds no pip of its own.
+# torch, Megatron-Core, Transformer Engine and Apex in the base image match each other. All installed versions are pinned, so that pip can
+# only add missing packages (RDKit, and NeMo if the base image lacks it), and fails if that is impossible.
+# Some base images have a virtual environment made by uv, without pip.
 RUN python -m pip --version || uv pip install pip
 RUN python -m pip list --format=freeze > /tmp/container.txt \
     && python -m pip install --no-cache-dir --constraint /tmp/container.txt ".[train]" \
@@ -22,5 +22,5 @@ RUN useradd --create-home --shell /bin/bash cmim
 USER cmim
 WORKDIR /home/cmim
 
-# The base's entry point stays: it fits CUDA to the driver of the host.
+# The base image's entry point is kept: it adapts CUDA to the host's driver.
 CMD ["nemo-cmim", "--help"]
