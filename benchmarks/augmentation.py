@@ -1,8 +1,8 @@
-"""Molecules per second that one data worker prepares, by augmentation, beside what a training step takes.
+"""Speed of one data worker with each augmentation, compared with the speed of a training step.
 
     python -m benchmarks.augmentation [--record]
 
-The loader is the real one, with one worker process; the step is the tiny Megatron network's, of `benchmarks.training_step`.
+Uses the training data loader with one worker process, and the step of the tiny Megatron network of `benchmarks.training_step`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ BATCH = 128
 
 
 def loaded(folder: Path, augmentation: AugmentationConfig, steps: int) -> float:
-    """Molecules/s of one worker, its start not counted."""
+    """Molecules/s of one worker, without its start-up."""
     config = DataConfig(folder=str(folder), batch_size=BATCH, workers=1)
     batches = iter(make_loader(config, steps=steps + 1, augmentation=augmentation, max_tokens=127))
     next(batches)
@@ -42,11 +42,11 @@ def loaded(folder: Path, augmentation: AugmentationConfig, steps: int) -> float:
 
 
 def main() -> None:
-    """Measures all augmentations, taking turns."""
+    """Measures all augmentations, alternating."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=30, help="batches of a measurement")
-    parser.add_argument("--record", action="store_true", help="keep the result in RESULTS.md")
+    parser.add_argument("--repeats", type=int, default=5, help="number of measurements (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=30, help="batches per measurement (default: %(default)s)")
+    parser.add_argument("--record", action="store_true", help="write the result to benchmarks/RESULTS.md")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -60,14 +60,14 @@ def main() -> None:
         config, size = SIZES["tiny"]
         batches = list(make_loader(DataConfig(folder=str(folder / "data"), batch_size=size, workers=0), steps=8))
         step = size / measure(config, batches, 7)["Megatron"]
-    lines = ["| augmentation | molecules/s of one worker | times what the tiny network trains on |", "|---|---|---|"]
+    lines = ["| augmentation | molecules/s of one worker | multiple of the tiny network's training speed |", "|---|---|---|"]
     for title, values in rates.items():
         rate = statistics.median(values)
         lines.append(f"| {title} | {rate:,.0f} | {rate / step:.1f} |")
     lines += [
         "",
-        f"MOSES, batches of {BATCH}, medians of {args.repeats}; the tiny network's step takes {step:.0f} molecules/s on all cores. "
-        "The paper's run (16,384 molecules a step, 250,000 steps in 40 hours on 64 GPUs) took 444 molecules/s and GPU.",
+        f"MOSES, batches of {BATCH}, medians of {args.repeats}; the tiny network trains on {step:.0f} molecules/s on all cores. "
+        "The paper's run (16,384 molecules per step, 250,000 steps in 40 hours on 64 GPUs) trained on 444 molecules/s per GPU.",
     ]
     print("\n".join(lines))
     if args.record:

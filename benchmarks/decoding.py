@@ -1,4 +1,4 @@
-"""Greedy decoding of 256 molecules with the key/value cache, against the same network without one.
+"""Speed of greedy decoding of 256 molecules with the key/value cache, compared with the same network without a cache.
 
 python -m benchmarks.decoding [--record]
 """
@@ -22,7 +22,7 @@ MOLECULES, TOKENS = 256, 32
 
 @torch.inference_mode()
 def decode_without_cache(network: CMIMNetwork, z_BKD: Tensor, bos_id: int, forbidden_V: Tensor) -> Tensor:
-    """The definition: the whole sequence goes through the decoder for each new token."""
+    """Decodes by definition: the decoder processes the complete sequence for each new token."""
     ids_BT = torch.full((len(z_BKD), 1), bos_id)
     for _ in range(TOKENS):
         last_BV = network.logits(network.hidden_states(ids_BT, z_BKD)[:, -1])
@@ -31,10 +31,10 @@ def decode_without_cache(network: CMIMNetwork, z_BKD: Tensor, bos_id: int, forbi
 
 
 def main() -> None:
-    """Measures the paper-size network with random weights; neither side meets `<EOS>`, so both write the same tokens."""
+    """Measures the paper-size network with random weights. `<EOS>` is suppressed, so that both write the same number of tokens."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--repeats", type=int, default=2)
-    parser.add_argument("--record", action="store_true", help="keep the result in RESULTS.md")
+    parser.add_argument("--repeats", type=int, default=2, help="number of measurements (default: %(default)s)")
+    parser.add_argument("--record", action="store_true", help="write the result to benchmarks/RESULTS.md")
     args = parser.parse_args()
     torch.manual_seed(0)
     network, vocabulary = CMIMNetwork(NetworkConfig()).eval(), SmilesTokenizer().vocabulary
@@ -54,10 +54,10 @@ def main() -> None:
     cache, without = (statistics.median(values) for values in times.values())
     same = float((cached == plain).float().mean())
     lines = [
-        f"{MOLECULES} molecules of {TOKENS} tokens, paper-size network with random weights, {args.repeats} repeats, medians.",
+        f"{MOLECULES} molecules of {TOKENS} tokens, paper-size network with random weights, medians of {args.repeats} repeats.",
         "",
         f"- with cache: {MOLECULES / cache:.1f} molecules/s; without: {MOLECULES / without:.1f} molecules/s",
-        f"- **ratio {without / cache:.1f}** (target: at least 5); {same:.2%} of the tokens are the same (rounding decides ties)",
+        f"- **ratio {without / cache:.1f}** (target: at least 5); {same:.2%} of the tokens agree (ties depend on rounding)",
     ]
     print("\n".join(lines))
     if args.record:

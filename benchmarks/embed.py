@@ -1,8 +1,8 @@
-"""`embed` with the paper-size network: its matrix products against plain ones of the same shapes, and molecules/s against BART.
+"""Speed of `embed` with the paper-size network, compared with bare matrix multiplications of the same shapes and with BART.
 
     python -m benchmarks.embed [--record]
 
-Takes about five minutes on two cores. Everything is measured in one process, taking turns; weights are random.
+Takes about five minutes on two cores. All measurements alternate in one process; weights are random.
 """
 
 from __future__ import annotations
@@ -42,15 +42,15 @@ Shape = tuple[int, int, int, int]
 
 
 class RecordProducts(TorchDispatchMode):
-    """Counts the matrix products that run inside by their shape [batch, rows, inner, columns]."""
+    """Counts the matrix multiplications in this context by their shape [batch, rows, inner, columns]."""
 
     def __init__(self) -> None:
         super().__init__()
         self.shapes: Counter[Shape] = Counter()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Notes the product, then runs it."""
-        with self:  # `linear`, `einsum` and attention come in one piece under inference mode: note what they are made of
+        """Records a matrix multiplication, then runs it."""
+        with self:  # `linear`, `einsum` and attention are single operations in inference mode: decompose them
             parts = func.decompose(*args, **(kwargs or {}))
         if parts is not NotImplemented:
             return parts
@@ -67,7 +67,7 @@ class RecordProducts(TorchDispatchMode):
 
 
 def plain_products(shapes: Counter[Shape]) -> Callable[[], None]:
-    """A function that runs `torch.mm` or `torch.bmm` for each counted shape, on operands that exist already."""
+    """Returns a function that runs `torch.mm` or `torch.bmm` for each counted shape, on preallocated operands."""
     operands: dict[Shape, tuple[torch.Tensor, torch.Tensor]] = {}
     for batch, rows, inner, columns in shapes:
         a, b = torch.randn(batch, rows, inner), torch.randn(batch, columns, inner).transpose(1, 2)
@@ -84,7 +84,7 @@ def plain_products(shapes: Counter[Shape]) -> Callable[[], None]:
 
 
 def bart(tokens: Sequence[Sequence[int]], size: int, encoder_only: bool) -> Callable[[], None]:
-    """A function that embeds with BART: averaged states of the decoder, or of the encoder. Its batches of ids are ready before."""
+    """Returns a function that embeds with BART: averaged states of the decoder or the encoder, on precomputed batches of ids."""
     vocabulary = SmilesTokenizer().vocabulary
     special = {"pad_token_id": vocabulary.pad_id, "bos_token_id": vocabulary.bos_id, "eos_token_id": vocabulary.eos_id}
     network = BartModel(BartConfig(vocab_size=640, max_position_embeddings=512, **SIZE, **LAYERS, **special)).eval()
@@ -106,7 +106,7 @@ def bart(tokens: Sequence[Sequence[int]], size: int, encoder_only: bool) -> Call
 
 
 def take_turns(functions: dict[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
-    """Seconds of each function in each of `repeats` rounds, after one round that does not count."""
+    """Seconds of each function in each of `repeats` rounds, after one warm-up round."""
     seconds: dict[str, list[float]] = {name: [] for name in functions}
     for round_ in range(repeats + 1):
         for name, function in functions.items():
@@ -118,17 +118,17 @@ def take_turns(functions: dict[str, Callable[[], object]], repeats: int) -> dict
 
 
 def ratio(of: list[float], to: list[float]) -> float:
-    """The median over rounds of `of` / `to`."""
+    """Median over rounds of `of` / `to`."""
     return statistics.median(a / b for a, b in zip(of, to))
 
 
 def main() -> None:
-    """Measures and prints; `--record` keeps the result."""
+    """Measures and prints; `--record` saves the result."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--molecules", type=int, default=512)
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--record", action="store_true", help="keep the result in RESULTS.md")
+    parser.add_argument("--molecules", type=int, default=512, help="molecules to embed (default: %(default)s)")
+    parser.add_argument("--repeats", type=int, default=5, help="rounds to measure (default: %(default)s)")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="threads of torch (default: all cores)")
+    parser.add_argument("--record", action="store_true", help="write the result to benchmarks/RESULTS.md")
     args = parser.parse_args()
     torch.manual_seed(0)
     torch.set_num_threads(args.threads)
@@ -154,7 +154,7 @@ def main() -> None:
         f"{args.molecules} molecules of MOSES ({sum(map(len, tokens)) / len(tokens):.1f} tokens on average), {args.threads} threads, "
         f"fp32, paper-size network (61 M parameters), medians of {args.repeats} rounds.",
         "",
-        "| | molecules/s | GFLOP/s | rate against plain products | molecules/s against BART | against BART's encoder alone |",
+        "| | molecules/s | GFLOP/s | fraction of the speed of bare matmuls | speed relative to BART | relative to BART's encoder |",
         "|---|---|---|---|---|---|",
     ]
     for kind in KINDS:
@@ -165,10 +165,10 @@ def main() -> None:
                      f"{times[0]:.2f}x | {times[1]:.2f}x |")  # fmt: skip
     lines += [
         "",
-        "`embed` is timed from SMILES to array, canonicalisation included. Plain products: `torch.mm` and `torch.bmm` alone, once for "
-        "each matrix product that `embed` runs, at its shape, those inside attention included. BART: Hugging Face "
-        "`BartModel`, 6+6 layers of 512, on the same tokens, sorted by length, in ready batches of 32, averaged states. Aims: "
-        "`informative` at least 85 % and 2x, `mean` at least 8x.",
+        "`embed` is timed from SMILES to array, including canonicalisation. Bare matmuls: only `torch.mm` and `torch.bmm`, once for "
+        "each matrix multiplication of `embed`, with the same shapes, including those inside attention. BART: Hugging Face "
+        "`BartModel`, 6+6 layers of 512, on the same tokens, sorted by length, in precomputed batches of 32, averaged states. Targets: "
+        "`informative` at least 85 % and 2x BART, `mean` at least 8x BART.",
     ]
     print("\n".join(lines))
     if args.record:

@@ -1,8 +1,8 @@
-"""Peak memory of `nemo-cmim embed` over 1,000,000 rows against 10,000 rows, and rows in against rows out.
+"""Peak memory of `nemo-cmim embed` for 1,000,000 rows and for 10,000 rows; checks that no row is lost.
 
     python -m benchmarks.embed_stream [--record]
 
-Each size runs the command in a process of its own. Takes about ten minutes, nearly all of it RDKit's.
+Each size runs in a separate process. Takes about ten minutes, mostly in RDKit.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ sys.exit(status)
 
 
 def embed_rows(folder: Path, smiles: list[str], rows: int) -> float:
-    """Embeds a CSV of `rows` rows that cycles through `smiles`; returns the peak memory in MB, after counting the rows."""
+    """Embeds a CSV of `rows` rows that cycles through `smiles`, and counts the output rows; returns the peak memory in MB."""
     source, target = folder / f"{rows}.csv", folder / f"{rows}.parquet"
     with source.open("w") as file:
         file.write("id,smiles\n")
@@ -42,15 +42,15 @@ def embed_rows(folder: Path, smiles: list[str], rows: int) -> float:
     command = [sys.executable, "-c", MEASURE, "embed", str(source), "-o", str(target), "--model", str(folder / "m.nemo")]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     written = pyarrow.parquet.read_table(target, columns=["id"])["id"]
-    assert len(written) == rows and written[rows - 1].as_py() == f"{rows - 1:07d}", "rows in are rows out"
+    assert len(written) == rows and written[rows - 1].as_py() == f"{rows - 1:07d}", "the output has a different number of rows"
     return int(done.stdout.split()[-1]) / (2**20 if sys.platform == "darwin" else 2**10)
 
 
 def main() -> None:
     """Measures both sizes."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rows", type=int, default=1_000_000)
-    parser.add_argument("--record", action="store_true", help="keep the result in RESULTS.md")
+    parser.add_argument("--rows", type=int, default=1_000_000, help="rows of the large file (default: %(default)s)")
+    parser.add_argument("--record", action="store_true", help="write the result to benchmarks/RESULTS.md")
     args = parser.parse_args()
     torch.manual_seed(0)
     smiles = sample_smiles(50_000)
@@ -60,11 +60,11 @@ def main() -> None:
         write_checkpoint(path / "m.nemo", Checkpoint(ModelConfig(network=NETWORK), SmilesTokenizer().vocabulary, weights))
         small, large = embed_rows(path, smiles, 10_000), embed_rows(path, smiles, args.rows)
     lines = [
-        "A CSV of real SMILES (50,000 distinct), tiny network with random weights, Parquet out; every row was counted out again.",
+        "CSV of real SMILES (50,000 distinct) to Parquet, tiny network with random weights; the number of output rows was checked.",
         "",
         f"- 10,000 rows: peak memory {small:.0f} MB",
         f"- {args.rows:,} rows: peak memory {large:.0f} MB",
-        f"- **difference {large - small:.0f} MB** (aim: within 300 MB)",
+        f"- **difference {large - small:.0f} MB** (target: at most 300 MB)",
     ]
     print("\n".join(lines))
     if args.record:

@@ -1,4 +1,4 @@
-"""Real SMILES for measurements, from the PyPI package molsets (installed by `make bench` as by `make demo`)."""
+"""Real SMILES for measurements, from the PyPI package molsets (installed by `make bench` and `make demo`)."""
 
 from __future__ import annotations
 
@@ -16,11 +16,13 @@ def sample_smiles(count: int) -> list[str]:
     """The first `count` molecules of MOSES' training set.
 
     Raises:
-        SystemExit: molsets is not installed.
+        SystemExit: If molsets is not installed.
     """
     package = importlib.util.find_spec("moses")
     if package is None or not package.submodule_search_locations:
-        raise SystemExit("Benchmarks read molecules from the package molsets: `pip install --no-deps molsets==0.3.1`.")
+        raise SystemExit(
+            "Benchmarks read molecules from the package molsets, which is not installed: `pip install --no-deps molsets==0.3.1`."
+        )
     path = Path(package.submodule_search_locations[0]) / "dataset" / "data" / "train.csv.gz"
     with gzip.open(path, "rb") as file:
         rows = csv.DictReader(io.TextIOWrapper(file, encoding="utf-8"))

@@ -1,8 +1,8 @@
-"""Tokens of molecules, and what batches of them are padded to: the numbers that docs/scaling.md plans with.
+"""Number of tokens per molecule and padded length of batches, as used in docs/scaling.md.
 
     python -m benchmarks.padding [FILE] [--record]
 
-FILE holds SMILES as `nemo-cmim prepare` reads them; without one, the first 200,000 molecules of MOSES.
+FILE contains SMILES in a format of `nemo-cmim prepare`; the default is the first 200,000 molecules of MOSES.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ BATCH, STEPS = 256, 64
 
 
 def padded(lengths: NDArray[np.int32], ranks: int, window: int) -> float:
-    """Mean over micro-batches of the longest of their molecules."""
+    """Mean over micro-batches of the length of the longest molecule."""
     order = BatchOrder(lengths, BATCH * ranks, window=window)
     batches = (
         order.members(step, rank, ranks).indices
@@ -35,10 +35,10 @@ def padded(lengths: NDArray[np.int32], ranks: int, window: int) -> float:
 
 
 def main() -> None:
-    """Measures, prints, and keeps the numbers if asked to."""
+    """Measures and prints; `--record` saves the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("file", nargs="?", type=Path, help="SMILES (default: of MOSES)")
-    parser.add_argument("--record", action="store_true", help="keep the numbers in benchmarks/RESULTS.md")
+    parser.add_argument("file", nargs="?", type=Path, help="file of SMILES (default: MOSES)")
+    parser.add_argument("--record", action="store_true", help="write the result to benchmarks/RESULTS.md")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -49,9 +49,10 @@ def main() -> None:
         prepare([source], folder / "data", progress=True)
         lengths = np.asarray(TokenStore.open(folder / "data", "train").lengths)
         lines = [
-            f"{len(lengths):,} molecules: {lengths.mean():.1f} tokens on average, median {np.median(lengths):.0f}, 95 % up to "
+            f"{len(lengths):,} molecules: {lengths.mean():.1f} tokens on average, median {np.median(lengths):.0f}, 95 % at most "
             f"{np.percentile(lengths, 95):.0f}, longest {lengths.max()}. Batches of {BATCH}, sorted by length, are padded to "
-            f"{padded(lengths, 1, 64):.1f} on one rank and {padded(lengths, 64, 64):.1f} with 64; unsorted to {padded(lengths, 1, 1):.1f}."
+            f"{padded(lengths, 1, 64):.1f} tokens on one rank and {padded(lengths, 64, 64):.1f} with 64 ranks; unsorted, to "
+            f"{padded(lengths, 1, 1):.1f}."
         ]
     print(lines[0])
     if args.record:

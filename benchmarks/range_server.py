@@ -1,8 +1,8 @@
-"""A folder over HTTP, with range requests, which Python's own server lacks: stands in for object storage.
+"""HTTP server of a folder with range requests, which Python's own server does not support: a substitute for object storage.
 
     python -m benchmarks.range_server FOLDER
 
-prints its URL and serves until it is ended.
+prints its URL and runs until it is terminated.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ class RangeServer(ThreadingHTTPServer):
     """Serves the files of a folder.
 
     Attributes:
-        url: Where.
-        requests: Number of requests for each file that were answered, failures included.
-        failures: For a file, how many of the next requests get the status 500.
-        ranges: False ignores ranges, as simple servers do.
+        url: URL of the folder.
+        requests: Number of answered requests for each file, including failures.
+        failures: For each file, the number of further requests to answer with status 500.
+        ranges: If False, ranges are ignored, as by simple servers.
     """
 
     daemon_threads = True
@@ -62,7 +62,7 @@ class RangeServer(ThreadingHTTPServer):
 
 
 class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"  # connections are kept
+    protocol_version = "HTTP/1.1"  # keeps connections open
     server: RangeServer
 
     def do_GET(self) -> None:
@@ -94,7 +94,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(content)
 
     def log_message(self, format: str, *args: object) -> None:
-        """Says nothing."""
+        """Writes no log."""
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Runs a command as several ranks, as torchrun does, with one thread each. Measurements and tests start theirs here."""
+"""Runs a command on several ranks, as torchrun does, with one thread each. Used by benchmarks and tests."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["free_port", "run_ranks", "torchrun_environment"]
 
 
 def free_port() -> int:
-    """A port that nobody listens on."""
+    """Returns a free TCP port of this computer."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -19,7 +19,7 @@ def free_port() -> int:
 
 
 def torchrun_environment(rank: int, ranks: int, port: int) -> dict[str, str]:
-    """The variables that torchrun sets for a process."""
+    """Environment variables that torchrun sets for a process."""
     numbers = {
         "RANK": rank,
         "LOCAL_RANK": rank,
@@ -32,16 +32,16 @@ def torchrun_environment(rank: int, ranks: int, port: int) -> dict[str, str]:
 
 
 def run_ranks(command: list[str], ranks: int, log: Path, timeout_s: float | None = None) -> str:
-    """Runs `command` as each rank; returns what rank 0 printed.
+    """Runs `command` on each rank; returns the output of rank 0.
 
     Args:
         command: Program and arguments.
-        ranks: How many.
-        log: The ranks' output goes to files of this name, with the rank as suffix.
-        timeout_s: Until a rank is killed that has not ended; None waits.
+        ranks: Number of ranks.
+        log: Output files of the ranks, with the rank as suffix.
+        timeout_s: Seconds after which a rank that has not ended is killed; None: no limit.
 
     Raises:
-        SystemExit: One of them failed.
+        SystemExit: If a rank failed.
     """
     port, logs = free_port(), [log.with_suffix(f".{rank}") for rank in range(ranks)]
     processes = []

@@ -1,10 +1,10 @@
-"""Molecules per second of one reading worker, with shuffling, from splits of 1 million to 10 billion molecules.
+"""Speed of one data worker, with shuffling, for splits of 1 million to 10 billion molecules.
 
     python -m benchmarks.reading [--record]
 
-The splits are simulated: their shards are hard links to one shard of made-up molecules as long as ZINC's, so the files are in
-memory and no disk is measured. Everything else is as at that size: the permutation, the lookups, the number of shards. The peer is
-Megatron's IndexedDataset under torch's RandomSampler, on the same million. Over HTTP the server is on this machine, in another process.
+The splits are simulated: their shards are hard links to one shard of made-up molecules, with lengths as in ZINC. The files are therefore
+cached in memory, and the disk is not measured. Permutation, lookups and number of shards are as for real splits. The baseline is
+Megatron's IndexedDataset with torch's RandomSampler, on the same million molecules. The HTTP server runs in another local process.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from nemo_cmim.tokenizers import Vocabulary, shipped_vocabulary
 from nemo_cmim.tokenizers.collate import collate
 
 MILLION = 1_000_000
-SIZES = (  # molecules, and molecules of a shard
+SIZES = (  # molecules, and molecules per shard
     (MILLION, MILLION),
     (100 * MILLION, MILLION),
     (730 * MILLION, MILLION),
@@ -43,12 +43,12 @@ SIZES = (  # molecules, and molecules of a shard
     (10_000 * MILLION, 4 * MILLION),
 )
 BATCH, WINDOW = 1024, 64
-BATCHES = 2 * WINDOW  # measured at a time: as much work of sorting windows as of reading
+BATCHES = 2 * WINDOW  # per measurement: includes the sorting of two windows
 BLOCK = 4096
 
 
 def write_made_up(folder: Path, molecules: int) -> dict[int, int]:
-    """So many made-up molecules, as `shard.bin` and `shard.idx`; molecules by number of tokens."""
+    """Writes made-up molecules to `shard.bin` and `shard.idx`; returns the number of molecules by number of tokens."""
     folder.mkdir()
     rng = np.random.default_rng(0)
     lengths = rng.normal(44, 9, molecules).round().clip(8, 90).astype(np.int64)
@@ -57,7 +57,7 @@ def write_made_up(folder: Path, molecules: int) -> dict[int, int]:
 
 
 def write_folder(folder: Path, shard: Path, lengths: dict[int, int], molecules: int, of_shard: int) -> Path:
-    """A prepared folder of so many molecules: all shards are links to one."""
+    """Writes a token store of `molecules` molecules whose shards are links to one shard."""
     folder.mkdir()
     names = [f"train-{number:05}" for number in range(molecules // of_shard)]
     for kind in ("bin", "idx"):
@@ -69,7 +69,7 @@ def write_folder(folder: Path, shard: Path, lengths: dict[int, int], molecules: 
 
 
 class Rate(NamedTuple):
-    """Molecules per second, and MB that the reading process has for itself: memory, and page tables of the kernel's."""
+    """Molecules per second, and private memory and page tables of the reading process in MB."""
 
     molecules: float
     private: float
@@ -77,7 +77,7 @@ class Rate(NamedTuple):
 
 
 def memory(pid: int | str) -> tuple[float, float]:
-    """Private and anonymous memory of a process, and its page tables, MB."""
+    """Private memory and page tables of a process, in MB."""
     rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
     private = sum(int(kilobytes) for kilobytes in re.findall(r"^Private_(?:Clean|Dirty):\s+(\d+)", rollup, re.MULTILINE))
     tables = re.search(r"^VmPTE:\s+(\d+)", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
@@ -86,7 +86,7 @@ def memory(pid: int | str) -> tuple[float, float]:
 
 
 def rate(loader: DataLoader[Any]) -> Rate:
-    """Speed after the first batch, in molecules; memory at the end."""
+    """Molecules per second after the first batch; memory at the end."""
     batches = iter(loader)
     next(batches)
     start = time.perf_counter()
@@ -100,7 +100,7 @@ def rate(loader: DataLoader[Any]) -> Rate:
 def ours(
     folder: Path | str, molecules: int, rng: np.random.Generator, workers: int, block: int = 1
 ) -> tuple[float, DataLoader[Any]]:
-    """Seconds from nothing to the first batch in this process, at a random step of the third epoch; a loader that goes on from there."""
+    """Seconds to the first batch in this process, at a random step of the third epoch; and a loader that starts there."""
     step = int((2 + rng.random() / 2) * molecules / BATCH)
     config = DataConfig(folder=str(folder), batch_size=BATCH, workers=0, shuffle_block=block)
     start = time.perf_counter()
@@ -111,7 +111,7 @@ def ours(
 
 
 def row(name: str, folder: Path | str, molecules: int, repeats: int, block: int = 1) -> str:
-    """A line of the table."""
+    """One row of the table."""
     rng = np.random.default_rng(0)
     in_process: list[Rate] = []
     from_worker: list[Rate] = []
@@ -129,7 +129,7 @@ def row(name: str, folder: Path | str, molecules: int, repeats: int, block: int 
 
 
 def megatrons(folder: Path, vocabulary: Vocabulary) -> DataLoader[Any]:
-    """Megatron's reader of the same million molecules, shuffled by torch, with our collation."""
+    """Megatron's dataset of the same million molecules, shuffled by torch, with our collate function."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from megatron.core.datasets.indexed_dataset import IndexedDataset
@@ -144,25 +144,25 @@ def megatrons(folder: Path, vocabulary: Vocabulary) -> DataLoader[Any]:
     )
 
 
-def against_the_peer(folder: Path, repeats: int) -> str:
-    """The ratio to Megatron's reader, both measured in turn."""
+def against_megatron(folder: Path, repeats: int) -> str:
+    """Speed relative to Megatron's dataset, measured alternately."""
     rng, pairs = np.random.default_rng(0), []
     for _ in range(repeats):
         pairs.append((rate(megatrons(folder, shipped_vocabulary())), rate(ours(folder, MILLION, rng, 1)[1])))
     theirs, mine = (statistics.median(r.molecules for r in rates) for rates in zip(*pairs))
     ratio = statistics.median(own.molecules / peer.molecules for peer, own in pairs)
     return (
-        f"Megatron's IndexedDataset under RandomSampler, 1 million molecules, one worker: {theirs:,.0f} molecules/s against {mine:,.0f}, "
+        f"Megatron's IndexedDataset with RandomSampler, 1 million molecules, one worker: {theirs:,.0f} molecules/s; ours {mine:,.0f}, "
         f"{ratio:.2f}x ({statistics.median(peer.private for peer, _ in pairs):.0f} MB and "
-        f"{statistics.median(own.private for _, own in pairs):.0f} MB of its own). By arithmetic, not measured: RandomSampler's list of "
-        f"730 million indices takes {730e6 * 40 / 1e9:.0f} GB (8 bytes for each place and 32 for each number), a numpy array of them "
-        f"{730e6 * 8 / 1e9:.1f} GB. Its batches are padded to the longest of random molecules, ours to that of similar ones."
+        f"{statistics.median(own.private for _, own in pairs):.0f} MB of private memory). Calculated, not measured: the list of "
+        f"730 million indices of RandomSampler needs {730e6 * 40 / 1e9:.0f} GB (8 bytes per entry and 32 per integer), a numpy array "
+        f"{730e6 * 8 / 1e9:.1f} GB. Its batches contain random molecules, ours molecules of similar length, so ours have less padding."
     )
 
 
 @contextmanager
 def served(folder: Path) -> Iterator[str]:
-    """The URL of a folder, from a server in another process."""
+    """URL of a folder, served by another process."""
     command = [sys.executable, "-m", "benchmarks.range_server", str(folder)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
@@ -173,13 +173,14 @@ def served(folder: Path) -> Iterator[str]:
 
 
 def main() -> None:
-    """Measures, prints, and keeps the numbers if asked to."""
+    """Measures and prints; `--record` saves the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--record", action="store_true", help="keep the numbers in benchmarks/RESULTS.md")
+    parser.add_argument("--repeats", type=int, default=5, help="number of measurements (default: %(default)s)")
+    parser.add_argument("--record", action="store_true", help="write the result to benchmarks/RESULTS.md")
     args = parser.parse_args()
     lines = [
-        "| molecules | molecules/s, one worker | in process | first batch after a resume | worker's own memory | its page tables |",
+        "| molecules | molecules/s, one worker | molecules/s, no worker | first batch after resuming | private memory of the worker "
+        "| page tables of the worker |",
         "|---|---|---|---|---|---|",
     ]
     with tempfile.TemporaryDirectory() as name:
@@ -197,10 +198,10 @@ def main() -> None:
             lines.append(row(f"{some[0]:,} over HTTP, shuffle_block={BLOCK}", url, some[0], args.repeats, BLOCK))
         lines += [
             "",
-            f"Batches of {BATCH:,}, {BATCHES} of them at a time from a random step of the third epoch; medians of {args.repeats} repeats. "
-            "Aim: at least 20,000 molecules/s from one worker, flat.",
+            f"{BATCHES} batches of {BATCH:,}, from a random step of the third epoch; medians of {args.repeats} repeats. "
+            "Target: at least 20,000 molecules/s from one worker, for all sizes.",
             "",
-            against_the_peer(folders[SIZES[0]], args.repeats),
+            against_megatron(folders[SIZES[0]], args.repeats),
         ]
     print("\n".join(lines))
     if args.record:

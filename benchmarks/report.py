@@ -1,4 +1,4 @@
-"""Keeps measurements in `RESULTS.md`: one section for each benchmark, replaced when the benchmark runs again.
+"""Records measurements in `RESULTS.md`: one section per benchmark, replaced when the benchmark runs again.
 
 Benchmarks run from the root of the checkout, as `python -m benchmarks.NAME`.
 """
@@ -16,19 +16,19 @@ __all__ = ["record"]
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
 _TITLE = (
-    "# Measurements\n\nEach section is written by its command. Ratios are of one run; absolute numbers depend on the machine.\n"
+    "# Measurements\n\nEach section is written by its command. Ratios are of one run; absolute numbers depend on the computer.\n"
 )
 
 
 def record(section_title: str, command: str, lines: list[str], seed: int | None = None, results: Path = RESULTS) -> None:
-    """Writes a section into `RESULTS.md`, in place of an older one of the same title.
+    """Writes a section into `RESULTS.md`, replacing an older one with the same title.
 
     Args:
-        section_title: The heading, without `##`.
-        command: What to type to measure again.
-        lines: The body, Markdown.
-        seed: The seed of random inputs or weights.
-        results: The file.
+        section_title: Heading, without `##`.
+        command: Command that repeats the measurement.
+        lines: Body, in Markdown.
+        seed: Seed of random inputs or weights.
+        results: File to write.
     """
     facts = [f"`{command}`", date.today().isoformat(), f"commit {_commit()}", _hardware()]
     if seed is not None:
@@ -45,7 +45,7 @@ def record(section_title: str, command: str, lines: list[str], seed: int | None 
 
 
 def _commit() -> str:
-    """The short hash, with a remark where files differ from it; "none" outside a repository."""
+    """Short hash, followed by "with changes" if files differ from the commit; "none" outside a repository."""
     try:
         commit = _git("rev-parse", "--short", "HEAD")
         return commit + (" with changes" if _git("status", "--porcelain", "--", ".", f":!{RESULTS.name}") else "")
@@ -59,7 +59,7 @@ def _git(*arguments: str) -> str:
 
 
 def _hardware() -> str:
-    """Processor and the number of cores this process may use."""
+    """Processor name and number of cores that this process may use."""
     cpu_info = Path("/proc/cpuinfo")
     found = re.search(r"model name\s*:\s*(.+)", cpu_info.read_text()) if cpu_info.exists() else None
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()

@@ -1,9 +1,9 @@
-"""Weak scaling of training over gloo processes of one thread each, beside what `nemo_cmim.scaling` predicts.
+"""Weak scaling of training over gloo processes of one thread each, compared with the predictions of `nemo_cmim.scaling`.
 
     python -m benchmarks.scaling [--record]
 
-What the prediction takes of this machine (rates of plain products, of elementwise chains, of Adam, and of gloo among as many processes)
-is measured first, without the network. Processes beyond the number of cores share cores: efficiency is relative to the cores in use.
+The rates that the predictions use (matrix multiplications, elementwise operations, Adam, gloo with the same number of processes) are
+measured first, without the network. If there are more processes than cores, they share cores: efficiency is relative to the cores in use.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from nemo_cmim.loader.dataset import make_loader
 from nemo_cmim.prepare.prepare import prepare
 from nemo_cmim.scaling import MACHINES, Machine, Plan, Prediction, parameters, predict, read_network
 
-NETWORKS = {  # name: sizes, their override of a training config, molecules of a micro-batch
+NETWORKS = {  # name: sizes, value of `model=`, micro-batch size
     "tiny": (read_network("conf/model/tiny.yaml"), "tiny", 64),
     "paper": (NetworkConfig(dropout=0.0), "molmim_70m", 8),
 }
@@ -41,7 +41,7 @@ CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os
 
 
 def median_seconds(work: Callable[[], object], repeats: int = 9) -> float:
-    """Of a call, after one for warming up."""
+    """Median seconds of a call, after one warm-up call."""
     work()
     times = []
     for _ in range(repeats):
@@ -52,7 +52,7 @@ def median_seconds(work: Callable[[], object], repeats: int = 9) -> float:
 
 
 def elementwise_rate(rows: int, width: int) -> float:
-    """Bytes/s of a chain of layer norm, GELU and addition, forward and backward, which keeps what backward needs."""
+    """Bytes/s of a chain of layer norm, GELU and addition, forward and backward, with saved activations."""
     x = torch.randn(rows, width, requires_grad=True)
 
     def chain() -> None:
@@ -61,24 +61,23 @@ def elementwise_rate(rows: int, width: int) -> float:
             y = y + F.gelu(F.layer_norm(y, (width,)))
         y.backward(torch.ones_like(y))
 
-    passes = 6 * (2 + 3 + 2 + 3 + 3 + 3)  # norm, GELU, each with backward; addition, and that of two gradients
+    passes = 6 * (2 + 3 + 2 + 3 + 3 + 3)  # norm and GELU, each with backward; addition, and addition of two gradients
     return passes * 4 * rows * width / median_seconds(chain)
 
 
 def calibrated(network: NetworkConfig, rows: int) -> Machine:
-    """This machine, from measurements of one thread without the network.
+    """This computer as a `Machine`, measured with one thread and without the network.
 
     Args:
-        network: Gives the shapes of plain products and the number of parameters that Adam is timed on.
-        rows: Molecules x positions of a micro-batch.
+        network: Determines the shapes of the matrix multiplications and the number of parameters for Adam.
+        rows: Number of molecules x positions of a micro-batch.
     """
     width, ffn = network.hidden_size, network.ffn_size
     square, out = torch.randn(1024, 1024), torch.empty(1024, 1024)
     peak = 2 * 1024**3 / median_seconds(lambda: torch.mm(square, square, out=out))
     shapes = [(rows, width, 3 * width), (rows, width, ffn), (rows, ffn, width), (width, rows, ffn)]
     factors = [(torch.randn(m, k), torch.randn(k, n)) for m, k, n in shapes]
-    taken = median_seconds(lambda: [a @ b for a, b in factors])
-    reached = sum(2 * m * k * n for m, k, n in shapes) / taken
+    reached = sum(2 * m * k * n for m, k, n in shapes) / median_seconds(lambda: [a @ b for a, b in factors])
     big = torch.randn(16_000_000)
     bandwidth = 12 * len(big) / median_seconds(lambda: torch.add(big, 1.0, out=big)) * 2 / 3
     elementwise = elementwise_rate(rows, width)
@@ -105,9 +104,9 @@ def calibrated(network: NetworkConfig, rows: int) -> Machine:
 
 
 def gloo_worker() -> None:
-    """One rank that sends nothing but numbers; rank 0 prints seconds of a hop and bytes/s, by the formula of the prediction.
+    """Times all-reduces on one rank; rank 0 prints seconds of a hop and bytes/s, by the formula of the prediction.
 
-    All-reduces follow each other at once, as in training: woken up for each, a process takes far longer than one that polls.
+    All-reduces follow each other immediately, as in training: a process that must be woken up is much slower than one that polls.
     """
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo")
@@ -128,10 +127,10 @@ def gloo_worker() -> None:
 
 
 def read_steps(file: Path, warm_up: int) -> list[dict[str, float]]:
-    """The lines of `steps.jsonl` after those of the warm-up.
+    """Steps in `steps.jsonl` after the warm-up.
 
     Raises:
-        SystemExit: There are no more lines than that.
+        SystemExit: If there are no steps after the warm-up.
     """
     steps = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
     if len(steps) <= warm_up:
@@ -140,7 +139,7 @@ def read_steps(file: Path, warm_up: int) -> list[dict[str, float]]:
 
 
 def train(data: Path, folder: Path, override: str, micro_batch: int, layout: tuple[int, int], steps: int) -> Path:
-    """Trains for some steps; returns the file of step times."""
+    """Trains for `steps` steps; returns the file of step times."""
     tensor_parallel, data_parallel = layout
     ranks = tensor_parallel * data_parallel
     settings = {
@@ -148,7 +147,7 @@ def train(data: Path, folder: Path, override: str, micro_batch: int, layout: tup
         "model.network.dropout": 0.0,
         "model.train_ds.folder": data,
         "model.train_ds.batch_size": micro_batch,
-        "model.train_ds.workers": 0,  # no process beside those that are measured
+        "model.train_ds.workers": 0,  # only the processes that are measured
         "model.validation_ds.workers": 0,
         "model.validation_ds.limit": 64,
         "model.validation.reconstruct": 0,
@@ -167,7 +166,7 @@ def train(data: Path, folder: Path, override: str, micro_batch: int, layout: tup
 
 
 def padded_tokens(data: Path, micro_batch: int, data_parallel: int, steps: range) -> float:
-    """Mean length of the encoder's strings in the batches of these steps, padding included."""
+    """Mean padded number of encoder tokens in the batches of these steps."""
     config = DataConfig(folder=str(data), batch_size=micro_batch, workers=0)
     loader = make_loader(config, steps=steps.stop, start_step=steps.start, ranks=data_parallel, max_tokens=127)
     return statistics.mean(batch.encoder_BS.shape[1] for batch in loader)
@@ -176,7 +175,7 @@ def padded_tokens(data: Path, micro_batch: int, data_parallel: int, steps: range
 def planned(
     machine: Machine, gloo: Gloo, network: NetworkConfig, micro_batch: int, layout: tuple[int, int], tokens: float
 ) -> Prediction:
-    """What the model says of a layout. Gloo was measured among processes that share cores as these do, so that is taken out of it."""
+    """Prediction for a layout. The rates of gloo already include sharing of cores, so this slowdown is divided out."""
     ranks = layout[0] * layout[1]
     if ranks > 1:
         hop, rate = gloo[ranks]
@@ -189,13 +188,14 @@ def planned(
 
 
 def measure(name: str, data: Path, folder: Path, gloo: Gloo, args: argparse.Namespace) -> list[str]:
-    """Rows of the table for one network."""
+    """Table rows of one network."""
     network, override, micro_batch = NETWORKS[name]
     machine = calibrated(network, micro_batch * 36)
     print(
-        f"{name}: products {machine.peak_flops['fp32'] / 1e9:.0f} GFLOP/s, of which {machine.product_share:.0%} at its shapes; "
-        f"elementwise {machine.memory_bandwidth * machine.memory_share / 1e9:.1f} GB/s; Adam as {machine.optimizer_bytes:.0f} bytes a "
-        "parameter; gloo among " + ", ".join(f"{n}: {hop * 1e3:.2f} ms, {rate / 1e9:.2f} GB/s" for n, (hop, rate) in gloo.items())
+        f"{name}: matmuls {machine.peak_flops['fp32'] / 1e9:.0f} GFLOP/s, of which {machine.product_share:.0%} with its shapes; "
+        f"elementwise {machine.memory_bandwidth * machine.memory_share / 1e9:.1f} GB/s; Adam equivalent to {machine.optimizer_bytes:.0f} "
+        "bytes per parameter; gloo, by processes: "
+        + ", ".join(f"{n}: {hop * 1e3:.2f} ms, {rate / 1e9:.2f} GB/s" for n, (hop, rate) in gloo.items())
     )
     times: dict[tuple[int, int], list[float]] = {layout: [] for layout in LAYOUTS}
     waits: dict[tuple[int, int], list[float]] = {layout: [] for layout in LAYOUTS}
@@ -222,13 +222,15 @@ def measure(name: str, data: Path, folder: Path, gloo: Gloo, args: argparse.Name
 
 
 def main() -> None:
-    """Measures and prints; `--record` keeps the result."""
+    """Measures and prints; `--record` saves the result."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--networks", default="tiny,paper", help="of tiny, paper (default: %(default)s)")
-    parser.add_argument("--repeats", type=int, default=2, help="runs of each layout (default: %(default)s)")
-    parser.add_argument("--steps", type=int, default=16, help="of a run (default: %(default)s)")
-    parser.add_argument("--warm-up", type=int, default=6, help="first steps that do not count (default: %(default)s)")
-    parser.add_argument("--record", action="store_true", help="keep the result in RESULTS.md")
+    parser.add_argument("--networks", default="tiny,paper", help="comma-separated; choices: tiny, paper (default: %(default)s)")
+    parser.add_argument("--repeats", type=int, default=2, help="runs per layout (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=16, help="steps per run (default: %(default)s)")
+    parser.add_argument(
+        "--warm-up", type=int, default=6, help="first steps of a run, which are not measured (default: %(default)s)"
+    )
+    parser.add_argument("--record", action="store_true", help="write the result to benchmarks/RESULTS.md")
     parser.add_argument("--gloo-worker", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -236,7 +238,7 @@ def main() -> None:
         gloo_worker()
         return
     columns = ["network, micro-batch", "TP x DP", "processes", "molecules/s", "efficiency", "step, s", "predicted, s"]
-    columns += ["predicted / measured", "waits for gradients", "predicted communication"]
+    columns += ["predicted / measured", "waiting for gradients", "predicted communication"]
     lines = ["| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -250,10 +252,10 @@ def main() -> None:
             lines += measure(network, folder / "data", folder, gloo, args)
     lines += [
         "",
-        "Weak scaling: the micro-batch of a data-parallel rank is the same. Processes of one thread over gloo on "
+        "Weak scaling: the micro-batch of a data-parallel rank is constant. Processes of one thread over gloo on "
         f"{CORES} cores, fp32, no dropout, MOSES in batches sorted by length; medians of {args.steps - args.warm_up} steps and of "
-        f"{args.repeats} run(s), time to load data not counted. Efficiency: molecules/s against one process times the cores in use, at "
-        f"most {CORES}. Predicted from rates measured without the network.",
+        f"{args.repeats} run(s), without the time to load data. Efficiency: molecules/s relative to one process, divided by the cores in "
+        f"use (at most {CORES}). Predictions use rates measured without the network.",
     ]
     print("\n".join(lines))
     if args.record:

@@ -1,4 +1,4 @@
-"""Folders of shards that no `prepare` wrote, for measurements and tests."""
+"""Makes token stores without `prepare`, for benchmarks and tests."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ __all__ = ["describe_shards"]
 
 
 def describe_shards(folder: Path, shards: Sequence[tuple[str, int]], lengths: Mapping[int, int], *, checksums: bool) -> None:
-    """Writes the vocabulary and the manifest beside the shards of a training split.
+    """Writes the vocabulary and the manifest for the shards of a training split.
 
     Args:
-        folder: Where the shards are.
-        shards: Name and molecules of each, in their order.
-        lengths: Molecules by number of tokens.
-        checksums: Note the SHA-256 of each file. Nobody can verify the folder without them, but they take time.
+        folder: Folder of the shards.
+        shards: Name and number of molecules of each shard, in order.
+        lengths: Number of molecules by number of tokens.
+        checksums: Whether to write the SHA-256 of each file. Without them the folder cannot be verified, but they take time.
     """
     vocabulary = shipped_vocabulary()
     vocabulary.save(folder / "vocabulary.txt")

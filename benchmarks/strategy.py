@@ -1,10 +1,10 @@
-"""What the training strategy costs: against torch's own DDP, for a checkpoint, and for going on after a stop.
+"""Cost of the training strategy compared with torch's DDP, cost of a checkpoint, and cost of resuming.
 
     python -m benchmarks.strategy [--record]
 
-Two gloo processes with one thread each. A step of the peer is the same Megatron network, loss, clipping and Adam in torch's
-DistributedDataParallel, in a bare loop without trainer, metrics or checks. Our gradient buckets run in the same loop, and the whole
-trainer by itself. Runs take turns; medians are compared.
+Two gloo processes with one thread each. The baseline is a step of the same Megatron network, loss, clipping and Adam with torch's
+DistributedDataParallel, in a plain loop without trainer, metrics or checks. Our gradient buckets are measured in the same loop, and the
+complete trainer separately. Runs alternate; medians are compared.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ SKIPPED = 3  # first steps of a run, which warm up
 
 
 def settings(data: Path, folder: Path, size: str, *more: str) -> list[str]:
-    """Overrides of a run that does nothing but steps."""
+    """Overrides of a run without validation and export."""
     model, batch = SIZES[size]
     return [
         f"model={model}", "model.network.dropout=0.0", f"model.train_ds.folder={hydra_quoted(data)}", f"model.train_ds.batch_size={batch}",
@@ -45,7 +45,7 @@ def settings(data: Path, folder: Path, size: str, *more: str) -> list[str]:
 
 
 def bare_worker(overrides: list[str], result: Path, with_ddp: bool) -> None:
-    """A bare loop on one rank, with torch's DDP or our gradient buckets; rank 0 writes the seconds of its steps."""
+    """Runs a plain loop on one rank, with torch's DDP or our gradient buckets; rank 0 writes the seconds of its steps."""
     from megatron.core import parallel_state
     from torch.nn.parallel import DistributedDataParallel
 
@@ -99,7 +99,7 @@ def bare_worker(overrides: list[str], result: Path, with_ddp: bool) -> None:
 
 
 def train_worker(overrides: list[str], result: Path) -> None:
-    """Our trainer, on one rank; rank 0 writes what it took."""
+    """Runs our trainer on one rank; rank 0 writes its times."""
     from nemo_cmim.training.checkpoints.writer import CheckpointWriter
     from nemo_cmim.training.run import compose, train
 
@@ -122,7 +122,7 @@ def train_worker(overrides: list[str], result: Path) -> None:
 
 
 def measure(worker: str, overrides: list[str], folder: Path) -> Any:
-    """Runs a worker on two ranks; what its rank 0 wrote."""
+    """Runs a worker on two ranks; returns what rank 0 wrote."""
     folder.mkdir(parents=True, exist_ok=True)
     result = folder / "result.json"
     command = [sys.executable, "-m", "benchmarks.strategy", "--worker", worker, "--result", str(result), *overrides]
@@ -131,7 +131,7 @@ def measure(worker: str, overrides: list[str], folder: Path) -> Any:
 
 
 def overhead(data: Path, folder: Path, size: str, repeats: int) -> tuple[float, float, float]:
-    """Median seconds of a step: torch's DDP, our buckets, the whole trainer."""
+    """Median seconds of a step: torch's DDP, our buckets, the complete trainer."""
     ddp, buckets, trainer = [], [], []
     for number in range(repeats):
         place = folder / f"{size}-{number}".replace(" ", "-")
@@ -144,7 +144,7 @@ def overhead(data: Path, folder: Path, size: str, repeats: int) -> tuple[float, 
 
 
 def checkpoints(data: Path, folder: Path, size: str) -> tuple[float, float, float, float]:
-    """Seconds of a step; what a checkpoint costs in steps, in the background and not; seconds to verify and read one."""
+    """Seconds of a step; cost of a checkpoint in steps, asynchronous and blocking; seconds to verify and read one."""
     params = "exp_manager.checkpoint_callback_params"
     costs, every = [], 5
     plain = statistics.median(measure("train", settings(data, folder / "run-none", size), folder / "none")["seconds"][SKIPPED:-1])
@@ -154,7 +154,7 @@ def checkpoints(data: Path, folder: Path, size: str) -> tuple[float, float, floa
         seconds = measure("train", settings(data, place, size, *more), folder / background)["seconds"]
         costs.append(
             (sum(seconds[every : 3 * every]) / plain - 2 * every) / 2
-        )  # the time of a checkpoint counts to the steps after it
+        )  # the time of a checkpoint is counted in the steps after it
     resumed = settings(data, place, size, "exp_manager.resume_if_exists=true")
     start = time.perf_counter()
     newest_valid(place / "checkpoints")
@@ -163,10 +163,10 @@ def checkpoints(data: Path, folder: Path, size: str) -> tuple[float, float, floa
 
 
 def main() -> None:
-    """Measures, prints, and keeps the numbers if asked to."""
+    """Measures and prints; `--record` saves the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--record", action="store_true", help="keep the numbers in benchmarks/RESULTS.md")
-    parser.add_argument("--repeats", type=int, default=2, metavar="N", help="runs of each peer (default: %(default)s)")
+    parser.add_argument("--record", action="store_true", help="write the result to benchmarks/RESULTS.md")
+    parser.add_argument("--repeats", type=int, default=2, metavar="N", help="runs of each kind (default: %(default)s)")
     parser.add_argument("--worker", choices=("ddp", "buckets", "train"), help=argparse.SUPPRESS)
     parser.add_argument("--result", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("overrides", nargs="*", help=argparse.SUPPRESS)
@@ -178,8 +178,8 @@ def main() -> None:
             bare_worker(args.overrides, args.result, with_ddp=args.worker == "ddp")
         return
     lines = [
-        "| network, molecules per rank | DDP, bare loop | our buckets / DDP | whole trainer / DDP | checkpoint, background "
-        "| checkpoint, waiting | verify and read |",
+        "| network, molecules per rank | DDP, plain loop | our buckets / DDP | complete trainer / DDP | checkpoint, asynchronous "
+        "| checkpoint, blocking | verify and read |",
         "|---|---|---|---|---|---|---|",
     ]
     with tempfile.TemporaryDirectory() as name:
@@ -194,10 +194,10 @@ def main() -> None:
                 f"| {waiting:.1f} steps | {reading:.1f} s = {reading / step:.1f} steps |"
             )
             print(lines[-1], flush=True)
-    lines += ["", "Two gloo processes, one thread each, DP 2, fp32. A checkpoint holds weights and both moments of Adam."]
+    lines += ["", "Two gloo processes, one thread each, DP 2, fp32. A checkpoint contains weights and both moments of Adam."]
     print("\n".join(lines))
     if args.record:
-        record("The training strategy", "python -m benchmarks.strategy --record", lines, seed=0)
+        record("Training strategy", "python -m benchmarks.strategy --record", lines, seed=0)
 
 
 if __name__ == "__main__":

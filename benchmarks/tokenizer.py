@@ -1,9 +1,9 @@
-"""Molecules per second of SmilesTokenizer against NeMo's RegExTokenizer, on the same SMILES in the same run.
+"""Speed of SmilesTokenizer compared with NeMo's RegExTokenizer, on the same SMILES in the same run.
 
     python -m benchmarks.tokenizer [--smiles FILE...] [--record]
 
-NeMo's tokenizer gets MegaMolBART's expression and our vocabulary, so that ids are comparable, and is called as NeMo does:
-text_to_tokens, then tokens_to_ids, one SMILES at a time. Without --smiles the molecules are those of MOSES (`pip install --no-deps
+NeMo's tokenizer uses MegaMolBART's regular expression and our vocabulary, so that ids are comparable. It is called as in NeMo:
+text_to_tokens, then tokens_to_ids, one SMILES at a time. The default molecules are those of MOSES (`pip install --no-deps
 molsets==0.3.1`).
 """
 
@@ -27,15 +27,15 @@ MEGAMOLBART_REGEX = r"\[[^\]]+]|Br?|Cl?|N|O|S|P|F|I|b|c|n|o|s|p|\(|\)|\.|=|#|-|\
 
 
 def moses() -> Path:
-    """MOSES' training set where `molsets` is installed."""
+    """Path of MOSES' training set in the package `molsets`."""
     package = importlib.util.find_spec("moses")
     if package is None or not package.submodule_search_locations:
-        raise SystemExit("pass --smiles FILE, or: pip install --no-deps molsets==0.3.1")
+        raise SystemExit("The package molsets is not installed. Pass --smiles FILE, or run: pip install --no-deps molsets==0.3.1")
     return Path(package.submodule_search_locations[0]) / "dataset" / "data" / "train.csv.gz"
 
 
 def read_smiles(path: Path, count: int) -> list[str]:
-    """The first column of the first `count` rows, without a header."""
+    """First column of the first `count` rows, without a header."""
     smiles: list[str] = []
     with gzip.open(path, "rt") if path.suffix == ".gz" else path.open() as lines:
         for line in lines:
@@ -48,7 +48,7 @@ def read_smiles(path: Path, count: int) -> list[str]:
 
 
 def nemo_encoder(ours: SmilesTokenizer) -> Callable[[list[str]], list[list[int]]]:
-    """NeMo's tokenizer with our vocabulary, as a function of many SMILES."""
+    """NeMo's tokenizer with our vocabulary, as a function of a list of SMILES."""
     from nemo.collections.common.tokenizers.regex_tokenizer import RegExTokenizer
 
     theirs = RegExTokenizer(regex=MEGAMOLBART_REGEX, unk_token="<UNK>", bos_token="<BOS>", eos_token="<EOS>")
@@ -58,14 +58,14 @@ def nemo_encoder(ours: SmilesTokenizer) -> Callable[[list[str]], list[list[int]]
 
 
 def seconds(call: Callable[[], object]) -> float:
-    """Time of one call."""
+    """Seconds of one call."""
     start = time.perf_counter()
     call()
     return time.perf_counter() - start
 
 
 def compare(path: Path, count: int, repeats: int) -> str:
-    """One line of the table."""
+    """One row of the table."""
     smiles = read_smiles(path, count)
     ours = SmilesTokenizer()
     nemo = nemo_encoder(ours)
@@ -73,7 +73,7 @@ def compare(path: Path, count: int, repeats: int) -> str:
     expected = nemo(smiles)
     if not np.array_equal(flat, np.concatenate(expected)) or not np.array_equal(np.diff(offsets), [len(ids) for ids in expected]):
         raise SystemExit(f"{path}: the tokens differ from NeMo's")
-    # Both in turn, so that a busy machine slows both.
+    # Alternating, so that other load slows both.
     pairs = [(seconds(lambda: nemo(smiles)), seconds(lambda: ours.encode_batch(smiles))) for _ in range(repeats)]
     theirs_s, ours_s = (statistics.median(times) for times in zip(*pairs, strict=True))
     ratio = statistics.median(theirs / mine for theirs, mine in pairs)
@@ -82,12 +82,14 @@ def compare(path: Path, count: int, repeats: int) -> str:
 
 
 def main() -> None:
-    """Reads the command line."""
+    """Measures and prints; `--record` saves the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--smiles", nargs="+", type=Path, metavar="FILE", help=".smi, .txt or .csv with SMILES first; plain or gz")
-    parser.add_argument("--count", type=int, default=100_000, help="SMILES of each file (default 100,000)")
-    parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--record", action="store_true", help="keep the table in benchmarks/RESULTS.md")
+    parser.add_argument(
+        "--smiles", nargs="+", type=Path, metavar="FILE", help=".smi, .txt or .csv with SMILES in the first column; plain or .gz"
+    )
+    parser.add_argument("--count", type=int, default=100_000, help="number of SMILES to read from each file (default: 100000)")
+    parser.add_argument("--repeats", type=int, default=7, help="number of measurements (default: %(default)s)")
+    parser.add_argument("--record", action="store_true", help="write the table to benchmarks/RESULTS.md")
     args = parser.parse_args()
     paths = args.smiles or [moses()]
     lines = [
@@ -95,7 +97,7 @@ def main() -> None:
         "|---|---|---|---|---|---|",
         *(compare(path, args.count, args.repeats) for path in paths),
         "",
-        f"Median of {args.repeats} repeats; identical ids on every molecule. Aim: at least 5x.",
+        f"Median of {args.repeats} repeats; both give identical ids for every molecule. Target: at least 5x.",
     ]
     print("\n".join(lines))
     if args.record:

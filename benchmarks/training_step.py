@@ -1,8 +1,8 @@
-"""Molecules per second of one training step: Megatron network, plain network, Hugging Face BART, on the same molecules.
+"""Molecules per second of a training step: Megatron network, plain network and Hugging Face BART, on the same molecules.
 
     python -m benchmarks.training_step [--record]
 
-A step is forward, loss, backward and Adam. The peers take turns, so that a busy machine slows all alike; medians are compared.
+A step is forward, loss, backward and Adam. Steps of the networks alternate, so that other load slows all of them; medians are compared.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Step = Callable[[TokenBatch], torch.Tensor]
 
 
 def plain_step(config: NetworkConfig) -> tuple[torch.nn.Module, Step]:
-    """cMIM on the plain network."""
+    """cMIM with the plain network."""
     network, objective = CMIMNetwork(config), build_objective(ObjectiveConfig())
 
     def loss(batch: TokenBatch) -> torch.Tensor:
@@ -46,7 +46,7 @@ def plain_step(config: NetworkConfig) -> tuple[torch.nn.Module, Step]:
 
 
 def megatron_step(config: NetworkConfig) -> tuple[torch.nn.Module, Step]:
-    """cMIM on Megatron-Core layers."""
+    """cMIM with Megatron-Core layers."""
     network, objective = MegatronCMIMNetwork(config, ParallelConfig()), build_objective(ObjectiveConfig())
 
     def loss(batch: TokenBatch) -> torch.Tensor:
@@ -59,7 +59,7 @@ def megatron_step(config: NetworkConfig) -> tuple[torch.nn.Module, Step]:
 
 
 def bart_step(config: NetworkConfig) -> tuple[torch.nn.Module, Step]:
-    """Hugging Face BART with the same decoder sizes, and as many full-length encoder layers as our encoder has blocks."""
+    """Hugging Face BART with the same decoder sizes, and one full-length encoder layer for each block of our encoder."""
     sizes = {
         f"{side}_{name}": value
         for side, layers in (("encoder", config.encoder_layers), ("decoder", config.decoder_layers))
@@ -85,7 +85,7 @@ def bart_step(config: NetworkConfig) -> tuple[torch.nn.Module, Step]:
 
 
 def measure(config: NetworkConfig, batches: list[TokenBatch], repeats: int) -> dict[str, float]:
-    """Median seconds of a step of each peer."""
+    """Median seconds of a step of each network."""
     steps = {}
     for name, build in {"Megatron": megatron_step, "plain": plain_step, "BART": bart_step}.items():
         torch.manual_seed(0)
@@ -107,12 +107,12 @@ def measure(config: NetworkConfig, batches: list[TokenBatch], repeats: int) -> d
 def main() -> None:
     """Measures both sizes."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--repeats", type=int, default=9)
-    parser.add_argument("--record", action="store_true", help="keep the result in RESULTS.md")
+    parser.add_argument("--repeats", type=int, default=9, help="number of steps to measure (default: %(default)s)")
+    parser.add_argument("--record", action="store_true", help="write the result to benchmarks/RESULTS.md")
     args = parser.parse_args()
     initialise(ParallelConfig())
     tokenizer = SmilesTokenizer()
-    lines = ["| network | peer | molecules/s | Megatron / peer |", "|---|---|---|---|"]
+    lines = ["| size | network | molecules/s | Megatron / this network |", "|---|---|---|---|"]
     for title, (config, batch_size) in SIZES.items():
         smiles = sorted(sample_smiles(4 * batch_size), key=len)
         tokens = [tokenizer.encode(text, on_unknown="unk") for text in smiles]
@@ -121,7 +121,7 @@ def main() -> None:
         for name, value in seconds.items():
             ratio = seconds[name] / seconds["Megatron"]
             lines.append(f"| {title}, batch {batch_size} | {name} | {batch_size / value:.1f} | {ratio:.2f} |")
-    lines += ["", "Target: Megatron within 10 % of plain (at least 0.90)."]
+    lines += ["", "Target: Megatron at most 10 % slower than plain (ratio at least 0.90)."]
     print("\n".join(lines))
     if args.record:
         record("Training step", "python -m benchmarks.training_step --record", lines, seed=0)

@@ -1,4 +1,4 @@
-"""Whether the second letter of a tranche can be taken for the logP of its molecules: RDKit's Crippen logP by letter.
+"""Tests whether the second letter of a tranche gives the logP of its molecules: RDKit's Crippen logP by letter.
 
 python -m benchmarks.tranche_logp FOLDER_OF_TRANCHES [--record]
 """
@@ -18,7 +18,7 @@ from nemo_cmim.zinc.tranches import Tranche
 
 
 def logps(folder: Path, every: int) -> dict[str, list[float]]:
-    """LogP of each n-th molecule of the tranche files in a folder, by letter."""
+    """LogP of each `every`-th molecule of the tranche files in a folder, by letter."""
     found: dict[str, list[float]] = defaultdict(list)
     with molecules.quiet_rdkit():
         for path in sorted(folder.rglob("*.smi")):
@@ -31,13 +31,13 @@ def logps(folder: Path, every: int) -> dict[str, list[float]]:
 
 
 def main() -> None:
-    """Counts, prints, and keeps the numbers if asked to."""
+    """Counts and prints; `--record` saves the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="ZINC tranches")
-    parser.add_argument("--every", type=int, default=10, metavar="N", help="compute each N-th molecule (default: %(default)s)")
-    parser.add_argument("--record", action="store_true", help="keep the numbers in benchmarks/RESULTS.md")
+    parser.add_argument("folder", type=Path, help="folder of ZINC tranches")
+    parser.add_argument("--every", type=int, default=10, metavar="N", help="use each N-th molecule (default: %(default)s)")
+    parser.add_argument("--record", action="store_true", help="write the result to benchmarks/RESULTS.md")
     args = parser.parse_args()
-    lines = ["| letter | logP of the tranche | molecules | within | largest | above 5 |", "|---|---|---|---|---|---|"]
+    lines = ["| letter | logP of the tranche | molecules | in this range | largest | above 5 |", "|---|---|---|---|---|---|"]
     for letter, found in sorted(logps(args.folder, args.every).items()):
         low, high = Tranche(f"A{letter}AA").logp
         values = np.array(found)
