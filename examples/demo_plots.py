@@ -1,4 +1,4 @@
-"""The demo's two pictures."""
+"""The two figures of the demo."""
 
 from __future__ import annotations
 
@@ -25,20 +25,21 @@ PANELS = {
 
 
 def plot_latents(model: CMIMModel, name: str, data: RegressionData, path: Path) -> None:
-    """Draws the first two principal components of both kinds of embedding, coloured by the target."""
+    """Plots the first two principal components of both kinds of embedding, coloured by the target."""
     figure = Figure(figsize=(10, 4.4), layout="constrained")
     for panel, kind in zip(figure.subplots(1, 2), ("mean", "informative")):
         embedding = model.embed(data.smiles, kind=kind)
         pca = PCA(2).fit(embedding)
         points = panel.scatter(*pca.transform(embedding).T, c=data.targets, s=12, cmap="viridis")
-        share = pca.explained_variance_ratio_
-        panel.set(title=f"{name}, {kind} embedding", xlabel=f"component 1 ({share[0]:.0%})", ylabel=f"component 2 ({share[1]:.0%})")
+        explained = pca.explained_variance_ratio_
+        labels = {f"{axis}label": f"component {i + 1} ({explained[i]:.0%})" for i, axis in enumerate("xy")}
+        panel.set(title=f"{name}, {kind} embedding", **labels)
     figure.colorbar(points, label=f"{data.name} / {data.unit}")
     FigureCanvasAgg(figure).print_png(str(path))
 
 
 def plot_losses(run_folder: Path, path: Path) -> str:
-    """Draws each logged term of the loss over the steps.
+    """Plots each logged term of the loss against the training step.
 
     Returns:
         The loss at the start and at the end, in words.

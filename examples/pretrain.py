@@ -13,7 +13,7 @@ from nemo_cmim.training.run import train
 
 @hydra_runner(config_path="../conf", config_name="pretrain")
 def main(cfg: DictConfig) -> None:
-    """Composes the config (Hydra) and runs it. A part `run` is NVIDIA's launcher's: conf/launcher."""
+    """Composes the config with Hydra and trains. The section `run` belongs to NVIDIA's launcher (conf/launcher) and is ignored."""
     settings = OmegaConf.masked_copy(cfg, [key for key in cfg if key != "run"])
     print(f"Run folder: {train(settings)}")
 

@@ -1,112 +1,60 @@
-"""Tables, tests of significance and the picture of table1.py. All take runs as `evaluation.rmse` gives them."""
+"""Text and figure of table1.py. `runs` are rows of `nemo_cmim.evaluation.measure.rmse_of_runs`."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
-import numpy as np
 import pandas as pd
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from scipy.stats import ttest_rel
+from table1_models import RANDOM
 
-from nemo_cmim.downstream import markdown_table, mean_and_sd
+from nemo_cmim.downstream import RegressionData
+from nemo_cmim.evaluation.measure import Protocol
+from nemo_cmim.evaluation.tables import HEADS, differences_table, rmse_table
+from nemo_cmim.inference import CMIMModel
 
-__all__ = ["Contrast", "draw", "paired_tests", "shares_table", "table", "tests_table"]
+__all__ = ["draw", "protocol_in_words", "sections_of"]
 
-HEADS = {"svm": "SVM", "mlp": "MLP"}
-LEVEL = 0.05
-
-
-class Contrast(NamedTuple):
-    """Two rows whose errors are compared under each seed: a negative difference speaks for the first."""
-
-    first: str
-    second: str
-
-    @property
-    def name(self) -> str:
-        """How tables call it."""
-        return f"{self.first} - {self.second}"
+SPLITS = {
+    "random": "Random split: {folds}-fold cross-validation",
+    "scaffold": "Scaffold split: 20 % of the rows tested, no Bemis-Murcko scaffold on both sides",
+}
 
 
-def table(runs: pd.DataFrame) -> str:
-    """Markdown: a line for each row of features, a column for each data set and head, mean ± standard deviation over seeds."""
-    columns = list(dict.fromkeys(zip(runs["data"], runs["head"])))
-    lines = []
-    for features, of_row in runs.groupby("features", sort=False):
-        values = [of_row.loc[(of_row["data"] == data) & (of_row["head"] == head), "rmse"] for data, head in columns]
-        lines.append([str(features), *map(mean_and_sd, values)])
-    return markdown_table(["features", *(f"{data} {HEADS[head]}" for data, head in columns)], lines)
+def sections_of(runs: pd.DataFrame, tests: pd.DataFrame, protocol: Protocol) -> list[str]:
+    """The Markdown sections of the splits."""
+    sections = []
+    for split in protocol.splits:
+        of_split, tested = runs[runs["split"] == split], tests[(tests["split"] == split) & (tests["rows"] == "all")]
+        sections += [f"## {SPLITS[split].format(folds=protocol.folds)}", rmse_table(of_split[of_split["rows"] == "all"])]
+        if (of_split["rows"] == "unseen").any():
+            sections += ["Without test rows that are in the pretraining data:", rmse_table(of_split[of_split["rows"] == "unseen"])]
+        sections += ["Paired differences over seeds, all rows:", differences_table(tested)]
+    return sections
 
 
-def paired_tests(runs: pd.DataFrame, contrasts: Sequence[Contrast]) -> pd.DataFrame:
-    """Student's paired two-sided t-test of each contrast, data set and head, the pairs being the runs of one seed.
-
-    A seed is a repetition of the split and of the head's own randomness (and of the weights, in a row of random weights). A model is
-    one training run, and the molecules are the same under all seeds. So a small p says that a difference is not one of how
-    the rows were split; it says nothing of another training run, or of other molecules.
-
-    Returns:
-        `contrast, data, head, seeds, difference, p, p_holm`: the mean of first minus second, in the data's unit, its p-value, and that
-        after Holm's correction for the data sets and heads of its contrast. NaN where there is one seed only, or no spread.
-    """
-    wide = runs.pivot_table(index=["data", "head", "seed"], columns="features", values="rmse", sort=False)
-    tables = []
-    for contrast in contrasts:
-        rows = []
-        for (data, head), pairs in wide.groupby(["data", "head"], sort=False):
-            first, second = pairs[contrast.first], pairs[contrast.second]
-            is_spread = len(pairs) > 1 and np.ptp(first - second) > 0
-            p = float(ttest_rel(first, second).pvalue) if is_spread else float("nan")
-            rows.append((contrast.name, data, head, len(pairs), (first - second).mean(), p))
-        found = pd.DataFrame(rows, columns=["contrast", "data", "head", "seeds", "difference", "p"])
-        tables.append(found.assign(p_holm=_holm(found["p"].to_numpy())))
-    return pd.concat(tables, ignore_index=True)
-
-
-def _holm(p: np.ndarray) -> np.ndarray:
-    """Holm's step-down correction; NaN stays, and is not counted."""
-    corrected = np.full(len(p), np.nan)
-    order = np.argsort(p)[: int(np.isfinite(p).sum())]
-    worst = 0.0
-    for place, index in enumerate(order):
-        worst = max(worst, min(1.0, (len(order) - place) * p[index]))
-        corrected[index] = worst
-    return corrected
-
-
-def tests_table(tests: pd.DataFrame) -> str:
-    """Markdown: a line for each contrast, difference and p; bold where the corrected p is below 0.05."""
-    columns = list(dict.fromkeys(zip(tests["data"], tests["head"])))
-    lines = [
-        [str(name), *map(_tested, rows["difference"], rows["p"], rows["p_holm"])]
-        for name, rows in tests.groupby("contrast", sort=False)
+def protocol_in_words(sets: Sequence[RegressionData], protocol: Protocol, models: Mapping[str, CMIMModel]) -> str:
+    """How the numbers were measured."""
+    parts = []
+    for one in sets:
+        dropped = f", {len(one.dropped)} left out for all rows of the table" if one.dropped else ""
+        parts.append(f"{one.name} ({len(one)} rows{dropped}; {one.unit})")
+    named = [
+        f"{label} ({model.config.objective.name}, {sum(p.numel() for p in model.network.parameters()) / 1e6:.2f} M parameters)"
+        for label, model in models.items()
     ]
-    return markdown_table(["difference", *(f"{data} {HEADS[head]}" for data, head in columns)], lines)
-
-
-def _tested(difference: float, p: float, p_holm: float) -> str:
-    text = f"{difference:+.3f}"
-    if np.isnan(p):
-        return text
-    text += f" (p = {p:.3f})" if p >= 0.001 else f" (p = {p:.0e})"
-    return f"**{text}**" if p_holm < LEVEL else text
-
-
-def shares_table(decoded: pd.DataFrame) -> str:
-    """Markdown of `model, molecules` and shares of 1 under other names; NaN: the model has no decoder."""
-    lines = [
-        [model, f"{count:,}", *("no decoder" if np.isnan(share) else f"{share:.1%}" for share in shares)]
-        for model, count, *shares in decoded.itertuples(index=False)
-    ]
-    return markdown_table([str(name).replace("_", " ") for name in decoded.columns], lines)
+    return (
+        f"RMSE, lower is better, mean ± standard deviation over {len(protocol.seeds)} seeds of split and head (one training run of each "
+        f"model): {', '.join(parts)}. SVM: scikit-learn's SVR with its defaults; MLP: 128 hidden units, {protocol.mlp_steps:,} steps; "
+        f'features are standardised, except fingerprints. Models: {", ".join(named)}. "{RANDOM}": the same network, with weights drawn '
+        "again for each seed. Differences: paired two-sided t-test over seeds, bold if p < 0.05 after Holm's correction over the columns."
+    )
 
 
 def draw(runs: pd.DataFrame, path: Path) -> None:
-    """A panel for each data set and head, a point for each run: filled for the random split, open for the scaffold split."""
+    """A panel for each data set and head, and a point for each run: filled for the random split, open for the scaffold split."""
     rows = list(dict.fromkeys(runs["features"]))[::-1]
     sets, heads = list(dict.fromkeys(runs["data"])), list(dict.fromkeys(runs["head"]))
     size = (2.5 + 3 * len(sets), 1 + len(heads) * (0.8 + 0.22 * len(rows)))

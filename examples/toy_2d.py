@@ -1,10 +1,12 @@
-"""Fig. 2 of the paper: what the contrastive term alone does to points in the plane. `python examples/toy_2d.py`, under a minute.
+"""Fig. 2 of the paper: the effect of the contrastive term alone on points in the plane. `python examples/toy_2d.py`, under a minute.
 
 1,000 points that start in the first quadrant minimise -log p_k1 (Eq. 4, tau = 1) for 4,200 steps (Sec. 3.2). Their angles spread over
-the circle. Their radii, which the loss does not see, stay: its gradient is tangential. Writes a figure and prints the numbers.
+the circle. The loss does not depend on the radii and its gradient is tangential, so the radii stay nearly the same. Writes a figure and
+prints the numbers.
 
-Differs from the paper: it names neither the optimiser nor how the points are drawn. Here it is plain gradient descent, and uniform on
-the unit square. (Adam scales the two axes of a point apart, so its steps leave the tangent and change the radii.)
+Differs from the paper: it specifies neither the optimiser nor the distribution of the initial points. Here the optimiser is plain
+gradient descent, and the points are uniform on the unit square. (Adam scales the two coordinates of a point differently, so its steps are
+not tangential and change the radii.)
 """
 
 from __future__ import annotations
@@ -23,11 +25,11 @@ from tqdm import trange
 from nemo_cmim.losses import log_p_k1
 
 POINTS, STEPS, TAU, RATE = 1000, 4200, 1.0, 0.005
-MOMENTS = (0, 60, 240, STEPS)  # steps at which the figure looks
+MOMENTS = (0, 60, 240, STEPS)  # steps that the figure shows
 
 
 def optimise(seed: int, points: int = POINTS, steps: int = STEPS) -> dict[int, np.ndarray]:
-    """The points [B, 2] at each of MOMENTS up to `steps`, and then."""
+    """The points [B, 2] after each number of steps in MOMENTS, and after the last step."""
     z_BD = torch.rand(points, 2, generator=torch.Generator().manual_seed(seed)).requires_grad_()
     optimiser = torch.optim.SGD([z_BD], lr=RATE)
     kept = {0: z_BD.detach().numpy().copy()}
@@ -46,9 +48,9 @@ def polar(points_BD: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def describe(points_BD: np.ndarray, radii_before_B: np.ndarray) -> str:
-    """A line of numbers: are the angles uniform, and how far have the radii moved?
+    """A line of numbers: whether the angles are uniform, and how much the radii have changed.
 
-    Rayleigh's test has the length of the mean resultant; its p-value is exp(-n R^2) to first order. Kolmogorov and Smirnov's compares
+    Rayleigh's test uses the length R of the mean resultant; its p-value is exp(-n R^2) to first order. The Kolmogorov-Smirnov test compares
     the whole distribution with the uniform one.
     """
     angles_B, radii_B = polar(points_BD)
@@ -64,7 +66,7 @@ def describe(points_BD: np.ndarray, radii_before_B: np.ndarray) -> str:
 
 
 def draw(kept: dict[int, np.ndarray], path: Path) -> None:
-    """Draws latent plane, angles and radii at each moment, as Fig. 2 does."""
+    """Plots the points, their angles and their radii at each moment, as in Fig. 2."""
     figure = Figure(figsize=(10, 2.6 * len(kept)), layout="constrained")
     largest = 1.1 * max(np.abs(points).max() for points in kept.values())
     for row, (step, points_BD), name in zip(figure.subplots(len(kept), 3), kept.items(), "abcd"):
@@ -81,8 +83,8 @@ def draw(kept: dict[int, np.ndarray], path: Path) -> None:
 def main() -> None:
     """Runs the experiment."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seed", type=int, default=0, help="of the starting points (default: %(default)s)")
-    parser.add_argument("-o", "--output", type=Path, default=Path("toy_2d.png"), help="the figure (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the initial points (default: %(default)s)")
+    parser.add_argument("-o", "--output", type=Path, default=Path("toy_2d.png"), help="file of the figure (default: %(default)s)")
     args = parser.parse_args()
     start = time.monotonic()
     kept = optimise(args.seed)

@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # A part of the package may import the parts of the levels above its own. Parts of one level do not import each other.
 LEVELS = [
-    ("version", "errors", "types"),
+    ("version", "errors", "types", "markdown"),
     ("files", "signals", "config", "molecules"),
     ("tables", "tokenizers", "losses", "scaling"),
     ("models", "store"),
@@ -24,19 +24,22 @@ LEVELS = [
     ("prepare",),
     ("loader",),
     ("report",),
+    ("evaluation",),
     ("mcore",),
     ("training",),
     ("recipes",),
 ]
 MAY_IMPORT = {part: {p for above in LEVELS[:i] for p in above} for i, level in enumerate(LEVELS) for part in level}
-MAY_IMPORT["scaling"] = {"version", "errors", "config"}
-MAY_IMPORT["downstream"] = {"version", "errors", "types", "molecules", "tables"}
+MAY_IMPORT["scaling"] = {"version", "errors", "config", "markdown"}
+MAY_IMPORT["downstream"] = {"version", "errors", "types", "markdown", "molecules", "tables"}
 for part in ("store", "zinc", "prepare", "loader", "report"):  # data preparation does not depend on models
     MAY_IMPORT[part] -= {"losses", "scaling", "models", "inference"}
 MAY_IMPORT["inference"] -= {"losses", "scaling", "store"}
 MAY_IMPORT["mcore"] -= {"tables", "zinc", "prepare", "report", "inference"}
+MAY_IMPORT["evaluation"] = MAY_IMPORT["evaluation"] - {"zinc", "prepare", "scaling"} | {"downstream"}
+for part in ("mcore", "training"):  # a comparison of objectives starts training from the command line, in other processes
+    MAY_IMPORT[part] -= {"evaluation"}
 MAY_IMPORT["training"] -= {"zinc", "prepare", "report"}
-MAY_IMPORT["comparison"] = {*MAY_IMPORT["training"], "downstream"} - {"mcore"}  # starts training from the command line
 ENTRY_POINTS = {"__init__", "cli"}  # may import every part; no part may import them
 
 TRAINING_STACK = {"megatron", "nemo", "lightning", "pytorch_lightning", "transformer_engine", "apex"}

@@ -1,13 +1,13 @@
-"""Writes the shipped vocabulary: 523 tokens, from real SMILES and, where those are silent, from a systematic table of atoms.
+"""Writes the shipped vocabulary: 523 tokens, from real SMILES and from a systematic table of bracket atoms.
 
     python tools/build_vocabulary.py FILE... [--output nemo_cmim/tokenizers/smiles_523.vocab.txt]
 
-Run by hand; the same files in any order give the same vocabulary. The shipped one was made from the 2,897,860 SMILES of 112 ZINC15
-2D tranches (files.docking.org/2D, reactivity A) and the 1,936,962 of MOSES (`molsets==0.3.1` from PyPI:
+Run it by hand. The same files in any order give the same vocabulary. The shipped vocabulary was made from the 2,897,860 SMILES of 112
+ZINC15 2D tranches (files.docking.org/2D, reactivity A) and the 1,936,962 of MOSES (`molsets==0.3.1` from PyPI:
 moses/dataset/data/{train,test,test_scaffolds}.csv.gz).
 
-Order of the tokens: special tokens, atoms without brackets, bonds and punctuation, ring numbers, bracket atoms seen in at least
-`MIN_COUNT` places (most frequent first), then the systematic ones of `systematic_atoms` until there are 523.
+Order of the tokens: special tokens, atoms without brackets, bonds and punctuation, ring numbers, bracket atoms that occur at least
+`MIN_COUNT` times (most frequent first), then those of `systematic_atoms` until there are 523 tokens.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ PUNCTUATION = [*r"()-=#:/\.$~<>"]  # < and > are halves of the dative arrows <- 
 RINGS = [*"1234567890", *(f"%{n}" for n in range(10, 30))]
 BRACKET_ATOM = re.compile(r"\[[^\[\]\n:]+\]")  # without atom maps, which number atoms of reactions
 
-# Element: {charge: most hydrogens}. Each gives the atoms with 0, 1, ... that many hydrogens.
+# Element: {charge: maximum number of hydrogens}. Each entry gives the atoms with 0, 1, ... up to this number of hydrogens.
 MAIN_GROUP = {
     "C": {0: 4, -1: 3, 1: 3},
     "N": {0: 3, 1: 4, -1: 2},
@@ -72,9 +72,9 @@ METALS = {
     "Lu": (3, 0), "Yb": (3, 0), "Pr": (3, 0), "Er": (3, 0), "Ho": (3, 0), "Tm": (3, 0), "U": (2, 0), "Ra": (2, 0), "Th": (4, 0),
     "Ac": (3, 0),
 }  # fmt: skip
-REST = "He Ne Ar Kr Xe LiH NaH KH MgH2 CaH2 Rn MgH Np Pu Am"  # noble gases, hydrides, and what is met least
+REST = "He Ne Ar Kr Xe LiH NaH KH MgH2 CaH2 Rn MgH Np Pu Am"  # noble gases, hydrides, and the rarest ions
 
-# Isotopes of labelled and radioactive compounds, with the atoms they are met in.
+# Isotopes of labelled and radioactive compounds, with the atoms that have them.
 ISOTOPES = {
     "2": ["H"], "3": ["H"],
     "13": ["C", "CH3", "CH2", "CH", "C@H", "C@@H", "cH", "c", "C@", "C@@", "NH3"],
@@ -90,19 +90,19 @@ ISOTOPES = {
 
 
 def systematic_atoms() -> Iterator[str]:
-    """Bracket atoms, most useful first. May repeat."""
+    """Bracket atoms, the most useful first. An atom may occur more than once."""
     yield from (_chiral(atom, mark) for atom, mark in product(CHIRAL.split(), ("@", "@@")))
     yield from (f"[{atom}]" for atom in AROMATIC.split())
     for element, charges in MAIN_GROUP.items():
-        for charge, most in charges.items():
-            yield from (_atom(element, hydrogens, charge) for hydrogens in range(most + 1))
+        for charge, maximum in charges.items():
+            yield from (_atom(element, hydrogens, charge) for hydrogens in range(maximum + 1))
     yield from (f"[{isotope}{atom}]" for isotope, atoms in ISOTOPES.items() for atom in atoms)
     yield from (_atom(element, 0, charge) for element, charges in METALS.items() for charge in charges)
     yield from (f"[{atom}]" for atom in REST.split())
 
 
 def _atom(element: str, hydrogens: int, charge: int) -> str:
-    """As RDKit writes it: [NH4+], [Fe-3]."""
+    """A bracket atom in RDKit's notation: [NH4+], [Fe-3]."""
     sign = "+" if charge > 0 else "-"
     return (
         f"[{element}"
@@ -113,7 +113,7 @@ def _atom(element: str, hydrogens: int, charge: int) -> str:
 
 
 def _chiral(atom: str, mark: str) -> str:
-    """The mark goes after the element: NH+ becomes [N@H+]."""
+    """A chiral bracket atom. The mark is after the element: NH+ becomes [N@H+]."""
     return re.sub(r"^([A-Z][a-z]?)(.*)$", rf"[\1{mark}\2]", atom)
 
 
@@ -134,13 +134,13 @@ def build(counts: Counter[str]) -> Vocabulary:
     tokens = list(dict.fromkeys([*SPECIAL, *ATOMS, *PUNCTUATION, *RINGS, *seen, *systematic_atoms()]))
     print(f"{len(counts)} bracket atoms in the files, {len(seen)} at least {MIN_COUNT} times; {len(tokens)} tokens to choose from")
     if len(tokens) < SIZE:
-        raise SystemExit(f"only {len(tokens)} tokens; add systematic atoms to reach {SIZE}")
+        raise SystemExit(f"build_vocabulary: found only {len(tokens)} tokens. Add systematic atoms until there are {SIZE}.")
     print("left out:", *tokens[SIZE:])
     return Vocabulary(tuple(tokens[:SIZE]))
 
 
 def main() -> None:
-    """Reads the command line."""
+    """Runs the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("files", nargs="+", type=Path, metavar="FILE")
     parser.add_argument("--output", type=Path, default=OUTPUT)

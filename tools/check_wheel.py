@@ -1,4 +1,4 @@
-"""Run in an environment that holds nothing but the installed wheel: the package embeds there, without the training stack."""
+"""Checks the installed wheel, in an environment without anything else: the package embeds molecules without the training stack."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ TRAINING_STACK = ("nemo", "megatron", "lightning", "transformers", "pytest")
 
 
 def check_files() -> None:
-    """The installed copy is under test, and complete."""
+    """The imported package is the installed copy, and it is complete."""
     package = Path(nemo_cmim.__file__).parent
-    assert "site-packages" in package.parts, f"a checkout was imported ({package}); run this outside of it"
+    assert "site-packages" in package.parts, f"a checkout was imported ({package}); run this script outside of it"
     found = [name for name in TRAINING_STACK if importlib.util.find_spec(name) is not None]
-    assert not found, f"the base dependencies brought {found}"
+    assert not found, f"the base dependencies installed {found}"
     assert (package / "py.typed").is_file()
     conf = files("nemo_cmim.conf")
     for name in (
@@ -46,7 +46,7 @@ def random_model(path: Path) -> Path:
 
 
 def check_embedding(model: str | Path | None) -> None:
-    """Two molecules get finite vectors of both kinds."""
+    """The embeddings of two molecules are finite, for both kinds."""
     for kind in ("mean", "informative"):
         vectors = nemo_cmim.embed(["CCO", "c1ccccc1"], model=model, kind=kind)
         assert vectors.shape[0] == 2 and vectors.dtype == np.float32 and np.isfinite(vectors).all()
@@ -54,7 +54,7 @@ def check_embedding(model: str | Path | None) -> None:
 
 
 def check_default() -> None:
-    """A model ships, and is what `embed` takes when none is named."""
+    """A model ships, and it is the default of `embed`."""
     names = nemo_cmim.list_models()
     assert names, "no model is in the wheel"
     check_embedding(None)
@@ -62,7 +62,7 @@ def check_default() -> None:
 
 
 def check_commands(model: Path) -> None:
-    """The console script embeds a file, by a model that is named and by the default one, and shows a card."""
+    """The console script embeds a file, with the default model and with a given one, and prints a card."""
     (model.parent / "in.smi").write_text("CCO\nc1ccccc1\n")
     script = Path(sys.executable).with_name("nemo-cmim")
     command: list[str | Path] = [script, "embed", model.parent / "in.smi", "-o"]

@@ -1,4 +1,4 @@
-"""The text of a shipped model's card, made of facts alone: settings, the run's records, the data's manifest, measurements."""
+"""The text of a shipped model's card, from facts only: settings, records of the run, the data's manifest, measurements."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from nemo_cmim.config import ModelConfig, to_mapping
+from nemo_cmim.markdown import markdown_table
 from nemo_cmim.store.manifest import StoreManifest
 from nemo_cmim.tokenizers import Vocabulary
 from nemo_cmim.version import __version__
@@ -19,18 +20,18 @@ __all__ = ["SOURCES", "Facts", "Sampling", "Training", "card", "elements"]
 SOURCES = {
     "ZINC15": (
         "ZINC15, 2D tranches of files.docking.org/2D",
-        "free to use for everyone; major portions may not be passed on without the permission of ZINC's authors",
+        "free to use for everyone; major portions may not be redistributed without the permission of ZINC's authors",
     ),
     "MOSES": (
         "MOSES, from the PyPI package molsets, drawn by its authors from the ZINC Clean Leads collection",
-        "the package is under the MIT licence; ZINC's terms hold for the molecules",
+        "the package is under the MIT licence; ZINC's terms apply to the molecules",
     ),
 }
 _OBJECTIVES = {
     "cmim": "the contrastive Mutual Information Machine (cMIM, Livne 2025)",
     "mim": "the Mutual Information Machine (MIM, Livne et al. 2019), which cMIM extends by a contrastive term",
 }
-# What a reader may ask about, by the tokens that show it.
+# Features of molecules, and regular expressions of the tokens that contain them.
 _RARE = {
     "triple bonds (`#`)": r"#",
     "positive nitrogen without hydrogen (`[N+]`, as in nitro groups)": r"\[N\+\]",
@@ -47,24 +48,24 @@ _RARE = {
     "isotopes": r"\[\d.*\]",
 }
 _ELEMENT = re.compile(r"(?:\[\d*([A-Z][a-z]?|se|as|te|[bcnops]).*\]|(Cl|Br|[BCNOPSFIbcnops]))")
-_FAR = 0.5  # root mean square of the latents' coordinates: below, the prior N(0, I) lies outside of them
-_FEW = 1000  # molecules of all: an element in fewer tokens than this was hardly learnt
+_FAR = 0.5  # root mean square of the latents' coordinates; below it, most of the prior N(0, I) is far from all latents
+_FEW = 1000  # tokens: an element with fewer was hardly learnt
 
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """What the run's records say, up to the step whose weights ship.
+    """Records of the training run, up to the step whose weights ship.
 
     Attributes:
-        step: That step.
+        step: The step whose weights ship.
         last_step: The last step of the run.
-        molecules: Seen, repetitions counted.
-        batch: Molecules of a step.
-        hours: Of these steps, without validation.
-        order: What decides the order of molecules: `seed`, `molecules`.
-        validation_loss: At that step, nats per molecule; None if it was not measured there.
-        losses: Means over the last steps, by the names of `steps.jsonl`.
-        averaged: So many last steps.
+        molecules: Number of molecules seen, including repetitions.
+        batch: Number of molecules in a step.
+        hours: Duration of these steps, without validation.
+        order: What the order of the molecules depends on: `seed`, `molecules`.
+        validation_loss: Loss at `step`, nats per molecule; None if it was not measured there.
+        losses: Means over the last steps, by their names in `steps.jsonl`.
+        averaged: Number of steps in these means.
     """
 
     step: int
@@ -80,11 +81,11 @@ class Training:
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
-    """What is decoded from latents drawn at random.
+    """What the model decodes from random latents.
 
     Attributes:
-        prior: Of the prior: counts of `samples`, `valid` SMILES, and `different` molecules among these.
-        around: The same of q(z|x), one sample for each molecule of the test split.
+        prior: Samples of the prior: numbers of `samples`, of `valid` SMILES, and of `different` molecules among them.
+        around: The same numbers for q(z|x), with one sample for each molecule of the test split.
         rms: Root mean square of the coordinates of these molecules' posterior means.
         std: Mean standard deviation of a coordinate under q(z|x).
     """
@@ -97,24 +98,24 @@ class Sampling:
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """All that a card tells.
+    """The content of a card.
 
     Attributes:
-        name: The model's.
+        name: Name of the model.
         config: Its settings.
-        vocabulary: Its tokens.
-        parameters: Numbers in its weights.
-        training: Of the run.
-        data: Of the prepared folder.
-        sources: For each key of `SOURCES` the `files`, and the lines `read` and `kept`.
-        measured: `token_accuracy`, `reconstruction`, `validity` on `held_out` molecules.
-        held_out: Molecules of the test split.
-        sampling: Of the same weights; None for a model without prior.
-        half: What half precision changes: the `difference` of each kind of embedding of so many `molecules`, and the shares of the
-            weights that are `stored` so, made `zero` by it, or `subnormal` in it.
-        hardware: What it was trained on.
-        commit: Of the code that trained it.
-        commands: That make it again.
+        vocabulary: Its vocabulary.
+        parameters: Its number of parameters.
+        training: Records of its training run.
+        data: Manifest of the token store that it was trained on.
+        sources: For each key of `SOURCES` the numbers of `files`, and of lines `read` and `kept`.
+        measured: `token_accuracy`, `reconstruction`, `validity` on held-out molecules.
+        held_out: Number of these molecules.
+        sampling: Samples of the model with the weights that ship; None for a model without prior.
+        half: Effect of half precision: the largest `difference` of each kind of embedding over a number of `molecules`, and the fractions
+            of the weights that are `stored` in half precision, that become `zero`, and that become `subnormal`.
+        hardware: Hardware of the training.
+        commit: Commit of the code that trained the model.
+        commands: Commands that reproduce the model.
         numbers: Tables by their titles: `protocol`, a text, and `rows`, mappings from column to value.
     """
 
@@ -142,7 +143,7 @@ def card(facts: Facts) -> str:
 
 
 def elements(tokens: Mapping[str, int]) -> dict[str, int]:
-    """How many tokens hold each element, the most frequent first."""
+    """The number of tokens with each element, the most frequent first."""
     counts: dict[str, int] = {}
     for token, count in tokens.items():
         if found := _ELEMENT.fullmatch(token):
@@ -156,7 +157,7 @@ def _head(facts: Facts) -> Iterator[str]:
     yield f"# {facts.name}"
     yield ""
     yield (
-        f"Vectors of small molecules. A network of {facts.parameters / 1e6:.2f} million parameters, trained on SMILES by "
+        f"Embeddings of small molecules. A network of {facts.parameters / 1e6:.2f} million parameters, trained on SMILES with "
         f"{_OBJECTIVES.get(objective, f'the objective `{objective}`')}."
     )
     yield ""
@@ -169,8 +170,8 @@ def _architecture(facts: Facts) -> Iterator[str]:
     yield ""
     bottleneck = f"{network.latents} latent{'s' if network.latents > 1 else ''} of width {network.hidden_size}"
     yield (
-        f"A {network.encoder} encoder to {bottleneck if network.has_bottleneck else 'a state for each token'}, and an autoregressive "
-        f"decoder that reads it. {facts.parameters:,} parameters, {len(facts.vocabulary)} tokens. All sizes:"
+        f"A {network.encoder} encoder with {bottleneck if network.has_bottleneck else 'one state for each token'} as its output, and an "
+        f"autoregressive decoder. {facts.parameters:,} parameters, {len(facts.vocabulary)} tokens. All sizes:"
     )
     yield from _block(to_mapping(network))
 
@@ -180,21 +181,21 @@ def _data(facts: Facts) -> Iterator[str]:
     counts = {split: content["molecules"] for split, content in data.splits.items()}
     yield "## Data"
     yield ""
-    yield "| source | files | lines read | molecules kept | licence |"
-    yield "|---|---|---|---|---|"
+    rows = []
     for key, found in facts.sources.items():
         text, licence = SOURCES[key]
-        yield f"| {text} | {found['files']:,} | {found['read']:,} | {found['kept']:,} | {licence} |"
+        rows.append([text, f"{found['files']:,}", f"{found['read']:,}", f"{found['kept']:,}", licence])
+    yield markdown_table(["source", "files", "lines read", "molecules kept", "licence"], rows)
     yield ""
     yield (
-        f"{data.counts['kept']:,} molecules, each once: {counts['train']:,} to train on, {counts['valid']:,} for validation, "
+        f"{data.counts['kept']:,} different molecules: {counts['train']:,} for training, {counts['valid']:,} for validation, "
         f"{counts['test']:,} for tests. {data.counts['rejected']:,} lines were rejected: "
         + ", ".join(f"{reason} {count:,}" for reason, count in data.rejected.items())
         + "."
     )
     reactivity = sorted({code[2] for code in data.tranches})
     if reactivity:
-        yield f"The {len(data.tranches)} ZINC tranches are of reactivity {', '.join(reactivity)}."
+        yield f"The {len(data.tranches)} ZINC tranches have the reactivity {', '.join(reactivity)}."
     yield "Molecules were canonicalised by RDKit " + data.versions["rdkit"] + " and prepared with these settings:"
     yield from _block(data.settings)
 
@@ -203,87 +204,83 @@ def _training(facts: Facts) -> Iterator[str]:
     run, config = facts.training, facts.config
     yield "## Training"
     yield ""
-    yield "| | |"
-    yield "|---|---|"
-    yield f"| objective | `{config.objective.name}`, tau {config.objective.tau:g}, negatives {config.objective.negatives} |"
-    yield f"| steps | {run.step:,}, of a run of {run.last_step:,} |"
     epochs = run.molecules / facts.data.splits["train"]["molecules"]
-    yield f"| molecules seen | {run.molecules:,}, {epochs:.2f} times the training data |"
-    yield f"| batch | {run.batch:,} molecules |"
-    yield f"| optimiser | {_flow(to_mapping(config.optim), without=('lr', 'sched'))} |"
     sched = "constant" if config.optim.sched is None else _flow(to_mapping(config.optim.sched))
-    yield f"| learning rate | peak {config.optim.lr:g}; {sched} |"
-    yield f"| augmentation | {_flow(to_mapping(config.augmentation))} |"
-    yield f"| seed of the molecules' order | {run.order['seed']} |"
-    yield f"| hardware | {facts.hardware} |"
-    yield f"| time | {run.hours:.1f} hours of training steps, without validation |"
-    yield f"| code | nemo_cmim {__version__}, commit {facts.commit} |"
+    settings = {
+        "objective": f"`{config.objective.name}`, tau {config.objective.tau:g}, negatives {config.objective.negatives}",
+        "steps": f"{run.step:,}, of a run of {run.last_step:,}",
+        "molecules seen": f"{run.molecules:,}, {epochs:.2f} times the training data",
+        "batch": f"{run.batch:,} molecules",
+        "optimiser": _flow(to_mapping(config.optim), without=("lr", "sched")),
+        "learning rate": f"peak {config.optim.lr:g}; {sched}",
+        "augmentation": _flow(to_mapping(config.augmentation)),
+        "seed of the order of molecules": str(run.order["seed"]),
+        "hardware": facts.hardware,
+        "time": f"{run.hours:.1f} hours of training steps, without validation",
+        "code": f"nemo_cmim {__version__}, commit {facts.commit}",
+    }
+    yield markdown_table(["setting", "value"], settings.items())
     yield ""
-    yield f"Means of the last {run.averaged:,} training steps, nats (per molecule, token or latent dimension as named):"
+    yield f"Means over the last {run.averaged:,} training steps, in nats (per molecule, token or latent dimension, as in the name):"
     yield ""
-    yield "| term | value |"
-    yield "|---|---|"
-    for name, value in run.losses.items():
-        yield f"| {name} | {value:.4g} |"
-    if run.validation_loss is not None:
-        yield f"| validation loss at that step | {run.validation_loss:.4g} |"
+    losses = dict(run.losses) | (
+        {} if run.validation_loss is None else {"validation loss at the last of them": run.validation_loss}
+    )
+    yield markdown_table(["term", "value"], [[name, f"{value:.4g}"] for name, value in losses.items()])
 
 
 def _results(facts: Facts) -> Iterator[str]:
     measured = facts.measured
-    yield "## Results on molecules that it was not trained on"
+    yield "## Results on held-out molecules"
     yield ""
     yield (
-        f"{facts.held_out:,} molecules of the test split, the weights as they ship, greedy decoding of the posterior mean."
+        f"{facts.held_out:,} molecules of the test split, with the weights that ship; greedy decoding of the posterior mean."
         + (
-            " Token accuracy is on canonical SMILES, although it was trained on random spellings."
+            " Token accuracy is measured on canonical SMILES, although the model was trained on randomized SMILES."
             if facts.config.augmentation.enumerate_smiles
             else ""
         )
     )
     yield ""
-    yield "| token accuracy (teacher forcing) | the same molecule, however spelled | valid SMILES |"
-    yield "|---|---|---|"
-    yield f"| {measured['token_accuracy']:.1%} | {measured['reconstruction']:.1%} | {measured['validity']:.1%} |"
+    fractions = [f"{measured[name]:.1%}" for name in ("token_accuracy", "reconstruction", "validity")]
+    yield markdown_table(
+        ["token accuracy (teacher forcing)", "exact reconstruction (the same molecule)", "valid SMILES"], [fractions]
+    )
     if (sampling := facts.sampling) is None:
         return
     yield ""
-    yield "Latents drawn at random (seed 0), decoded greedily:"
+    yield "Random latents (seed 0), decoded greedily:"
     yield ""
-    yield "| drawn | samples | valid SMILES | different molecules |"
-    yield "|---|---|---|---|"
-    for drawn, counts in (
-        ("from the prior: `sample(n)`", sampling.prior),
-        ("once around each of so many test molecules: `sample(1, smiles=..., scaled_radius=1)`", sampling.around),
-    ):
-        yield f"| {drawn} | {counts['samples']:,} | {_share(counts)} | {counts['different']:,} |"
+    drawn = {
+        "from the prior: `sample(n)`": sampling.prior,
+        "around test molecules, one sample each: `sample(1, smiles=..., scaled_radius=1)`": sampling.around,
+    }
+    rows = [[name, f"{counts['samples']:,}", _valid(counts), f"{counts['different']:,}"] for name, counts in drawn.items()]
+    yield markdown_table(["drawn", "samples", "valid SMILES", "different molecules"], rows)
 
 
 def _downstream(facts: Facts) -> Iterator[str]:
-    yield "## Downstream numbers"
+    yield "## Property prediction"
     yield ""
-    yield "How well its vectors predict measured properties, beside fingerprints and random weights: examples/RESULTS.md."
+    yield "Errors of predicted properties, compared with fingerprints and random weights, are in examples/RESULTS.md."
     for title, block in facts.numbers.items():
         rows = block["rows"]
         yield ""
         yield f"**{title}.** {block['protocol']}"
         yield ""
-        yield "| " + " | ".join(rows[0]) + " |"
-        yield "|" + "---|" * len(rows[0])
-        for row in rows:
-            yield "| " + " | ".join(str(row[column]) for column in rows[0]) + " |"
+        yield markdown_table(list(rows[0]), [[str(row[column]) for column in rows[0]] for row in rows])
 
 
 def _use(facts: Facts) -> Iterator[str]:
     yield "## Intended use"
     yield ""
     yield (
-        "Features of organic, drug-like molecules for regression and classification of small data sets, for search by similarity, and "
-        "for learning how such models work. Compare with fingerprints on your own data before you rely on them: `nemo-cmim regress`."
+        "Features of organic, drug-like molecules for regression and classification on small data sets, for similarity search, and for "
+        "learning how such models work. Compare them with fingerprints on your own data before you rely on them: `nemo-cmim regress`."
     )
     if facts.config.objective.name != "cmim":
         yield ""
-        yield "It ships to be compared with `cmim_small`, which had the same budget and data. Use that one otherwise."
+        yield "This model ships for comparison with `cmim_small`, which had the same training budget and data. Otherwise use `cmim_small`."
 
 
 def _limits(facts: Facts) -> Iterator[str]:
@@ -294,42 +291,44 @@ def _limits(facts: Facts) -> Iterator[str]:
     longest = max(int(n) for content in facts.data.splits.values() for n in content["lengths"])
     yield "## Limits"
     yield ""
-    yield "* Not for clinical or safety decisions, nor for any decision on a molecule without an experiment."
-    yield f"* A tiny model: {facts.parameters / 1e6:.2f} million parameters, where the paper's has 65, and far fewer molecules seen."
-    yield f"* SMILES of at most {facts.config.network.max_tokens} tokens; longer ones are an error. In its data the longest has {longest}."
+    yield "* Not for clinical or safety decisions, and not for any decision on a molecule without an experiment."
+    yield (
+        f"* A tiny model: {facts.parameters / 1e6:.2f} million parameters, compared with the paper's 65 million, trained on far fewer "
+        "molecules."
+    )
+    max_tokens = facts.config.network.max_tokens
+    yield f"* SMILES of at most {max_tokens} tokens; longer ones are an error. The longest in its training data has {longest}."
     few = [element for element, count in seen.items() if count < _FEW]
-    yield f"* Elements in its data: {', '.join(e for e in seen if e not in few)}" + (
+    yield f"* Elements in its training data: {', '.join(e for e in seen if e not in few)}" + (
         f"; in fewer than {_FEW:,} tokens: {', '.join(few)}." if few else "."
     )
     yield (
-        f"* {unseen} of the {len(chemical)} chemical tokens never occur in its data. A molecule that holds one is embedded all the "
-        "same, by numbers which no molecule of its data taught it."
+        f"* {unseen} of the {len(chemical)} chemical tokens never occur in its training data. A molecule with such a token is embedded, "
+        "but the weights for the token are not trained."
     )
     yield from _far_prior(facts)
-    yield "* What is rare in its data is embedded badly. Tokens per 1,000 of its molecules:"
+    yield "* Molecules with features that are rare in its training data are embedded poorly. Tokens per 1,000 of its training molecules:"
     yield ""
-    yield "| what | per 1,000 molecules |"
-    yield "|---|---|"
-    for what, pattern in _RARE.items():
-        count = sum(n for token, n in tokens.items() if re.fullmatch(pattern, token))
-        yield f"| {what} | {1000 * count / kept:.3g} |"
+    counts = {what: sum(n for token, n in tokens.items() if re.fullmatch(pattern, token)) for what, pattern in _RARE.items()}
+    rows = [[what, f"{1000 * count / kept:.3g}"] for what, count in counts.items()]
+    yield markdown_table(["feature", "tokens per 1,000 molecules"], rows)
 
 
 def _far_prior(facts: Facts) -> Iterator[str]:
-    """What to expect of samples, where latents are much smaller than the prior says."""
+    """What to expect of samples if the latents are much smaller than under the prior."""
     found = facts.sampling
     if found is None or found.rms > _FAR:
         return
     clamped = found.std < 1.01 * facts.config.network.min_variance**0.5
     yield (
-        f"* Its latents lie close to the origin: their coordinates have a root mean square of {found.rms:.2g}, and the standard deviation "
-        f"of q(z|x) is {found.std:.2g}{', the least that `min_variance` allows' if clamped else ''}, where the prior N(0, I) has 1. So "
-        f"`model.sample(n)`, which draws from the prior, lies far outside of them: {_share(found.prior)} of its SMILES are valid, against "
-        f"{_share(found.around)} around molecules, at `scaled_radius=1`."
+        f"* Its latents are close to the origin: their coordinates have a root mean square of {found.rms:.2g}, and the standard deviation "
+        f"of q(z|x) is {found.std:.2g}{', the minimum that `min_variance` allows' if clamped else ''}. Both are 1 for the prior N(0, I). "
+        f"So samples of the prior, `model.sample(n)`, are far from the latents of molecules: {_valid(found.prior)} of their SMILES are "
+        f"valid, compared with {_valid(found.around)} around molecules, at `scaled_radius=1`."
     )
 
 
-def _share(counts: Mapping[str, int]) -> str:
+def _valid(counts: Mapping[str, int]) -> str:
     return f"{counts['valid'] / counts['samples']:.1%}"
 
 
@@ -339,21 +338,21 @@ def _storage(facts: Facts) -> Iterator[str]:
     yield "## Half precision"
     yield ""
     yield (
-        f"{half['stored']:.0%} of the weights are stored as float16, norms, biases and the heads of the posterior as float32; all are "
-        f"computed with as float32. Against the trained weights, the embeddings of {half['molecules']:,} held-out molecules change by at "
-        f"most, relative to their length: {differences}. {half['zero']:.2%} of the weights become zero, {half['subnormal']:.2%} lose "
-        "digits because they are below 6e-5."
+        f"{half['stored']:.0%} of the weights are stored as float16; norms, biases and posterior heads are stored as float32. All "
+        f"computations are in float32. Compared with the trained weights, the largest relative changes of the embeddings of "
+        f"{half['molecules']:,} held-out molecules are {differences}. {half['zero']:.2%} of the weights become zero, and "
+        f"{half['subnormal']:.2%} lose digits because they are below 6e-5."
     )
 
 
 def _licence(facts: Facts) -> Iterator[str]:
     yield "## Licence"
     yield ""
-    yield "The weights are under Apache-2.0, as the package. No molecules ship with them; those of the data have the licences named above."
+    yield "The weights are under Apache-2.0, like the package. No molecules ship with them; the licences of the data are given above."
 
 
 def _again(facts: Facts) -> Iterator[str]:
-    yield "## How to make it again"
+    yield "## How to reproduce it"
     yield ""
     yield f"With the code of commit {facts.commit}:"
     yield ""

@@ -1,14 +1,14 @@
-"""Makes a trained model one that ships: weights in half precision, a card, and its checksum, in nemo_cmim/shipped/.
+"""Prepares a trained model for shipping: writes half-precision weights with a card, and a checksum, to nemo_cmim/shipped/.
 
     python -m tools.ship_model RUN/checkpoints/NAME.nemo cmim_small --run RUN --data DATA --source 'train.csv*=MOSES' \
         --commit HASH --hardware 'two cores of an AMD EPYC' --command 'nemo-cmim prepare ...' --command 'nemo-cmim train ...' \
         [--numbers NUMBERS.json]
 
 Everything in the card is read or measured: settings from the `.nemo`, steps and losses from the run's `metrics/steps.jsonl` and
-checkpoints, molecules from the manifest of the prepared folder, decoding and what half precision changes by running the model. What no
-file tells (machine, commit, commands) is asked for. The same input gives the same bytes.
+checkpoints, molecules from the manifest of the prepared folder; decoding and the effect of half precision by running the model. Hardware,
+commit and commands are in no file, so they are required options. The same input gives the same bytes.
 
-NUMBERS.json adds tables: {"Title": {"protocol": "how it was measured", "rows": [{"column": "value", ...}, ...]}, ...}
+NUMBERS.json adds tables: {"Title": {"protocol": "how the numbers were measured", "rows": [{"column": "value", ...}, ...]}, ...}
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nemo_cmim.comparison.measure import decoding, embeddings
+from nemo_cmim.evaluation.decoding import decoding
+from nemo_cmim.evaluation.features import embedding_kinds
 from nemo_cmim.files import atomic_write
 from nemo_cmim.inference import CMIMModel
 from nemo_cmim.inference.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
@@ -43,17 +44,17 @@ __all__ = ["main", "ship", "write_checksums"]
 
 SHIPPED = Path(__file__).resolve().parents[1] / "nemo_cmim" / "shipped"
 LARGEST_FILE = 40_000_000  # bytes
-LARGEST_DIFFERENCE = 0.01  # of an embedding, relative: half precision may not change more
+LARGEST_DIFFERENCE = 0.01  # largest relative change of an embedding by half precision
 AVERAGED_STEPS = 100
-COMPARED = 512  # molecules
+COMPARED = 512  # molecules whose embeddings are compared
 SAMPLES = 200
 _SMALLEST_NORMAL = torch.finfo(torch.float16).smallest_normal
-_PLACE = re.compile(r"(?:^|[\s'\"=(:,`])(?:/\w|~/|[A-Z]:\\)")  # a path of one machine
+_PLACE = re.compile(r"(?:^|[\s'\"=(:,`])(?:/\w|~/|[A-Z]:\\)")  # a path on one machine
 _UNKNOWN = re.compile(r"\bNone\b|\bnan\b|\?\?\?|TODO|\bnull\b")
 
 
 class ShippingError(ValueError):
-    """What is wrong with the input."""
+    """The input is inconsistent, incomplete or too large."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -61,21 +62,27 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("nemo", type=Path, metavar="NEMO", help="the trained model, float32")
-    add("name", metavar="NAME", help="what it ships as, such as cmim_small")
-    add("--run", type=Path, required=True, metavar="FOLDER", help="of the run that trained it")
-    add("--data", type=Path, required=True, metavar="FOLDER", help="what it was trained on")
+    add("name", metavar="NAME", help="name under which it ships, such as cmim_small")
+    add("--run", type=Path, required=True, metavar="FOLDER", help="folder of the run that trained it")
+    add("--data", type=Path, required=True, metavar="FOLDER", help="training data: a folder written by nemo-cmim prepare")
     add(
         "--source",
         action="append",
         default=[],
         metavar="PATTERN=KEY",
-        help=f"where input files come from; KEY is {' | '.join(SOURCES)}",
+        help=f"source of the input files that match PATTERN; repeat; choices of KEY: {', '.join(SOURCES)}",
     )
-    add("--commit", required=True, metavar="HASH", help="of the code that trained it")
-    add("--hardware", required=True, metavar="TEXT", help="what it was trained on, in words")
-    add("--command", action="append", required=True, metavar="TEXT", help="a command that makes it again; repeat")
-    add("--numbers", type=Path, metavar="FILE", help="downstream numbers, JSON")
-    add("--held-out", type=int, default=1000, metavar="N", help="molecules of the test split to decode (default: %(default)s)")
+    add("--commit", required=True, metavar="HASH", help="commit of the code that trained it")
+    add("--hardware", required=True, metavar="TEXT", help="hardware of the training, in words")
+    add("--command", action="append", required=True, metavar="TEXT", help="a command that reproduces it; repeat")
+    add("--numbers", type=Path, metavar="FILE", help="JSON file of further tables, see above")
+    add(
+        "--held-out",
+        type=int,
+        default=1000,
+        metavar="N",
+        help="number of molecules of the test split to decode (default: %(default)s)",
+    )
     args = parser.parse_args(arguments)
     try:
         path = ship(
@@ -103,15 +110,15 @@ def ship(
     held_out: int,
     folder: Path,
 ) -> Path:
-    """Writes `folder/NAME.nemo` and `folder/SHA256SUMS`; the arguments are those of the command line.
+    """Writes `folder/NAME.nemo` and `folder/SHA256SUMS`. The arguments are those of the command line.
 
     Raises:
-        ShippingError: Something does not fit together, is too large, or tells of this machine.
+        ShippingError: If the inputs do not belong together, if the model is too large, or if the card would have a path of this machine.
     """
     for title, table in numbers.items():
         rows = table.get("rows")
         if not table.get("protocol") or not rows or any(row.keys() != rows[0].keys() for row in rows):
-            raise ShippingError(f"The numbers of {title!r} need a `protocol`, and `rows` that all have the same columns.")
+            raise ShippingError(f"The numbers of {title!r} need a `protocol`, and `rows` with the same columns in each row.")
     checkpoint = read_checkpoint(nemo)
     store = TokenStore.open(data, "test", vocabulary=checkpoint.vocabulary)
     training = _training(checkpoint, run, store.manifest)
@@ -139,40 +146,47 @@ def ship(
         numbers=numbers,
     )
     text = card(facts)
-    for pattern, what in ((_PLACE, "a path of this machine"), (_UNKNOWN, "something unknown")):
+    for pattern, what in ((_PLACE, "a path of this machine"), (_UNKNOWN, "an unknown value")):
         if found := pattern.search(text):
             line = text[text.rfind("\n", 0, found.end() - 1) + 1 :].split("\n", 1)[0]
-            raise ShippingError(f"The card would tell {what}: {line.strip()!r}.")
+            raise ShippingError(f"The card would have {what}: {line.strip()!r}. Correct the option or file that it comes from.")
     path = folder / f"{name}.nemo"
     folder.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as staging:
         write_checkpoint(staging, dataclasses.replace(checkpoint, weights=stored, card=text))
         if staging.stat().st_size > LARGEST_FILE:
-            raise ShippingError(f"{path.name} would have {staging.stat().st_size:,} bytes, more than {LARGEST_FILE:,}.")
+            raise ShippingError(
+                f"{path.name} would have {staging.stat().st_size:,} bytes; the limit is {LARGEST_FILE:,}. Use a smaller network."
+            )
     write_checksums(folder)
     return path
 
 
 def write_checksums(folder: Path) -> None:
-    """Writes `SHA256SUMS` of all models in a folder, by name, as `sha256sum *.nemo` would."""
+    """Writes `SHA256SUMS` of all models in a folder, in the format of `sha256sum *.nemo`."""
     lines = [f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n" for path in sorted(folder.glob("*.nemo"))]
     with atomic_write(folder / "SHA256SUMS") as staging:
         staging.write_text("".join(lines), encoding="utf-8")
 
 
 def _training(checkpoint: Checkpoint, run: Path, data: StoreManifest) -> Training:
-    """Reads the run's records, and checks that they are of this model and these data."""
+    """Reads the records of the run, and checks that they belong to this model and these data."""
     found = {path: CheckpointManifest.read(path) for path in find_checkpoints(run / "checkpoints")}
     if not found:
-        raise ShippingError(f"{run} holds no checkpoint, so it does not tell what the model was trained on.")
+        raise ShippingError(
+            f"{run} has no checkpoint, so the data of the training are unknown. Pass the folder of a run with checkpoints."
+        )
     one = next(iter(found.values()))
     for part in ("network", "objective", "optim", "augmentation"):
         if json.loads(json.dumps(dataclasses.asdict(getattr(checkpoint.config, part)))) != one.model[part]:
-            raise ShippingError(f"{run} trained a model with other settings of `{part}` than the .nemo has.")
+            raise ShippingError(
+                f"{run} trained a model with different settings of `{part}` than the .nemo file has. Pass the run of this model."
+            )
     limit = one.model["train_ds"]["limit"]
     if one.order["molecules"] != min(data.splits["train"]["molecules"], limit or one.order["molecules"]):
         raise ShippingError(
-            f"{run} was trained on {one.order['molecules']:,} molecules, and the data folder does not hold so many."
+            f"{run} was trained on {one.order['molecules']:,} molecules, but the data folder has "
+            f"{data.splits['train']['molecules']:,} in its training split. Pass the folder of the training data."
         )
     step = _step_of(checkpoint, {path: manifest.step for path, manifest in found.items()})
     losses = [manifest.monitored for manifest in found.values() if manifest.step == step]
@@ -180,7 +194,9 @@ def _training(checkpoint: Checkpoint, run: Path, data: StoreManifest) -> Trainin
         records = [json.loads(line) for line in file if line.endswith("\n")]
     lines = [record for record in records if record["step"] <= step]
     if len(lines) != step:
-        raise ShippingError(f"{run}/metrics/steps.jsonl tells of {len(lines):,} of the {step:,} steps.")
+        raise ShippingError(
+            f"{run}/metrics/steps.jsonl has {len(lines):,} of the {step:,} steps. Pass a run with complete records."
+        )
     last = lines[-AVERAGED_STEPS:]
     names = [name for name in lines[-1] if name == "train_loss" or name.startswith("train/")]
     return Training(
@@ -205,11 +221,11 @@ def _step_of(checkpoint: Checkpoint, steps: Mapping[Path, int]) -> int:
         ):
             return step
     there = ", ".join(map(str, sorted(set(steps.values()))))
-    raise ShippingError(f"The run has checkpoints of step {there}; none holds the weights and the vocabulary of the .nemo.")
+    raise ShippingError(f"The run has checkpoints of step {there}; none has the weights and the vocabulary of the .nemo file.")
 
 
 def _exported(folder: Path) -> Checkpoint:
-    """A checkpoint of training as the `.nemo` that it makes."""
+    """The content of the `.nemo` file that a training checkpoint is exported to."""
     from nemo_cmim.training.checkpoints.export import export_checkpoint  # imports Megatron
 
     with tempfile.TemporaryDirectory() as scratch:
@@ -218,7 +234,7 @@ def _exported(folder: Path) -> Checkpoint:
 
 
 def _sampling(model: CMIMModel, smiles: Sequence[str]) -> Sampling | None:
-    """What the model makes of random latents: of the prior, and around molecules. None where it has no prior or no decoder."""
+    """Decodes random latents, of the prior and around molecules. None for a model without prior or without decoder."""
     network = model.config.network
     if not (network.is_stochastic and network.decoder_layers):
         return None
@@ -238,7 +254,7 @@ def _counts(samples: list[str] | list[list[str]]) -> dict[str, int]:
 
 
 def _sources(data: StoreManifest, patterns: Sequence[str]) -> dict[str, dict[str, int]]:
-    """Files and lines of each source of molecules."""
+    """Numbers of files and lines of each source of molecules."""
     found: dict[str, dict[str, int]] = {}
     for entry in data.inputs:
         name = Path(entry["file"]).name
@@ -246,7 +262,7 @@ def _sources(data: StoreManifest, patterns: Sequence[str]) -> dict[str, dict[str
         keys += ["ZINC15"] if not keys and Tranche.of_file(name) else []
         if len(keys) != 1 or keys[0] not in SOURCES:
             raise ShippingError(
-                f"Where does {name} come from? Pass one --source 'PATTERN=KEY' for it; KEY is {' | '.join(SOURCES)}."
+                f"The source of {name} is unknown. Pass one --source 'PATTERN=KEY' for it; choices of KEY: {', '.join(SOURCES)}."
             )
         of_source = found.setdefault(keys[0], {"files": 0, "read": 0, "kept": 0})
         for count, value in (("files", 1), ("read", entry["read"]), ("kept", entry["kept"])):
@@ -255,33 +271,34 @@ def _sources(data: StoreManifest, patterns: Sequence[str]) -> dict[str, dict[str
 
 
 def _stored(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Matrices in half precision; vectors (norms, biases) and the small heads of the posterior whole.
+    """Matrices in half precision; vectors (norms, biases) and the small posterior heads in full precision.
 
-    All latents share a large part. Rounding the heads and the norm before them would shift it, in a tiny model by 1 % of a latent's
-    length, as much as a third of the posterior's standard deviation; whole, they take a few per cent of the file.
+    All latents have a large component in common. Rounding the heads and the norm before them would shift this component, in a tiny model
+    by 1 % of a latent's length, which is a third of the posterior's standard deviation. In full precision they are a few per cent of the
+    file.
     """
-    is_whole = {name: weight.dim() < 2 or name.startswith("posterior.") for name, weight in weights.items()}
-    return {name: weight.float() if is_whole[name] else weight.half() for name, weight in weights.items()}
+    is_full = {name: weight.dim() < 2 or name.startswith("posterior.") for name, weight in weights.items()}
+    return {name: weight.float() if is_full[name] else weight.half() for name, weight in weights.items()}
 
 
-def _change_by_half_precision(whole: CMIMModel, half: CMIMModel, smiles: Sequence[str]) -> dict[str, Any]:
+def _change_by_half_precision(full: CMIMModel, half: CMIMModel, smiles: Sequence[str]) -> dict[str, Any]:
     """The largest change of an embedding, relative to its length, for each kind."""
     difference = {}
-    for kind in embeddings(whole):
-        a, b = whole.embed(smiles, kind), half.embed(smiles, kind)
+    for kind in embedding_kinds(full):
+        a, b = full.embed(smiles, kind), half.embed(smiles, kind)
         difference[kind] = float((np.linalg.norm(a - b, axis=1) / np.linalg.norm(a, axis=1)).max())
-        if not difference[kind] <= LARGEST_DIFFERENCE:  # also not a number
+        if not difference[kind] <= LARGEST_DIFFERENCE:  # also if it is not a number
             raise ShippingError(
-                f"Half precision changes an embedding ({kind}) by {difference[kind]:.2g} of its length, more than {LARGEST_DIFFERENCE}."
+                f"Half precision changes an embedding ({kind}) by {difference[kind]:.2g} of its length; the limit is {LARGEST_DIFFERENCE}."
             )
     return {"difference": difference, "molecules": len(smiles)}
 
 
 def _lost_weights(weights: Mapping[str, Tensor], stored: Mapping[str, Tensor]) -> dict[str, float]:
-    """Shares of all weights: in half precision, made zero by it, and left with fewer digits."""
+    """Fractions of all weights: stored in half precision, zero in it, and with fewer digits in it."""
     infinite = [name for name, weight in stored.items() if not weight.isfinite().all()]
     if infinite:
-        raise ShippingError(f"Half precision cannot hold the weights of {', '.join(infinite)}.")
+        raise ShippingError(f"The weights of {', '.join(infinite)} overflow in half precision.")
     half = {name: weight for name, weight in stored.items() if weight.dtype == torch.float16}
     counts = {
         "stored": sum(weight.numel() for weight in half.values()),

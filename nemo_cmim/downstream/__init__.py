@@ -1,4 +1,4 @@
-"""Predicts measured properties from features of molecules, and compares features fairly.
+"""Prediction of measured properties from features of molecules, and a fair comparison of features.
 
 Features are anything that maps SMILES to an array: `functools.partial(nemo_cmim.embed, kind="mean")`, a scikit-learn
 transformer, or the built-in fingerprints and descriptors.
@@ -9,8 +9,9 @@ from __future__ import annotations
 from .datasets import DroppedRow, RegressionData, freesolv, load_csv
 from .features import Featurizer, builtin_featurizer, compute_features, rdkit_descriptors
 from .heads import FeatureScaler, MLPHead, fit_together, svm
-from .protocol import Results, evaluate, named_heads
-from .report import describe, make_folder, markdown, markdown_table, mean_and_sd, parity_plot, write_report
+from .moleculenet import load_moleculenet
+from .protocol import Results, evaluate, named_heads, results_of
+from .report import describe, make_folder, markdown, mean_and_sd, parity_plot, write_report
 from .splits import Split, random_folds, scaffold_split
 
 __all__ = [
@@ -28,14 +29,15 @@ __all__ = [
     "fit_together",
     "freesolv",
     "load_csv",
+    "load_moleculenet",
     "make_folder",
     "markdown",
-    "markdown_table",
     "mean_and_sd",
     "named_heads",
     "parity_plot",
     "random_folds",
     "rdkit_descriptors",
+    "results_of",
     "scaffold_split",
     "svm",
     "write_report",

@@ -1,4 +1,4 @@
-"""What maps SMILES to numbers: any function or scikit-learn transformer, and the built-in fingerprints and descriptors."""
+"""Features of molecules: any function or scikit-learn transformer, and the built-in fingerprints and descriptors."""
 
 from __future__ import annotations
 
@@ -33,39 +33,39 @@ Featurizer = Callable[[Sequence[str]], Any] | Transformer
 
 
 def rdkit_descriptors(smiles: Sequence[str]) -> NDArray[np.float32]:
-    """All RDKit 2D descriptors, float32 [N, D], NaN where RDKit has no value: `evaluate` prepares them in each fold."""
+    """All RDKit 2D descriptors, float32 [N, D], NaN where RDKit has no value. `evaluate` prepares them in each fold."""
     return descriptors(smiles)
 
 
 def descriptor_preparation() -> Pipeline:
-    """Makes descriptors usable, from training rows alone.
+    """Preprocessing of descriptors, to be fitted on training rows only.
 
-    NaN becomes the median, constant columns go, the rest is standardised and clipped at 5 standard deviations (some
-    descriptors, such as `Ipc`, span many orders of magnitude).
+    NaN is replaced by the column's median and constant columns are removed. The other columns are standardised and clipped at 5
+    standard deviations, because some descriptors, such as `Ipc`, span many orders of magnitude.
     """
     clip = FunctionTransformer(np.clip, kw_args={"a_min": -5.0, "a_max": 5.0})
     return make_pipeline(SimpleImputer(strategy="median"), VarianceThreshold(), StandardScaler(), clip)
 
 
 def builtin_featurizer(name: str) -> Featurizer:
-    """The featurizer called `name`: `rdkit`, or `morgan` and a number of bits, as in `morgan2048` (ECFP4).
+    """A built-in featurizer: `rdkit`, or `morgan` and a number of bits, such as `morgan2048` (ECFP4).
 
     Raises:
-        ConfigError: Another name.
+        ConfigError: If the name is unknown.
     """
     if name == "rdkit":
         return rdkit_descriptors
     match = re.fullmatch(r"morgan([1-9]\d{0,5})", name)
     if match is None:
-        raise ConfigError(f"Unknown features {name!r}. Built in: rdkit, and morgan512, morgan2048 or any other number of bits.")
+        raise ConfigError(f"Unknown features {name!r}. Choose rdkit, or morgan and a number of bits, such as morgan2048.")
     return partial(morgan_fingerprints, bits=int(match[1]))
 
 
 def compute_features(name: str, featurizer: Featurizer, smiles: Sequence[str]) -> NDArray[np.float64]:
-    """Features of N molecules, float64 [N, D]; NaN only in those of `rdkit_descriptors`.
+    """Features of N molecules, float64 [N, D]. Only those of `rdkit_descriptors` may be NaN.
 
     Raises:
-        InvalidShapeError: Not one row of numbers for each molecule, or a value that is NaN or infinite.
+        InvalidShapeError: If the features are not one row of numbers for each molecule, or if a value is NaN or infinite.
     """
     raw = featurizer.transform(smiles) if hasattr(featurizer, "transform") else featurizer(smiles)
     values = np.asarray(raw, dtype=np.float64)
@@ -75,7 +75,7 @@ def compute_features(name: str, featurizer: Featurizer, smiles: Sequence[str]) -
     if bad.any():
         row, column = np.argwhere(bad)[0]
         raise InvalidShapeError(
-            f"Features {name!r} hold {int(bad.sum())} values that are NaN or infinite, the first in column {column} of "
-            f"molecule {row} ({smiles[row]!r}). Leave out the molecules that have no features, or impute before."
+            f"Features {name!r} have {int(bad.sum())} values that are NaN or infinite, the first in column {column} of "
+            f"molecule {row} ({smiles[row]!r}). Leave out molecules without features, or impute the values."
         )
     return values

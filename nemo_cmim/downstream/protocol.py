@@ -1,4 +1,4 @@
-"""Every feature with every head, on the same splits, with repeated seeds."""
+"""Evaluation of every set of features with every head, on the same splits and under several seeds."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ from .splits import Split, random_folds, scaffold_split
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Results", "evaluate", "named_heads"]
+__all__ = ["Results", "evaluate", "named_heads", "results_of"]
 
 BAR = "{desc}{percentage:3.0f}%|{bar}| {elapsed}"  # of all fits
-FITTED_AT_ONCE = 5  # MLPs that train side by side: bounds the memory, and more are no faster on a CPU
+FITTED_AT_ONCE = 5  # MLPs that train together: bounds the memory, and more are not faster on a CPU
 
 
 @dataclass(frozen=True, kw_only=True)
 class Results:
-    """What `evaluate` measured.
+    """The results of `evaluate`.
 
     Attributes:
-        data: The molecules.
-        protocol: The splits and their repetition, in words.
-        runs: One row for each feature, head and seed: `features, head, seed, tested, rmse, mae, r2`. Errors are over all
-            rows tested under the seed together, in the unit of the targets.
-        predictions: One row for each prediction: `features, head, seed, fold, row, smiles, target, prediction`.
+        data: The data set.
+        protocol: The splits and seeds, in words.
+        runs: One row for each set of features, head and seed: `features, head, seed, tested, rmse, mae, r2`. Errors are pooled over all
+            test rows of the seed, in the unit of the targets.
+        predictions: One row for each test prediction: `features, head, seed, fold, row, smiles, target, prediction`.
         baseline_rmse: RMSE of predicting the mean of the training targets, averaged over seeds.
     """
 
@@ -53,18 +53,26 @@ class Results:
         return table.reset_index()
 
 
-def named_heads(names: Sequence[str], mlp_steps: int = 10_000, device: str | None = None) -> dict[str, Any]:
-    """The heads called `svm` and `mlp`.
+def named_heads(
+    names: Sequence[str], mlp_steps: int = 10_000, device: str | None = None, *, precompute_kernel: bool = False
+) -> dict[str, Any]:
+    """Heads by name.
+
+    Args:
+        names: Names of heads; choices: svm, mlp.
+        mlp_steps: Training steps of the MLP.
+        device: Device of the MLP, see `MLPHead`.
+        precompute_kernel: See `svm`.
 
     Raises:
-        ConfigError: Another name, or no steps.
+        ConfigError: If a name is unknown, or if `mlp_steps` is less than 1.
     """
     if mlp_steps < 1:
-        raise ConfigError(f"The MLP needs at least 1 step, found {mlp_steps}.")
-    known = {"svm": svm(), "mlp": MLPHead(steps=mlp_steps, device=device)}
+        raise ConfigError(f"mlp_steps must be at least 1, found {mlp_steps}.")
+    known = {"svm": svm(precompute_kernel), "mlp": MLPHead(steps=mlp_steps, device=device)}
     for name in names:
         if name not in known:
-            raise ConfigError(f"Unknown head {name!r}. There are: {', '.join(known)}.")
+            raise ConfigError(f"Unknown head {name!r}. Known: {', '.join(known)}.")
     return {name: known[name] for name in names}
 
 
@@ -82,28 +90,31 @@ def evaluate(
 
     Args:
         data: Molecules and targets.
-        features: By name, a function or a transformer from N SMILES to an array [N, D].
-        heads: By name, scikit-learn regressors, of which each fit gets a fresh clone with the seed as its `random_state`. None:
-            `svm` and `mlp`.
-        split: "random" (k-fold cross-validation), or "scaffold" (20 % of the rows tested); see `splits`.
-        folds: Of the random split.
-        seeds: One repetition each, of the split and of the head's own randomness.
-        progress: Show a bar on stderr; by default where that is a terminal.
+        features: Functions or transformers from N SMILES to an array [N, D], by name.
+        heads: Scikit-learn regressors, by name. Each fit uses a new clone with the seed as its `random_state`. None uses `svm` and `mlp`.
+        split: "random" (k-fold cross-validation) or "scaffold" (20 % of the rows tested); see `splits`.
+        folds: Number of folds of the random split.
+        seeds: One repetition each, of the split and of the head's random numbers.
+        progress: Show a progress bar on stderr. None shows it if stderr is a terminal.
 
     Raises:
-        ConfigError: Nothing to test, or an unknown split.
-        DataError: Too few molecules for the split, or targets that are all equal.
-        InvalidShapeError: Features that are no array [N, D] of finite numbers.
+        ConfigError: If `features`, `heads` or `seeds` is empty, if seeds repeat, or if the split is unknown.
+        DataError: If there are too few molecules for the split, or if all targets are equal.
+        InvalidShapeError: If features are not an array [N, D] of finite numbers.
     """
     heads = named_heads(("svm", "mlp")) if heads is None else heads
     for what, given in (("features", features), ("heads", heads), ("seeds", seeds)):
         if len(given) == 0:
-            raise ConfigError(f"evaluate: {what} is empty; name at least one.")
+            raise ConfigError(f"evaluate: {what} is empty. Pass at least one.")
     if len(set(seeds)) < len(seeds):
-        raise ConfigError(f"evaluate: seeds {tuple(seeds)} repeat, which would make the spread too small.")
+        raise ConfigError(
+            f"evaluate: seeds {tuple(seeds)} repeat, which would make the standard deviation too small. Pass each seed once."
+        )
     if np.ptp(data.targets) == 0:
-        raise DataError(f"All {len(data)} targets of {data.name} are {data.targets[0]}: there is nothing to predict.")
-    splits, protocol = _plan(data, split, folds, seeds)
+        raise DataError(
+            f"All {len(data)} targets of {data.name} are {data.targets[0]}, so there is nothing to predict. Use other data."
+        )
+    splits = _splits(data, split, folds, seeds)
     blocks = []
     fits = len(features) * len(heads) * sum(map(len, splits.values()))
     with tqdm(total=fits, bar_format=BAR, disable=None if progress is None else not progress) as bar:
@@ -115,21 +126,38 @@ def evaluate(
                 for seed, of_seed in splits.items():
                     bar.set_description(f"{name}, {head_name}, seed {seed}")
                     blocks += _predict(data, values, preparation, head, (name, head_name, seed), of_seed, bar)
-    predictions = pd.concat(blocks, ignore_index=True)
+    return results_of(data, pd.concat(blocks, ignore_index=True), split=split, folds=folds, seeds=seeds)
+
+
+def results_of(data: RegressionData, predictions: pd.DataFrame, *, split: str, folds: int, seeds: Sequence[int]) -> Results:
+    """Summarises test predictions, for example predictions that were kept in a file.
+
+    Args:
+        data: The data set.
+        predictions: Rows as in `Results.predictions`.
+        split: The split of the predictions, and the next two arguments likewise; see `evaluate`.
+        folds: Number of folds of the random split.
+        seeds: The seeds.
+    """
+    words = {
+        "random": f"{folds}-fold cross-validation, random, all rows of a molecule in one fold",
+        "scaffold": "20 % of the rows tested, split by Bemis-Murcko scaffold, large scaffolds in training",
+    }
     return Results(
-        data=data, protocol=protocol, runs=_metrics(predictions), predictions=predictions, baseline_rmse=_baseline(data, splits)
+        data=data,
+        protocol=f"{words[split]}; seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}",
+        runs=_metrics(predictions),
+        predictions=predictions,
+        baseline_rmse=_baseline(data, _splits(data, split, folds, seeds)),
     )
 
 
-def _plan(data: RegressionData, split: str, folds: int, seeds: Sequence[int]) -> tuple[dict[int, list[Split]], str]:
-    """The splits of each seed, and the protocol in words."""
-    repeats = f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
+def _splits(data: RegressionData, split: str, folds: int, seeds: Sequence[int]) -> dict[int, list[Split]]:
+    """The splits of each seed."""
     if split == "random":
-        words = f"{folds}-fold cross-validation, random, rows of one molecule in one fold"
-        return {seed: random_folds(data.canonical, folds, seed) for seed in seeds}, f"{words}; {repeats}"
+        return {seed: random_folds(data.canonical, folds, seed) for seed in seeds}
     if split == "scaffold":
-        words = "20 % of the rows tested, split by Bemis-Murcko scaffold, large scaffolds in training"
-        return {seed: [scaffold_split(data.canonical, seed=seed)] for seed in seeds}, f"{words}; {repeats}"
+        return {seed: [scaffold_split(data.canonical, seed=seed)] for seed in seeds}
     raise ConfigError(f'split must be "random" or "scaffold", found {split!r}.')
 
 
@@ -171,8 +199,8 @@ def _seeded(head: Any, seed: int) -> Any:
 def _fit(models: list[Any], xs: list[NDArray[np.float64]], ys: list[NDArray[np.float64]], bar: tqdm) -> None:
     before = bar.n
     if all(isinstance(model, MLPHead) for model in models):
-        share = len(models) / models[0].steps
-        fit_together(models, xs, ys, progress=lambda step: bar.update(before + share * step - bar.n))
+        fits_per_step = len(models) / models[0].steps
+        fit_together(models, xs, ys, progress=lambda step: bar.update(before + fits_per_step * step - bar.n))
     else:
         for model, x, y in zip(models, xs, ys):
             model.fit(x, y)

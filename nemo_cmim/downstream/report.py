@@ -1,34 +1,34 @@
-"""Results as text, tables and a picture."""
+"""Results as text, tables and a figure."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from ..errors import ConfigError
+from ..markdown import markdown_table
 from .protocol import Results
 
-__all__ = ["describe", "make_folder", "markdown", "markdown_table", "mean_and_sd", "parity_plot", "write_report"]
+__all__ = ["describe", "make_folder", "markdown", "mean_and_sd", "parity_plot", "write_report"]
 
 
 def describe(results: Results) -> str:
-    """Data, protocol, metric and the number to beat, in a few sentences."""
+    """Data, protocol, metric and the error of predicting the mean, in a few sentences."""
     data, seeds = results.data, results.runs["seed"].nunique()
     unit = data.unit or "the target's unit"
-    spread = f"mean ± standard deviation over {seeds} seeds" if seeds > 1 else "one seed, so no spread"
+    spread = f"mean ± standard deviation over {seeds} seeds" if seeds > 1 else "one seed, so no standard deviation"
     dropped = f" {len(data.dropped)} invalid rows of the file were left out." if data.dropped else ""
     return (
         f"{data.name}: {len(data)} rows, {len(set(data.canonical))} distinct molecules.{dropped}\n"
         f"Protocol: {results.protocol}.\n"
-        f"RMSE in {unit}, over all rows tested under a seed; {spread}; lower is better. "
+        f"Pooled out-of-fold RMSE in {unit}, one value per seed; {spread}; lower is better. "
         f"Predicting the mean of the training targets gives {results.baseline_rmse:.3f}."
     )
 
 
 def markdown(results: Results) -> str:
-    """RMSE table: a row for each set of features, a column for each head."""
+    """The RMSE as a Markdown table: a row for each set of features, a column for each head."""
     heads = list(dict.fromkeys(results.runs["head"]))
     lines = [
         [str(features), *(mean_and_sd(rows.loc[rows["head"] == head, "rmse"]) for head in heads)]
@@ -37,14 +37,8 @@ def markdown(results: Results) -> str:
     return markdown_table(["features", *heads], lines)
 
 
-def markdown_table(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
-    """A table of these cells."""
-    rows = [f"| {' | '.join(cells)} |" for cells in (header, *lines)]
-    return "\n".join([rows[0], "|---" * len(header) + "|", *rows[1:]])
-
-
 def mean_and_sd(values: pd.Series, style: str = "{:.3f}") -> str:
-    """Mean ± (sample) standard deviation as tables show it; of one value the mean alone, of none nothing."""
+    """Mean ± (sample) standard deviation as text. Of one value only the mean; empty if there are no values."""
     if values.empty:
         return ""
     mean = style.format(values.mean())
@@ -52,7 +46,7 @@ def mean_and_sd(values: pd.Series, style: str = "{:.3f}") -> str:
 
 
 def parity_plot(results: Results, path: str | Path) -> None:
-    """Draws prediction against measured value, a panel for each features and head, of the first seed, as PNG."""
+    """Plots predicted against measured values of the first seed, one panel for each set of features and head, as PNG."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -76,23 +70,23 @@ def parity_plot(results: Results, path: str | Path) -> None:
 
 
 def make_folder(folder: str | Path) -> Path:
-    """Makes the folder of a report if it is not there: worth a try before hours of fitting.
+    """Creates the folder of a report if it does not exist. Call it before a long evaluation, so that a wrong path is an early error.
 
     Raises:
-        ConfigError: It cannot be made.
+        ConfigError: If the folder cannot be created.
     """
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ConfigError(f"The output folder {folder} cannot be made: {error.strerror}.") from error
+        raise ConfigError(f"The output folder {folder} cannot be created: {error.strerror}. Choose a different folder.") from error
     return Path(folder)
 
 
 def write_report(results: Results, folder: str | Path) -> list[Path]:
-    """Writes `report.md`, `runs.csv`, `predictions.csv`, `parity.png`, and `dropped.csv` where rows were left out.
+    """Writes `report.md`, `runs.csv`, `predictions.csv` and `parity.png`, and `dropped.csv` if rows were left out.
 
     Returns:
-        The files.
+        Paths of the files.
     """
     folder = make_folder(folder)
     tables = {"runs.csv": results.runs, "predictions.csv": results.predictions}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ..markdown import markdown_table
 from .plan import Prediction
 
 __all__ = ["describe", "table"]
@@ -18,7 +19,7 @@ def table(predictions: Sequence[Prediction], steps: int) -> str:
     """
     head = ["devices", "batch", "step", "molecules/s", f"{steps:,} steps", "of peak", "communication", "memory", "waits for"]
     rows = [_row(prediction, steps) for prediction in predictions]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in [head, ["---"] * len(head), *rows])
+    return markdown_table(head, rows)
 
 
 def _row(p: Prediction, steps: int) -> list[str]:

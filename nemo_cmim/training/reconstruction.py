@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from ..inference.reconstruction import reconstruction_scores
 from ..mcore.network import MegatronCMIMNetwork
 from ..models import CMIMNetwork, greedy_decode
-from ..molecules import canonical_or_none, canonical_smiles
 from ..tokenizers import SmilesTokenizer
 from ..tokenizers.collate import collate
 from .checkpoints.export import to_plain
@@ -32,9 +32,7 @@ def reconstruct(
         slack: Maximum number of tokens by which a decoded molecule may be longer than the longest of `molecules`.
 
     Returns:
-        `reconstruction`: fraction of molecules whose decoded SMILES has the same canonical SMILES. A decoder that was trained with
-            SMILES enumeration writes randomized SMILES.
-        `validity`: fraction of decoded SMILES that RDKit can parse.
+        `reconstruction` and `validity`; see `inference.reconstruction.reconstruction_scores`.
     """
     with torch.device("meta"):  # does not draw initial weights, which would advance the random number generator of the run
         plain = CMIMNetwork(network.network_config)
@@ -53,9 +51,5 @@ def reconstruct(
         is_allowed_V=torch.tensor(vocabulary.is_chemical),
         max_tokens=max(map(len, molecules)) + slack,
     )
-    wanted = [canonical_smiles(tokenizer.decode(row.tolist())) for row in molecules]
-    decoded = [canonical_or_none(tokenizer.decode(row)) for row in ids_BT.tolist()]
-    return {
-        "reconstruction": float(np.mean([a == b for a, b in zip(decoded, wanted)])),
-        "validity": float(np.mean([smiles is not None for smiles in decoded])),
-    }
+    decoded = [tokenizer.decode(row) for row in ids_BT.tolist()]
+    return reconstruction_scores(decoded, [tokenizer.decode(row.tolist()) for row in molecules])

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 
 from ..config import ModelConfig
+from ..markdown import markdown_table
 from ..models import CMIMNetwork
 from .run import compose, model_settings
 
@@ -51,18 +52,14 @@ def system(name: str) -> System:
 
 def describe_systems() -> str:
     """A Markdown table of the baseline models, and the reasons why the numbers of parameters differ."""
-    lines = [
-        "| system=NAME | objective | latent | encoder input | decoder input | parameters | in the paper |",
-        "|---|---|---|---|---|---|---|",
-    ]
+    header = ["system=NAME", "objective", "latent", "encoder input", "decoder input", "parameters", "in the paper"]
+    rows = []
     for one in map(system, SYSTEMS):
         network, augmentation = one.config.network, one.config.augmentation
         width = f"{network.latents if network.has_bottleneck else 'N'} x {network.hidden_size}"
         string = "randomized SMILES" if augmentation.enumerate_smiles else "canonical SMILES"
         masked = f", {augmentation.mask_fraction:.0%} masked" if augmentation.mask_fraction else ""
         other = "another randomized SMILES" if augmentation.enumerate_smiles else "the same"
-        lines.append(
-            f"| {one.name} | {one.config.objective.name} | {width} | {string}{masked} | {other} | "
-            f"{one.parameters / 1e6:.1f} M | {one.paper_millions} M |"
-        )
-    return "\n".join([*lines, "", _WHY])
+        sizes = [f"{one.parameters / 1e6:.1f} M", f"{one.paper_millions} M"]
+        rows.append([one.name, one.config.objective.name, width, f"{string}{masked}", other, *sizes])
+    return f"{markdown_table(header, rows)}\n\n{_WHY}"

@@ -23,11 +23,11 @@ QUICK = MLPHead(hidden=32, steps=60, learning_rate=0.02, device="cpu")
 
 
 @pytest.mark.parametrize("estimator", [FeatureScaler(), QUICK], ids=["scaler", "mlp"])
-def test_obeys_scikit_learn(estimator):
+def test_estimators_pass_the_checks_of_scikit_learn(estimator):
     check_estimator(estimator)
 
 
-def test_scaler_standardises_numbers_and_keeps_fingerprints(known_function):
+def test_scaler_standardises_numbers_but_not_fingerprints(known_function):
     x, _ = known_function
     np.testing.assert_array_equal(FeatureScaler().fit_transform(x), StandardScaler().fit_transform(x))
     bits = (x > 0).astype(float)
@@ -39,6 +39,18 @@ def test_svm_is_the_default_svr_on_scaled_features(known_function):
     scaler = StandardScaler().fit(x[:400])
     expected = SVR().fit(scaler.transform(x[:400]), y[:400]).predict(scaler.transform(x[400:]))
     np.testing.assert_allclose(svm().fit(x[:400], y[:400]).predict(x[400:]), expected)
+
+
+@pytest.mark.parametrize("bits", [None, 64, 2048])
+def test_a_precomputed_kernel_gives_the_same_predictions(bits):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(40, 7)) * np.arange(7) if bits is None else (rng.random((40, bits)) < 0.1) * 1.0
+    y = rng.normal(size=40)
+    found, expected = (
+        svm(precompute_kernel=is_precomputed).fit(x[:30], y[:30]).predict(x[30:]) for is_precomputed in (True, False)
+    )
+    np.testing.assert_allclose(found, expected, atol=1e-9)
+    assert np.ptp(found) > 1e-3
 
 
 def test_mlp_learns_a_function_in_the_units_of_its_target(known_function):
@@ -96,7 +108,7 @@ def test_training_together_changes_no_model(known_function):
         np.testing.assert_allclose(other.predict(features), one.predict(features), rtol=1e-4, atol=1e-2)
 
 
-def test_a_bit_never_seen_in_training_says_nothing():
+def test_a_bit_that_is_constant_in_training_is_ignored():
     rng = np.random.default_rng(1)
     x = rng.integers(0, 2, size=(60, 6)).astype(float)
     x[:, 3] = 0

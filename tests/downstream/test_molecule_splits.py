@@ -24,7 +24,7 @@ def assert_partition(split, rows):
 
 
 @pytest.mark.parametrize("folds", [2, 5, 23])
-def test_folds_test_every_row_once_and_are_even(folds):
+def test_each_row_is_tested_once_in_folds_of_equal_size(folds):
     splits = random_folds(ALKANES, folds, seed=3)
     for split in splits:
         assert_partition(split, len(ALKANES))
@@ -39,7 +39,7 @@ def test_rows_of_one_molecule_share_a_fold():
         assert not {canonical[row] for row in split.train} & {canonical[row] for row in split.test}
 
 
-def test_nothing_leaks_where_molecules_repeat(repeated):
+def test_duplicates_are_on_one_side(repeated):
     assert len(set(repeated.canonical)) < len(repeated)
     for split in [*random_folds(repeated.canonical, 5, 0), scaffold_split(repeated.canonical, seed=0)]:
         assert_partition(split, len(repeated))
@@ -62,7 +62,7 @@ def test_the_seed_decides(splitter):
     assert any(list(splitter(1).test) != list(splitter(seed).test) for seed in (2, 3, 4))
 
 
-def test_too_little_to_split():
+def test_too_few_molecules_or_scaffolds():
     with pytest.raises(DataError, match="3 distinct molecules are too few for 5 folds"):
         random_folds(["C", "CC", "CCC"] * 4)
     with pytest.raises(ConfigError, match="at least 2, found 1"):

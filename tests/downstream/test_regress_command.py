@@ -48,7 +48,7 @@ def model_file(tmp_path):
     return tmp_path / "my.nemo"
 
 
-def test_embeddings_come_from_the_model_asked_for(csv_file, model_file, tmp_path, capsys):
+def test_embeddings_are_those_of_the_given_model(csv_file, model_file, tmp_path, capsys):
     csv_file.write_text("".join(csv_file.read_text().splitlines(keepends=True)[:-1]))
     columns = ["--smiles", "mol", "--target", "value", "--model", str(model_file)]
     assert main(["regress", str(csv_file), *columns, *TINY, "--features", "mean, informative", "-o", str(tmp_path / "out")]) == 0
@@ -60,7 +60,7 @@ def test_embeddings_come_from_the_model_asked_for(csv_file, model_file, tmp_path
     np.testing.assert_allclose(found["rmse"], expected["rmse"], rtol=1e-6)
 
 
-def test_molecules_that_the_model_cannot_take_are_invalid_rows(csv_file, model_file, tmp_path, capsys):
+def test_molecules_that_the_model_does_not_accept_are_invalid_rows(csv_file, model_file, tmp_path, capsys):
     columns = ["--smiles", "mol", "--target", "value", "--model", str(model_file), "--features", "mean,morgan64", "--heads", "svm"]
     arguments = ["regress", str(csv_file), *TINY, *columns, "-o", str(tmp_path / "out")]
     assert main(arguments) == 2
@@ -94,7 +94,7 @@ def test_dropped_rows_are_listed(csv_file, tmp_path, capsys):
         (["--seeds", "0"], "seeds is empty"),
     ],
 )
-def test_mistakes_are_told_in_one_line(csv_file, capsys, extra, message):
+def test_errors_are_printed_in_one_line(csv_file, capsys, extra, message):
     assert main(["regress", str(csv_file), "--smiles", "mol", "--target", "value", *TINY, *extra]) == 2
     error = capsys.readouterr().err.strip().splitlines()
     assert message in error[-1]

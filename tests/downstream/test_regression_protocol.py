@@ -40,7 +40,7 @@ def counts(smiles):
     return np.array([[len(s), s.count("O")] for s in smiles], dtype=np.float64)
 
 
-def test_errors_are_those_of_a_plain_loop_in_the_unit_of_the_target(data):
+def test_errors_equal_a_plain_loop_in_the_unit_of_the_target(data):
     results = evaluate(data, {"counts": counts}, {"linear": LinearRegression()}, folds=4, seeds=(0, 7), progress=False)
     expected = []
     for seed in (0, 7):
@@ -99,7 +99,7 @@ def test_mlps_of_many_folds_train_in_groups(data):
         np.testing.assert_allclose(rows["prediction"], alone, rtol=1e-4)
 
 
-def test_descriptor_gaps_are_filled_from_training_rows_alone():
+def test_missing_descriptors_are_imputed_from_training_rows_only():
     train = np.array([[1.0, 5.0, np.nan, 0.0], [3.0, 5.0, 2.0, 1.0], [2.0, 5.0, 4.0, 1.0]])
     test = np.array([[np.nan, 9.0, np.nan, 1e30]])
     preparation = descriptor_preparation().fit(train)
@@ -107,7 +107,7 @@ def test_descriptor_gaps_are_filled_from_training_rows_alone():
     np.testing.assert_allclose(preparation.transform(test), [[0.0, 0.0, 5.0]], atol=1e-12)
 
 
-def test_rdkit_descriptors_with_gaps_can_be_evaluated(data, monkeypatch):
+def test_rdkit_descriptors_with_missing_values_can_be_evaluated(data, monkeypatch):
     values = np.hstack([counts(SMILES), np.where(np.arange(22) % 5, 1.5, np.nan)[:, None]])
     monkeypatch.setattr("nemo_cmim.downstream.features.descriptors", lambda smiles: values)
     results = evaluate(data, {"rdkit": builtin_featurizer("rdkit")}, {"linear": LinearRegression()}, folds=2, seeds=(0,))
@@ -124,12 +124,12 @@ def test_rdkit_descriptors_with_gaps_can_be_evaluated(data, monkeypatch):
         (lambda s: np.full((22, 1), np.inf), "22 values that are NaN or infinite"),
     ],
 )
-def test_bad_features_are_refused(data, featurizer, message):
+def test_bad_features_raise_an_error(data, featurizer, message):
     with pytest.raises(InvalidShapeError, match=f"Features 'bad' .*{message}"):
         evaluate(data, {"bad": featurizer})
 
 
-def test_bad_settings_are_refused(data):
+def test_bad_settings_raise_an_error(data):
     with pytest.raises(ConfigError, match="features is empty"):
         evaluate(data, {})
     with pytest.raises(ConfigError, match="seeds is empty"):
@@ -138,9 +138,9 @@ def test_bad_settings_are_refused(data):
         evaluate(data, {"counts": counts}, seeds=(1, 1))
     with pytest.raises(ConfigError, match="'time'"):
         evaluate(data, {"counts": counts}, split="time")
-    with pytest.raises(ConfigError, match=r"Unknown head 'forest'. There are: svm, mlp"):
+    with pytest.raises(ConfigError, match=r"Unknown head 'forest'. Known: svm, mlp"):
         named_heads(["forest"])
-    with pytest.raises(ConfigError, match="at least 1 step"):
+    with pytest.raises(ConfigError, match="mlp_steps must be at least 1, found 0"):
         named_heads(["mlp"], mlp_steps=0)
     for name in ("morgan", "morgan0", "ecfp"):
         with pytest.raises(ConfigError, match=f"Unknown features '{name}'"):
@@ -154,10 +154,16 @@ def test_builtin_features_have_their_sizes():
     assert compute_features("r", rdkit_descriptors, ["CCO", "C"]).shape[1] > 200
 
 
-def test_report_states_protocol_and_holds_the_numbers(data, tmp_path):
+def test_report_has_protocol_and_numbers(data, tmp_path):
     results = evaluate(data, {"counts": counts, "ones": lambda s: np.ones((len(s), 1))}, {"linear": LinearRegression()}, folds=4)
     text = describe(results)
-    for part in ("22 rows, 21 distinct", "4-fold", "seeds 0, 1, 2", "RMSE in mg", "standard deviation over 3 seeds"):
+    for part in (
+        "22 rows, 21 distinct",
+        "4-fold",
+        "seeds 0, 1, 2",
+        "RMSE in mg, one value per seed",
+        "standard deviation over 3 seeds",
+    ):
         assert part in text
     lines = markdown(results).splitlines()
     assert lines[0] == "| features | linear |"
@@ -172,15 +178,15 @@ def test_report_states_protocol_and_holds_the_numbers(data, tmp_path):
     assert files[3].read_bytes().startswith(b"\x89PNG")
 
 
-def test_one_seed_has_no_spread(data):
+def test_one_seed_has_no_standard_deviation(data):
     results = evaluate(data, {"counts": counts}, {"linear": LinearRegression()}, folds=4, seeds=(0,))
     assert "±" not in markdown(results)
-    assert "one seed, so no spread" in describe(results)
+    assert "one seed, so no standard deviation" in describe(results)
 
 
-def test_a_folder_that_cannot_be_made(tmp_path):
+def test_a_folder_that_cannot_be_created(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigError, match="cannot be made"):
+    with pytest.raises(ConfigError, match="cannot be created"):
         make_folder(tmp_path / "file")
 
 

@@ -33,8 +33,8 @@ from tools.model_card import elements
 from tools.ship_model import LARGEST_FILE, ShippingError, ship, write_checksums
 
 SECTIONS = (
-    "Architecture", "Data", "Training", "Results on molecules that it was not trained on", "Downstream numbers", "Intended use", "Limits",
-    "Half precision", "Licence", "How to make it again",
+    "Architecture", "Data", "Training", "Results on held-out molecules", "Property prediction", "Intended use", "Limits",
+    "Half precision", "Licence", "How to reproduce it",
 )  # fmt: skip
 NAMES = ["cmim_small", "mim_small"]
 STEP = 3
@@ -186,10 +186,10 @@ def test_the_card_tells_what_the_files_hold(three: Path, data: Path, capsys: pyt
     assert tuple(re.findall("^## (.*)$", card, flags=re.MULTILINE)) == SECTIONS
     counts = json.loads((data / "manifest.json").read_text())["splits"]
     for text in (
-        "# a_model", f"{counts['train']['molecules']:,} to train on", "| steps | 3, of a run of 4 |", "| molecules seen | 48,",
-        "| time | 1.5 hours", "| train_loss | 8 |", "| validation loss at that step | -1.5 |",
-        "| seed of the molecules' order | 5 |", "hidden_size: 32",
-        "SMILES of at most 63 tokens", "Elements in its data: ", "commit abc1234",
+        "# a_model", f"{counts['train']['molecules']:,} for training", "| steps | 3, of a run of 4 |", "| molecules seen | 48,",
+        "| time | 1.5 hours", "| train_loss | 8 |", "| validation loss at the last of them | -1.5 |",
+        "| seed of the order of molecules | 5 |", "hidden_size: 32",
+        "SMILES of at most 63 tokens", "Elements in its training data: ", "commit abc1234",
         "8 molecules of the test split", "| triple bonds (`#`) |",
         "    nemo-cmim train objective=cmim", "MOSES", "examples/RESULTS.md",
     ):  # fmt: skip
@@ -213,7 +213,7 @@ def test_the_card_counts_samples_of_the_prior_and_around_molecules(three: Path, 
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*SMILES had not ended")
         prior, around = model.sample(200, seed=0), model.sample(1, smiles=smiles, seed=0)
-    for what, texts in (("from the prior", prior), ("once around each", [text for (text,) in around])):
+    for what, texts in (("from the prior", prior), ("around test molecules", [text for (text,) in around])):
         valid = [text for text in texts if is_valid(text)]
         (row,) = (line for line in card.splitlines() if line.startswith(f"| {what}"))
         assert row.split(" | ")[1:3] == [str(len(texts)), f"{len(valid) / len(texts):.1%}"]
@@ -227,7 +227,7 @@ def test_a_prior_far_outside_of_the_latents_is_a_limit(make: Callable[..., Path]
     close.weights["posterior.log_variance.bias"].fill_(-100.0)
     write_checkpoint(tmp_path / "close.nemo", close)
     card = read_checkpoint(make(tmp_path / "shipped", nemo=tmp_path / "close.nemo")).card
-    told = "q(z|x) is 0.001, the least that `min_variance` allows, where the prior N(0, I) has 1. So `model.sample(n)`"
+    told = "q(z|x) is 0.001, the minimum that `min_variance` allows. Both are 1 for the prior N(0, I). So samples of the prior"
     assert card is not None and told in card
     assert "close to the origin" not in (read_checkpoint(three / "a_model.nemo").card or "close to the origin")
 
@@ -237,7 +237,7 @@ def test_random_spellings_in_training_are_told_beside_token_accuracy(
 ) -> None:
     config = dataclasses.replace(trained().config, augmentation=AugmentationConfig(enumerate_smiles=True))
     spelled = run_of(dataclasses.replace(trained(), config=config), data, tmp_path / "run")
-    told = "Token accuracy is on canonical SMILES, although it was trained on random spellings."
+    told = "Token accuracy is measured on canonical SMILES, although the model was trained on randomized SMILES."
     assert told in (read_checkpoint(make(tmp_path / "shipped", nemo=spelled / "trained.nemo", run=spelled)).card or "")
     assert told not in (read_checkpoint(three / "a_model.nemo").card or told)
 
@@ -257,10 +257,10 @@ def test_numbers_become_tables(make: Callable[..., Path], tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"sources": []}, r"Where does molecules\.smi come from"),
-        ({"sources": ["*=CHEMBL"]}, r"Where does molecules\.smi come from"),
+        ({"sources": []}, r"source of molecules\.smi is unknown"),
+        ({"sources": ["*=CHEMBL"]}, r"source of molecules\.smi is unknown"),
         ({"commands": ["nemo-cmim train model.train_ds.folder=/data/zinc"]}, "a path of this machine.*/data/zinc"),
-        ({"hardware": "None"}, "something unknown.*None"),
+        ({"hardware": "None"}, "an unknown value.*None"),
         ({"numbers": {"ESOL": {"protocol": "x", "rows": []}}}, "numbers of 'ESOL' need"),
     ],
 )
@@ -276,7 +276,7 @@ def test_weights_and_vocabulary_are_compared_with_the_checkpoints(make: Callable
     tokens = trained().vocabulary.tokens
     vocabulary = dataclasses.replace(trained(), vocabulary=Vocabulary((*tokens[:-2], tokens[-1], tokens[-2])))
     for other in (weights, vocabulary):
-        with pytest.raises(ShippingError, match="step 3; none holds the weights and the vocabulary"):
+        with pytest.raises(ShippingError, match="step 3; none has the weights and the vocabulary"):
             make(tmp_path, exported=other)
     assert list(tmp_path.iterdir()) == []
 
@@ -285,19 +285,19 @@ def test_a_run_without_a_line_for_each_step_is_refused(make: Callable[..., Path]
     short = shutil.copytree(run, tmp_path / "run")
     lines = (short / "metrics" / "steps.jsonl").read_text().splitlines(keepends=True)
     (short / "metrics" / "steps.jsonl").write_text("".join(lines[1:]))
-    with pytest.raises(ShippingError, match="tells of 2 of the 3 steps"):
+    with pytest.raises(ShippingError, match="has 2 of the 3 steps"):
         make(tmp_path / "shipped", run=short)
 
 
 def test_another_runs_model_and_weights_that_overflow_are_refused(make: Callable[..., Path], tmp_path: Path) -> None:
     other = random_checkpoint(latents=3)
     write_checkpoint(tmp_path / "other.nemo", other)
-    with pytest.raises(ShippingError, match="other settings of `network`"):
+    with pytest.raises(ShippingError, match="different settings of `network`"):
         make(tmp_path / "shipped", nemo=tmp_path / "other.nemo")
     large = trained()
     large.weights["embedding.token.weight"][0, 0] = 1e6
     write_checkpoint(tmp_path / "large.nemo", large)
-    with pytest.raises(ShippingError, match=r"cannot hold the weights of embedding\.token\.weight"):
+    with pytest.raises(ShippingError, match=r"weights of embedding\.token\.weight overflow"):
         make(tmp_path / "shipped", nemo=tmp_path / "large.nemo")
 
 

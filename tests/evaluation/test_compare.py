@@ -15,10 +15,11 @@ import pytest
 pytest.importorskip("nemo.core", reason="needs the [train] extra")
 
 from nemo_cmim.cli import main
-from nemo_cmim.comparison.report import draw, figure, markdown
-from nemo_cmim.comparison.runs import planned
-from nemo_cmim.comparison.settings import CompareConfig
 from nemo_cmim.errors import ConfigError
+from nemo_cmim.evaluation.figure import draw, figure
+from nemo_cmim.evaluation.runs import planned
+from nemo_cmim.evaluation.settings import CompareConfig
+from nemo_cmim.evaluation.tables import comparison_table
 from nemo_cmim.training.run import compose
 
 SMALL = [
@@ -43,7 +44,7 @@ def arguments(data: Path, values: Path, output: Path, *more: str) -> list[str]:
 
 
 @pytest.mark.slow
-def test_a_comparison_is_written_kept_and_protected(
+def test_a_comparison_is_written_resumed_and_protected(
     data: Path, values: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = tmp_path / "out"
@@ -75,15 +76,15 @@ def test_a_comparison_is_written_kept_and_protected(
         assert main(arguments(data, values, output, "regression.folds=2")) == 0
     again = pd.read_csv(output / "measured.csv", keep_default_na=False)
     errors = again["measure"] == "chains svm"
-    assert (again["value"] != measured["value"])[errors].all(), "other settings measure anew"
+    assert (again["value"] != measured["value"])[errors].all(), "other settings are measured again"
     values.write_text(values.read_text().replace("CO,1\n", "CO,1.5\n", 1))
     with pytest.warns(UserWarning, match="left out"):
         assert main(arguments(data, values, output, "regression.folds=2")) == 0
     changed = pd.read_csv(output / "measured.csv", keep_default_na=False)
-    assert (again["value"] != changed["value"])[errors].all(), "so does another content of the same file"
+    assert (again["value"] != changed["value"])[errors].all(), "other content of the same file is measured again"
     with pytest.warns(UserWarning, match="left out"):
         assert main(arguments(data, values, output, "model.optim.lr=5e-3")) == 2
-    assert "holds a run with other settings (model.optim.lr=5e-3 differ)" in capsys.readouterr().err
+    assert "has a run with different settings (model.optim.lr=5e-3)" in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -114,7 +115,7 @@ def test_a_terminated_comparison_leaves_no_run_behind(data: Path, values: Path, 
         assert process.wait(600) == 128 + signal.SIGTERM
         deadline = time.monotonic() + 600
         while _users_of(tmp_path):
-            assert time.monotonic() < deadline, "its training runs have ended too"
+            assert time.monotonic() < deadline, "its training runs must end too"
             time.sleep(0.5)
     finally:
         process.kill()
@@ -133,7 +134,7 @@ def _users_of(folder: Path) -> list[str]:
     return found
 
 
-def test_runs_differ_in_objective_seed_and_folder_alone(tmp_path: Path) -> None:
+def test_runs_differ_only_in_objective_seed_and_folder(tmp_path: Path) -> None:
     config = CompareConfig(
         data="data", steps=7, objectives=("mim", "cmim"), seeds=(3, 4), output=str(tmp_path), train=("model=tiny",)
     )
@@ -148,13 +149,13 @@ def test_runs_differ_in_objective_seed_and_folder_alone(tmp_path: Path) -> None:
     ("settings", "message"),
     [
         (["objectives=[cmim,vaee]"], "Unknown objective 'vaee' in objectives"),
-        (["seeds=[1,1]"], "seeds must name at least one, each once"),
+        (["seeds=[1,1]"], "seeds must have at least one value and no repetition"),
         (["steps=0"], "steps must be at least 1, found 0"),
         (["regression.folds=many"], "regression.folds must be of type int"),
         (["modell=tiny"], "modell"),
         (["model.network.latents=4"], "network.latents=4 has no effect"),
         (["model.network.decoder_layers=2"], "objective infonce: network.decoder_layers is 2; set it to 0"),
-        (["seed=9"], "seed=9: a comparison sets seed for each run. Name them in seeds=[...]."),
+        (["seed=9"], "seed=9: a comparison sets seed for each run. List the seeds in seeds=[...]."),
         (["system=molvae"], "a comparison sets system"),
         (["model.objective.name=vae"], "a comparison sets model.objective.name"),
         (["regression.heads=[foo]"], "Unknown head 'foo'"),
@@ -165,7 +166,7 @@ def test_runs_differ_in_objective_seed_and_folder_alone(tmp_path: Path) -> None:
         (["model.network.max_positions=8"], "at most 7"),
     ],
 )
-def test_mistakes_are_told_before_anything_is_trained(
+def test_errors_are_raised_before_anything_is_trained(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], settings: list[str], message: str
 ) -> None:
     assert main(["compare", f"data={data}", "steps=3", f"output={tmp_path / 'out'}", "model=tiny", *settings]) == 2
@@ -173,10 +174,10 @@ def test_mistakes_are_told_before_anything_is_trained(
     assert not (tmp_path / "out" / "runs").exists()
 
 
-def test_only_a_comparison_that_runs_ends_by_sigterm(
+def test_sigterm_ends_a_running_comparison_and_the_handler_is_restored(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Whoever calls the command from Python has his own handler back, however the comparison ended."""
+    """After the command was called from Python, the earlier handler is back, however the comparison ended."""
 
     def compare(config: CompareConfig, **_: object) -> Path:
         if config.steps == 1:
@@ -188,7 +189,7 @@ def test_only_a_comparison_that_runs_ends_by_sigterm(
     def handler(number: int, frame: object) -> None:
         raise AssertionError("not called")
 
-    monkeypatch.setattr("nemo_cmim.comparison.compare", compare)
+    monkeypatch.setattr("nemo_cmim.evaluation.compare.compare", compare)
     before = signal.signal(signal.SIGTERM, handler)
     try:
         for steps, status in ((2, 2), (3, 0)):
@@ -202,13 +203,13 @@ def test_only_a_comparison_that_runs_ends_by_sigterm(
     assert "no" in capsys.readouterr().err
 
 
-def test_what_is_needed_is_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_settings_are_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["compare", "steps=3"]) == 2
     assert "data is not set: pass data=VALUE" in capsys.readouterr().err
 
 
 def test_settings_are_checked_from_python_too() -> None:
-    with pytest.raises(ConfigError, match="objectives must name at least one"):
+    with pytest.raises(ConfigError, match="objectives must have at least one value"):
         CompareConfig(data="d", steps=1, objectives=())
 
 
@@ -223,7 +224,7 @@ def test_tables_and_figures_of_any_size(tmp_path: Path, measures: list[str]) -> 
     ]
     rows.append({"objective": "morgan64", "seed": 0, "kind": "", "measure": measures[0], "value": 3.0})
     measured = pd.DataFrame(rows)
-    table = markdown(measured)
+    table = comparison_table(measured)
     assert f"| infonce | mean | {' | '.join(['1.500 ± 0.707'] * len(measures))} |  |  |  |" in table
     assert table.splitlines()[-1].startswith("| morgan64 |  | 3.000 |")
     draw(measured, tmp_path / "figure.png")

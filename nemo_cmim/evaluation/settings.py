@@ -1,4 +1,4 @@
-"""Settings of a comparison: those of conf/compare.yaml."""
+"""Settings of a comparison: the keys of conf/compare.yaml."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from ..losses import OBJECTIVES
 __all__ = ["CompareConfig", "RegressionConfig"]
 
 OWNED = {
-    "objective": "Name them in objectives=[...].",
-    "model.objective.name": "Name them in objectives=[...].",
-    "system": "Name objectives=[...], and sizes by model.network.* .",
-    "seed": "Name them in seeds=[...].",
+    "objective": "List the objectives in objectives=[...].",
+    "model.objective.name": "List the objectives in objectives=[...].",
+    "system": "List the objectives in objectives=[...], and set sizes with model.network.* .",
+    "seed": "List the seeds in seeds=[...].",
     "trainer.max_steps": "Set steps=N.",
     "model.train_ds.folder": "Set data=FOLDER.",
     "exp_manager.explicit_log_dir": "Set output=FOLDER.",
     "exp_manager.resume_if_exists": "Leave it out.",
 }
-"""Overrides that belong to the comparison, and the way out."""
+"""Overrides that the comparison sets itself, and what to do instead."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RegressionConfig:
-    """How embeddings are judged by predicting properties; see `downstream.evaluate`."""
+    """How features are evaluated by property prediction; see `downstream.evaluate`."""
 
     data: tuple[str, ...] = ("freesolv",)  # freesolv, or CSV files with the columns smiles and target
     heads: tuple[str, ...] = ("svm", "mlp")
@@ -35,7 +35,7 @@ class RegressionConfig:
 
     def __post_init__(self) -> None:
         for name in ("data", "heads", "seeds"):
-            check(len(getattr(self, name)) > 0, f"regression.{name} is empty: name at least one.")
+            check(len(getattr(self, name)) > 0, f"regression.{name} is empty: list at least one.")
         check(self.folds >= 2, f"regression.folds must be at least 2, found {self.folds}.")
 
 
@@ -48,7 +48,7 @@ class CompareConfig:
     objectives: tuple[str, ...] = tuple(OBJECTIVES)
     seeds: tuple[int, ...] = (0, 1)
     output: str = "comparison"
-    train: tuple[str, ...] = ()  # overrides of conf/pretrain.yaml, for all runs alike
+    train: tuple[str, ...] = ()  # overrides of conf/pretrain.yaml for all runs
     jobs: int = 1
     decoded: int = 500
     regression: RegressionConfig = field(default_factory=RegressionConfig)
@@ -58,7 +58,9 @@ class CompareConfig:
             check(name in OBJECTIVES, f"Unknown objective {name!r} in objectives. Known: {', '.join(OBJECTIVES)}.")
         for name in ("objectives", "seeds"):
             values = getattr(self, name)
-            check(0 < len(values) == len(set(values)), f"{name} must name at least one, each once, found {list(values)}.")
+            check(
+                0 < len(values) == len(set(values)), f"{name} must have at least one value and no repetition, found {list(values)}."
+            )
         for override in self.train:
             key = override.lstrip("+~").split("=")[0]
             check(key not in OWNED, f"{override}: a comparison sets {key} for each run. {OWNED.get(key)}")

@@ -1,4 +1,4 @@
-"""The training runs of a comparison, each in a process of its own, so that none knows what ran before it."""
+"""The training runs of a comparison, each in its own process, so that no run depends on what ran before."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from typing import Any
 
 from ..config import hydra_quoted
 from ..errors import ConfigError
+from ..files import atomic_write
 from .settings import CompareConfig
 
 __all__ = ["Run", "planned", "train_all"]
@@ -26,10 +27,10 @@ class Run:
     """One training run.
 
     Attributes:
-        objective: Its name.
-        seed: Of weights, noise and order.
-        folder: Where it writes: settings, log, measures, and in `training` what training writes.
-        overrides: Of conf/pretrain.yaml.
+        objective: Its objective.
+        seed: Seed of weights, noise and order of the molecules.
+        folder: Folder of the run: `overrides.json`, `train.log`, and the output of training in `training/`.
+        overrides: Overrides of conf/pretrain.yaml.
     """
 
     objective: str
@@ -38,12 +39,18 @@ class Run:
     overrides: tuple[str, ...]
 
     def nemo_file(self) -> Path | None:
-        """The trained model, None until the run has ended."""
+        """The trained model; None until the run has finished."""
         return next(iter((self.folder / "training" / "checkpoints").glob("*.nemo")), None)
+
+    def trained_model(self) -> Path:
+        """The trained model of a finished run."""
+        path = self.nemo_file()
+        assert path is not None, "the run has finished"
+        return path
 
 
 def planned(config: CompareConfig) -> list[Run]:
-    """All runs, first those of the first seed. They differ in the objective, the seed and the folder, and in nothing else."""
+    """All runs, those of the first seed first. They differ only in objective, seed and folder."""
     output = Path(config.output).resolve()
     runs = []
     for seed in config.seeds:
@@ -63,10 +70,14 @@ def planned(config: CompareConfig) -> list[Run]:
 
 
 def train_all(runs: list[Run], jobs: int) -> Generator[tuple[Run, float], None, None]:
-    """Trains what is not trained yet, `jobs` at a time on equal shares of the cores; each run with its seconds, as it ends.
+    """Trains the runs that are not trained yet; gives each run, with its duration in seconds, when it is finished.
+
+    Args:
+        runs: The runs.
+        jobs: Number of runs at the same time; they share the cores equally.
 
     Raises:
-        ConfigError: A run failed, or its folder holds a run with other settings.
+        ConfigError: If a run failed, or if its folder has a run with different settings.
     """
     for run in runs:
         _claim(run)
@@ -81,13 +92,13 @@ def train_all(runs: list[Run], jobs: int) -> Generator[tuple[Run, float], None, 
         futures = {pool.submit(_train, run, jobs, processes): run for run in waiting}
         for future in as_completed(futures):
             yield futures[future], future.result()
-    finally:  # also if the caller fails or is interrupted: no run goes on unseen
+    finally:  # also if the caller fails or is interrupted: no run may continue alone
         pool.shutdown(wait=False, cancel_futures=True)
         processes.end()
 
 
 class _Processes:
-    """The training processes that were started; none is started after the end."""
+    """The training processes that were started. After `end` no process can be started."""
 
     def __init__(self) -> None:
         self._lock, self._ended = threading.Lock(), False
@@ -118,15 +129,16 @@ def _claim(run: Run) -> None:
         found = json.loads(settings.read_text())
         if sorted(found) != sorted(run.overrides):
             raise ConfigError(
-                f"{run.folder} holds a run with other settings ({', '.join(sorted(set(found) ^ set(run.overrides)))} differ). "
-                "Remove it, or choose another output."
+                f"{run.folder} has a run with different settings ({', '.join(sorted(set(found) ^ set(run.overrides)))}). "
+                "Remove the folder, or choose a different output."
             )
     run.folder.mkdir(parents=True, exist_ok=True)
-    settings.write_text(json.dumps(run.overrides))
+    with atomic_write(settings) as staging:
+        staging.write_text(json.dumps(run.overrides))
 
 
 def _train(run: Run, jobs: int, processes: _Processes) -> float:
-    """Seconds of the run; its output goes to train.log."""
+    """Trains in a process whose output goes to train.log; returns the duration in seconds."""
     start = time.monotonic()
     threads = max(1, (os.cpu_count() or 1) // jobs)
     environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
@@ -136,5 +148,5 @@ def _train(run: Run, jobs: int, processes: _Processes) -> float:
         process = processes.start(command, env=environment, stdout=file, stderr=subprocess.STDOUT)
     if process.wait() or run.nemo_file() is None:
         last = log.read_text(errors="replace").strip().splitlines()[-1:]
-        raise ConfigError(f"The run {run.folder.name} failed: {' '.join(last)} More is in {log}.")
+        raise ConfigError(f"The run {run.folder.name} failed: {' '.join(last)} See {log} for its output.")
     return time.monotonic() - start
