@@ -218,13 +218,14 @@ def opening() -> float:
     import numpy as np
     import pyarrow
 
-    from nemo_cmim.prepare.chunks import open_rows, write_table
+    from nemo_cmim.prepare.arrow import write_arrow
+    from nemo_cmim.prepare.chunks import open_rows
 
     rows = np.arange(100_000)
     tokens = pyarrow.LargeListArray.from_arrays(np.arange(100_001) * 44, np.zeros(4_400_000, np.uint16))
     with tempfile.TemporaryDirectory() as name:
         path = Path(name) / "rows.arrow"
-        write_table(path, {"high": rows.astype(np.uint64), "low": rows.astype(np.uint64), "line": rows, "tokens": tokens})
+        write_arrow(path, {"high": rows.astype(np.uint64), "low": rows.astype(np.uint64), "line": rows, "tokens": tokens})
         start = time.perf_counter()
         for _ in range(200):
             open_rows(path).high.searchsorted(7)

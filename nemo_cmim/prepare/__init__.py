@@ -1,4 +1,4 @@
-"""From files of SMILES to a token store, on Dask.
+"""Turns files of SMILES into a token store, on Dask.
 
-Nothing is imported here, so that worker processes start without torch.
+This file imports nothing, so that worker processes start without torch.
 """

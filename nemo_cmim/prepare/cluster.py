@@ -1,4 +1,4 @@
-"""Runs tasks on Dask: in this process, in processes of this machine, or on a cluster whose scheduler is given."""
+"""Runs tasks with Dask: in this process, in other processes on this machine, or on a cluster with a given scheduler."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from typing import Any, TypeVar
 
 from ..errors import ConfigError, DataError
 
-__all__ = ["Workers", "versions", "workers"]
+__all__ = ["Workers", "start_workers", "versions"]
 
 T = TypeVar("T")
 
-_BAG = 256  # tasks that are given to Dask at a time: a bag costs more for each, the more there are
-_PATIENCE = 60  # seconds to wait for a cluster's first worker
+_BAG = 256  # tasks per Dask bag: the cost per task grows with the size of a bag
+_FIRST_WORKER_TIMEOUT = 60  # seconds
 _GUARD = """A script that prepares data in several processes must do so under `if __name__ == "__main__":`, or with processes=1."""
-_PACKAGES = ("nemo_cmim", "rdkit")  # those that decide about the bytes
+_PACKAGES = ("nemo_cmim", "rdkit")  # their versions may change the output
 
 
 def versions() -> dict[str, str]:
-    """Versions of the packages that shape prepared data."""
+    """Versions of the packages that may change the output of `prepare`."""
     return {name: _version(name) for name in _PACKAGES}
 
 
@@ -36,18 +36,18 @@ def _version(package: str) -> str:
 
 
 class Workers:
-    """Where tasks run; made by `workers`."""
+    """Runs tasks. See `start_workers`."""
 
     def __init__(self, client: Any) -> None:
         self._client = client
 
     def run(self, task: Callable[[T], None], items: Sequence[T]) -> Iterator[T]:
-        """Runs `task(item)` for each item, and yields the items as they are done, in any order.
+        """Runs `task(item)` for each item, and yields each item when its task is done, in any order.
 
-        A task that a worker dies of is given to another, three times.
+        If a worker dies, its tasks are given to other workers, up to three times. Exceptions of a task are raised here.
 
         Raises:
-            DataError: Four workers died of one task, or the scheduler is gone. What a task raises goes through.
+            DataError: If four workers died while running the same task, or the connection to the scheduler is lost.
         """
         if self._client is None:
             for item in items:
@@ -66,19 +66,20 @@ class Workers:
                 yield futures[future]
         except distributed.KilledWorker as error:
             raise DataError(
-                f"Workers died again and again ({error}). If their memory ran out, use fewer processes. What is finished is kept: "
-                "run again to go on."
+                f"Workers died repeatedly ({error}). If they ran out of memory, use fewer processes. Finished tasks are kept. "
+                "Rerun to resume."
             ) from error
         except distributed.CancelledError as error:
             raise DataError(
-                f"The Dask scheduler is gone ({error}). What is finished is kept: start it, and run again to go on."
+                f"The connection to the Dask scheduler was lost ({error}). Finished tasks are kept. Restart the scheduler and rerun to "
+                "resume."
             ) from error
         finally:
             self._client.cancel(list(futures))
 
 
 def _bag(items: Sequence[T], task: Callable[[T], None]) -> Any:
-    """A partition for each item. Dask takes equal tasks for one and would remember its result, so no two are equal."""
+    """One partition per item. Dask computes equal tasks only once, so each call has a unique argument."""
     import dask.bag
 
     return dask.bag.from_sequence(items, npartitions=len(items)).map(functools.partial(_call, task, uuid.uuid4().hex))
@@ -89,23 +90,25 @@ def _call(task: Callable[[T], None], nonce: str, item: T) -> None:
 
 
 @contextmanager
-def workers(processes: int, scheduler: str | None, folder: Path) -> Iterator[Workers]:
+def start_workers(processes: int, scheduler: str | None, folder: Path) -> Iterator[Workers]:
     """Starts workers, or connects to those of a cluster.
 
     Args:
-        processes: Processes of this machine; 1 does the work in this one.
-        scheduler: Address of a `dask.distributed` scheduler, such as `tcp://node0:8786`, in place of processes here.
+        processes: Number of processes on this machine; with 1, tasks run in this process.
+        scheduler: Address of a `dask.distributed` scheduler, such as `tcp://node0:8786`, instead of processes on this machine.
         folder: A folder that all workers must see.
 
     Raises:
-        ConfigError: Dask is not installed, the scheduler does not answer, it has no worker, or a worker has other versions or does not
-            see the folder; or the caller's script starts processes while it is imported.
+        ConfigError: If Dask is not installed, the scheduler does not answer or has no worker, a worker has different versions or does
+            not see the folder, or the caller's script starts processes while it is imported.
     """
     try:
         import dask.bag  # noqa: F401
         import distributed
     except ImportError as error:
-        raise ConfigError(f"Preparing data needs {error.name}, which is not installed: pip install 'nemo_cmim[data]'.") from error
+        raise ConfigError(
+            f"Preparing data requires {error.name}, which is not installed: pip install 'nemo_cmim[data]'."
+        ) from error
     if scheduler is None and processes == 1:
         yield Workers(None)
     elif scheduler is None:
@@ -116,7 +119,7 @@ def workers(processes: int, scheduler: str | None, folder: Path) -> Iterator[Wor
             client = distributed.Client(scheduler)
         except (OSError, ValueError) as error:
             raise ConfigError(
-                f"No Dask scheduler answers at {scheduler} ({error}). Start one: dask scheduler; dask worker ADDRESS."
+                f"No Dask scheduler answers at {scheduler} ({error}). Start one: dask scheduler; dask worker {scheduler}."
             ) from error
         with client:
             _check_workers(client, scheduler, folder)
@@ -127,7 +130,7 @@ def _local_cluster(processes: int) -> Any:
     import distributed
 
     if getattr(multiprocessing.current_process(), "_inheriting", False):
-        raise ConfigError(_GUARD)  # this is one of the workers, which imports the caller's script
+        raise ConfigError(_GUARD)  # this process is a worker, which imports the caller's script
     try:
         return distributed.LocalCluster(n_workers=processes, threads_per_worker=1, dashboard_address=None)
     except RuntimeError as error:
@@ -138,22 +141,22 @@ def _check_workers(client: Any, scheduler: str, folder: Path) -> None:
     import distributed
 
     try:
-        client.wait_for_workers(1, timeout=_PATIENCE)
+        client.wait_for_workers(1, timeout=_FIRST_WORKER_TIMEOUT)
         found = client.run(_describe, folder)
     except distributed.TimeoutError as error:
         raise ConfigError(f"The scheduler {scheduler} has no worker. Start one: dask worker {scheduler}.") from error
     except ImportError as error:
         raise ConfigError(
-            f"A worker of {scheduler} lacks {error.name}: install nemo_cmim[data] there, in the same version."
+            f"A worker of {scheduler} cannot import {error.name}. Install the same version of nemo_cmim[data] there."
         ) from error
     for worker, (theirs, sees_folder) in found.items():
         if not sees_folder:
             raise ConfigError(
-                f"Worker {worker} of {scheduler} does not see {folder}: all need one file system under the same paths."
+                f"Worker {worker} of {scheduler} does not see {folder}. All workers must see the same file system under the same paths."
             )
         if theirs != versions():
             raise ConfigError(
-                f"Worker {worker} of {scheduler} has {theirs}, but here is {versions()}: install the same everywhere."
+                f"Worker {worker} of {scheduler} has {theirs}, but this process has {versions()}. Install the same versions everywhere."
             )
 
 

@@ -1,7 +1,7 @@
-"""Second stage of `prepare`: one range of hashes from all chunks, without duplicates, becomes a shard of each split.
+"""Third stage of `prepare`: one hash range of all chunks, without duplicates, becomes a shard of each split.
 
-The molecules of a shard are in the order of their hashes, so a shard depends on which molecules there are, and not on how they
-were spread over files. Two different molecules share a 128-bit digest with a probability of 10**-19 among 10 billion.
+The molecules of a shard are sorted by their hashes, so a shard depends on the set of molecules, and not on how they are distributed
+over files. The probability that two of 10 billion different molecules have the same 128-bit digest is 10**-19.
 """
 
 from __future__ import annotations
@@ -16,25 +16,27 @@ import numpy as np
 from ..files import fsync, sha256_of
 from ..store.shards import write_shard
 from ..tokenizers import Vocabulary
-from .chunks import Job, open_rows, planned, take_ragged, write_table
-from .splits import Cuts, first_not_below
+from .arrow import write_arrow
+from .chunks import open_rows, planned_chunks, take_ragged
+from .job import Job
+from .splits import SplitBounds, place_of
 from .workspace import FINISHED
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["DUPLICATE", "ShardRange", "count_distinct", "distinct_hashes", "merge_shard", "ranges"]
+__all__ = ["DUPLICATE", "HashRange", "count_distinct", "distinct_hashes", "hash_ranges", "merge_range"]
 
 DUPLICATE = "duplicate"
 
 
-class ShardRange(NamedTuple):
-    """The n-th part of the hashes.
+class HashRange(NamedTuple):
+    """An interval of the hashes, whose molecules one task merges.
 
     Attributes:
-        number: n.
-        start: the first hash of the part.
-        stop: the hash after the last, at most 2**64.
+        number: Number of the range, in ascending order of the hashes.
+        start: First hash.
+        stop: Hash after the last, at most 2**64.
     """
 
     number: int
@@ -42,56 +44,58 @@ class ShardRange(NamedTuple):
     stop: int
 
 
-def ranges(count: int) -> list[ShardRange]:
-    """Cuts the 2**64 hashes into parts of equal size."""
+def hash_ranges(count: int) -> list[HashRange]:
+    """Divides the 2**64 hashes into ranges of equal size."""
     edges = [(number << 64) // count for number in range(count + 1)]
-    return [ShardRange(number, edges[number], edges[number + 1]) for number in range(count)]
+    return [HashRange(number, edges[number], edges[number + 1]) for number in range(count)]
 
 
 class _Merged(NamedTuple):
-    """Rows of all chunks in a range, in ascending order of digest; of equal ones, the first of the inputs comes first."""
+    """Rows of all chunks in a hash range, in ascending order of digest. Equal digests are in the order of the inputs."""
 
     high: NDArray[np.uint64]
     chunk: NDArray[np.int32]
     line: NDArray[np.int64]
-    is_first: NDArray[np.bool_]  # the others are duplicates of the one before them
+    is_first: NDArray[np.bool_]  # the others are duplicates of an earlier row
     order: NDArray[np.int64]  # rows of `tokens` and `lengths`
     tokens: NDArray[np.integer]
     lengths: NDArray[np.int64]
 
 
-def distinct_hashes(part: ShardRange, job: Job) -> NDArray[np.uint64]:
-    """The hashes of a range's different molecules, ascending."""
-    merged = _merge(part, job)
+def distinct_hashes(hash_range: HashRange, job: Job) -> NDArray[np.uint64]:
+    """The hashes of the distinct molecules in a hash range, ascending."""
+    merged = _merge(hash_range, job)
     return merged.high[merged.is_first]
 
 
-def count_distinct(part: ShardRange, job: Job) -> None:
-    """Leaves the number of different molecules in a range."""
-    job.save("distinct", part.number, {"molecules": len(distinct_hashes(part, job))})
+def count_distinct(hash_range: HashRange, job: Job) -> None:
+    """Saves the number of distinct molecules in a hash range."""
+    job.save("distinct", hash_range.number, {"molecules": len(distinct_hashes(hash_range, job))})
 
 
-def merge_shard(part: ShardRange, job: Job, cuts: Cuts) -> None:
-    """Writes the shards of a range, one for each split that has molecules in it, and leaves their counts and the duplicates."""
-    merged = _merge(part, job)
+def merge_range(hash_range: HashRange, job: Job, bounds: SplitBounds) -> None:
+    """Writes a shard for each split that has molecules in a hash range. Saves their counts and the duplicates."""
+    merged = _merge(hash_range, job)
     vocabulary = _vocabulary_size(job)
     first = np.flatnonzero(merged.is_first)
     shards = {}
-    for split, place in cuts.ranges(merged.high[first]).items():
-        rows = merged.order[first[place]]
+    for split, places in bounds.slices(merged.high[first]).items():
+        rows = merged.order[first[places]]
         if len(rows):
             tokens, _ = take_ragged(merged.tokens, merged.lengths, rows)
-            shards[split] = _write_shard(job, f"{split}-{part.number:05d}", tokens, merged.lengths[rows], vocabulary)
-    _write_duplicates(part, job, merged)
-    job.save("shards", part.number, {"shards": shards})
+            shards[split] = _write_shard(job, f"{split}-{hash_range.number:05d}", tokens, merged.lengths[rows], vocabulary)
+    _write_duplicates(hash_range, job, merged)
+    job.save("shards", hash_range.number, {"shards": shards})
 
 
-def _merge(part: ShardRange, job: Job) -> _Merged:
+def _merge(hash_range: HashRange, job: Job) -> _Merged:
     high, low, line, chunk, tokens, lengths = [], [], [], [], [], []
-    for number in range(len(planned(job))):
+    for number in range(len(planned_chunks(job))):
         rows = open_rows(job.result("chunks", number, "arrow"))
-        start, stop = (first_not_below(rows.high, edge) for edge in (part.start, part.stop))
-        high.append(rows.high[start:stop].copy())  # a view keeps its chunk mapped, and Linux maps 65,530 files
+        start, stop = (place_of(rows.high, edge) for edge in (hash_range.start, hash_range.stop))
+        high.append(
+            rows.high[start:stop].copy()
+        )  # a view would keep the file of its chunk mapped, and Linux maps at most 65,530 files
         low.append(rows.low[start:stop].copy())
         line.append(rows.line[start:stop].copy())
         chunk.append(np.full(stop - start, number, np.int32))
@@ -119,9 +123,11 @@ def _vocabulary_size(job: Job) -> int:
 
 
 def _write_shard(job: Job, name: str, tokens: NDArray[np.integer], lengths: NDArray[np.int64], vocabulary: int) -> dict[str, Any]:
-    """The files of one shard, and what the manifest says of it."""
+    """Writes the files of one shard, and returns its entry of the manifest."""
     files = {}
-    with tempfile.TemporaryDirectory(dir=job.folder / "shards") as staging:  # a task that was given up may still be at it elsewhere
+    with tempfile.TemporaryDirectory(
+        dir=job.folder / "shards"
+    ) as staging:  # a worker that lost contact may still be writing the same shard
         for path in write_shard(Path(staging) / name, tokens, lengths, vocabulary):
             fsync(path)
             files[path.name] = {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
@@ -135,8 +141,8 @@ def _write_shard(job: Job, name: str, tokens: NDArray[np.integer], lengths: NDAr
     }
 
 
-def _write_duplicates(part: ShardRange, job: Job, merged: _Merged) -> None:
-    """For each duplicate its chunk and line, and those of the molecule that was kept; in the order of the inputs."""
+def _write_duplicates(hash_range: HashRange, job: Job, merged: _Merged) -> None:
+    """Writes chunk and line of each duplicate and of the molecule that is kept, in the order of the inputs."""
     rows = np.flatnonzero(~merged.is_first)
     firsts = np.flatnonzero(merged.is_first)
     originals = firsts[np.searchsorted(firsts, rows) - 1]
@@ -147,4 +153,5 @@ def _write_duplicates(part: ShardRange, job: Job, merged: _Merged) -> None:
         "first_chunk": merged.chunk[originals],
         "first_line": merged.line[originals],
     }
-    write_table(job.result("shards", part.number, "duplicates.arrow"), {name: column[order] for name, column in columns.items()})
+    path = job.result("shards", hash_range.number, "duplicates.arrow")
+    write_arrow(path, {name: column[order] for name, column in columns.items()})

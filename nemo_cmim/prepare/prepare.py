@@ -1,10 +1,10 @@
-"""`nemo-cmim prepare`: from files of SMILES to a folder of token stores, with every line accounted for.
+"""`nemo-cmim prepare`: turns files of SMILES into a token store, and reports why each rejected line was rejected.
 
-Stages, each a set of tasks that may run anywhere: look through the inputs (`chunks.survey`), curate chunks of them
-(`chunks.curate_chunk`), count molecules if splits are to have exact sizes (`merge.count_distinct`), merge ranges of hashes into shards
-(`merge.merge_shard`), collect what was not kept (`rejects.write_rejected`). A task leaves files in a folder beside the output; one whose
-files are there is not done again, so a run that was killed goes on. The output depends on the inputs and settings alone. Memory is
-bounded by the sizes of a chunk and of a shard, in each process.
+Each stage is a set of tasks that may run on any machine: scan the inputs (`scan.scan_input`), curate chunks of them
+(`chunks.curate_chunk`), count molecules if a split has an exact size (`merge.count_distinct`), merge hash ranges into shards
+(`merge.merge_range`), collect rejected lines (`rejects.write_rejected`). A task writes its results to a folder next to the output.
+Tasks that have results are not run again, so a killed run can be resumed. The output depends only on the inputs and settings. The
+memory of each process is bounded by the sizes of a chunk and of a shard.
 """
 
 from __future__ import annotations
@@ -26,15 +26,18 @@ from ..errors import ConfigError, DataError
 from ..files import fsync
 from ..store.manifest import MANIFEST, StoreManifest
 from ..store.token_store import VOCABULARY
+from ..tables.formats import COMPRESSIONS
 from ..tables.layout import Layout
 from ..tables.readers import FORMATS
 from ..tokenizers import SmilesTokenizer, Vocabulary
-from .chunks import Job, Survey, curate_chunk, plan_chunks, state_of, survey
-from .cluster import Workers, versions, workers
-from .merge import ShardRange, count_distinct, distinct_hashes, merge_shard, ranges
-from .rejects import REJECTED, groups, join_rejected, write_rejected
+from .chunks import curate_chunk, plan_chunks
+from .cluster import Workers, start_workers, versions
+from .job import Job
+from .merge import HashRange, count_distinct, distinct_hashes, hash_ranges, merge_range
+from .rejects import REJECTED, chunk_groups, join_rejected, write_rejected
+from .scan import ScannedInput, scan_input, state_of
 from .settings import Settings
-from .splits import Cuts
+from .splits import SplitBounds, split_bounds
 from .summary import summarise
 from .workspace import FINISHED, claim
 
@@ -55,34 +58,38 @@ def prepare(
     restart: bool = False,
     **settings: Any,
 ) -> StoreManifest:
-    """Canonicalises, filters, deduplicates, splits and tokenises molecules, and writes them as a folder of token stores.
+    """Canonicalises, filters, deduplicates, splits and tokenizes molecules, and writes them as a token store.
 
-    The folder holds shards (`train-00000.bin`, `.idx`, ...) of the splits `train`, `valid` and `test`, `vocabulary.txt`,
-    `manifest.json` (counts and checksums) and `rejected.tsv.gz` (every line that was not kept: file, line, reason, text). It
-    appears complete or not at all. Until then the work lies in `.NAME.unfinished` beside it, and the same call again goes on.
+    The folder contains shards (`train-00000.bin`, `.idx`, ...) of the splits `train`, `valid` and `test`, `vocabulary.txt`,
+    `manifest.json` (counts and checksums) and `rejected.tsv.gz` (file, line number, reason and text of every rejected line). It is
+    written atomically. Until then the results lie in `.NAME.unfinished` next to it, and a repeated call resumes from them.
 
     Args:
-        inputs: Files as `read_molecules` takes them, and folders, which stand for all such files in them.
+        inputs: Files that `read_molecules` supports, and folders, which stand for all such files in them.
         output: The folder to write.
-        vocabulary: A vocabulary file; by default the shipped one.
-        processes: Processes for the work; by default one per core. With 1 no other process is started.
-        scheduler: Address of a `dask.distributed` scheduler, in place of processes here. Its workers must see the inputs and the
-            output under the same paths.
-        progress: Show bars on stderr; by default where that is a terminal.
-        overwrite: Replace a folder that `prepare` wrote before.
-        restart: Throw away the unfinished work of an earlier call.
+        vocabulary: Vocabulary file; by default the shipped one.
+        processes: Number of processes; by default one per core. With 1, no other process is started.
+        scheduler: Address of a `dask.distributed` scheduler, instead of processes on this machine. Its workers must see the inputs
+            and the output under the same paths.
+        progress: Show progress bars on stderr; by default if stderr is a terminal.
+        overwrite: Replace a folder that `prepare` wrote.
+        restart: Delete the unfinished work of an earlier call.
         **settings: Fields of `Settings`, such as `max_tokens=127`.
 
     Raises:
-        DataError: An input cannot be read, the output folder is in use, no molecule is left, or unfinished work is of other settings.
-        ConfigError: A setting is unknown, of another type or out of range, another process is at work on the output, or what it needs is
-            not installed.
+        DataError: If an input cannot be read, the output folder exists, all lines are rejected, or the unfinished work has different
+            settings.
+        ConfigError: If a setting is unknown, of the wrong type or out of range, another process is writing the output, or a required
+            package is not installed.
     """
     chosen = from_mapping(Settings, settings, "prepare")
     if processes is not None and processes < 1:
         raise ConfigError(f"processes must be at least 1, found {processes}.")
     if processes is not None and scheduler is not None:
-        raise ConfigError(f"processes={processes} are of this machine, but scheduler={scheduler} has workers of its own: give one.")
+        raise ConfigError(
+            f"processes={processes} and scheduler={scheduler} exclude each other: the workers of the scheduler do the work. "
+            "Pass only one of them."
+        )
     words = SmilesTokenizer(None if vocabulary is None else Vocabulary.load(vocabulary)).vocabulary
     sources = _files_of(inputs)
     files = [[name, *state_of(Path(name))] for name in sources]
@@ -94,31 +101,33 @@ def prepare(
                 return StoreManifest.load(target)
             job = Job(folder, chosen)
             words.save(job.vocabulary)
-            with workers(processes or _cores(), scheduler, folder) as at_work:
-                return _Run(job, at_work, progress).all(sources, words)
+            with start_workers(processes or _cores(), scheduler, folder) as workers:
+                return _Run(job, workers, progress).all(sources, words)
     except OSError as error:
         raise DataError(
-            f"Preparing {target} stopped: {error}. What is finished is kept: mend this, and run again to go on."
+            f"Preparing {target} stopped: {error}. Finished tasks are kept. Fix the problem and rerun to resume."
         ) from error
 
 
 def _files_of(inputs: Sequence[str | Path]) -> list[str]:
-    """The files that are meant, each once."""
+    """The input files, each once."""
     found: dict[Path, str] = {}
     for path in map(Path, inputs):
         inside = sorted(_files_in(path)) if path.is_dir() else [path]
         if not inside:
-            raise DataError(f"{path} holds no file of molecules: their names end in {', '.join(FORMATS)}, or also in .gz or .xz.")
+            raise DataError(
+                f"{path} contains no input file. Names of input files end in {', '.join(FORMATS)}, optionally with .gz or .xz."
+            )
         for file in inside:
             found.setdefault(file.absolute(), str(file))
     if not found:
-        raise DataError("There is no input file: name at least one.")
+        raise DataError("No input file is given. Name at least one.")
     return list(found.values())
 
 
 def _files_in(folder: Path) -> Iterator[Path]:
-    """Files of molecules in a folder and those in it, but for hidden ones and for prepared data."""
-    endings = tuple(f"{form}{packed}" for form in FORMATS for packed in ("", ".gz", ".xz"))
+    """Input files in a folder and its subfolders, except hidden ones and prepared data."""
+    endings = tuple(f"{form}{compression}" for form in FORMATS for compression in ("", *COMPRESSIONS))
     for place, folders, names in os.walk(folder, followlinks=True):
         folders[:] = [name for name in folders if not name.startswith(".") and not (Path(place) / name / MANIFEST).is_file()]
         yield from (Path(place) / name for name in names if name.lower().endswith(endings) and not name.startswith("."))
@@ -131,28 +140,28 @@ def _cores() -> int:
 class _Run:
     """The stages of one `prepare`."""
 
-    def __init__(self, job: Job, at_work: Workers, progress: bool | None) -> None:
-        self._job, self._workers, self._progress = job, at_work, progress
+    def __init__(self, job: Job, workers: Workers, progress: bool | None) -> None:
+        self._job, self._workers, self._progress = job, workers, progress
 
     def all(self, sources: list[str], words: Vocabulary) -> StoreManifest:
-        """Does whatever is not done yet, and fills `finished`."""
+        """Runs the tasks that are not done yet, and fills `finished`."""
         job, finished = self._job, self._job.folder / FINISHED
-        surveys = self._look_through(sources)
-        chunks = plan_chunks(job, surveys, sources)
+        scanned = self._scan(sources)
+        chunks = plan_chunks(job, scanned, sources)
         self._do("chunks", "curate", curate_chunk, chunks, weigh=lambda chunk: chunk.lines)
         rows = self._count_rows(len(chunks))
-        parts = ranges(max(1, -(-rows // job.settings.shard_molecules)))
-        cuts = self._cuts(parts)
-        self._do("shards", "merge", functools.partial(merge_shard, cuts=cuts), parts)
-        of_chunks = groups(len(chunks))
-        self._do("rejected", "collect rejected lines", functools.partial(write_rejected, shards=len(parts)), of_chunks)
-        join_rejected(job, len(of_chunks), finished / REJECTED)
+        ranges = hash_ranges(max(1, -(-rows // job.settings.shard_molecules)))
+        bounds = self._split_bounds(ranges)
+        self._do("shards", "merge", functools.partial(merge_range, bounds=bounds), ranges)
+        groups = chunk_groups(len(chunks))
+        self._do("rejected", "collect rejected lines", functools.partial(write_rejected, shards=len(ranges)), groups)
+        join_rejected(job, len(groups), finished / REJECTED)
         words.save(finished / VOCABULARY)
-        manifest = summarise(job, sources, surveys, chunks, len(parts), words)
+        manifest = summarise(job, sources, scanned, chunks, len(ranges), words)
         manifest.save(finished)
         for path in finished.iterdir():
             if path.name not in (MANIFEST, *manifest.files):
-                path.unlink()  # what a process left that was killed while it wrote
+                path.unlink()  # left by a process that was killed while it wrote
         for name in (MANIFEST, VOCABULARY):
             fsync(finished / name)
         return manifest
@@ -160,52 +169,52 @@ class _Run:
     def _do(
         self, stage: str, verb: str, task: Callable[..., None], items: Sequence[Item], weigh: Callable[[Item], int] = lambda item: 1
     ) -> None:
-        """Does those tasks of a stage that have left no result yet. An item's first field is its number."""
+        """Runs the tasks of a stage that have no result yet. The first field of an item is its number."""
         todo = [item for item in items if not self._job.result(stage, item[0]).exists()]
-        todo.sort(key=weigh, reverse=True)  # so that no worker begins a large one when the others are done
+        todo.sort(key=weigh, reverse=True)  # so that no worker starts a long task when the others are done
         total, left = (sum(map(weigh, some)) for some in (items, todo))
         hidden = None if self._progress is None else not self._progress
         with tqdm(total=total, initial=total - left, desc=verb, unit_scale=True, disable=hidden) as bar:
             for item in self._workers.run(functools.partial(task, job=self._job), todo):
                 bar.update(weigh(item))
 
-    def _look_through(self, sources: list[str]) -> list[Survey]:
+    def _scan(self, sources: list[str]) -> list[ScannedInput]:
         items = [(number, str(Path(name).absolute())) for number, name in enumerate(sources)]
-        self._do("inputs", "look through", survey, items)
+        self._do("inputs", "scan", scan_input, items)
         found = [self._job.load("inputs", number) for number, _ in items]
         problems = [one["error"] for one in found if "error" in one]
         if problems:
-            more = f" And {len(problems) - 1} more like this: {problems[1]}" if len(problems) > 1 else ""
+            more = f" {len(problems) - 1} more inputs cannot be used, for example: {problems[1]}" if len(problems) > 1 else ""
             raise DataError(problems[0] + more)
-        return [Survey(**one)._replace(layout=Layout(*one["layout"])) for one in found]
+        return [ScannedInput(**one)._replace(layout=Layout(*one["layout"])) for one in found]
 
     def _count_rows(self, chunks: int) -> int:
-        """Molecules of all chunks, duplicates included.
+        """Number of molecules in all chunks, including duplicates.
 
         Raises:
-            DataError: There is none.
+            DataError: If there are none.
         """
         found = [self._job.load("chunks", number) for number in range(chunks)]
         if not any(one["kept"] for one in found):
             reasons = sum((Counter(one["rejected"]) for one in found), Counter[str]())
-            shutil.rmtree(self._job.folder / "chunks")  # there is nothing to go on with
+            shutil.rmtree(self._job.folder / "chunks")  # there is nothing to resume
             if not found:
-                raise DataError("The inputs hold no molecules: they have a header only. Check them.")
+                raise DataError("The inputs contain only a header and no molecules. Check the inputs.")
             most = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common(3))
-            raise DataError(f"No molecule is left of {reasons.total()} lines ({most}). Check the inputs and the filters.")
+            raise DataError(f"All {reasons.total()} lines were rejected ({most}). Check the inputs and the filters.")
         return sum(one["kept"] for one in found)
 
-    def _cuts(self, parts: Sequence[ShardRange]) -> Cuts:
-        """Where the hashes are cut into splits. Exact numbers of molecules need to know how many there are in each range."""
-        shares = self._job.settings.shares
-        if not shares.has_counts:
-            return shares.cuts()
-        self._do("distinct", "count", count_distinct, parts)
-        counts = [self._job.load("distinct", part.number)["molecules"] for part in parts]
+    def _split_bounds(self, ranges: Sequence[HashRange]) -> SplitBounds:
+        """The hashes between the splits. Exact sizes require the number of molecules in each hash range."""
+        sizes = self._job.settings.split_sizes
+        if not sizes.are_exact:
+            return split_bounds(sizes)
+        self._do("distinct", "count", count_distinct, ranges)
+        counts = [self._job.load("distinct", hash_range.number)["molecules"] for hash_range in ranges]
         stops = list(accumulate(counts))
 
-        def hash_of(place: int) -> int:
-            part = bisect_right(stops, place)
-            return int(distinct_hashes(parts[part], self._job)[place - stops[part] + counts[part]])
+        def hash_of(index: int) -> int:
+            number = bisect_right(stops, index)
+            return int(distinct_hashes(ranges[number], self._job)[index - stops[number] + counts[number]])
 
-        return shares.cuts(stops[-1], hash_of)
+        return split_bounds(sizes, stops[-1], hash_of)

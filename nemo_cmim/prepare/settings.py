@@ -1,4 +1,4 @@
-"""The settings of `prepare` that decide what is in the folder that it writes."""
+"""The settings of `prepare` that determine the contents of the folder it writes. Imports neither NumPy nor RDKit."""
 
 from __future__ import annotations
 
@@ -9,43 +9,113 @@ from functools import cached_property
 from typing import Any
 
 from ..config import check
-from .curate import Rules
-from .splits import PAPER_TEST, PAPER_VALID, Shares
 
-__all__ = ["Settings"]
+__all__ = ["PAPER_TEST", "PAPER_VALID", "Rules", "Settings", "SplitSizes"]
+
+PAPER_VALID = 100_000 / 730_000_000  # Sec. D.2: of 730M molecules 100k for validation
+PAPER_TEST = 7_000_000 / 730_000_000  # and 7M for test
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
-    """What `prepare` is to do. The same inputs and settings give the same bytes, however many machines do the work.
+class Rules:
+    """How molecules are standardised, and which of them are kept. The defaults are the paper's (Sec. D.2).
+
+    An infinite weight or logP disables that limit.
 
     Attributes:
-        column: Name of the column of SMILES, if it is not `smiles` or `canonical_smiles`.
-        max_molecular_weight: Heaviest molecule to keep, Da.
-        max_logp: Largest Crippen logP to keep.
-        max_tokens: Most tokens of the canonical SMILES.
-        desalt: Keep only the largest fragment of each molecule.
-        neutralise: Remove charges where protons can be added or taken away.
-        trust_tranches: In a file named after a ZINC tranche whose letter puts logP below the limit, do not compute it.
-        valid_fraction: Expected share of the validation split; by default the paper's. The split of a molecule then depends on its
-            canonical SMILES only.
-        test_fraction: Expected share of the test split; by default the paper's.
-        valid_molecules: Exact size of the validation split, in place of its fraction.
-        test_molecules: Exact size of the test split, in place of its fraction.
-        limit: Read only this many lines.
-        piece_lines: Lines that one task curates.
-        shard_molecules: About how many molecules a shard is to hold.
+        max_molecular_weight: Largest average molecular weight, Da.
+        max_logp: Largest Crippen logP.
+        max_tokens: Largest number of tokens of the canonical SMILES.
+        desalt: Keep only the largest fragment.
+        neutralise: Remove charges by adding or removing protons, where possible.
 
     Raises:
-        ConfigError: A setting is out of range.
+        ConfigError: If a limit is out of range.
     """
 
-    column: str | None = None
     max_molecular_weight: float = 500.0
     max_logp: float = 5.0
     max_tokens: int = 511
     desalt: bool = False
     neutralise: bool = False
+
+    def __post_init__(self) -> None:
+        check(self.max_molecular_weight > 0, f"max_molecular_weight must be positive, found {self.max_molecular_weight}.")
+        check(not math.isnan(self.max_logp), "max_logp must be a number, found nan.")
+        check(self.max_tokens >= 1, f"max_tokens must be at least 1, found {self.max_tokens}.")
+
+    def logp_is_known(self, logp: tuple[float, float]) -> bool:
+        """Whether molecules of a tranche with this range of logP pass the limit of logP, so that it need not be computed.
+
+        ZINC's letters are Crippen's logP up to rounding, except in the last bin below 5, where 0.2 % of the molecules are above it.
+        """
+        return logp[1] < self.max_logp and not (self.desalt or self.neutralise)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitSizes:
+    """Sizes of the validation and the test split. All other molecules are for training.
+
+    Attributes:
+        valid: Below 1: the expected fraction of the molecules. From 1 on: the exact number of molecules.
+        test: See `valid`.
+
+    Raises:
+        ConfigError: If a size is out of range, or the fractions leave no molecules for training.
+    """
+
+    valid: float = PAPER_VALID
+    test: float = PAPER_TEST
+
+    def __post_init__(self) -> None:
+        for name, size in (("validation", self.valid), ("test", self.test)):
+            check(
+                0 <= size < math.inf and (size < 1 or size == int(size)),
+                f"The size of the {name} split must be a fraction below 1 or a number of molecules, found {size}.",
+            )
+        check(
+            sum(size for size in (self.valid, self.test) if size < 1) < 1,
+            f"The fractions of the validation split ({self.valid}) and the test split ({self.test}) leave no molecules for training. "
+            "Lower one of them.",
+        )
+
+    @property
+    def are_exact(self) -> bool:
+        """Whether a split has an exact number of molecules, so that the split of a molecule depends on the other molecules."""
+        return max(self.valid, self.test) >= 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Settings of `prepare`. Equal inputs and settings give equal bytes, however many machines do the work.
+
+    Attributes:
+        column: Name of the SMILES column. By default `smiles` or `canonical_smiles`.
+        max_molecular_weight: See `Rules`; likewise the next four.
+        max_logp: See `Rules`.
+        max_tokens: See `Rules`.
+        desalt: See `Rules`.
+        neutralise: See `Rules`.
+        trust_tranches: Do not compute logP in a file named after a ZINC tranche whose letter puts logP below the limit.
+        valid_fraction: Expected fraction of the molecules in the validation split; by default the paper's. The split of a molecule
+            then depends on its canonical SMILES only.
+        test_fraction: Expected fraction of the molecules in the test split; by default the paper's.
+        valid_molecules: Exact size of the validation split, instead of its fraction.
+        test_molecules: Exact size of the test split, instead of its fraction.
+        limit: Maximum number of lines to read from all inputs together.
+        piece_lines: Number of lines in a chunk, which one task curates.
+        shard_molecules: Approximate number of molecules in a shard.
+
+    Raises:
+        ConfigError: If a setting is out of range.
+    """
+
+    column: str | None = None
+    max_molecular_weight: float = Rules.max_molecular_weight
+    max_logp: float = Rules.max_logp
+    max_tokens: int = Rules.max_tokens
+    desalt: bool = Rules.desalt
+    neutralise: bool = Rules.neutralise
     trust_tranches: bool = True
     valid_fraction: float | None = None
     test_fraction: float | None = None
@@ -67,31 +137,31 @@ class Settings:
             check(value is None or value >= least, f"{name} must be at least {least}, found {value}.")
         for split in ("valid", "test"):
             fraction, molecules = getattr(self, f"{split}_fraction"), getattr(self, f"{split}_molecules")
-            twice = f"{split}_fraction={fraction} and {split}_molecules={molecules} say the same thing twice: give one."
-            check(fraction is None or molecules is None, twice)
+            both = f"{split}_fraction={fraction} and {split}_molecules={molecules} are both set. Set only one of them."
+            check(fraction is None or molecules is None, both)
             in_range = fraction is None or 0 <= fraction < 1
             check(in_range, f"{split}_fraction must be at least 0 and less than 1, found {fraction}.")
-        _ = self.rules, self.shares  # which check their own
+        _ = self.rules, self.split_sizes  # each checks its own values
 
     @cached_property
     def rules(self) -> Rules:
-        """What becomes of each molecule."""
+        """How molecules are standardised and filtered."""
         return Rules(**{field.name: getattr(self, field.name) for field in dataclasses.fields(Rules)})
 
     @cached_property
-    def shares(self) -> Shares:
-        """How much the splits get."""
-        return Shares(
+    def split_sizes(self) -> SplitSizes:
+        """Sizes of the validation and the test split."""
+        return SplitSizes(
             valid=_first(self.valid_molecules, self.valid_fraction, PAPER_VALID),
             test=_first(self.test_molecules, self.test_fraction, PAPER_TEST),
         )
 
     def as_json(self) -> dict[str, Any]:
-        """The settings for JSON, which knows no infinity: a limit that is off is null. Shares are those in use."""
+        """The settings for JSON, which has no infinity: a disabled limit is null. Default fractions are written out."""
         plain = dataclasses.asdict(self)
-        for split, share in (("valid", self.shares.valid), ("test", self.shares.test)):
+        for split, size in (("valid", self.split_sizes.valid), ("test", self.split_sizes.test)):
             if plain[f"{split}_molecules"] is None:
-                plain[f"{split}_fraction"] = share
+                plain[f"{split}_fraction"] = size
         return {name: None if isinstance(value, float) and math.isinf(value) else value for name, value in plain.items()}
 
 

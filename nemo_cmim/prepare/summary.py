@@ -1,4 +1,4 @@
-"""Adds up what the tasks of `prepare` left, for the manifest."""
+"""Adds up the counts that the tasks of `prepare` saved, for the manifest."""
 
 from __future__ import annotations
 
@@ -13,17 +13,20 @@ from ..store.manifest import StoreManifest
 from ..store.token_store import SPLITS, VOCABULARY
 from ..tokenizers import Vocabulary
 from ..zinc.tranches import Tranche
-from .chunks import Chunk, Job, Survey, open_table
+from .arrow import open_arrow
+from .chunks import Chunk
 from .cluster import versions
+from .job import Job
 from .merge import DUPLICATE
 from .rejects import REJECTED
+from .scan import ScannedInput
 from .workspace import FINISHED
 
 __all__ = ["summarise"]
 
 
 class _Tally:
-    """What became of the lines of something."""
+    """Numbers of lines read, kept and rejected."""
 
     def __init__(self) -> None:
         self.read = 0
@@ -41,9 +44,23 @@ class _Tally:
 
 
 def summarise(
-    job: Job, names: Sequence[str], surveys: Sequence[Survey], chunks: Sequence[Chunk], shards: int, vocabulary: Vocabulary
+    job: Job,
+    names: Sequence[str],
+    scanned: Sequence[ScannedInput],
+    chunks: Sequence[Chunk],
+    shards: int,
+    vocabulary: Vocabulary,
 ) -> StoreManifest:
-    """The manifest of the folder `finished`, whose other files are all there."""
+    """The manifest of the folder `finished`, which holds all its other files.
+
+    Args:
+        job: The job.
+        names: Path of each input, as the user gave it.
+        scanned: Result of each input's scan.
+        chunks: All chunks.
+        shards: Number of hash ranges.
+        vocabulary: The vocabulary.
+    """
     of_shards = [job.load("shards", number) for number in range(shards)]
     total, unknown, inputs = _Tally(), Counter[str](), [_Tally() for _ in names]
     tranches: dict[str, _Tally] = defaultdict(_Tally)
@@ -69,7 +86,7 @@ def summarise(
         tokens=tokens,
         inputs=[
             {"file": name, "bytes": found.bytes, "sha256": found.sha256, **tally.as_dict()}
-            for name, found, tally in zip(names, surveys, inputs)
+            for name, found, tally in zip(names, scanned, inputs)
         ],
         tranches={code: tally.as_dict() for code, tally in sorted(tranches.items())},
         splits={split: _split(shards_of) for split, shards_of in splits.items()},
@@ -80,12 +97,12 @@ def summarise(
 def _duplicates_of_chunks(job: Job, chunks: int, shards: int) -> list[int]:
     counts = np.zeros(chunks, np.int64)
     for shard in range(shards):
-        counts += np.bincount(open_table(job.result("shards", shard, "duplicates.arrow"))["chunk"].to_numpy(), minlength=chunks)
+        counts += np.bincount(open_arrow(job.result("shards", shard, "duplicates.arrow"))["chunk"].to_numpy(), minlength=chunks)
     return counts.tolist()
 
 
 def _shards_of(split: str, of_shards: Sequence[dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Names and counts of a split's shards, in their order."""
+    """Names and counts of the shards of a split, in order."""
     for shard in of_shards:
         if split in shard["shards"]:
             found = shard["shards"][split]

@@ -1,12 +1,13 @@
-"""The folder in which `prepare` works, beside its output: taken by one call at a time, and left for the next one when it is cut off.
+"""The folder in which `prepare` works, next to its output. One call uses it at a time; an interrupted call leaves it for the next.
 
     .NAME.unfinished/job.json           what the work is
-    .NAME.unfinished/IDENTITY/...       results of its tasks; a task of another job that ends late does not find its folder
-    .NAME.unfinished/IDENTITY/finished  what will be NAME
-    .NAME.replaced                      what NAME was, while the new one takes its name
+    .NAME.unfinished/IDENTITY/...       results of its tasks. IDENTITY is a hash of job.json, so that a late task of another job
+                                        does not find the folder of this one
+    .NAME.unfinished/IDENTITY/finished  the future NAME
+    .NAME.replaced                      the previous NAME, until the new one is in place
 
-`finished` is made before job.json and gone before it, so job.json without `finished` says that NAME is the work's result, and a
-folder without job.json is of no use.
+`finished` is created before job.json and removed before it. So if job.json exists without `finished`, NAME is the result of this
+work; a folder without job.json is useless and is removed.
 """
 
 from __future__ import annotations
@@ -33,38 +34,38 @@ _JOB = "job.json"
 
 @contextmanager
 def claim(output: Path, job: dict[str, Any], *, overwrite: bool, restart: bool) -> Iterator[Path | None]:
-    """Yields the folder to work in, or None if an earlier call for this job was cut off only after its result took its name.
+    """Yields the folder to work in, or None if an earlier call finished this job but was interrupted before it removed the folder.
 
-    When the block ends well `finished` takes the name `output`, and the rest vanishes.
+    If the block succeeds, `finished` is renamed to `output`, and the rest is removed.
 
     Args:
-        output: An absolute path.
-        job: What the work is: `settings`, `inputs` with their sizes and dates, `vocabulary`, `versions`, as JSON has them.
-            Unfinished work of another job is not gone on with.
-        overwrite: Replace an output that `prepare` wrote before.
-        restart: Throw unfinished work away.
+        output: Absolute path of the output.
+        job: What determines the output, as JSON: `settings`, `inputs` with their sizes and modification times, `vocabulary`,
+            `versions`. Only unfinished work of an equal job is resumed.
+        overwrite: Replace an output that `prepare` wrote.
+        restart: Delete unfinished work.
 
     Raises:
-        DataError: The output is in use, or unfinished work is of another job.
-        ConfigError: Another process is at work there.
+        DataError: If the output exists and may not be replaced, or the unfinished work is of a different job.
+        ConfigError: If another process is using the folder.
     """
     folder, replaced = (output.with_name(f".{output.name}.{what}") for what in ("unfinished", "replaced"))
     work = folder / hashlib.sha256(json.dumps(job, sort_keys=True).encode()).hexdigest()[:16]
     output.parent.mkdir(parents=True, exist_ok=True)
-    with lock(output.with_name(f".{output.name}.lock"), str(output), "Wait for that run, stop it, or name another folder."):
+    with lock(output.with_name(f".{output.name}.lock"), str(output), "Wait for that run, stop it, or name a different folder."):
         if replaced.exists() and not output.exists():
-            replaced.rename(output)  # an earlier call was cut off between the two renames
+            replaced.rename(output)  # an earlier call was interrupted between the two renames
         if (folder / _JOB).exists() and not any(folder.glob(f"*/{FINISHED}")):
             is_done = _load(folder / _JOB) == job
-            _clear(folder, replaced)
+            _remove_finished(folder, replaced)
             if is_done:
                 yield None
                 return
         if not (folder / _JOB).exists():
-            _discard(folder)
+            _remove_unfinished(folder)
         _check_output(output, overwrite)
         if restart:
-            _discard(folder)
+            _remove_unfinished(folder)
         elif folder.exists():
             _check_job(_load(folder / _JOB), job, output)
         for name in (FINISHED, *_STAGES):
@@ -73,28 +74,33 @@ def claim(output: Path, job: dict[str, Any], *, overwrite: bool, restart: bool) 
             staging.write_text(json.dumps(job), encoding="utf-8")
         try:
             yield work
-        except BaseException:
-            if not any((work / "chunks").glob("*.json")):  # nothing was done that is worth going on with
-                _discard(folder)
+        except BaseException as error:
+            if not _is_worth_resuming(work, error):
+                _remove_unfinished(folder)
             raise
         fsync(work / FINISHED)
         if output.exists() and any(output.iterdir()):
             shutil.rmtree(replaced, ignore_errors=True)
             output.rename(replaced)
-        (work / FINISHED).rename(output)  # also onto an empty folder
+        (work / FINISHED).rename(output)  # an empty folder there is replaced
         fsync(output.parent)
-        _clear(folder, replaced)
+        _remove_finished(folder, replaced)
+
+
+def _is_worth_resuming(work: Path, error: BaseException) -> bool:
+    """Whether a chunk is done, or an input is scanned and it is not the inputs or the settings (a `ValueError`) that must be fixed."""
+    return any((work / "chunks").glob("*.json")) or (not isinstance(error, ValueError) and any((work / "inputs").glob("*.json")))
 
 
 def _check_output(output: Path, overwrite: bool) -> None:
     if output.is_dir() and not any(output.iterdir()):
         if os.path.ismount(output):
-            raise DataError(f"{output} is a mount point, which cannot take the place of a folder. Name a folder in it.")
+            raise DataError(f"{output} is a mount point, which cannot be replaced. Name a folder inside it.")
         return
     if output.exists() and not overwrite:
-        raise DataError(f"{output} exists already. Name another folder, or replace it with --overwrite.")
+        raise DataError(f"{output} already exists. Name a different folder, or replace it with --overwrite.")
     if output.exists() and not (output / MANIFEST).is_file():
-        raise DataError(f"{output} holds no {MANIFEST}, so it is not prepared data and is not overwritten. Name another folder.")
+        raise DataError(f"{output} has no {MANIFEST}, so it is not prepared data and is not overwritten. Name a different folder.")
 
 
 def _load(path: Path) -> dict[str, Any]:
@@ -103,29 +109,30 @@ def _load(path: Path) -> dict[str, Any]:
 
 
 def _check_job(begun: dict[str, Any], job: dict[str, Any], output: Path) -> None:
-    """Compares a job with the one that the unfinished work is of."""
+    """Raises a `DataError` if the unfinished work is of a different job."""
     old, new = begun["settings"], job["settings"]
-    changes = [f"{name} {old.get(name)}" for name in sorted({*old, *new}) if old.get(name) != new.get(name)]
+    changes = [f"{name}={old.get(name)}" for name in sorted({*old, *new}) if old.get(name) != new.get(name)]
     names, before = ([name for name, *_ in one["inputs"]] for one in (job, begun))
     if names != before:
-        changes.append("other inputs")
+        changes.append("different inputs")
     else:
-        changes += [f"another {name}" for name, one, other in zip(names, job["inputs"], begun["inputs"]) if one != other][:3]
-    changes += [f"other {name}" for name in ("vocabulary", "versions") if begun[name] != job[name]]
+        changes += [f"a different {name}" for name, one, other in zip(names, job["inputs"], begun["inputs"]) if one != other][:3]
+    changes += [f"different {name}" for name in ("vocabulary", "versions") if begun[name] != job[name]]
     if changes:
         raise DataError(
-            f"Work on {output} was begun with {', '.join(changes)}. Give the same again to go on with it, or throw it away with --restart."
+            f"The unfinished work on {output} was begun with {', '.join(changes)}. Rerun with these to resume it, "
+            "or with --restart to delete it."
         )
 
 
-def _discard(folder: Path) -> None:
-    """Removes unfinished work; what is left of it if that is cut off is of no use."""
+def _remove_unfinished(folder: Path) -> None:
+    """Removes unfinished work. If this is interrupted, what is left has no job.json and is removed by the next call."""
     (folder / _JOB).unlink(missing_ok=True)
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def _clear(folder: Path, replaced: Path) -> None:
-    """Removes what is left of work that is done; until it is, the job is there to tell."""
+def _remove_finished(folder: Path, replaced: Path) -> None:
+    """Removes what is left of finished work; job.json last, because it says that the output is the result of this work."""
     for path in folder.iterdir():
         if path.is_dir():
             shutil.rmtree(path)

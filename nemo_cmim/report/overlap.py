@@ -23,7 +23,8 @@ import numpy as np
 from ..errors import DataError, InvalidSmilesError
 from ..molecules import canonical_smiles, parse, quiet_rdkit, without_stereo
 from ..prepare.cluster import versions
-from ..prepare.curate import Rejection, Rules, canonicalise, digest_of
+from ..prepare.curate import Rejection, canonicalise, digest_of
+from ..prepare.settings import Rules
 from ..store.manifest import StoreManifest
 from ..store.token_store import SPLITS, TokenStore
 from ..tables.readers import read_molecules

@@ -6,11 +6,25 @@ import gzip
 import io
 import lzma
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 from ..errors import DataError
+from ..files import atomic_write
 
-__all__ = ["READ_ERRORS", "damaged_file", "format_of", "is_web_page", "open_decompressed", "unsupported_format"]
+__all__ = [
+    "COMPRESSIONS",
+    "READ_ERRORS",
+    "damaged_file",
+    "decompress",
+    "format_of",
+    "is_compressed",
+    "is_web_page",
+    "open_decompressed",
+    "unsupported_format",
+]
+
+COMPRESSIONS = (".gz", ".xz")
 
 READ_ERRORS = (EOFError, OSError, zlib.error, lzma.LZMAError)  # of a file that is damaged, truncated or not compressed
 
@@ -31,6 +45,33 @@ def open_decompressed(path: Path, name: str | None = None) -> io.BufferedIOBase:
     if suffix == ".gz":
         return gzip.open(path)
     return lzma.open(path) if suffix == ".xz" else path.open("rb")
+
+
+def is_compressed(path: Path) -> bool:
+    """Whether the name of a file ends in .gz or .xz."""
+    return path.suffix.lower() in COMPRESSIONS
+
+
+def decompress(path: Path, target: Path) -> None:
+    """Writes the decompressed contents of a file to `target`.
+
+    Raises:
+        DataError: If the file is damaged.
+    """
+    with atomic_write(target) as staging, staging.open("wb") as file:
+        for block in _blocks(path):
+            file.write(block)
+
+
+def _blocks(path: Path) -> Iterator[bytes]:
+    size = 0
+    try:
+        with open_decompressed(path) as stream:
+            while block := stream.read(1 << 20):
+                size += len(block)
+                yield block
+    except READ_ERRORS as error:
+        raise damaged_file(path, error, f"byte {size}") from error
 
 
 def is_web_page(beginning: str) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 from ..errors import DataError
 from .columns import find_smiles_column, missing_smiles_column
@@ -64,7 +65,9 @@ def find_layout(path: Path, column: str | None = None) -> Layout:
     return Layout(file_format, index or 0, len(first.fields), has_header=index is not None)
 
 
-def read_lines(path: Path, layout: Layout, line_number: int = 1, offset: int = 0) -> Iterator[RawLine]:
+def read_lines(
+    path: Path, layout: Layout, line_number: int = 1, offset: int = 0, copy: IO[bytes] | None = None
+) -> Iterator[RawLine]:
     """Yields the lines of a file, from the first one or from one that was read before.
 
     Args:
@@ -72,20 +75,23 @@ def read_lines(path: Path, layout: Layout, line_number: int = 1, offset: int = 0
         layout: The result of `find_layout` for the file.
         line_number: `RawLine.line_number` of the line to start with.
         offset: `RawLine.offset` of that line.
+        copy: A file that the decompressed text is also written to, as it is read. Not supported for Parquet.
 
     Raises:
         DataError: If the file is damaged.
     """
     if layout.file_format == ".parquet":
         return read_parquet(path, layout.smiles_column, offset)
-    records = read_records(path, layout.file_format, line_number, offset)
+    records = read_records(path, layout.file_format, line_number, offset, copy)
     if layout.has_header and offset == 0:
         next(records, None)
     return (raw_line(record, layout) for record in records)
 
 
-def find_starts(path: Path, layout: Layout, every: int, limit: int | None) -> tuple[list[tuple[int, int]], int]:
-    """Reads a file to its end, or up to `limit` lines, to find where every `every`-th line starts.
+def find_starts(
+    path: Path, layout: Layout, every: int, limit: int | None, copy: IO[bytes] | None = None
+) -> tuple[list[tuple[int, int]], int]:
+    """Reads a file to its end, or up to `limit` lines, to find where every `every`-th line starts. See `read_lines` for `copy`.
 
     Returns:
         `RawLine.line_number` and `RawLine.offset` of lines 0, `every`, 2 `every` and so on; and the number of lines.
@@ -94,9 +100,9 @@ def find_starts(path: Path, layout: Layout, every: int, limit: int | None) -> tu
         DataError: If the file is damaged.
     """
     if layout.file_format in (".smi", ".txt"):  # one record per line: nothing needs parsing
-        starts_of_lines = line_starts(path, layout.has_header)
+        starts_of_lines = line_starts(path, layout.has_header, copy)
     else:
-        starts_of_lines = ((line.line_number, line.offset) for line in read_lines(path, layout))
+        starts_of_lines = ((line.line_number, line.offset) for line in read_lines(path, layout, copy=copy))
     starts, count = [], 0
     for start in itertools.islice(starts_of_lines, limit):
         if count % every == 0:

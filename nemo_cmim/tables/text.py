@@ -6,7 +6,7 @@ import csv
 from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 from .formats import READ_ERRORS, damaged_file, open_decompressed
 from .layout import Layout, RawLine
@@ -41,31 +41,25 @@ class Record(NamedTuple):
     problem: str = ""
 
 
-def read_records(path: Path, file_format: str, number: int = 1, offset: int = 0) -> Iterator[Record]:
-    """Yields the records of a text file, from the line with this number and offset.
+def read_records(path: Path, file_format: str, number: int = 1, offset: int = 0, copy: IO[bytes] | None = None) -> Iterator[Record]:
+    """Yields the records of a text file, from the line with this number and offset. Lines read are also written to `copy`.
 
     Raises:
         DataError: If the file is damaged.
     """
-    lines = _read_lines(path, number, offset)
+    lines = _decoded(_read_lines(path, number, offset, copy))
     return _csv_records(lines) if file_format == ".csv" else _split_records(lines, with_tabs=file_format == ".txt")
 
 
-def line_starts(path: Path, has_header: bool) -> Iterator[tuple[int, int]]:
-    """Yields number and offset of each line after the header. The lines are not split into fields.
+def line_starts(path: Path, has_header: bool, copy: IO[bytes] | None = None) -> Iterator[tuple[int, int]]:
+    """Yields number and offset of each line after the header. The lines are not split into fields, and also written to `copy`.
 
     Raises:
         DataError: If the file is damaged.
     """
-    number = offset = 0
-    try:
-        with open_decompressed(path) as stream:
-            for number, line in enumerate(stream, 1):
-                if number > 1 or not has_header:
-                    yield number, offset
-                offset += len(line)
-    except READ_ERRORS as error:
-        raise damaged_file(path, error, f"line {number}") from error
+    for number, offset, _ in _read_lines(path, 1, 0, copy):
+        if number > 1 or not has_header:
+            yield number, offset
 
 
 def raw_line(record: Record, layout: Layout) -> RawLine:
@@ -88,20 +82,33 @@ def _problem(record: Record, layout: Layout) -> str:
     return ""
 
 
-def _read_lines(path: Path, number: int, offset: int) -> Iterator[_Line]:
+def _read_lines(path: Path, number: int, offset: int, copy: IO[bytes] | None) -> Iterator[tuple[int, int, bytes]]:
+    """Number, offset and bytes of each line, from the one with this number and offset."""
+    for line in _numbered_lines(path, number, offset):
+        if copy is not None:
+            copy.write(line[2])  # outside of the `try` below, where a full disk would look like a damaged file
+        yield line
+
+
+def _numbered_lines(path: Path, number: int, offset: int) -> Iterator[tuple[int, int, bytes]]:
     number -= 1
     try:
         with open_decompressed(path) as stream:
             stream.seek(offset)
             for line in stream:
                 number += 1
-                try:
-                    yield _Line(number, offset, line.decode("utf-8" if offset else "utf-8-sig"), True)
-                except UnicodeDecodeError:
-                    yield _Line(number, offset, line.decode("utf-8", "backslashreplace"), False)
+                yield number, offset, line
                 offset += len(line)
     except READ_ERRORS as error:
         raise damaged_file(path, error, f"line {number}") from error
+
+
+def _decoded(lines: Iterator[tuple[int, int, bytes]]) -> Iterator[_Line]:
+    for number, offset, line in lines:
+        try:
+            yield _Line(number, offset, line.decode("utf-8" if offset else "utf-8-sig"), True)
+        except UnicodeDecodeError:
+            yield _Line(number, offset, line.decode("utf-8", "backslashreplace"), False)
 
 
 def _split_records(lines: Iterator[_Line], with_tabs: bool) -> Iterator[Record]:

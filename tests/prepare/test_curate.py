@@ -8,7 +8,8 @@ from rdkit import Chem
 from rdkit.Chem import Crippen, Descriptors
 
 from nemo_cmim.errors import ConfigError
-from nemo_cmim.prepare.curate import Curated, Rules, curate
+from nemo_cmim.prepare.curate import Curated, curate
+from nemo_cmim.prepare.settings import Rules
 from nemo_cmim.tokenizers import SmilesTokenizer
 
 TOKENIZER = SmilesTokenizer()
@@ -22,24 +23,24 @@ def kept(smiles: str) -> Curated:
 
 
 def outcomes(curated: Curated, molecules: int) -> list[object]:
-    """Tokens of the molecule at each place, or the reason why it is not kept."""
+    """Tokens of the molecule at each index, or the reason why it is rejected."""
     found: dict[int, object] = dict(curated.rejected)
     rows = np.split(curated.tokens, np.cumsum(curated.lengths)[:-1]) if len(curated.kept) else []
     found |= {
-        place: (TOKENIZER.decode(row), tuple(digest)) for place, row, digest in zip(curated.kept.tolist(), rows, curated.digests)
+        index: (TOKENIZER.decode(row), tuple(digest)) for index, row, digest in zip(curated.kept.tolist(), rows, curated.digests)
     }
-    return [found[place] for place in range(molecules)]
+    return [found[index] for index in range(molecules)]
 
 
 def test_a_kept_molecule_has_the_tokens_of_its_canonical_smiles() -> None:
     assert TOKENIZER.decode(kept("C(O)C").tokens) == "CCO"
 
 
-def test_every_spelling_gives_the_same_molecule(made_up_smiles: list[str]) -> None:
+def test_every_smiles_of_a_molecule_gives_the_same_digest(made_up_smiles: list[str]) -> None:
     for smiles in made_up_smiles[::100]:
-        spellings = {Chem.MolToSmiles(Chem.MolFromSmiles(smiles), doRandom=True) for _ in range(9)}
-        assert len(spellings) > 1
-        assert len({kept(spelling).digests.tobytes() for spelling in spellings}) == 1
+        randomized = {Chem.MolToSmiles(Chem.MolFromSmiles(smiles), doRandom=True) for _ in range(9)}
+        assert len(randomized) > 1
+        assert len({kept(one).digests.tobytes() for one in randomized}) == 1
 
 
 def test_stereo_isomers_are_different_molecules() -> None:
@@ -47,7 +48,7 @@ def test_stereo_isomers_are_different_molecules() -> None:
 
 
 def test_the_digest_never_changes() -> None:
-    """Kept from the first release: a change would put test molecules of older prepared data into training."""
+    """Recorded from the first release: a change would move test molecules of older prepared data into training."""
     highs = [int(kept("C" * length).digests[0, 0]) / 2**64 for length in range(1, 9)]
     splits = ["test" if high < 0.3 else "valid" if high >= 0.7 else "train" for high in highs]
     assert splits == ["valid", "valid", "train", "valid", "train", "valid", "train", "test"]
@@ -67,7 +68,7 @@ def test_the_digest_never_changes() -> None:
 )
 def test_rejections_say_why(smiles: str, rules: Rules, expected: str) -> None:
     curated = curate([smiles], rules, TOKENIZER)
-    assert {place: str(rejection) for place, rejection in curated.rejected.items()} == {0: expected}
+    assert {index: str(rejection) for index, rejection in curated.rejected.items()} == {0: expected}
     assert not len(curated.kept) and not len(curated.tokens)
 
 
@@ -99,7 +100,7 @@ def test_a_limit_is_inclusive_and_infinity_turns_it_off() -> None:
     assert is_kept("C" * 60, max_molecular_weight=math.inf, max_logp=math.inf)
 
 
-def test_limits_are_those_of_what_is_left_after_desalting() -> None:
+def test_limits_apply_to_the_molecule_after_desalting() -> None:
     salt = "CCO." + "C" * 36
     assert str(curate([salt], Rules(max_logp=math.inf), TOKENIZER).rejected[0]).startswith("molecular weight above 500")
     heavy_counter_ion = "OCC(O)C(O)C(O)CO.[I-].[I-].[I-]"
@@ -107,9 +108,9 @@ def test_limits_are_those_of_what_is_left_after_desalting() -> None:
     assert not len(curate([heavy_counter_ion], Rules(), TOKENIZER).kept)
 
 
-def test_settled_logp_is_not_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_known_logp_is_not_computed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("nemo_cmim.molecules.logp", lambda mol: pytest.fail("logP was computed"))
-    assert len(curate([PALMITATE], Rules(), TOKENIZER, logp_is_settled=True).kept) == 1
+    assert len(curate([PALMITATE], Rules(), TOKENIZER, logp_is_known=True).kept) == 1
 
 
 @pytest.mark.parametrize("setting", [{"max_molecular_weight": 0.0}, {"max_logp": math.nan}, {"max_tokens": 0}])

@@ -44,7 +44,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def test_tranche_files_end_to_end(tranche_files: Path, tmp_path: Path) -> None:
-    """Against a loop over the same files: what is kept, what is rejected, and where it goes."""
+    """Compares molecules, rejected lines and splits with a plain loop over the same files."""
     paths = [tranche_files / name for name in ("truncated.smi", "2020.smi", "megamolbart.csv", "2018.smi")]
     paths.append(Path(shutil.copy(paths[0], tmp_path / "again.smi")))
     manifest = prepare(paths, tmp_path / "out", valid_fraction=0.1, test_fraction=0.1, processes=1)
@@ -62,13 +62,13 @@ def test_tranche_files_end_to_end(tranche_files: Path, tmp_path: Path) -> None:
     found = {split: smiles_in(tmp_path / "out", split) for split in SPLITS}
     assert sorted(s for split in SPLITS for s in found[split]) == sorted(expected)
     in_order = sorted(found["train"], key=lambda s: hashlib.blake2b(s.encode(), digest_size=16).digest()[7::-1])
-    assert found["train"] == in_order  # of their hashes, whatever the order of the inputs
+    assert found["train"] == in_order  # sorted by hash, whatever the order of the inputs
     assert all(len(found[split]) > 50 for split in SPLITS)
 
     assert manifest.counts == {"read": read, "kept": len(expected), "rejected": read - len(expected)}
-    assert sum(part["read"] for part in manifest.inputs) == read
-    for part in manifest.inputs:
-        assert part["read"] == part["kept"] + sum(part["rejected"].values())
+    assert sum(one["read"] for one in manifest.inputs) == read
+    for one in manifest.inputs:
+        assert one["read"] == one["kept"] + sum(one["rejected"].values())
     assert manifest.inputs[0]["rejected"]["line cut short"] == 1
     reasons = Counter(row["reason"].split(":")[0] for row in rejected_in(tmp_path / "out"))
     assert reasons == manifest.rejected
@@ -91,7 +91,7 @@ def test_the_2018_style_loses_no_molecule(tranche_files: Path, tmp_path: Path) -
     assert manifest.counts["read"] == 300
 
 
-def test_every_rejected_line_is_kept_with_its_reason(tmp_path: Path) -> None:
+def test_every_rejected_line_is_written_with_its_reason(tmp_path: Path) -> None:
     heavy, greasy = "C" * 36, "CCCCCCCCCCCCCCCC(=O)O"
     lines = ["smiles,name", "CCO,a", "OCC,b", "C1CC,c", ",d", '"CC[Og]","tab\there"', f"{heavy},e", f"{greasy},f", "C,g,h"]
     (tmp_path / "in.csv").write_text("\n".join(lines) + "\n")
@@ -122,14 +122,14 @@ def test_any_number_of_processes_gives_the_same_bytes(tmp_path: Path, made_up_sm
     assert {"train-00000.bin", "train-00003.idx", "valid-00003.bin", "test-00000.idx", "manifest.json"} <= names
 
 
-def test_the_molecules_decide_about_the_shards_and_not_the_files_they_came_in(tmp_path: Path, made_up_smiles: list[str]) -> None:
+def test_shards_depend_on_the_molecules_and_not_on_their_files(tmp_path: Path, made_up_smiles: list[str]) -> None:
     one = write_smi(tmp_path / "one.smi", made_up_smiles)
-    halves = [write_smi(tmp_path / f"{part}.smi", made_up_smiles[part::2]) for part in (1, 0)]
+    halves = [write_smi(tmp_path / f"{start}.smi", made_up_smiles[start::2]) for start in (1, 0)]
     for name, inputs, piece_lines in (("a", [one], 1000), ("b", halves, 37)):
         prepare(inputs, tmp_path / name, processes=1, piece_lines=piece_lines, shard_molecules=100)
     a, b = contents(tmp_path / "a"), contents(tmp_path / "b")
     assert set(a) == set(b)
-    assert {name for name in a if a[name] != b[name]} <= {"manifest.json", "rejected.tsv.gz"}  # which tell of the files
+    assert {name for name in a if a[name] != b[name]} <= {"manifest.json", "rejected.tsv.gz"}  # which name the files
 
 
 def test_a_folder_stands_for_the_files_in_it(tmp_path: Path) -> None:
@@ -138,11 +138,11 @@ def test_a_folder_stands_for_the_files_in_it(tmp_path: Path) -> None:
         content = f"smiles\n{smiles}\n".encode()
         (tmp_path / "zinc" / name).write_bytes(gzip.compress(content) if name.endswith("gz") else content)
     manifest = prepare([tmp_path / "zinc"], tmp_path / "out", processes=1)
-    assert [Path(part["file"]).name for part in manifest.inputs] == ["BAAA.smi", "b.csv.gz"]
-    again = prepare([tmp_path], tmp_path / "again", processes=1)  # neither prepared data nor unfinished work are molecules
+    assert [Path(one["file"]).name for one in manifest.inputs] == ["BAAA.smi", "b.csv.gz"]
+    again = prepare([tmp_path], tmp_path / "again", processes=1)  # prepared data and unfinished work are skipped
     assert again.inputs == manifest.inputs
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match=r"empty holds no file of molecules"):
+    with pytest.raises(DataError, match=r"empty contains no input file"):
         prepare([tmp_path / "empty"], tmp_path / "other", processes=1)
 
 
@@ -151,7 +151,7 @@ def test_counts_by_tranche_and_by_token(tmp_path: Path) -> None:
     manifest = prepare([first, second], tmp_path / "out", processes=1)
     assert manifest.tranches == {"BAAA": {"read": 3, "kept": 1, "rejected": {"not a molecule to RDKit": 1, "duplicate": 1}}}
     assert manifest.tokens == {"C": 4, "O": 1, "Cl": 1} == dict(sorted(manifest.tokens.items(), key=lambda item: -item[1]))
-    assert [part["kept"] for part in manifest.inputs] == [1, 1]
+    assert [one["kept"] for one in manifest.inputs] == [1, 1]
 
 
 def test_a_carriage_return_inside_a_line_stays_in_its_row(tmp_path: Path) -> None:
@@ -160,12 +160,12 @@ def test_a_carriage_return_inside_a_line_stays_in_its_row(tmp_path: Path) -> Non
     assert [(row["line"], row["text"]) for row in rejected_in(tmp_path / "out")] == [("2", "C1CC\r 4"), ("3", "C1CD 5")]
 
 
-def test_a_file_with_a_header_only_is_read_and_told_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_file_with_only_a_header_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "BAAA.smi").write_text("smiles zinc_id\n")
     write_smi(tmp_path / "BBAA.smi", ["CCO"])
     assert cli.main(["prepare", str(tmp_path), "-o", str(tmp_path / "out"), "--processes", "1"]) == 0
-    assert f"1 files hold a header and no molecules, such as {tmp_path / 'BAAA.smi'}" in capsys.readouterr().out
-    with pytest.raises(DataError, match="hold no molecules: they have a header only"):
+    assert f"1 files contain only a header, for example {tmp_path / 'BAAA.smi'}" in capsys.readouterr().out
+    with pytest.raises(DataError, match="contain only a header and no molecules"):
         prepare([tmp_path / "BAAA.smi"], tmp_path / "other", processes=1)
 
 
@@ -175,7 +175,7 @@ def test_a_molecule_that_cannot_be_standardised_is_rejected(tmp_path: Path) -> N
     assert manifest.rejected == {"cannot be standardised": 1}
 
 
-def test_the_limit_cuts_inside_a_chunk(tmp_path: Path, made_up_smiles: list[str]) -> None:
+def test_the_limit_may_end_inside_a_chunk(tmp_path: Path, made_up_smiles: list[str]) -> None:
     first, second = write_smi(tmp_path / "a.smi", made_up_smiles[:55]), write_smi(tmp_path / "b.smi", made_up_smiles[55:])
     manifest = prepare([first, second], tmp_path / "out", processes=1, limit=77, piece_lines=10)
     assert manifest.counts == {"read": 77, "kept": 77, "rejected": 0}
@@ -197,25 +197,25 @@ PALMITATE = "CCCCCCCCCCCCCCCC(=O)O"  # logP 5.55
 @pytest.mark.parametrize(
     ("name", "settings", "kept"),
     [
-        ("BIAA.smi", {}, True),  # the letter says up to 4.5: it is believed
-        ("BJAA.smi", {}, False),  # up to 5, and some of those are above
+        ("BIAA.smi", {}, True),  # the letter says up to 4.5: it is trusted
+        ("BJAA.smi", {}, False),  # up to 5, and some molecules are above
         ("BIAA.smi", {"trust_tranches": False}, False),
         ("BIAA.smi", {"max_logp": 4.5}, False),
-        ("BIAA.smi", {"neutralise": True}, False),  # another molecule than ZINC's
+        ("BIAA.smi", {"neutralise": True}, False),  # not the molecule of ZINC's letter
         ("fatty.smi", {}, False),
     ],
 )
-def test_when_a_tranche_is_believed(name: str, settings: dict[str, Any], kept: bool, tmp_path: Path) -> None:
+def test_when_a_tranche_is_trusted(name: str, settings: dict[str, Any], kept: bool, tmp_path: Path) -> None:
     path = write_smi(tmp_path / name, [PALMITATE, "CCO"])
     assert prepare([path], tmp_path / "out", processes=1, **settings).counts["kept"] == 1 + kept
 
 
-def test_believing_tranches_changes_nothing_on_real_ones(shared_data: Path, tmp_path: Path) -> None:
+def test_trusting_real_tranches_changes_nothing(shared_data: Path, tmp_path: Path) -> None:
     paths = [shared_data / "zinc" / "tranche_samples" / name for name in ("BJAA.smi", "JBAA.smi", "FAAA.smi")]
     for trust in (True, False):
         prepare(paths, tmp_path / str(trust), processes=1, trust_tranches=trust)
     a, b = contents(tmp_path / "True"), contents(tmp_path / "False")
-    assert {name for name in a if a[name] != b[name]} == {"manifest.json"}  # which holds the setting
+    assert {name for name in a if a[name] != b[name]} == {"manifest.json"}  # which contains the setting
 
 
 def test_desalting_and_neutralising(tmp_path: Path) -> None:
@@ -242,17 +242,17 @@ def test_exact_sizes_of_splits(tmp_path: Path, made_up_smiles: list[str]) -> Non
         assert {split: manifest.splits[split]["molecules"] for split in SPLITS} == {"train": 222, "valid": 37, "test": 101}
         found[shard_molecules] = {split: smiles_in(out, split) for split in SPLITS}
     assert found[60] == found[10_000]
-    with pytest.raises(DataError, match="400 molecules are wanted for validation and test, but only 360 are left"):
+    with pytest.raises(DataError, match="400 molecules are requested for validation and test, but only 360 are left"):
         prepare([path], tmp_path / "out", processes=1, valid_molecules=200, test_molecules=200)
 
 
-def test_the_papers_shares_are_the_default(tmp_path: Path, made_up_smiles: list[str]) -> None:
+def test_the_papers_fractions_are_the_default(tmp_path: Path, made_up_smiles: list[str]) -> None:
     settings = prepare([write_smi(tmp_path / "in.smi", made_up_smiles)], tmp_path / "out", processes=1).settings
     assert settings["valid_fraction"] * 730e6 == pytest.approx(100_000)
     assert settings["test_fraction"] * 730e6 == pytest.approx(7_000_000)
 
 
-def test_bad_lines_cost_no_other_line(tmp_path: Path) -> None:
+def test_a_bad_line_does_not_affect_other_lines(tmp_path: Path) -> None:
     (tmp_path / "a.smi").write_bytes(b"smiles zinc_id\nCCO 1\nCC\xe9 2\n\nCCN 3\n")
     (tmp_path / "a.csv").write_bytes(b'smiles,name\nCCF,1\nCCC,"2\nCCBr,3\nCCCl,4\n')
     manifest = prepare([tmp_path / "a.smi", tmp_path / "a.csv"], tmp_path / "out", processes=1)
@@ -263,10 +263,10 @@ def test_bad_lines_cost_no_other_line(tmp_path: Path) -> None:
     assert manifest.counts == {"read": 8, "kept": 5, "rejected": 3}
 
 
-def test_a_molecule_is_in_one_split_whatever_the_run(tmp_path: Path, made_up_smiles: list[str], prepared: Path) -> None:
-    """Other files, another order, another spelling: the same split, and never two."""
-    respelled = [Chem.MolToSmiles(Chem.MolFromSmiles(s), doRandom=True) for s in made_up_smiles[300:0:-1]]
-    path = write_smi(tmp_path / "in.smi", respelled)
+def test_a_molecule_is_in_the_same_split_in_every_run(tmp_path: Path, made_up_smiles: list[str], prepared: Path) -> None:
+    """With different files, order and SMILES, each molecule is in the same split, and only in one."""
+    randomized = [Chem.MolToSmiles(Chem.MolFromSmiles(s), doRandom=True) for s in made_up_smiles[300:0:-1]]
+    path = write_smi(tmp_path / "in.smi", randomized)
     prepare([path], tmp_path / "out", valid_fraction=0.1, test_fraction=0.1, processes=1)
     splits = {smiles: split for split in SPLITS for smiles in smiles_in(prepared, split)}
     assert len(splits) == sum(len(smiles_in(prepared, split)) for split in SPLITS) == len(made_up_smiles)
@@ -279,7 +279,7 @@ def test_the_limit_counts_lines_over_all_inputs(tmp_path: Path) -> None:
     first, second = write_smi(tmp_path / "a.smi", ["C", "C", "CC"]), write_smi(tmp_path / "b.smi", ["CCC", "CCCC"])
     manifest = prepare([first, second], tmp_path / "out", limit=4, processes=1)
     assert manifest.counts == {"read": 4, "kept": 3, "rejected": 1}
-    assert [part["read"] for part in manifest.inputs] == [3, 1]
+    assert [one["read"] for one in manifest.inputs] == [3, 1]
 
 
 def test_an_input_named_twice_is_read_once(tmp_path: Path) -> None:
@@ -287,7 +287,7 @@ def test_an_input_named_twice_is_read_once(tmp_path: Path) -> None:
     assert prepare([path, str(path)], tmp_path / "out", processes=1).counts == {"read": 2, "kept": 2, "rejected": 0}
 
 
-def test_another_vocabulary(tmp_path: Path) -> None:
+def test_a_vocabulary_of_the_user(tmp_path: Path) -> None:
     tokens = [token for token in shipped_vocabulary().tokens if token != "O"]
     Vocabulary(tuple(tokens)).save(tmp_path / "no_oxygen.txt")
     path = write_smi(tmp_path / "a.smi", ["CCO", "CCN", "OCO"])
@@ -322,15 +322,15 @@ def test_a_bad_input_leaves_nothing_behind(bad: str, tmp_path: Path, made_up_smi
     assert set(tmp_path.iterdir()) == before
 
 
-def test_nothing_left_is_an_error_that_says_why(tmp_path: Path) -> None:
+def test_an_error_says_why_all_lines_were_rejected(tmp_path: Path) -> None:
     path = write_smi(tmp_path / "a.smi", ["C1CC", "xyz"])
-    with pytest.raises(DataError, match=r"No molecule is left of 2 lines \(2 not a molecule to RDKit\)"):
+    with pytest.raises(DataError, match=r"All 2 lines were rejected \(2 not a molecule to RDKit\)"):
         prepare([path], tmp_path / "out", processes=1)
     assert not (tmp_path / "out").exists()
 
 
 def test_no_input_and_impossible_settings(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="name at least one"):
+    with pytest.raises(DataError, match="Name at least one"):
         prepare([], tmp_path / "out")
     path = write_smi(tmp_path / "a.smi", ["C"])
     with pytest.raises(ConfigError, match="limit must be at least 1, found 0"):
@@ -339,15 +339,15 @@ def test_no_input_and_impossible_settings(tmp_path: Path) -> None:
         prepare([path], tmp_path / "out", processes=-1)
 
 
-def test_a_folder_in_use_is_kept_unless_overwritten(tmp_path: Path) -> None:
+def test_an_existing_folder_is_kept_unless_overwritten(tmp_path: Path) -> None:
     first, second = write_smi(tmp_path / "a.smi", ["CCO"]), write_smi(tmp_path / "b.smi", ["CCN"])
     out = tmp_path / "out"
     out.mkdir()
-    prepare([first], out, processes=1)  # an empty folder is free
-    with pytest.raises(DataError, match=r"out exists already.*--overwrite"):
+    prepare([first], out, processes=1)  # an empty folder is replaced
+    with pytest.raises(DataError, match=r"out already exists.*--overwrite"):
         prepare([second], out, processes=1)
     assert smiles_in(out, "train") == ["CCO"]
-    with pytest.raises(DataError, match="No molecule is left"):
+    with pytest.raises(DataError, match="All 1 lines were rejected"):
         prepare([second], out, max_tokens=1, overwrite=True, processes=1)
     assert smiles_in(out, "train") == ["CCO"]
     prepare([second], out, overwrite=True, processes=1)
@@ -355,9 +355,9 @@ def test_a_folder_in_use_is_kept_unless_overwritten(tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {"a.smi", "b.smi", "out"}
 
 
-def test_a_foreign_folder_is_never_overwritten(tmp_path: Path) -> None:
+def test_a_folder_without_a_manifest_is_never_overwritten(tmp_path: Path) -> None:
     path = write_smi(tmp_path / "a.smi", ["CCO"])
-    with pytest.raises(DataError, match=r"holds no manifest\.json.*not overwritten"):
+    with pytest.raises(DataError, match=r"has no manifest\.json.*not overwritten"):
         prepare([path], tmp_path, overwrite=True)
     assert path.exists()
 

@@ -1,4 +1,4 @@
-"""`prepare` that is killed, or whose workers die, and clusters: real processes, real signals."""
+"""`prepare` on several workers, and after its process or a worker is killed: real processes and signals."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from nemo_cmim.cli import main
 from nemo_cmim.errors import ConfigError, DataError
 from nemo_cmim.files import lock
 from nemo_cmim.prepare.chunks import plan_chunks
-from nemo_cmim.prepare.cluster import workers
+from nemo_cmim.prepare.cluster import start_workers
 from nemo_cmim.prepare.prepare import prepare
 from nemo_cmim.store.manifest import StoreManifest
 from nemo_cmim.tokenizers import Vocabulary, shipped_vocabulary
@@ -79,7 +79,9 @@ def has_results(output: Path, stage: str, count: int) -> bool:
 
 
 @pytest.mark.slow
-def test_killed_at_any_stage_it_goes_on_to_the_same_bytes(source: Path, expected: dict[str, bytes], tmp_path: Path) -> None:
+def test_a_run_that_is_killed_at_any_stage_resumes_to_the_same_bytes(
+    source: Path, expected: dict[str, bytes], tmp_path: Path
+) -> None:
     output = tmp_path / "out"
     kept: dict[Path, int] = {}
     for stage, count in (("chunks", 1), ("chunks", 4), ("chunks", 9), ("shards", 2), ("shards", 4)):
@@ -88,7 +90,7 @@ def test_killed_at_any_stage_it_goes_on_to_the_same_bytes(source: Path, expected
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
         assert not output.exists()
-        assert all(path.stat().st_mtime_ns == written for path, written in kept.items()), "a finished task was done again"
+        assert all(path.stat().st_mtime_ns == written for path, written in kept.items()), "a finished task was run again"
         kept = {path: path.stat().st_mtime_ns for path in results(output, "chunks") | results(output, "shards")}
     process = start(source, output, "--processes", "1")
     shown, _ = process.communicate(timeout=600)
@@ -120,7 +122,7 @@ def test_workers_end_with_the_command(source: Path, tmp_path: Path) -> None:
     process.wait()
     until = time.monotonic() + 600
     while any(path.exists() for path in children):
-        assert time.monotonic() < until, "workers are left over"
+        assert time.monotonic() < until, "workers are still running"
         time.sleep(0.1)
 
 
@@ -153,7 +155,7 @@ def test_a_scheduler_that_does_not_answer(source: Path, tmp_path: Path, monkeypa
     import dask
     import distributed
 
-    assert distributed.config  # its defaults must be there before one is changed
+    assert distributed.config  # loads the defaults before one is changed
 
     with (
         dask.config.set({"distributed.comm.timeouts.connect": "0.2s"}),
@@ -163,24 +165,24 @@ def test_a_scheduler_that_does_not_answer(source: Path, tmp_path: Path, monkeypa
     assert {path.name for path in tmp_path.iterdir()} == {"in.smi"}
 
 
-def cut_off_in(place: str, source: Path, output: Path, **settings: Any) -> Path:
-    """What a call leaves that is cut off where it would call a function."""
+def interrupt_in(place: str, source: Path, output: Path, **settings: Any) -> Path:
+    """The folder that a call leaves if it is interrupted when it calls a function."""
 
-    def cut_off(*arguments: object, **more: object) -> None:
+    def interrupt(*arguments: object, **more: object) -> None:
         raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(place, cut_off)
+        patch.setattr(place, interrupt)
         prepare([source], output, **(settings or {"processes": 1, **SETTINGS}))
     return next(output.with_name(f".{output.name}.unfinished").glob("*/"))
 
 
 @pytest.fixture
 def unfinished(source: Path, tmp_path: Path) -> Path:
-    return cut_off_in("nemo_cmim.prepare.prepare.merge_shard", source, tmp_path / "out")
+    return interrupt_in("nemo_cmim.prepare.prepare.merge_range", source, tmp_path / "out")
 
 
-def test_unfinished_work_is_gone_on_with(unfinished: Path, source: Path, expected: dict[str, bytes], tmp_path: Path) -> None:
+def test_unfinished_work_is_resumed(unfinished: Path, source: Path, expected: dict[str, bytes], tmp_path: Path) -> None:
     done = {path: path.stat().st_mtime_ns for path in unfinished.rglob("chunks/*.arrow")}
     links = {path: tmp_path / f"kept_{path.name}" for path in done}
     for path, link in links.items():
@@ -191,25 +193,25 @@ def test_unfinished_work_is_gone_on_with(unfinished: Path, source: Path, expecte
     assert not unfinished.parent.exists()
 
 
-def test_unfinished_work_of_other_settings_is_not_mixed_in(unfinished: Path, source: Path, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"was begun with piece_lines 40\. Give the same again .* --restart"):
+def test_unfinished_work_with_different_settings_is_not_resumed(unfinished: Path, source: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"was begun with piece_lines=40\. Rerun with these to resume .* --restart"):
         prepare([source], tmp_path / "out", processes=1, **{**SETTINGS, "piece_lines": 50})
     other = tmp_path / "other.smi"
     other.write_text("CCO 1\n")
-    with pytest.raises(DataError, match="was begun with other inputs"):
+    with pytest.raises(DataError, match="was begun with different inputs"):
         prepare([other], tmp_path / "out", processes=1, **SETTINGS)
     assert main(arguments(other, tmp_path / "out", "--processes", "1")) == 2
     assert main(arguments(other, tmp_path / "out", "--processes", "1", "--restart")) == 0
     assert StoreManifest.load(tmp_path / "out").counts["kept"] == 1
 
 
-def test_an_input_that_changed_since_is_noticed(unfinished: Path, source: Path, tmp_path: Path) -> None:
+def test_an_input_that_changed_since_the_interruption_is_an_error(unfinished: Path, source: Path, tmp_path: Path) -> None:
     source.write_text(source.read_text().replace("N", "O"))
-    with pytest.raises(DataError, match=r"was begun with another .*in\.smi\. Give the same again .*--restart"):
+    with pytest.raises(DataError, match=r"was begun with a different .*in\.smi\. Rerun .*--restart"):
         prepare([source], tmp_path / "out", processes=1, **SETTINGS)
 
 
-def test_an_input_that_changes_meanwhile_is_noticed(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_input_that_changes_during_the_run_is_an_error(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def change(*arguments: Any) -> Any:
         source.write_text(source.read_text() + "CCO 999\n")
         return plan_chunks(*arguments)
@@ -219,13 +221,13 @@ def test_an_input_that_changes_meanwhile_is_noticed(source: Path, tmp_path: Path
         prepare([source], tmp_path / "out", processes=1, **SETTINGS)
 
 
-CALLS = ("replace", "rename", "unlink", "mkdir", "rmdir", "open")  # of os: what changes the disk
+CALLS = ("replace", "rename", "unlink", "mkdir", "rmdir", "open")  # functions of os that change the disk
 
 
 def run_in_child(work: Callable[[], object], kill_at: int | None) -> tuple[int, int]:
-    """Exit status of a forked process that does the work, and how many of `CALLS` it made.
+    """Exit status of a forked process that does the work, and the number of `CALLS` it made.
 
-    It ends at the call of that number as by SIGKILL: nothing is cleaned up.
+    The process ends at call number `kill_at` without any clean-up, as if killed by SIGKILL.
     """
     reading, writing = os.pipe()
     child = os.fork()
@@ -256,9 +258,9 @@ def run_in_child(work: Callable[[], object], kill_at: int | None) -> tuple[int, 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", ["anew", "over an older one", "restarted", "exact splits"])
+@pytest.mark.parametrize("case", ["new", "overwritten", "restarted", "exact splits"])
 def test_a_kill_at_any_change_of_the_disk(case: str, tmp_path: Path) -> None:
-    """Killed at each call in turn, then called again: the same bytes, nothing left over, and never half a folder."""
+    """Killed at each call in turn and then repeated, `prepare` writes the same bytes, leaves no other file and never half a folder."""
     for name, smiles in (("old", ["CCF"]), ("in", ["CCO", "x", "CCN", "OCC", "CCCl", "CC#N"])):
         (tmp_path / f"{name}.smi").write_text("".join(f"{one} {i}\n" for i, one in enumerate(smiles)))
     settings: dict[str, Any] = {
@@ -266,7 +268,7 @@ def test_a_kill_at_any_change_of_the_disk(case: str, tmp_path: Path) -> None:
         "shard_molecules": 3,
         "processes": 1,
         "progress": False,
-        "overwrite": case != "anew",
+        "overwrite": case != "new",
     }
     settings |= {"valid_molecules": 1, "test_molecules": 1} if case == "exact splits" else {"test_fraction": 0.3}
     prepare([tmp_path / "in.smi"], tmp_path / "expected", **settings)
@@ -277,10 +279,10 @@ def test_a_kill_at_any_change_of_the_disk(case: str, tmp_path: Path) -> None:
     def set_up(number: int) -> Callable[[], object]:
         output = tmp_path / str(number) / "out"
         output.parent.mkdir()
-        if case != "anew":
+        if case != "new":
             shutil.copytree(tmp_path / "old", output)
         if case == "restarted":
-            cut_off_in("nemo_cmim.prepare.prepare.merge_shard", tmp_path / "in.smi", output, **settings)
+            interrupt_in("nemo_cmim.prepare.prepare.merge_range", tmp_path / "in.smi", output, **settings)
         return functools.partial(prepare, [tmp_path / "in.smi"], output, restart=case == "restarted", **settings)
 
     calls = run_in_child(set_up(0), None)[1]
@@ -291,10 +293,10 @@ def test_a_kill_at_any_change_of_the_disk(case: str, tmp_path: Path) -> None:
         assert not output.exists() or contents(output) in (expected, old, {}), f"half a folder after call {number}"
         try:
             prepare([tmp_path / "in.smi"], output, **settings)
-        except DataError as error:  # it was done, and nothing was left to tell that this call did it
-            assert case == "anew" and "exists already" in str(error), f"{error} after call {number}"
+        except DataError as error:  # the output was complete, and nothing was left to say that this call wrote it
+            assert case == "new" and "already exists" in str(error), f"{error} after call {number}"
         assert contents(output) == expected, f"after call {number}"
-        left = {path.name for path in output.parent.iterdir()} - {"out", ".out.lock"}  # a lock that nobody holds does no harm
+        left = {path.name for path in output.parent.iterdir()} - {"out", ".out.lock"}  # an unlocked lock file is harmless
         assert not left, f"left over after call {number}: {left}"
         shutil.rmtree(output.parent)
 
@@ -317,13 +319,13 @@ def test_chunks_and_ranges_without_molecules(tmp_path: Path) -> None:
     assert manifest.rejected == {"not a molecule to RDKit": 3, "empty line": 1}
 
 
-def test_two_calls_at_a_time_are_refused(source: Path, tmp_path: Path) -> None:
+def test_a_second_call_at_the_same_time_is_an_error(source: Path, tmp_path: Path) -> None:
     with lock(tmp_path / ".out.lock", "x", "y"), pytest.raises(ConfigError, match=r"out is in use by process \d+ on"):
         prepare([source], tmp_path / "out", processes=1)
     assert {path.name for path in tmp_path.iterdir()} == {"in.smi"}
 
 
-def test_a_script_without_a_guard_is_told_so(source: Path, tmp_path: Path) -> None:
+def test_a_script_without_a_main_guard_is_an_error(source: Path, tmp_path: Path) -> None:
     call = f"prepare([{str(source)!r}], {str(tmp_path / 'out')!r}, processes=2)"
     (tmp_path / "script.py").write_text(f"from nemo_cmim.prepare.prepare import prepare\n{call}\n")
     done = subprocess.run([sys.executable, tmp_path / "script.py"], capture_output=True, text=True, check=False)
@@ -335,7 +337,7 @@ def test_a_script_without_a_guard_is_told_so(source: Path, tmp_path: Path) -> No
 def test_a_scheduler_without_workers(tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import distributed
 
-    monkeypatch.setattr("nemo_cmim.prepare.cluster._PATIENCE", 0.1)
+    monkeypatch.setattr("nemo_cmim.prepare.cluster._FIRST_WORKER_TIMEOUT", 0.1)
     with (
         distributed.LocalCluster(n_workers=0, dashboard_address=None) as cluster,
         pytest.raises(ConfigError, match="has no worker"),
@@ -343,22 +345,22 @@ def test_a_scheduler_without_workers(tmp_path: Path, source: Path, monkeypatch: 
         prepare([source], tmp_path / "out", scheduler=cluster.scheduler_address)
 
 
-def test_a_worker_of_another_version(tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_with_a_different_version(tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import distributed
 
     with (
         distributed.LocalCluster(n_workers=1, dashboard_address=None, processes=True) as cluster,
         monkeypatch.context() as patch,
-        pytest.raises(ConfigError, match=r"Worker tcp.* has .* but here is .*'rdkit': 'another'"),
+        pytest.raises(ConfigError, match=r"Worker tcp.* has .* but this process has .*'rdkit': 'another'"),
     ):
         patch.setattr("nemo_cmim.prepare.cluster.versions", lambda: {"rdkit": "another"})
         prepare([source], tmp_path / "out", scheduler=cluster.scheduler_address)
-    with pytest.raises(ConfigError, match="give one"):
+    with pytest.raises(ConfigError, match="Pass only one of them"):
         prepare([source], tmp_path / "other", scheduler="tcp://127.0.0.1:1", processes=2)
 
 
-def test_a_task_that_kills_its_workers_is_told_of(tmp_path: Path) -> None:
-    with workers(1, None, tmp_path) as here:
+def test_a_task_that_kills_its_workers_is_an_error(tmp_path: Path) -> None:
+    with start_workers(1, None, tmp_path) as here:
         assert list(here.run(print, [1, 2])) == [1, 2]
-    with workers(2, None, tmp_path) as there, pytest.raises(DataError, match="Workers died again and again"):
+    with start_workers(2, None, tmp_path) as there, pytest.raises(DataError, match="Workers died repeatedly"):
         list(there.run(os._exit, [1]))
