@@ -18,6 +18,7 @@ BASE = [
     "tqdm>=4.66",
     "pyarrow>=15.0",
     "matplotlib>=3.8",
+    "jinja2>=3.1",
 ]
 # NVIDIA Apex is no dependency: the PyPI project called "apex" is another one. Apex comes with NVIDIA's containers, and
 # Megatron-Core picks it up where it is present.

@@ -1,1 +1,3 @@
-"""What is in prepared data: a report on one page, and the overlap with other molecules."""
+"""Reports what is in prepared data: one HTML page, and the overlap with the molecules of a file."""
+
+SAMPLE = 10_000  # default number of molecules whose weight and logP are computed; here so that the command line loads no NumPy

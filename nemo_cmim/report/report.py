@@ -1,43 +1,44 @@
 """`nemo-cmim data-report`: one self-contained HTML page about a folder that `prepare` wrote.
 
-It asks for nothing from outside, holds no date and does not depend on chance, so that equal folders give equal pages. Counts and
-lengths are the manifest's, of all molecules; weight and logP are computed on a sample.
+The page loads nothing from elsewhere, and contains neither a date nor random numbers, so that equal folders give equal pages. Counts
+and lengths are those of the manifest, of all molecules. Weight and logP are computed for a sample.
 """
 
 from __future__ import annotations
 
 import csv
+import functools
 import gzip
-import string
 import sys
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from html import escape
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jinja2
 import numpy as np
 
 from .. import molecules
 from ..errors import ConfigError, DataError
 from ..loader.order import permute
 from ..prepare.curate import NOT_A_MOLECULE
+from ..prepare.merge import DUPLICATE
 from ..prepare.rejects import REJECTED
 from ..store.manifest import StoreManifest
 from ..store.token_store import SPLITS, TokenStore
 from ..tokenizers import SmilesTokenizer
-from .charts import bars, distribution, share, table
+from . import SAMPLE
+from .charts import Histogram, compact, histogram, percent, thousands
 from .tranche_charts import tranche_charts
 
-__all__ = ["data_report", "write_data_report"]
+__all__ = ["data_report", "templates", "write_data_report"]
 
-_TEMPLATE = Path(__file__).with_name("report.html")
 _EXAMPLES = 4  # rejected lines shown for each reason
 _KEPT_EXAMPLES = 8
-_LINES_SEARCHED = 2_000_000  # of rejected.tsv.gz, for examples: seconds
+_LINES_SEARCHED = 2_000_000  # maximum number of lines of rejected.tsv.gz read for examples: seconds
 _LARGEST = 20  # rows of a table that may have thousands
-_LONGEST_DRAWN = 300  # characters of a SMILES; longer ones take RDKit long, and show nothing
+_LONGEST_DRAWN = 300  # characters of a SMILES; RDKit draws longer ones slowly, and they are illegible
 _LONGEST_TEXT = 400  # characters of a rejected line
 
 
@@ -59,38 +60,46 @@ class _Rejected(NamedTuple):
     text: str
 
 
+class _Figure(NamedTuple):
+    """The SVG of a molecule, empty if it is not drawn, with a caption and the text of its line."""
+
+    drawing: str
+    caption: str
+    text: str
+
+
 def write_data_report(
-    folder: str | Path, output: str | Path, *, sample: int = 10_000, seed: int = 0, overwrite: bool = False
+    folder: str | Path, output: str | Path, *, sample: int = SAMPLE, seed: int = 0, overwrite: bool = False
 ) -> None:
     """Writes a page about prepared data: counts, tranches, properties, tokens, and rejected and kept molecules.
 
     Args:
-        folder: What `prepare` wrote.
+        folder: A folder that `prepare` wrote.
         output: The HTML file to write.
-        sample: Most molecules whose weight and logP are computed.
-        seed: Another seed takes another sample.
-        overwrite: Replace `output`.
+        sample: Maximum number of molecules whose weight and logP are computed.
+        seed: Seed of the sample.
+        overwrite: Replace `output` if it exists.
 
     Raises:
-        DataError: The folder is missing or damaged, or the output is in the way or cannot be written.
-        ConfigError: `sample` is below 1.
+        DataError: If the folder is missing or damaged, or the output exists or cannot be written.
+        ConfigError: If `sample` is below 1.
     """
     output = Path(output)
     if output.exists() and not overwrite:
-        raise DataError(f"{output} exists already. Name another file, or replace it with --overwrite.")
+        raise DataError(f"{output} already exists. Name a different file, or replace it with --overwrite.")
     page = data_report(folder, sample=sample, seed=seed)
     try:
         output.write_text(page, encoding="utf-8")
     except OSError as error:
-        raise DataError(f"{output} cannot be written: {error.strerror}. Name another file.") from error
+        raise DataError(f"{output} cannot be written: {error.strerror}. Name a different file.") from error
 
 
-def data_report(folder: str | Path, *, sample: int = 10_000, seed: int = 0) -> str:
-    """The page of `write_data_report`.
+def data_report(folder: str | Path, *, sample: int = SAMPLE, seed: int = 0) -> str:
+    """The HTML of `write_data_report`.
 
     Raises:
-        DataError: The folder is missing or damaged.
-        ConfigError: `sample` is below 1.
+        DataError: If the folder is missing or damaged.
+        ConfigError: If `sample` is below 1.
     """
     if sample < 1:
         raise ConfigError(f"sample must be at least 1, found {sample}.")
@@ -99,22 +108,39 @@ def data_report(folder: str | Path, *, sample: int = 10_000, seed: int = 0) -> s
     split = next((split for split in SPLITS if manifest.splits[split]["molecules"]), SPLITS[0])  # train, unless it is empty
     store = TokenStore.open(folder, split)
     kept = _sample(store, sample, seed)
-    whole = manifest.splits[split]["molecules"]
-    of_sample = f"{len(kept):,} of the {whole:,} molecules of the {split} split, drawn at random with seed {seed}"
-    if len(kept) == whole:
-        of_sample = f"all {whole:,} molecules of the {split} split"
-    sections = [
-        _headline(manifest),
-        _rejections(manifest),
-        _inputs(manifest),
-        _properties(manifest, kept, of_sample),
-        _tokens(manifest, int(store.vocabulary.is_chemical.sum())),
-        _rejected_examples(folder, manifest),
-        _section("Kept molecules", _molecules(map(_kept_figure, kept[:_KEPT_EXAMPLES])), f"The first of the sample: {of_sample}."),
-        _settings(manifest),
-    ]
-    template = string.Template(_TEMPLATE.read_text(encoding="utf-8"))
-    return template.substitute(folder=escape(folder.name), body="\n".join(sections))
+    total = manifest.splits[split]["molecules"]
+    of_sample = f"{len(kept):,} of the {total:,} molecules of the {split} split, drawn at random with seed {seed}"
+    if len(kept) == total:
+        of_sample = f"all {total:,} molecules of the {split} split"
+    return (
+        templates()
+        .get_template("report.html")
+        .render(
+            folder=folder.name,
+            **_counts(manifest),
+            **_inputs(manifest),
+            **_rejected_lines(folder, manifest),
+            sample=of_sample,
+            histograms=_histograms(manifest, kept),
+            vocabulary_size=int(store.vocabulary.is_chemical.sum()),
+            kept_molecules=[_kept_figure(one) for one in kept[:_KEPT_EXAMPLES]],
+            settings=_settings(manifest),
+        )
+    )
+
+
+@functools.cache
+def templates() -> jinja2.Environment:
+    """The HTML templates in this folder. They escape all text, except the drawings of molecules."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"compact": compact, "percent": percent, "thousands": thousands}
+    return environment
 
 
 def _sample(store: TokenStore, size: int, seed: int) -> list[_Kept]:
@@ -129,120 +155,79 @@ def _sample(store: TokenStore, size: int, seed: int) -> list[_Kept]:
     return kept
 
 
-def _section(title: str, content: str, note: str = "", kind: str = "") -> str:
-    explained = f"<p>{escape(note)}</p>\n" if note else ""
-    return f'<section class="{kind}">\n<h2>{escape(title)}</h2>\n{explained}{content}</section>'
+def _counts(manifest: StoreManifest) -> dict[str, Any]:
+    """Counts of the whole folder. A tile has a name, a count, and whether that is a fraction of the lines read."""
+    duplicates = manifest.rejected.get(DUPLICATE, 0)
+    unknown_tokens, other_unknown_tokens = _largest(list(manifest.unknown_tokens.items()), "tokens")
+    return {
+        "counts": manifest.counts,
+        "tiles": [
+            ("lines read", manifest.counts["read"], False),
+            ("molecules kept", manifest.counts["kept"], True),
+            ("lines rejected", manifest.counts["rejected"], True),
+            ("rejected duplicates", duplicates, True),
+            ("tokens kept", sum(split["tokens"] for split in manifest.splits.values()), False),
+        ],
+        "splits": [(name, split["molecules"], split["tokens"]) for name, split in manifest.splits.items()],
+        "rejected": manifest.rejected,
+        "duplicates": duplicates,
+        "tokens": manifest.tokens,
+        "unknown_tokens": unknown_tokens,
+        "other_unknown_tokens": other_unknown_tokens,
+    }
 
 
-def _headline(manifest: StoreManifest) -> str:
-    read, kept, rejected = (manifest.counts[name] for name in ("read", "kept", "rejected"))
-    duplicates = manifest.rejected.get("duplicate", 0)
-    tiles = [
-        ("lines read", read, ""),
-        ("molecules kept", kept, f", {share(kept, read)} of lines"),
-        ("lines rejected", rejected, f", {share(rejected, read)} of lines"),
-        ("duplicates among them", duplicates, f", {share(duplicates, read)} of lines"),
-        ("tokens kept", sum(split["tokens"] for split in manifest.splits.values()), ""),
-    ]
-    shown = "".join(f'<div class="tile"><b>{n:,}</b><span>{name}{escape(part)}</span></div>\n' for name, n, part in tiles)
-    rows = [(name, split["molecules"], split["tokens"]) for name, split in manifest.splits.items()]
-    splits = table(("split", "molecules", "tokens"), rows)
-    return _section("Overview", f'<div class="tiles">\n{shown}</div>\n{splits}')
-
-
-def _rejections(manifest: StoreManifest) -> str:
-    if not manifest.rejected:
-        return _section("Rejected", "<p>No line was rejected.</p>\n")
-    duplicates, kept = manifest.rejected.get("duplicate", 0), manifest.counts["kept"]
-    note = (
-        "The first test that a line fails is its reason. A duplicate has the canonical SMILES of a molecule kept before it: "
-        f"{share(duplicates, kept + duplicates)} of the molecules that pass all other tests."
-    )
-    reasons = bars(("reason", "lines", "share of lines read"), list(manifest.rejected.items()), manifest.counts["read"])
-    return _section("Rejected by reason", reasons, note)
-
-
-def _inputs(manifest: StoreManifest) -> str:
-    tranches = _section("ZINC tranches", tranche_charts(manifest.tranches)) if manifest.tranches else ""
+def _inputs(manifest: StoreManifest) -> dict[str, Any]:
+    """Counts by tranche, and by file for the other inputs."""
     others = [file for file in manifest.inputs if Path(file["file"]).name.split(".")[0] not in manifest.tranches]
-    if not others:
-        return tranches
-    rows, rest = _largest([(f["file"], f["read"], f["kept"], sum(f["rejected"].values())) for f in others], "files")
-    files = table(("file", "lines read", "kept", "rejected"), rows, last=rest, sortable=True)
-    note = "The files that are no tranche." if manifest.tranches else ""
-    if rest:
-        note += f" The {_LARGEST} with the most lines, and the sum of the others."
-    return tranches + _section("Input files", files, note.strip())
+    files, other_files = _largest([(f["file"], f["read"], f["kept"], sum(f["rejected"].values())) for f in others], "files")
+    tranches = tranche_charts(manifest.tranches) if manifest.tranches else None
+    return {"tranches": tranches, "files": files, "other_files": other_files}
 
 
 def _largest(rows: list[Any], kind: str) -> tuple[list[Any], Any]:
-    """The rows with the largest first number, and a row with the sums of the others if there are any."""
+    """The rows with the largest first number, and a row with the sums of the others, or () if there are none."""
     rows = sorted(rows, key=lambda row: -row[1])
     rest = rows[_LARGEST:]
     return rows[:_LARGEST], (f"{len(rest):,} further {kind}", *map(sum, zip(*(row[1:] for row in rest)))) if rest else ()
 
 
-def _properties(manifest: StoreManifest, kept: Sequence[_Kept], of_sample: str) -> str:
+def _histograms(manifest: StoreManifest, kept: Sequence[_Kept]) -> list[Histogram]:
     lengths: Counter[int] = Counter()
     for split in manifest.splits.values():
         lengths.update({int(length): count for length, count in split["lengths"].items()})
     ones = np.ones(len(kept), dtype=np.int64)
-    charts = [
-        distribution(np.sort([one.molecular_weight for one in kept]), ones, "molecular weight", "Da", 1),
-        distribution(np.sort([one.logp for one in kept]), ones, "Crippen logP", "", 2),
-        distribution(np.array(sorted(lengths)), np.array([lengths[n] for n in sorted(lengths)]), "length", "tokens", 0, 1.0),
+    return [
+        histogram(np.sort([one.molecular_weight for one in kept]), ones, "molecular weight", "Da", 1),
+        histogram(np.sort([one.logp for one in kept]), ones, "Crippen logP", "", 2),
+        histogram(np.array(sorted(lengths)), np.array([lengths[n] for n in sorted(lengths)]), "length", "tokens", 0, 1.0),
     ]
-    note = f"Molecular weight and logP: {of_sample}. Length: all {manifest.counts['kept']:,} kept molecules."
-    return _section("Properties of kept molecules", f'<div class="charts">\n{"".join(charts)}</div>\n', note)
 
 
-def _tokens(manifest: StoreManifest, chemical: int) -> str:
-    occurring = bars(
-        ("token", "count", "share of tokens"), list(manifest.tokens.items()), sum(manifest.tokens.values()), sortable=True
-    )
-    note = (
-        f"{len(manifest.tokens):,} tokens occur in the kept molecules. Of the {chemical:,} tokens of the vocabulary that can stand "
-        f"in a SMILES, {chemical - len(manifest.tokens):,} never occur."
-    )
-    unknown = "<p>No line was rejected for a token that the vocabulary lacks.</p>\n"
-    if manifest.unknown_tokens:
-        rows, rest = _largest(list(manifest.unknown_tokens.items()), "tokens")
-        unknown = "<p>Each line counts once for every such token in it.</p>\n" + bars(
-            ("token", "lines", "share of lines read"), rows, manifest.counts["read"], last=rest
-        )
-    content = f"{occurring}<h3>Unknown tokens that led to rejections</h3>\n{unknown}"
-    return _section("Tokens", content, note, "tall")
-
-
-def _settings(manifest: StoreManifest) -> str:
-    vocabulary = {name: str(value) for name, value in manifest.vocabulary.items()}
-    settings = {name: "none" if value is None else str(value) for name, value in manifest.settings.items()}
-    tables = [
-        table((head, ""), list(rows.items()))
-        for head, rows in (("setting", settings), ("version of", manifest.versions), ("vocabulary", vocabulary))
+def _settings(manifest: StoreManifest) -> list[tuple[str, dict[str, str]]]:
+    """Tables of names and values, each with the heading of its names."""
+    return [
+        ("setting", {name: "none" if value is None else str(value) for name, value in manifest.settings.items()}),
+        ("version of", manifest.versions),
+        ("vocabulary", {name: str(value) for name, value in manifest.vocabulary.items()}),
     ]
-    return _section("Settings", f'<div class="columns">\n{"".join(tables)}</div>\n')
 
 
-def _rejected_examples(folder: Path, manifest: StoreManifest) -> str:
+def _rejected_lines(folder: Path, manifest: StoreManifest) -> dict[str, Any]:
+    """Examples of each reason. `lines_searched` is 0 if all rejected lines were searched."""
     if not manifest.rejected:
-        return ""
-    found, is_cut = _find_rejected(folder, manifest)
-    note = (
-        f"The first {_EXAMPLES} lines of each reason. Drawn is the longest word of a line that RDKit reads as a molecule; "
-        f"where there is none, or a word has more than {_LONGEST_DRAWN} characters, only the text is shown."
-    )
-    if is_cut:
-        note += f" Only the first {_LINES_SEARCHED:,} rejected lines were searched for them."
-    groups = [
-        f"<h3>{escape(reason)} ({manifest.rejected[reason]:,})</h3>\n{_molecules(map(_rejected_figure, lines))}"
-        for reason, lines in found.items()
-    ]
-    return _section("Rejected lines", "".join(groups), note)
+        return {}
+    found, is_complete = _find_rejected(folder, manifest)
+    return {
+        "rejected_lines": {reason: [_rejected_figure(row) for row in rows] for reason, rows in found.items()},
+        "examples": _EXAMPLES,
+        "longest_drawn": _LONGEST_DRAWN,
+        "lines_searched": 0 if is_complete else _LINES_SEARCHED,
+    }
 
 
 def _find_rejected(folder: Path, manifest: StoreManifest) -> tuple[dict[str, list[_Rejected]], bool]:
-    """The first lines of each reason, and True if the search for them ended early."""
+    """The first lines of each reason, and False if the search for them ended early."""
     manifest.check_files(folder, [REJECTED], contents=False)
     found: dict[str, list[_Rejected]] = {reason: [] for reason in manifest.rejected}
     missing = sum(min(count, _EXAMPLES) for count in manifest.rejected.values())
@@ -254,12 +239,12 @@ def _find_rejected(folder: Path, manifest: StoreManifest) -> tuple[dict[str, lis
         if not missing:
             break
         if searched == _LINES_SEARCHED:
-            return found, True
-    return found, False
+            return found, False
+    return found, True
 
 
 def _rows(path: Path) -> Iterator[_Rejected]:
-    limit = csv.field_size_limit(sys.maxsize)  # a rejected line may be of any length
+    limit = csv.field_size_limit(sys.maxsize)  # a rejected line may have any length
     try:
         with gzip.open(path, "rt", encoding="utf-8", newline="") as stream:
             rows = csv.reader(stream, delimiter="\t")
@@ -267,36 +252,32 @@ def _rows(path: Path) -> Iterator[_Rejected]:
             for row in rows:
                 yield _Rejected(*row)
     except (EOFError, OSError, TypeError, UnicodeDecodeError, csv.Error, zlib.error) as error:
-        raise DataError(f"{path} is damaged ({error}): prepare or copy the folder again.") from error
+        raise DataError(f"{path} is damaged ({error}). Prepare or copy the folder again.") from error
     finally:
         csv.field_size_limit(limit)
 
 
-def _molecules(figures: Iterator[str]) -> str:
-    return f'<div class="molecules">\n{"".join(figures)}</div>\n'
-
-
-def _figure(drawing: str, caption: str, text: str) -> str:
+def _figure(smiles: str, caption: str, text: str) -> _Figure:
     text = text if len(text) <= _LONGEST_TEXT else f"{text[:_LONGEST_TEXT]}… ({len(text):,} characters)"
-    return f'<figure class="molecule">\n{drawing}<figcaption>{escape(caption)}<code>{escape(text)}</code></figcaption></figure>\n'
+    return _Figure(molecules.drawing(smiles) if smiles else "", caption, text)
 
 
-def _kept_figure(kept: _Kept) -> str:
+def _kept_figure(kept: _Kept) -> _Figure:
     caption = f"{kept.molecular_weight:.1f} Da, logP {kept.logp:.2f}, {kept.tokens} tokens"
-    return _figure(molecules.drawing(kept.smiles) if len(kept.smiles) <= _LONGEST_DRAWN else "", caption, kept.smiles)
+    return _figure(kept.smiles if len(kept.smiles) <= _LONGEST_DRAWN else "", caption, kept.smiles)
 
 
-def _rejected_figure(row: _Rejected) -> str:
+def _rejected_figure(row: _Rejected) -> _Figure:
     smiles = "" if row.reason == NOT_A_MOLECULE else _molecule_in(row.text)
-    return _figure(molecules.drawing(smiles) if smiles else "", f"{row.file}, line {row.line}: {row.reason}", row.text)
+    return _figure(smiles, f"{row.file}, line {row.line}: {row.reason}", row.text)
 
 
 def _molecule_in(text: str) -> str:
-    """The longest word of a line (of .smi, .txt or .csv) that RDKit reads as a molecule; empty if there is none to draw."""
+    """The longest word of a line (of .smi, .txt or .csv) that RDKit parses as a molecule; empty if there is none to draw."""
     words = (word.strip('"') for word in text.replace(",", " ").split())
     for word in sorted(words, key=len, reverse=True):
         if len(word) > _LONGEST_DRAWN:
-            return ""  # rather than a shorter word, which may be the molecule's name
+            return ""  # a shorter word may be the name of the molecule
         if molecules.is_valid(word):
             return word
     return ""

@@ -1,54 +1,70 @@
-"""The part of a report page about ZINC's tranches: what the letters of their codes mean, and the counts by letter."""
+"""The counts of a report page by the letters of ZINC tranche codes, and the meanings of these letters."""
 
 from __future__ import annotations
 
 import itertools
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..zinc.tranches import BINS, EDGES, MEANINGS
-from .charts import Cell, bars, heat_map
+from .charts import HeatCell, depths
 
-__all__ = ["tranche_charts"]
+__all__ = ["TrancheCharts", "tranche_charts"]
+
+
+class TrancheCharts(NamedTuple):
+    """Molecules kept, by the letters of the tranche codes.
+
+    Attributes:
+        tranches: Number of tranches.
+        weights: Meaning of each letter of molecular weight, Da.
+        logps: Meaning of each letter of logP.
+        cells: Cells of the heat map, by the letters of weight and logP together.
+        by_letter: For reactivity and for purchasability: its name, and letter with meaning and count.
+        kept: Number of molecules kept.
+    """
+
+    tranches: int
+    weights: dict[str, str]
+    logps: dict[str, str]
+    cells: dict[str, HeatCell]
+    by_letter: list[tuple[str, list[tuple[str, int]]]]
+    kept: int
 
 
 def _bins(edges: Sequence[float]) -> dict[str, str]:
-    """What each letter of an axis means: the bins between its edges."""
+    """The bin between edges that each letter of an axis stands for."""
     between = (f"{low:g} to {high:g}" for low, high in itertools.pairwise(edges))
     return dict(zip(BINS, (f"≤ {edges[0]:g}", *between, f"> {edges[-1]:g}")))
 
 
-def tranche_charts(tranches: Mapping[str, Mapping[str, Any]]) -> str:
-    """Molecules kept by weight and logP, by reactivity and by purchasability.
+def tranche_charts(tranches: Mapping[str, Mapping[str, Any]]) -> TrancheCharts:
+    """Counts molecules by weight and logP, by reactivity and by purchasability.
 
     Args:
-        tranches: As `StoreManifest.tranches`.
+        tranches: See `StoreManifest.tranches`; at least one.
     """
     weights, logps = _bins(EDGES["mw"]), _bins(EDGES["logp"])
     read, kept = _by_letters(tranches, "read"), _by_letters(tranches, "kept")
+    depth = depths(kept)
     cells = {
-        pair: Cell(
+        pair: HeatCell(
             kept[pair],
+            depth[pair],
             f"{pair}: {weights[pair[0]]} Da, logP {logps[pair[1]]}: "
             f"{kept[pair]:,} kept of {read[pair]:,} lines, {read[pair] - kept[pair]:,} rejected",
         )
         for pair in sorted(read)
     }
-    whole = sum(kept.values())
     by_letter = [
-        bars((name, "kept", "share"), [(f"{letter} {meanings[letter]}", n) for letter, n in sorted(counts.items())], whole)
-        for name, meanings, counts in (
-            ("reactivity", MEANINGS["reactivity"], _by_letters(tranches, "kept", 2, 3)),
-            ("purchasability", MEANINGS["purchasability"], _by_letters(tranches, "kept", 3, 4)),
+        (name, [(f"{letter} {MEANINGS[name][letter]}", count) for letter, count in sorted(counts.items())])
+        for name, counts in (
+            ("reactivity", _by_letters(tranches, "kept", 2, 3)),
+            ("purchasability", _by_letters(tranches, "kept", 3, 4)),
         )
     ]
-    return (
-        f"<p>Molecules kept of {len(tranches):,} tranches. The stronger the colour, the more (on a logarithmic scale); "
-        "empty: not among the inputs. Across: molecular weight in Da; down: logP.</p>\n"
-        + heat_map(weights, logps, cells, "logP \\ Da")
-        + f'<div class="columns">\n{"".join(by_letter)}</div>\n'
-    )
+    return TrancheCharts(len(tranches), weights, logps, cells, by_letter, sum(kept.values()))
 
 
 def _by_letters(tranches: Mapping[str, Mapping[str, Any]], count: str, start: int = 0, stop: int = 2) -> dict[str, int]:

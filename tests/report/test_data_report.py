@@ -18,8 +18,8 @@ from nemo_cmim import cli, molecules
 from nemo_cmim.errors import ConfigError, DataError
 from nemo_cmim.prepare.prepare import prepare
 from nemo_cmim.report import report
-from nemo_cmim.report.charts import Cell, compact, distribution, heat_map, share
-from nemo_cmim.report.report import data_report, write_data_report
+from nemo_cmim.report.charts import HeatCell, compact, depths, histogram, percent
+from nemo_cmim.report.report import data_report, templates, write_data_report
 from nemo_cmim.report.tranche_charts import tranche_charts
 from nemo_cmim.store.manifest import StoreManifest
 from nemo_cmim.store.token_store import TokenStore
@@ -29,7 +29,7 @@ HOSTILE = "<script>alert(1)</script>"
 
 
 class Page(HTMLParser):
-    """What a browser would see: text of sections by their title, figures, attributes; an unbalanced tag fails."""
+    """What a browser shows: text of sections by title, figures, attributes. An unbalanced tag is an error."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -91,7 +91,7 @@ def write_smi(path: Path, lines: list[str]) -> Path:
 
 @pytest.fixture(scope="module")
 def folder(made_up_smiles: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two tranches and a file with a hostile name; each reason that a .smi can have; a hostile line."""
+    """Two tranches and a file with a hostile name; every reason that a line of a .smi file can have; a hostile line."""
     top = tmp_path_factory.mktemp("report")
     numbered = [f"{smiles} {i}" for i, smiles in enumerate(made_up_smiles)]
     bad = ["C1CC CO", f"C{HOSTILE} 5", "C" * 36 + " 6", "CC[Og] 7", "C" * 16 + "C(=O)O 8", "N" + "C" * 40 + "(=O) 9"]
@@ -105,7 +105,7 @@ def folder(made_up_smiles: list[str], tmp_path_factory: pytest.TempPathFactory) 
 
 
 def changed(folder: Path, target: Path, **fields: object) -> Path:
-    """A copy of a prepared folder with other contents of its manifest, and a rejected.tsv.gz that fits them."""
+    """A copy of a prepared folder with changed contents of its manifest, which match rejected.tsv.gz."""
     shutil.copytree(folder, target)
     content = json.loads((folder / "manifest.json").read_text()) | fields
     packed = (target / "rejected.tsv.gz").read_bytes()
@@ -114,7 +114,7 @@ def changed(folder: Path, target: Path, **fields: object) -> Path:
     return target
 
 
-def test_the_page_asks_for_nothing_from_outside_and_has_no_date(folder: Path) -> None:
+def test_the_page_loads_nothing_and_has_no_date(folder: Path) -> None:
     html = data_report(folder)
     page = Page(html)
     assert html.startswith("<!DOCTYPE html>")
@@ -128,7 +128,7 @@ def test_the_page_asks_for_nothing_from_outside_and_has_no_date(folder: Path) ->
     assert ("content", "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'") in page.attributes
 
 
-def test_equal_folders_give_equal_bytes_and_another_seed_others(folder: Path, tmp_path: Path) -> None:
+def test_equal_folders_give_equal_pages_and_a_different_seed_a_different_sample(folder: Path, tmp_path: Path) -> None:
     again = Path(shutil.copytree(folder, tmp_path / "elsewhere" / "out"))
     assert data_report(folder, sample=50) == data_report(again, sample=50)
     assert Page(data_report(folder, sample=50)).figures[-8:] != Page(data_report(folder, sample=50, seed=1)).figures[-8:]
@@ -140,21 +140,21 @@ def test_counts_are_those_of_the_manifest(folder: Path) -> None:
     overview = page.sections["Overview"]
     for name, label in (("read", "lines read"), ("kept", "molecules kept"), ("rejected", "lines rejected")):
         assert f"{manifest.counts[name]:,}{label}" in overview
-    assert "6duplicates among them" in overview
+    assert "6rejected duplicates" in overview
     for split, numbers in manifest.splits.items():
         assert page.row(split) == [split, f"{numbers['molecules']:,}", f"{numbers['tokens']:,}"]
     for reason, count in manifest.rejected.items():
-        assert page.row(reason) == [reason, "", f"{count:,}", share(count, manifest.counts["read"])]
+        assert page.row(reason) == [reason, "", f"{count:,}", percent(count, manifest.counts["read"])]
     total = sum(split["tokens"] for split in manifest.splits.values())
     assert sum(manifest.tokens.values()) == total
     for token, count in manifest.tokens.items():
-        assert page.row(token) == [token, "", f"{count:,}", share(count, total)]
+        assert page.row(token) == [token, "", f"{count:,}", percent(count, total)]
     assert f"{len(manifest.tokens)} tokens occur" in page.sections["Tokens"]
     assert (
-        f"Of the 517 tokens of the vocabulary that can stand in a SMILES, {517 - len(manifest.tokens)} never"
+        f"Of the 517 tokens of the vocabulary that can be part of a SMILES, {517 - len(manifest.tokens)} never"
         in page.sections["Tokens"]
     )
-    assert page.row("[Og]") == ["[Og]", "", "1", share(1, manifest.counts["read"])]
+    assert page.row("[Og]") == ["[Og]", "", "1", percent(1, manifest.counts["read"])]
     assert page.row("fingerprint") == ["fingerprint", manifest.vocabulary["fingerprint"]]
     assert page.row("rdkit") == ["rdkit", manifest.versions["rdkit"]]
     assert page.row("max_molecular_weight") == ["max_molecular_weight", "500.0"]
@@ -168,8 +168,8 @@ def test_tranches_by_letter_and_the_other_files_in_a_table(folder: Path) -> None
         "BA: 200 to 250 Da, logP ≤ -1: 100 kept of 100 lines, 0 rejected",
         "CB: 250 to 300 Da, logP -1 to 0: 150 kept of 156 lines, 6 rejected",
     ]
-    assert page.row("A anodyne") == ["A anodyne", "", "100", share(100, 250)]
-    assert page.row("E mild") == ["E mild", "", "150", share(150, 250)]
+    assert page.row("A anodyne") == ["A anodyne", "", "100", percent(100, 250)]
+    assert page.row("E mild") == ["E mild", "", "150", percent(150, 250)]
     assert [row[2] for row in page.rows if row[0].endswith("in stock")] == ["100", "150"]
     (other,) = [row for row in page.rows if row[0].endswith(".smi")]
     assert other == [str(folder.parent / "<b>&amp;.smi"), "116", "110", "6"]
@@ -184,14 +184,14 @@ def test_without_tranches_there_is_a_table_of_the_largest_files(prepared: Path, 
     page = Page(data_report(changed(prepared, tmp_path / "many", inputs=inputs, tranches={})))
     assert [row[0] for row in page.rows if re.fullmatch(r"f\d+\.smi", row[0])] == [f"f{i}.smi" for i in range(29, 9, -1)]
     assert page.row("10 further files") == ["10 further files", "135", "90", "45"]
-    assert "The 20 with the most lines, and the sum of the others." in page.sections["Input files"]
+    assert "The 20 files with the most lines, and the sum of the others." in page.sections["Input files"]
 
 
 def test_rejected_lines_are_drawn_or_shown_as_text(folder: Path) -> None:
     page = Page(data_report(folder))
     shown = {figure.removeprefix("drawn "): figure.startswith("drawn ") for figure in page.figures if ", line " in figure}
     first, other = folder.parent / "CBEB.smi", folder.parent / "<b>&amp;.smi"
-    assert shown[f"{other}, line 112: not a molecule to RDKitC1CC CO"] is False  # CO is its name
+    assert shown[f"{other}, line 112: not a molecule to RDKitC1CC CO"] is False  # CO is the name of the molecule
     assert shown[f"{other}, line 113: not a molecule to RDKitC{HOSTILE} 5"] is False
     assert shown[f"{other}, line 114: molecular weight above 500: 506.99{'C' * 36} 6"] is True
     assert shown[f"{other}, line 115: unknown token: [Og]CC[Og] 7"] is True
@@ -210,11 +210,11 @@ def test_hostile_names_and_lines_stay_text(folder: Path, tmp_path: Path) -> None
     assert page.sections[""].strip().startswith("Data report: <i>$body")
 
 
-def test_an_example_of_a_late_reason_may_be_missing_and_the_page_says_so(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_page_says_if_not_all_rejected_lines_were_searched(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "were searched" not in data_report(folder)
     monkeypatch.setattr(report, "_LINES_SEARCHED", 7)
     page = Page(data_report(folder))
-    assert "Only the first 7 rejected lines were searched for them." in page.sections["Rejected lines"]
+    assert "Only the first 7 rejected lines were searched." in page.sections["Rejected lines"]
     assert len([figure for figure in page.figures if ", line " in figure]) == 5
 
 
@@ -275,27 +275,29 @@ def test_properties_are_those_of_the_sample(prepared: Path, made_up_smiles: list
     assert len(kept) == 8 and all(re.search(r"tokens(\S+)$", figure)[1] in made_up_smiles for figure in kept)  # type: ignore[index]
 
 
-def test_a_histogram_counts_all_but_the_far_ones() -> None:
+def test_a_histogram_counts_all_values_except_outliers() -> None:
     values, counts = np.array([1, 2, 3, 500]), np.array([4000, 5000, 3000, 2])
-    html = distribution(values, counts, "length", "tokens", 0, 1.0)
-    assert re.findall(r"<title>(.*?)</title>", html) == [
+    chart = histogram(values, counts, "length", "tokens", 0, 1.0)
+    assert [bar.tip for bar in chart.bars] == [
         "1 to below 2 tokens: 4,000",
         "2 to below 3 tokens: 5,000",
         "3 to below 4 tokens: 3,000",
     ]
-    assert "all lie from 1 to 500, 2 of them beyond the axis" in html
-    alone = distribution(np.array([3.0]), np.array([1]), "x", "", 1)
-    assert "median 3.0; 5 % are at or below 3.0, 95 % at or below 3.0" in alone and "nan" not in alone
+    assert "all lie from 1 to 500, 2 of them beyond the axis" in chart.caption
+    alone = histogram(np.array([3.0]), np.array([1]), "x", "", 1)
+    assert "median 3.0; 5 % are at or below 3.0, 95 % at or below 3.0" in alone.caption and "nan" not in str(alone)
+    html = str(templates().get_template("charts.html").module.histogram(chart))  # type: ignore[attr-defined]
+    assert re.findall(r"<title>(.*?)</title>", html) == [bar.tip for bar in chart.bars]
 
 
 @pytest.mark.parametrize(("seed", "scale"), [(0, 1e-3), (1, 1.0), (2, 1e5)])
-def test_a_histogram_loses_nothing(seed: int, scale: float) -> None:
+def test_a_histogram_counts_every_value_once(seed: int, scale: float) -> None:
     values = np.sort(np.random.default_rng(seed).normal(size=5000)) * scale
-    html = distribution(values, np.ones(5000, dtype=np.int64), "x", "", 1)
-    inside = sum(int(n.replace(",", "")) for n in re.findall(r": ([\d,]+)</title>", html))
-    beyond = int(re.search(r"(\d+) of them beyond", html)[1])  # type: ignore[index]
+    chart = histogram(values, np.ones(5000, dtype=np.int64), "x", "", 1)
+    inside = sum(int(bar.tip.split(": ")[1].replace(",", "")) for bar in chart.bars)
+    beyond = int(re.search(r"(\d+) of them beyond", chart.caption)[1])  # type: ignore[index]
     assert inside + beyond == 5000 and 0 < beyond <= 10
-    assert 20 < html.count("<rect") <= 62
+    assert 20 < len(chart.bars) <= 62
 
 
 def test_small_numbers() -> None:
@@ -308,7 +310,7 @@ def test_small_numbers() -> None:
         "5.6M",
         "2.0G",
     ]
-    assert [share(0, 5), share(0, 0), share(1, 3), share(1, 10**6)] == [
+    assert [percent(0, 5), percent(0, 0), percent(1, 3), percent(1, 10**6)] == [
         "0.00\u00a0%",
         "0.00\u00a0%",
         "33.33\u00a0%",
@@ -316,22 +318,26 @@ def test_small_numbers() -> None:
     ]
 
 
-def test_a_heat_map_takes_its_colour_from_the_counts() -> None:
-    html = heat_map({"A": "a", "B": "b"}, {"C": "c"}, {"AC": Cell(0, "none"), "BC": Cell(1200, "many")}, "corner")
+def test_the_colours_of_a_heat_map_follow_the_counts() -> None:
+    depth = depths({"AC": 0, "BC": 1200})
+    cells = {"AC": HeatCell(0, depth["AC"], "none"), "BC": HeatCell(1200, depth["BC"], "many")}
+    heat_map = templates().get_template("charts.html").module.heat_map  # type: ignore[attr-defined]
+    html = str(heat_map({"A": "a", "B": "b"}, {"C": "c"}, cells, "corner"))
     assert re.findall(r'--depth:([\d.]+)" title="(\w+)">([\d.k]+)<', html) == [("0.000", "none", "0"), ("1.000", "many", "1.2k")]
     one = tranche_charts({"AKIF": {"read": 1, "kept": 1, "rejected": {}}})
-    assert "AK: ≤ 200 Da, logP &gt; 5: 1 kept of 1 lines" in one and "I hot" in one and "F annotated" in one
+    assert one.cells == {"AK": HeatCell(1, 1.0, "AK: ≤ 200 Da, logP > 5: 1 kept of 1 lines, 0 rejected")}
+    assert [rows[0][0][:11] for _, rows in one.by_letter] == ["I hot", "F annotated"]
 
 
 @pytest.mark.parametrize("smiles", ["C[C@H](N)C(=O)Oc1ccc(Cl)cc1[N+](=O)[O-]", "[13CH4]", "[Cs+].[I-]", "C", "*"])
-def test_a_drawing_takes_the_colour_of_the_text(smiles: str) -> None:
+def test_a_drawing_has_the_colour_of_the_text(smiles: str) -> None:
     svg = molecules.drawing(smiles)
     assert svg.startswith('<svg viewBox="0 0 220 150">') and svg.rstrip().endswith("</svg>")
     assert "currentColor" in svg and not re.search("#000000|#FFFFFF|xmlns|http|class=|<!--", svg)
     assert svg == molecules.drawing(smiles)
 
 
-def test_what_cannot_be_read_is_an_error(folder: Path, tmp_path: Path) -> None:
+def test_a_missing_or_damaged_folder_is_an_error(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"contains no manifest\.json"):
         data_report(tmp_path / "missing")
     with pytest.raises(ConfigError, match="sample must be at least 1, found 0"):
@@ -346,12 +352,12 @@ def test_what_cannot_be_read_is_an_error(folder: Path, tmp_path: Path) -> None:
         data_report(cut)
 
 
-def test_a_file_in_the_way_is_kept_unless_overwritten(folder: Path, tmp_path: Path) -> None:
+def test_an_existing_file_is_kept_unless_overwritten(folder: Path, tmp_path: Path) -> None:
     page = tmp_path / "page.html"
-    page.write_text("mine")
-    with pytest.raises(DataError, match=r"page\.html exists already.*--overwrite"):
+    page.write_text("existing")
+    with pytest.raises(DataError, match=r"page\.html already exists.*--overwrite"):
         write_data_report(folder, page)
-    assert page.read_text() == "mine"
+    assert page.read_text() == "existing"
     write_data_report(folder, page, overwrite=True)
     assert page.read_text(encoding="utf-8") == data_report(folder)
     with pytest.raises(DataError, match=r"page\.html cannot be written"):
