@@ -1,8 +1,8 @@
-"""Which molecules are in prepared data: what leaks from pretraining into a test, counted.
+"""Which of N molecules are in prepared data, for example test molecules in the training data (leakage).
 
-The molecules of a split lie in the order of a hash of their canonical SMILES, so one is found by a binary search, whatever the size
-of the folder. Molecules that differ in stereo alone have other hashes: they are found by one pass over the tokens, in flat memory, in
-which only molecules of the right composition are given to RDKit. N molecules that are asked for.
+The molecules of a split are sorted by a hash of their canonical SMILES, so a molecule is found by binary search, whatever the size of
+the folder. Stereoisomers have different hashes. They are found by one pass over all tokens in constant memory, in which RDKit parses
+only molecules with the composition of a queried molecule.
 """
 
 from __future__ import annotations
@@ -35,68 +35,68 @@ if TYPE_CHECKING:
 
 __all__ = ["Overlap", "find_overlap", "read_smiles"]
 
-_SOUGHT_AT_ONCE = 1 << 14
+_SEARCHES_AT_ONCE = 1 << 14
 _READ_AT_ONCE = 1 << 15
 _STEREO = re.compile(r"[@/\\]")
 _ATOM = re.compile(r"\[[0-9]*(?P<symbol>[A-Z][a-z]?|[a-z][a-z]?|\*)[^+-]*(?P<charge>[+-][+0-9-]*)?(?::[0-9]+)?\]")
 
 
 class Overlap(NamedTuple):
-    """Where N molecules were found.
+    """Which of N molecules were found in each split that has molecules.
 
     Attributes:
-        same: For each split that has molecules, bool [N]: the molecule is in it, however it was spelled.
-        flat: Likewise: a molecule is in it that is the same without stereo, the molecule itself, another stereoisomer or
-            the form that says nothing of stereo. Empty if it was not asked for.
+        same: bool [N] by split. The same molecule is in the split, compared by canonical SMILES.
+        without_stereo: bool [N] by split. A molecule that is the same without stereochemistry is in the split: the molecule itself,
+            a stereoisomer, or the form without stereochemistry. Empty if not requested.
     """
 
     same: dict[str, NDArray[np.bool_]]
-    flat: dict[str, NDArray[np.bool_]]
+    without_stereo: dict[str, NDArray[np.bool_]]
 
     @staticmethod
     def anywhere(splits: dict[str, NDArray[np.bool_]]) -> NDArray[np.bool_]:
-        """bool [N]: found in any split."""
+        """bool [N]: the molecule was found in any of the splits."""
         return np.any(list(splits.values()), axis=0)
 
 
 def find_overlap(
     folder: str | Path, smiles: Sequence[str], *, stereo: bool = True, progress: Callable[[int], None] | None = None
 ) -> Overlap:
-    """Looks molecules up in a folder that `prepare` wrote. They are first made what `prepare` made of its own (`desalt`, `neutralise`).
+    """Finds molecules in a folder that `prepare` wrote. They are first standardised with the folder's settings.
 
     Args:
-        folder: A path or a URL.
+        folder: Path or URL.
         smiles: N SMILES.
-        stereo: Also find molecules that differ in stereo alone, which reads all tokens.
-        progress: Called now and then with the number of molecules read since.
+        stereo: Also find molecules that differ only in stereochemistry, which reads all tokens.
+        progress: Called repeatedly with the number of molecules read since the last call.
 
     Raises:
-        InvalidSmilesError: A SMILES that RDKit cannot read, with its index.
-        DataError: The folder cannot be used, or is not in the order of the hash.
+        InvalidSmilesError: If RDKit cannot parse a SMILES; the message has its index.
+        DataError: If the folder cannot be used, or its molecules are not sorted by hash.
     """
     manifest = StoreManifest.load(folder)
     _check_rdkit(folder, manifest)
     wanted = _as_prepared(smiles, manifest)
     stores = [TokenStore.open(folder, split) for split in SPLITS if manifest.splits[split]["molecules"]]
-    hashes = [_number(one) for one in wanted]
+    hashes = [_digest_number(one) for one in wanted]
     same = {store.split: _search(store, hashes) for store in stores}
     if not stereo:
         return Overlap(same, {})
-    flat = [without_stereo(parse(one)) for one in wanted]
-    found = {store.split: _scan(store, flat, progress) for store in stores}
-    # What is there as it is counts also where RDKit, reading its own spelling, gives another one.
-    return Overlap(same, {split: is_flat | same[split] for split, is_flat in found.items()})
+    queries = [without_stereo(parse(one)) for one in wanted]
+    found = {store.split: _scan(store, queries, progress) for store in stores}
+    # The same molecule always counts, even if RDKit's SMILES without stereochemistry changes when it is parsed again.
+    return Overlap(same, {split: is_found | same[split] for split, is_found in found.items()})
 
 
 def read_smiles(path: str | Path, column: str | None = None) -> Iterator[tuple[int, str]]:
-    """Number and SMILES of each line of a file that `data.readers` reads.
+    """Yields line number and SMILES of each line of a file that `read_molecules` supports.
 
     Args:
         path: The file.
-        column: Name of the column of SMILES; None: `smiles` or `canonical_smiles`.
+        column: Name of the SMILES column. By default `smiles` or `canonical_smiles`.
 
     Raises:
-        DataError: The file cannot be read, or a line holds no SMILES that RDKit reads; the message has its number.
+        DataError: If the file cannot be read, or RDKit cannot parse the SMILES of a line; the message has the line number.
     """
     for line in read_molecules(path, column):
         try:
@@ -104,7 +104,7 @@ def read_smiles(path: str | Path, column: str | None = None) -> Iterator[tuple[i
                 raise InvalidSmilesError(line.problem)
             parse(line.smiles)
         except InvalidSmilesError as error:
-            raise DataError(f"{path}, line {line.line_number}: {error}. Mend the line, or leave it out.") from error
+            raise DataError(f"{path}, line {line.line_number}: {error}. Fix or remove the line.") from error
         yield line.line_number, line.smiles
 
 
@@ -112,41 +112,42 @@ def _check_rdkit(folder: str | Path, manifest: StoreManifest) -> None:
     then, now = manifest.versions.get("rdkit"), versions()["rdkit"]
     if then != now:
         warnings.warn(
-            f"{folder} was prepared with RDKit {then}, and this is {now}: if the two spell a molecule differently, it is not found.",
+            f"{folder} was prepared with RDKit {then}, but RDKit {now} is installed. A molecule is not found if its canonical SMILES "
+            "differs between the two.",
             stacklevel=3,
         )
 
 
 def _as_prepared(smiles: Sequence[str], manifest: StoreManifest) -> list[str]:
-    """Canonical SMILES under the folder's settings, but for its limits: what is beyond them is in no split anyway."""
+    """Canonical SMILES with the folder's settings, except its limits: molecules beyond them are in none of the splits."""
     settings = {name: manifest.settings.get(name, False) for name in ("desalt", "neutralise")}
     rules = Rules(max_molecular_weight=math.inf, max_logp=math.inf, **settings)
-    made = []
+    canonical = []
     with quiet_rdkit():
         for index, one in enumerate(smiles):
             parse(one, name=f"SMILES at index {index}", quiet=False)
             result = canonicalise(one, rules)
-            made.append(canonical_smiles(one) if isinstance(result, Rejection) else result)
-    return made
+            canonical.append(canonical_smiles(one) if isinstance(result, Rejection) else result)
+    return canonical
 
 
-def _number(canonical: str) -> int:
-    """The hash that shards are in the order of, as one number."""
+def _digest_number(canonical: str) -> int:
+    """The digest that the molecules of a shard are sorted by, as one number."""
     high, low = np.frombuffer(digest_of(canonical), "<u8").tolist()
     return high << 64 | low
 
 
 def _search(store: TokenStore, hashes: Sequence[int]) -> NDArray[np.bool_]:
-    """bool [N]: the store holds a molecule of this hash. All searches go on together, so that remote blocks are fetched together."""
+    """bool [N]: the store contains a molecule with this hash. All searches advance together, so that remote blocks are fetched together."""
     tokenizer = SmilesTokenizer(store.vocabulary)
     found = np.zeros(len(hashes), bool)
     hash_at: dict[int, int] = {}
-    for begin in range(0, len(hashes), _SOUGHT_AT_ONCE):
-        bounds = {i: (0, len(store)) for i in range(begin, min(begin + _SOUGHT_AT_ONCE, len(hashes)))}
+    for begin in range(0, len(hashes), _SEARCHES_AT_ONCE):
+        bounds = {i: (0, len(store)) for i in range(begin, min(begin + _SEARCHES_AT_ONCE, len(hashes)))}
         while bounds:
             middles = {i: (low + high) // 2 for i, (low, high) in bounds.items()}
             new = sorted(set(middles.values()) - hash_at.keys())
-            hash_at.update((place, _number(tokenizer.decode(row))) for place, row in zip(new, store.gather(new)))
+            hash_at.update((place, _digest_number(tokenizer.decode(row))) for place, row in zip(new, store.gather(new)))
             for i, middle in middles.items():
                 low, high = bounds.pop(i)
                 if hash_at[middle] == hashes[i]:
@@ -157,19 +158,21 @@ def _search(store: TokenStore, hashes: Sequence[int]) -> NDArray[np.bool_]:
                     bounds[i] = low, high
     in_place = [hash_at[place] for place in sorted(hash_at)]
     if any(first >= second for first, second in itertools.pairwise(in_place)):
-        raise DataError(f"Split {store.split!r} of {store.folder} is not in the order of its molecules' hashes: prepare it again.")
+        raise DataError(
+            f"The molecules of split {store.split!r} in {store.folder} are not sorted by hash. Prepare the folder again."
+        )
     return found
 
 
-def _scan(store: TokenStore, flat: Sequence[str], progress: Callable[[int], None] | None) -> NDArray[np.bool_]:
-    """bool [N]: the store holds a molecule that is this one without stereo."""
+def _scan(store: TokenStore, queries: Sequence[str], progress: Callable[[int], None] | None) -> NDArray[np.bool_]:
+    """bool [N]: the store contains a molecule whose canonical SMILES without stereochemistry is this one."""
     tokenizer = SmilesTokenizer(store.vocabulary)
     weights = np.array([_weight(token) for token in store.vocabulary.tokens], np.uint64)
     rows_of: dict[str, list[int]] = defaultdict(list)
-    for row, one in enumerate(flat):
+    for row, one in enumerate(queries):
         rows_of[one].append(row)
     compositions = np.array([_composition(tokenizer.tokenize(one)) for one in rows_of], np.uint64)
-    found = np.zeros(len(flat), bool)
+    found = np.zeros(len(queries), bool)
     for start in range(0, len(store), _READ_AT_ONCE):
         tokens = store.gather(np.arange(start, min(start + _READ_AT_ONCE, len(store))))
         stops = np.cumsum([len(row) for row in tokens])
@@ -183,12 +186,13 @@ def _scan(store: TokenStore, flat: Sequence[str], progress: Callable[[int], None
 
 
 def _composition(tokens: Sequence[str]) -> int:
+    """A number that all SMILES of a molecule and its stereoisomers have in common."""
     return sum(map(_weight, tokens)) % (1 << 64)
 
 
 @functools.cache
 def _weight(token: str) -> int:
-    """A random number for what a token says beside stereo and hydrogens; 0 for what depends on where a SMILES begins."""
+    """A random number for the element and charge, bond or ring of a token; 0 for stereochemistry, hydrogens and branches."""
     atom = _ATOM.fullmatch(token)
     if atom:
         kind = f"{atom['symbol']}{atom['charge'] or ''}"

@@ -1,4 +1,4 @@
-"""Which molecules are in prepared data, against sets of canonical SMILES."""
+"""Compares the overlap of molecules with prepared data with sets of canonical SMILES."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.store.sharded import write_sharded
 TAILS = [f"{'C' * i}N{'C' * j}F" for i in range(1, 7) for j in range(1, 7)]
 KINDS = {
     "chiral": "C[C@H](O){}",
-    "flat": "OC(Cl){}",
+    "no stereo": "OC(Cl){}",
     "double bond": "C/C(Cl)=C/{}",
     "imine": r"[H]/N=C(/Br){}",
     "charged": "[NH3+]C(C(=O)[O-]){}",
@@ -45,52 +45,52 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return store(tmp_path_factory.mktemp("overlap"), known, valid_fraction=0.2, test_fraction=0.2, shard_molecules=30)
 
 
-def asked() -> list[str]:
-    """Each molecule spelled anew, its mirror image and its form without stereo, and some that are not there in any form."""
-    spelled = [randomized_smiles(one, 1, seed=number + 1)[0] for number, one in enumerate(MOLECULES)]
+def queries() -> list[str]:
+    """Each molecule as a randomized SMILES, its mirror image and its form without stereochemistry, and some that are not there."""
+    randomized = [randomized_smiles(one, 1, seed=number + 1)[0] for number, one in enumerate(MOLECULES)]
     mirrored = [one.replace("@@", "%").replace("@", "@@").replace("%", "@") for one in MOLECULES if "@" in one]
-    return spelled + mirrored + [without_stereo(parse(one)) for one in MOLECULES] + ["C", "c1ccccc1", "[Cl-]", "[U+4]"]
+    return randomized + mirrored + [without_stereo(parse(one)) for one in MOLECULES] + ["C", "c1ccccc1", "[Cl-]", "[U+4]"]
 
 
-def test_as_sets_of_canonical_smiles_say(folder: Path) -> None:
-    smiles = asked()
+def test_overlap_equals_that_of_sets_of_canonical_smiles(folder: Path) -> None:
+    smiles = queries()
     found = find_overlap(folder, smiles)
-    assert set(found.same) == set(found.flat) == set(SPLITS)
-    canonical, flat = [canonical_smiles(one) for one in smiles], [without_stereo(parse(one)) for one in smiles]
+    assert set(found.same) == set(found.without_stereo) == set(SPLITS)
+    canonical, plain = [canonical_smiles(one) for one in smiles], [without_stereo(parse(one)) for one in smiles]
     for split in SPLITS:
         opened = TokenStore.open(folder, split)
         own = [SmilesTokenizer(opened.vocabulary).decode(opened.tokens(i)) for i in range(len(opened))]
-        own_flat = {without_stereo(parse(one)) for one in own}
+        own_plain = {without_stereo(parse(one)) for one in own}
         np.testing.assert_array_equal(found.same[split], np.isin(canonical, own))
-        np.testing.assert_array_equal(found.flat[split], np.isin(flat, list(own_flat)))
-        assert found.same[split].any() and (found.flat[split] & ~found.same[split]).any()
-        assert not (found.same[split] & ~found.flat[split]).any()
-    assert not Overlap.anywhere(found.flat)[-4:].any()
+        np.testing.assert_array_equal(found.without_stereo[split], np.isin(plain, list(own_plain)))
+        assert found.same[split].any() and (found.without_stereo[split] & ~found.same[split]).any()
+        assert not (found.same[split] & ~found.without_stereo[split]).any()
+    assert not Overlap.anywhere(found.without_stereo)[-4:].any()
     kept = sum(len(TokenStore.open(folder, split)) for split in SPLITS)
     assert Overlap.anywhere(found.same)[: len(MOLECULES)].sum() == kept > len(MOLECULES) / 2
 
 
-def test_what_is_there_as_it_is_counts_without_stereo_too(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Even where RDKit spells a molecule without stereo in another way than in the data."""
+def test_the_same_molecule_always_counts_without_stereo(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even if RDKit writes a SMILES without stereochemistry that differs from the one in the data."""
     monkeypatch.setattr(overlap, "without_stereo", lambda mol: "C")
-    found = find_overlap(folder, asked())
+    found = find_overlap(folder, queries())
     for split in SPLITS:
         assert found.same[split].any()
-        np.testing.assert_array_equal(found.flat[split], found.same[split])
+        np.testing.assert_array_equal(found.without_stereo[split], found.same[split])
 
 
-def test_without_stereo_nothing_is_read_through(folder: Path) -> None:
+def test_an_exact_search_does_not_read_all_tokens(folder: Path) -> None:
     read: list[int] = []
-    smiles = asked()
+    smiles = queries()
     exact = find_overlap(folder, smiles, stereo=False, progress=read.append)
-    assert exact.flat == {} and read == []
+    assert exact.without_stereo == {} and read == []
     full = find_overlap(folder, smiles, progress=read.append)
     assert sum(read) == sum(len(TokenStore.open(folder, split)) for split in SPLITS)
     for split in SPLITS:
         np.testing.assert_array_equal(exact.same[split], full.same[split])
 
 
-def test_molecules_are_made_what_prepare_made_of_its_own(tmp_path: Path) -> None:
+def test_molecules_are_standardised_with_the_settings_of_the_folder(tmp_path: Path) -> None:
     salts = [f"[Na+].[O-]C(=O){tail}" for tail in TAILS]
     desalted = store(tmp_path / "desalted", salts, desalt=True, neutralise=True)
     plain = store(tmp_path / "plain", salts)
@@ -99,13 +99,13 @@ def test_molecules_are_made_what_prepare_made_of_its_own(tmp_path: Path) -> None
         assert Overlap.anywhere(same).tolist() == [True, neutral, neutral]
 
 
-def test_what_cannot_be_looked_up_is_told(folder: Path, tmp_path: Path) -> None:
+def test_an_invalid_smiles_or_an_unusable_folder_is_an_error(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(InvalidSmilesError, match=r"SMILES at index 1 \('C1CC'\) could not be parsed"):
         find_overlap(folder, ["CC", "C1CC"])
     with pytest.raises(DataError, match="not a folder of prepared data"):
         find_overlap(tmp_path, ["CC"])
     write_sharded(tmp_path / "unordered")
-    with pytest.warns(UserWarning, match="prepared with RDKit None"), pytest.raises(DataError, match="not in the order"):
+    with pytest.warns(UserWarning, match="prepared with RDKit None"), pytest.raises(DataError, match="are not sorted by hash"):
         find_overlap(tmp_path / "unordered", MOLECULES)
 
 
