@@ -1,16 +1,17 @@
-"""`nemo-cmim tranches | download | prepare | data-report | overlap`: from properties of molecules to training data.
+"""`nemo-cmim tranches | download | prepare | data-report | overlap`: from ZINC tranches to training data.
 
-nemo-cmim tranches [CONDITION...]                  lists ZINC tranches by property; by default those of the paper
-nemo-cmim download LIST_OR_CONDITION... -o FOLDER  fetches them; stopped at any time, it goes on when run again
-nemo-cmim prepare INPUT... -o FOLDER               canonicalises, filters, deduplicates, splits, tokenises
-nemo-cmim data-report FOLDER [-o FILE]             writes a page about that folder
-nemo-cmim overlap FOLDER FILE                      counts which molecules of a file are in that folder
+nemo-cmim tranches [CONDITION...]                  lists ZINC tranches by property; by default the paper's
+nemo-cmim download LIST_OR_CONDITION... -o FOLDER  downloads them
+nemo-cmim prepare INPUT... -o FOLDER               canonicalises, filters, deduplicates, splits, tokenizes
+nemo-cmim data-report FOLDER [-o FILE]             writes an HTML page about that folder
+nemo-cmim overlap FOLDER FILE                      counts the molecules of a file that are in that folder
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import functools
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,28 +41,28 @@ def _add_tranches(commands: Commands) -> None:
     parser = commands.add_parser(
         "tranches",
         help="list ZINC tranches by property",
-        description="Lists the tranches of ZINC that meet all conditions, such as 'mw<=500' 'logp>-1' reactivity=standard "
-        "purchasability=A,B subset=lead-like, or the code of a tranche. Put < and > into quotes.",
+        description="Lists the ZINC tranches that meet all conditions. A condition limits a property, such as 'mw<=500', 'logp>-1', "
+        "reactivity=standard, purchasability=A,B or subset=lead-like, or is the code of a tranche. Quote < and > for the shell.",
     )
     add = parser.add_argument
-    add("conditions", nargs="*", metavar="CONDITION", help=f"what must hold (default: the paper's, {PAPER})")
+    add("conditions", nargs="*", metavar="CONDITION", help=f"conditions; all must be met (default: the paper's, {PAPER})")
     add(
         "--format",
         choices=(*FORMS, "table"),
         default="uri",
-        help="form of the list; table: what the codes mean (default: %(default)s)",
+        help="format of the list; table: the meaning of each code (default: %(default)s)",
     )
     _add_tranche_options(add)
-    add("-o", "--output", metavar="FILE", help="the file to write (default: stdout)")
+    add("-o", "--output", metavar="FILE", help="file to write (default: stdout)")
     parser.set_defaults(run=_run_tranches)
 
 
 def _add_tranche_options(add: Callable[..., argparse.Action]) -> None:
     from ..zinc.tranches import BASE
 
-    add("--extension", choices=("smi", "txt"), default="smi", help="kind of files; txt has more columns (default: %(default)s)")
-    add("--all", action="store_true", help="also tranches that are known not to exist")
-    add("--base", default=BASE, metavar="URL", help="where the tranches are (default: %(default)s)")
+    add("--extension", choices=("smi", "txt"), default="smi", help="file type; txt files have more columns (default: %(default)s)")
+    add("--all", action="store_true", help="include tranches that are known not to exist")
+    add("--base", default=BASE, metavar="URL", help="address of the tranches (default: %(default)s)")
 
 
 def _run_tranches(args: argparse.Namespace) -> None:
@@ -75,31 +76,49 @@ def _run_tranches(args: argparse.Namespace) -> None:
         try:
             Path(args.output).write_text(text, encoding="utf-8")
         except OSError as error:
-            raise DataError(f"{args.output} cannot be written: {error}. Name another file by -o.") from error
+            raise DataError(f"{args.output} cannot be written: {error}. Name a different file with -o.") from error
     print(f"{len(tranches):,} tranches", file=sys.stderr)
     if not args.output:
         sys.stdout.write(text)
 
 
 def _add_download(commands: Commands) -> None:
+    from ..zinc.transfer import RetryPolicy
+
     parser = commands.add_parser(
         "download",
-        help="fetch ZINC tranches, or what else lists of URLs name",
-        description="Fetches files over HTTP and checks that they are whole. Stopped at any time, it goes on when it is run again.",
+        help="download ZINC tranches, or the files of any URL list",
+        description="Downloads files over HTTP and checks that they are complete. Can be interrupted at any time; rerun to resume.",
     )
     add = parser.add_argument
-    what = "a .uri, .wget or curl list as ZINC writes them, also .gz, or conditions as in `nemo-cmim tranches`"
+    what = "a .uri, .wget or curl list in ZINC's format, also .gz; or conditions, see `nemo-cmim tranches --help`"
     add("what", nargs="+", metavar="LIST_OR_CONDITION", help=what)
-    add("-o", "--output", required=True, metavar="FOLDER", help="the folder to write; downloads.json there tells of every file")
+    add(
+        "-o",
+        "--output",
+        required=True,
+        metavar="FOLDER",
+        help="folder to write; downloads.json in it lists the state of every file",
+    )
     _add_tranche_options(add)
-    add("--retry-missing", action="store_true", help="ask again for files that the server did not have")
-    add("--threads", type=int, default=4, metavar="N", help="files at a time (default: %(default)s)")
-    add("--attempts", type=int, default=6, metavar="N", help="tries of each file (default: %(default)s)")
-    add("--connect-timeout", type=float, default=15.0, metavar="S", help="seconds to wait for a connection (default: %(default)s)")
-    add("--read-timeout", type=float, default=60.0, metavar="S", help="seconds to wait for the next byte (default: %(default)s)")
-    add("--requests-per-second", type=float, default=4.0, metavar="N", help="at most, of all threads (default: %(default)s)")
-    add("--bytes-per-second", type=float, default=20e6, metavar="N", help="likewise (default: %(default).0f)")
+    add("--retry-missing", action="store_true", help="request files again that were missing on the server")
+    setting = functools.partial(_add_setting, add, RetryPolicy)
+    setting("--threads", "number of files downloaded at a time")
+    setting("--attempts", "number of attempts for each file")
+    setting("--connect-timeout", "time limit for a connection, seconds", metavar="S")
+    setting("--read-timeout", "time limit without data, seconds", metavar="S")
+    setting("--requests-per-second", "maximum rate of requests, for all threads together")
+    setting("--bytes-per-second", "maximum rate of data, for all threads together")
     parser.set_defaults(run=_run_download)
+
+
+def _add_setting(add: Callable[..., argparse.Action], settings: type, option: str, text: str, **how: Any) -> None:
+    """Adds an option for the field of this name of a dataclass, which gives its default and, if that is a number, its type."""
+    default = getattr(settings, option.removeprefix("--").replace("-", "_"))
+    if isinstance(default, (int, float)) and not isinstance(default, bool):
+        text += f" (default: {default:,.10g})"
+        how = {"type": type(default), "metavar": "N", **how}
+    add(option, default=default, help=text, **how)
 
 
 def _run_download(args: argparse.Namespace) -> None:
@@ -112,11 +131,11 @@ def _run_download(args: argparse.Namespace) -> None:
     sources, duplicates = sources_of(args.what, args.extension, args.base, include_absent=args.all)
     for path, count in duplicates.items():
         if count:
-            print(f"{path}: {count:,} repeated lines are passed over", file=sys.stderr)
+            print(f"{path}: {count:,} duplicate lines are skipped", file=sys.stderr)
     try:
         result = download(sources, args.output, retry_policy=retry_policy, retry_missing=args.retry_missing, progress=True)
     except KeyboardInterrupt:
-        print("nemo-cmim download: stopped. Run it again: it goes on from here.", file=sys.stderr)
+        print("nemo-cmim download: interrupted. Rerun to resume.", file=sys.stderr)
         raise SystemExit(130) from None
     counts = result.counts
     print(f"{args.output}: {counts['complete']:,} files complete ({counts['lines']:,} lines, {counts['bytes']:,} bytes)")
@@ -130,80 +149,80 @@ def _add_prepare(commands: Commands) -> None:
     parser = commands.add_parser(
         "prepare",
         help="turn files of SMILES into training data",
-        description="Canonicalises, filters, deduplicates and splits molecules, and writes them as tokens, with an account of every "
-        "line. Cut off at any moment, it goes on when called again in the same way.",
+        description="Canonicalises, filters, deduplicates and splits molecules, writes them as tokens, and reports why each rejected line "
+        "was rejected. Can be interrupted at any time; rerun the same command to resume.",
     )
     add = parser.add_argument
-    add("inputs", nargs="+", metavar="INPUT", help=".smi, .txt, .csv or .parquet; plain, .gz or .xz; or a folder of such files")
-    add("-o", "--output", required=True, metavar="FOLDER", help="the folder to write")
-    add("--vocabulary", metavar="FILE", help="vocabulary to use (default: the shipped one)")
-    add("--processes", type=int, metavar="N", help="processes to use (default: one per core)")
     add(
-        "--scheduler",
-        metavar="ADDRESS",
-        help="work on this dask.distributed cluster, such as tcp://node0:8786; all see one file system",
+        "inputs", nargs="+", metavar="INPUT", help=".smi, .txt, .csv or .parquet file, plain, .gz or .xz; or a folder of such files"
     )
-    add("--overwrite", action="store_true", help="replace a folder that prepare wrote before")
-    add("--restart", action="store_true", help="throw away the unfinished work of an earlier call")
-    _add_settings(parser.add_argument_group("what is in the folder").add_argument)
+    add("-o", "--output", required=True, metavar="FOLDER", help="folder to write")
+    add("--vocabulary", metavar="FILE", help="vocabulary file (default: the shipped vocabulary)")
+    add("--processes", type=int, metavar="N", help="number of processes (default: one per core)")
+    cluster = "address of a dask.distributed scheduler, such as tcp://node0:8786, to use instead of processes on this machine"
+    add("--scheduler", metavar="ADDRESS", help=f"{cluster}; all workers must see the same file system")
+    add("--overwrite", action="store_true", help="replace a folder that prepare wrote")
+    add("--restart", action="store_true", help="delete unfinished work of an earlier run instead of resuming it")
+    _add_prepare_settings(parser.add_argument_group("contents of the folder").add_argument)
     parser.set_defaults(run=_run_prepare)
 
 
-def _add_settings(add: Callable[..., argparse.Action]) -> None:
-    """The fields of `data.settings.Settings`. One that is not given is not passed on."""
+def _add_prepare_settings(add: Callable[..., argparse.Action]) -> None:
+    from ..prepare.settings import PAPER_TEST, PAPER_VALID, Settings
 
-    def setting(option: str, text: str, **how: Any) -> None:
-        add(option, default=argparse.SUPPRESS, help=text, **how)
-
-    setting("--column", "column of SMILES (default: smiles or canonical_smiles)")
-    setting("--max-molecular-weight", "heaviest to keep, Da (default: 500; inf: all)", type=float, metavar="DA")
-    setting("--max-logp", "largest Crippen logP to keep (default: 5; inf: any)", type=float, metavar="LOGP")
-    setting("--max-tokens", "longest SMILES to keep, in tokens (default: 511)", type=int, metavar="N")
+    setting = functools.partial(_add_setting, add, Settings)
+    setting("--column", "name of the SMILES column (default: smiles or canonical_smiles)", metavar="NAME")
+    setting("--max-molecular-weight", "largest molecular weight to keep, Da; inf: no limit", metavar="DA")
+    setting("--max-logp", "largest Crippen logP to keep; inf: no limit", metavar="LOGP")
+    setting("--max-tokens", "largest number of tokens of a SMILES to keep")
     setting("--desalt", "keep only the largest fragment of each molecule", action="store_true")
-    setting("--neutralise", "remove charges where protons can be added or taken away", action="store_true")
-    always = "compute logP also where the letter of a ZINC tranche puts it below the limit, which takes far longer"
-    setting("--compute-logp", always, action="store_false", dest="trust_tranches")
-    setting("--valid-fraction", "share of the validation split (default: the paper's, 100k of 730M)", type=float, metavar="F")
-    setting("--valid-molecules", "exact size of the validation split, in place of its share", type=int, metavar="N")
-    setting("--test-fraction", "share of the test split (default: the paper's, 7M of 730M)", type=float, metavar="F")
-    setting("--test-molecules", "exact size of the test split, in place of its share", type=int, metavar="N")
-    setting("--limit", "read only the first N lines of all inputs together", type=int, metavar="N")
-    setting("--piece-lines", "lines that one task curates (default: 100,000)", type=int, metavar="N")
-    setting("--shard-molecules", "about how many molecules a shard is to hold (default: 1,000,000)", type=int, metavar="N")
+    setting("--neutralise", "remove charges by adding or removing protons, where possible", action="store_true")
+    logp = "also compute logP if the letter of a ZINC tranche puts it below the limit; much slower"
+    add("--compute-logp", dest="trust_tranches", action="store_false", default=Settings.trust_tranches, help=logp)
+    for split, name, fraction in (("valid", "validation", PAPER_VALID), ("test", "test", PAPER_TEST)):
+        text = f"fraction of the molecules in the {name} split (default: the paper's, {fraction:.3g})"
+        setting(f"--{split}-fraction", text, type=float, metavar="F")
+        setting(f"--{split}-molecules", f"exact size of the {name} split, instead of a fraction", type=int, metavar="N")
+    setting("--limit", "maximum number of lines to read from all inputs together (default: no limit)", type=int, metavar="N")
+    setting("--piece-lines", "number of lines in a chunk, which one task processes")
+    setting("--shard-molecules", "approximate number of molecules in a shard")
 
 
 def _run_prepare(args: argparse.Namespace) -> None:
     from ..prepare.prepare import prepare
     from ..prepare.rejects import REJECTED
 
-    settings = {k: v for k, v in vars(args).items() if k not in ("command", "run", "inputs", "output")}
-    manifest = prepare(args.inputs, args.output, progress=True, **settings)
+    options = {k: v for k, v in vars(args).items() if k not in ("command", "run", "inputs", "output")}
+    manifest = prepare(args.inputs, args.output, progress=True, **options)
     splits = ", ".join(f"{split} {numbers['molecules']:,}" for split, numbers in manifest.splits.items())
     print(f"{args.output}: kept {manifest.counts['kept']:,} of {manifest.counts['read']:,} lines ({splits})")
     for reason, count in manifest.rejected.items():
         print(f"  rejected {count:,}: {reason}")
     if manifest.rejected:
-        print(f"  every rejected line is in {args.output}/{REJECTED}")
-    empty = [part["file"] for part in manifest.inputs if not part["read"]]
-    if empty and "limit" not in settings:
-        print(f"  {len(empty):,} files hold a header and no molecules, such as {empty[0]}")
-    for split, numbers in manifest.splits.items():
-        if not numbers["molecules"]:
-            print(f"  {split} is empty: for a part of so few molecules give --{split}-fraction or --{split}-molecules")
+        print(f"  all rejected lines are in {args.output}/{REJECTED}")
+    empty = [one["file"] for one in manifest.inputs if not one["read"]]
+    if empty and args.limit is None:
+        print(f"  {len(empty):,} files contain only a header, for example {empty[0]}")
+    for split in ("valid", "test"):
+        if not manifest.splits[split]["molecules"]:
+            print(f"  the {split} split is empty: set its size with --{split}-fraction or --{split}-molecules")
 
 
 def _add_data_report(commands: Commands) -> None:
+    from ..report import SAMPLE
+
     parser = commands.add_parser(
         "data-report",
-        help="write a page about prepared data",
-        description="Writes one HTML file about a folder of prepare's: "
-        "counts, tranches, properties, tokens, rejected and kept molecules. It opens without a network.",
+        help="write an HTML page about prepared data",
+        description="Writes one HTML page about a folder written by `nemo-cmim prepare`: "
+        "counts, tranches, properties, tokens, rejected and kept molecules. The page can be viewed offline.",
     )
     add = parser.add_argument
-    add("folder", metavar="FOLDER", help="what prepare wrote")
-    add("-o", "--output", default="report.html", metavar="FILE", help="the page to write (default: %(default)s)")
-    add("--sample", type=int, default=10_000, metavar="N", help="molecules to compute weight and logP of (default: %(default)s)")
-    add("--seed", type=int, default=0, help="another seed takes another sample (default: %(default)s)")
+    add("folder", metavar="FOLDER", help="folder written by `nemo-cmim prepare`")
+    add("-o", "--output", default="report.html", metavar="FILE", help="HTML file to write (default: %(default)s)")
+    sample = f"maximum number of molecules whose weight and logP are computed (default: {SAMPLE:,})"
+    add("--sample", type=int, default=SAMPLE, metavar="N", help=sample)
+    add("--seed", type=int, default=0, help="seed of the sample (default: %(default)s)")
     add("--overwrite", action="store_true", help="replace FILE if it exists")
     parser.set_defaults(run=_run_data_report)
 
@@ -218,16 +237,16 @@ def _run_data_report(args: argparse.Namespace) -> None:
 def _add_overlap(commands: Commands) -> None:
     parser = commands.add_parser(
         "overlap",
-        help="count which molecules of a file are in prepared data",
-        description="Looks up each molecule of FILE in the splits of a folder of prepare's, however it is spelled, and counts those that "
-        "are in it, with and without regard to stereo: what of a test set a model that was trained on them may have seen.",
+        help="count the molecules of a file that are in prepared data",
+        description="Counts the molecules of FILE that are in each split of a folder written by `nemo-cmim prepare`, for example test "
+        "molecules in the training data (leakage). Molecules are compared by canonical SMILES, with and without stereochemistry.",
     )
     add = parser.add_argument
-    add("folder", metavar="DATA", help="what prepare wrote")
-    add("input", metavar="FILE", help=".smi, .txt, .csv or .parquet; plain, .gz or .xz")
-    add("--column", metavar="NAME", help="column of SMILES (default: smiles or canonical_smiles)")
-    add("--exact", action="store_true", help="do not seek molecules that differ in stereo, which reads all of DATA")
-    add("-o", "--output", metavar="FILE", help="also write the lines that were found to this CSV file")
+    add("folder", metavar="DATA", help="folder written by `nemo-cmim prepare`")
+    add("input", metavar="FILE", help=".smi, .txt, .csv or .parquet file; plain, .gz or .xz")
+    add("--column", metavar="NAME", help="name of the SMILES column (default: smiles or canonical_smiles)")
+    add("--exact", action="store_true", help="skip the slow search for stereoisomers, which reads all of DATA")
+    add("-o", "--output", metavar="FILE", help="CSV file to write the molecules found to")
     parser.set_defaults(run=_run_overlap)
 
 
@@ -237,21 +256,21 @@ def _run_overlap(args: argparse.Namespace) -> None:
     from ..report.overlap import find_overlap, read_smiles
 
     lines, smiles = zip(*read_smiles(args.input, args.column))
-    with tqdm(unit=" molecules", unit_scale=True, desc="read", disable=True if args.exact else None) as bar:
+    with tqdm(unit=" molecules", unit_scale=True, desc="search", disable=True if args.exact else None) as bar:
         found = find_overlap(args.folder, smiles, stereo=not args.exact, progress=bar.update)
     same = {**found.same, "any split": found.anywhere(found.same)}
-    flat = {**found.flat, "any split": found.anywhere(found.flat)} if found.flat else {}
+    plain = {**found.without_stereo, "any split": found.anywhere(found.without_stereo)} if found.without_stereo else {}
     print(f"Of {len(smiles):,} molecules of {args.input}, in {args.folder}:")
     for split, is_same in same.items():
-        also = f", {flat[split].sum():,} without regard to stereo" if flat else ""
-        print(f"  {split}: {is_same.sum():,} as they are{also}")
+        also = f", {plain[split].sum():,} without stereochemistry" if plain else ""
+        print(f"  {split}: {is_same.sum():,} exact{also}")
     if args.output:
         try:
             with open(args.output, "w", encoding="utf-8", newline="") as file:
                 writer = csv.writer(file, lineterminator="\n")
                 writer.writerow(("line", "smiles", "split", "match"))
                 for split, is_same in found.same.items():
-                    for row in (found.flat or found.same)[split].nonzero()[0].tolist():
+                    for row in (found.without_stereo or found.same)[split].nonzero()[0].tolist():
                         writer.writerow((lines[row], smiles[row], split, "same" if is_same[row] else "stereo"))
         except OSError as error:
-            raise DataError(f"{args.output} cannot be written: {error}. Name another file by -o.") from error
+            raise DataError(f"{args.output} cannot be written: {error}. Name a different file with -o.") from error

@@ -43,8 +43,8 @@ def find_seen(sets: Sequence[RegressionData], pretraining: Path, folder: Path, s
         found = find_overlap(pretraining, smiles)
         tables = [pd.DataFrame({"data": one.name, "row": range(len(one)), "smiles": one.smiles}) for one in sets]
         nowhere = np.zeros(len(smiles), bool)  # for data without a training split
-        in_train = [splits.get("train", nowhere) for splits in (found.same, found.flat)]
-        flags = dict(zip(_FLAGS, [Overlap.anywhere(found.same), Overlap.anywhere(found.flat), *in_train]))
+        in_train = [splits.get("train", nowhere) for splits in (found.same, found.without_stereo)]
+        flags = dict(zip(_FLAGS, [Overlap.anywhere(found.same), Overlap.anywhere(found.without_stereo), *in_train]))
         with atomic_write(path) as staging:
             pd.concat(tables, ignore_index=True).assign(**flags).to_csv(staging, index=False)
     return pd.read_csv(path)

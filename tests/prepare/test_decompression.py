@@ -134,7 +134,7 @@ def test_a_compressed_input_that_changes_during_the_run_is_an_error(
 def test_errors_name_the_input_and_not_its_copy(tmp_path: Path) -> None:
     for name, content in (("a.parquet.gz", gzip.compress(b"PAR1")), ("b.parquet.gz", gzip.compress(b"PAR1")[:-6])):
         (tmp_path / name).write_bytes(content)
-        with pytest.raises(DataError, match=rf"^{tmp_path / name} cannot be read after \w+ \d+: .* It is damaged"):
+        with pytest.raises(DataError, match=rf"^{tmp_path / name} cannot be read after \w+ \d+: .* The file is damaged"):
             prepare([tmp_path / name], tmp_path / "out", **LARGE)
 
 

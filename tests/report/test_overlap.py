@@ -115,7 +115,7 @@ def test_the_command_counts_and_lists(folder: Path, tmp_path: Path, capsys: pyte
     command = ["overlap", str(folder), str(tmp_path / "test.csv"), "--column", "structure"]
     assert main([*command, "-o", str(tmp_path / "found.csv")]) == 0
     printed = capsys.readouterr().out
-    assert "Of 3 molecules" in printed and "any split: 1 as they are, 2 without regard to stereo" in printed
+    assert "Of 3 molecules" in printed and "any split: 1 exact, 2 without stereochemistry" in printed
     rows = list(csv.reader((tmp_path / "found.csv").read_text().splitlines()))
     assert [row[:2] + row[3:] for row in rows] == [
         ["line", "smiles", "match"],
@@ -123,7 +123,7 @@ def test_the_command_counts_and_lists(folder: Path, tmp_path: Path, capsys: pyte
         ["3", smiles[1], "stereo"],
     ]
     assert main([*command, "--exact", "-o", str(tmp_path / "found.csv")]) == 0
-    assert "any split: 1 as they are\n" in capsys.readouterr().out
+    assert "any split: 1 exact\n" in capsys.readouterr().out
     assert len((tmp_path / "found.csv").read_text().splitlines()) == 2
 
 

@@ -293,7 +293,7 @@ def test_killed_and_run_again(how: signal.Signals, server: FileServer, tmp_path:
     process.send_signal(how)
     _, said = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == (130 if how == signal.SIGINT else -how)
-    assert "Traceback" not in said and ("Run it again" in said) == (how == signal.SIGINT)
+    assert "Traceback" not in said and ("Rerun to resume" in said) == (how == signal.SIGINT)
     here = part.stat().st_size
     assert part.read_bytes() == WHOLE[:here]
 
@@ -314,7 +314,7 @@ def test_the_command(server: FileServer, tmp_path: Path, capsys: pytest.CaptureF
     assert main(command) == 0
     said = capsys.readouterr()
     assert "2 files complete (20,002 lines" in said.out and "missing on the server: DA/DAAA.smi\n" in said.out
-    assert "list.uri: 1 repeated lines" in said.err and "3/3" in said.err
+    assert "list.uri: 1 duplicate lines" in said.err and "3/3" in said.err
     server.answers["/2D/DA/DAAA.smi"] = [status(500)]
     assert main([*command, "--retry-missing"]) == 2
     assert "1 of 3 files could not be downloaded, for example http" in capsys.readouterr().err
