@@ -23,7 +23,7 @@ from benchmarks.molecules import sample_smiles
 from benchmarks.report import record
 from nemo_cmim.config import ModelConfig
 from nemo_cmim.inference import CMIMModel
-from nemo_cmim.inference.checkpoint import Checkpoint
+from nemo_cmim.inference.model_file import ModelFile
 from nemo_cmim.models import CMIMNetwork
 from nemo_cmim.tokenizers import SmilesTokenizer
 from nemo_cmim.tokenizers.collate import collate
@@ -134,7 +134,7 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     config = ModelConfig()
     tokenizer = SmilesTokenizer()
-    model = CMIMModel(Checkpoint(config, tokenizer.vocabulary, CMIMNetwork(config.network).state_dict()), device="cpu")
+    model = CMIMModel(ModelFile(config, tokenizer.vocabulary, CMIMNetwork(config.network).state_dict()), device="cpu")
     smiles = sample_smiles(args.molecules)
     tokens = [tokenizer.encode(s) for s in smiles]
 

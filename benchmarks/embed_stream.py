@@ -19,7 +19,7 @@ import torch
 from benchmarks.molecules import sample_smiles
 from benchmarks.report import record
 from nemo_cmim.config import ModelConfig, NetworkConfig
-from nemo_cmim.inference.checkpoint import Checkpoint, write_checkpoint
+from nemo_cmim.inference.model_file import ModelFile, write_model_file
 from nemo_cmim.models import CMIMNetwork
 from nemo_cmim.tokenizers import SmilesTokenizer
 
@@ -57,7 +57,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder)
         weights = CMIMNetwork(NETWORK).state_dict()
-        write_checkpoint(path / "m.nemo", Checkpoint(ModelConfig(network=NETWORK), SmilesTokenizer().vocabulary, weights))
+        write_model_file(path / "m.nemo", ModelFile(ModelConfig(network=NETWORK), SmilesTokenizer().vocabulary, weights))
         small, large = embed_rows(path, smiles, 10_000), embed_rows(path, smiles, args.rows)
     lines = [
         "CSV of real SMILES (50,000 distinct) to Parquet, tiny network with random weights; the number of output rows was checked.",

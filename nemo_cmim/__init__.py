@@ -1,6 +1,6 @@
-"""cMIM for molecules: embeddings of SMILES that predict properties, and their training on NeMo and Megatron-Core.
+"""Molecular embeddings for property prediction with cMIM, and training of the models on NeMo and Megatron-Core.
 
-Names are imported when first used, so `import nemo_cmim` itself costs nothing.
+Public names are imported on first use, so `import nemo_cmim` itself is fast.
 """
 
 from __future__ import annotations

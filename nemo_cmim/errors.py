@@ -1,4 +1,4 @@
-"""The errors that callers' mistakes raise. All are `ValueError`s, so `except ValueError` catches every one."""
+"""Errors of this package. All are subclasses of `ValueError`, so `except ValueError` catches all of them."""
 
 __all__ = [
     "CheckpointError",
@@ -16,15 +16,15 @@ class InvalidSmilesError(ValueError):
 
 
 class UnknownTokenError(InvalidSmilesError):
-    """A SMILES with a token that the vocabulary does not hold."""
+    """A SMILES with a token that is not in the vocabulary."""
 
 
 class InvalidShapeError(ValueError):
-    """An array or tensor whose shape does not fit the contract of the function that got it."""
+    """An array or tensor with an unexpected shape."""
 
 
 class ConfigError(ValueError):
-    """A setting that is unknown, out of range, or at odds with another setting."""
+    """A setting that is unknown, out of range, or in conflict with another setting."""
 
 
 class DataError(ValueError):
@@ -32,8 +32,8 @@ class DataError(ValueError):
 
 
 class CheckpointError(ValueError):
-    """A model file that is damaged, foreign, or belongs to another network or vocabulary."""
+    """A model file or checkpoint that is damaged, was written by another project, or does not match the network or vocabulary."""
 
 
 class DivergenceError(ValueError):
-    """Training that cannot go on: a loss or gradient that is not finite, or a loss that has risen too far."""
+    """Training that cannot continue: a loss or gradient is not finite, or the loss has risen too far."""

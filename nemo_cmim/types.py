@@ -1,6 +1,7 @@
-"""Contracts between the parts. Shape letters: B molecules, S encoder tokens, T decoder tokens, K latents, D width, V vocabulary.
+"""Tuples of tensors that parts of the package exchange.
 
-Masks say what True means. Terms of a loss are per molecule, in nats, fp32.
+Shape letters: B molecules, S encoder tokens, T decoder tokens, K latents, D width, V vocabulary. The name of a mask says what True
+means. Terms of a loss are per molecule, in nats, fp32.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ __all__ = ["LossTerms", "Posterior", "TokenBatch"]
 
 
 class TokenBatch(NamedTuple):
-    """Padded token ids of B molecules, ready for teacher forcing. T = S + 1, unless augmentation gave the encoder another string.
+    """Padded token ids of B molecules, ready for teacher forcing. T = S + 1, unless augmentation gave the encoder a different SMILES.
 
     Attributes:
         encoder_BS: int64, the tokens of each SMILES, then padding.
@@ -32,7 +33,7 @@ class TokenBatch(NamedTuple):
 
     @property
     def decoder_view(self) -> tuple[Tensor, Tensor]:
-        """The decoder's string as an encoder takes it, ids_BS and is_token_BS: a second view where the two strings differ."""
+        """The decoder's SMILES as encoder input, ids_BS and is_token_BS: a second view if encoder and decoder have different SMILES."""
         return self.decoder_BT[:, 1:], self.is_target_BT[:, 1:]
 
     def to(self, device: object) -> TokenBatch:
@@ -45,14 +46,14 @@ class TokenBatch(NamedTuple):
 
 
 class Posterior(NamedTuple):
-    """Gaussian q(z|x) with diagonal covariance; a point where the network has no variance head.
+    """Gaussian q(z|x) with diagonal covariance; a deterministic latent if the network has no variance head.
 
     K is the number of tokens (S) for a transformer encoder, which has no bottleneck.
 
     Attributes:
         mean_BKD: mean of each latent.
-        variance_BKD: variance of each latent, at least 1e-6 (Sec. 3.1); 0 throughout for a point.
-        is_latent_BK: bool, True at real latents; None means all.
+        variance_BKD: variance of each latent, at least 1e-6 (Sec. 3.1); 0 for a deterministic latent.
+        is_latent_BK: bool, True at real latents; None: all are real.
     """
 
     mean_BKD: Tensor
@@ -60,12 +61,12 @@ class Posterior(NamedTuple):
     is_latent_BK: Tensor | None = None
 
     def sample(self, noise_BKD: Tensor | None = None) -> Tensor:
-        """z_BKD = mean + sqrt(variance) * noise, reparameterised; standard normal noise is drawn when none is given."""
+        """z_BKD = mean + sqrt(variance) * noise, reparameterised; without `noise_BKD`, standard normal noise is drawn."""
         noise = self.mean_BKD.new_empty(self.mean_BKD.shape).normal_() if noise_BKD is None else noise_BKD
         return self.mean_BKD + self.variance_BKD.sqrt() * noise
 
     def pooled(self) -> Tensor:
-        """One vector of a fixed size for each molecule: the K latents side by side [B, K * D], or the mean over real states [B, D]."""
+        """One vector per molecule: the K latents concatenated, [B, K * D]; without bottleneck the mean of real states, [B, D]."""
         if self.is_latent_BK is None:
             return self.mean_BKD.flatten(1)
         real_B1K = self.is_latent_BK.unsqueeze(1).to(self.mean_BKD.dtype)
@@ -73,7 +74,7 @@ class Posterior(NamedTuple):
 
 
 class LossTerms(NamedTuple):
-    """The parts of a training loss for each molecule, in nats, fp32; a part that an objective does not use is None.
+    """Terms of a training loss for each molecule, in nats, fp32; terms that the objective does not use are None.
 
     Attributes:
         log_p_x_given_z_B: reconstruction, sum over tokens (and `<EOS>`).

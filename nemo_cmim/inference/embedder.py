@@ -18,18 +18,18 @@ __all__ = ["MoleculeEmbedder"]
 
 
 class MoleculeEmbedder(TransformerMixin, BaseEstimator):
-    """SMILES in, vectors out: the first step of a pipeline. Nothing is learned in `fit`.
+    """Embeds SMILES: the first step of a scikit-learn pipeline. `fit` learns nothing.
 
-    Pickles and clones carry the settings, not the weights: a model given by name or path is read again where it is needed.
+    Pickles and clones contain the settings, not the weights: a model given by name or path is loaded when it is used.
 
     Args:
-        model: A loaded model, a shipped name, or a path; None is the default shipped model.
+        model: A loaded model, the name of a shipped model, or a path; None: the default shipped model.
         kind: "informative" or "mean".
-        layers: As `CMIMModel.embed`.
-        pooling: As `CMIMModel.embed`.
-        on_invalid: "raise", or "nan" to keep NaN rows.
-        batch_size: Most molecules in a batch; None chooses.
-        device: Such as "cpu"; None takes a GPU if there is one.
+        on_invalid: "raise", or "nan" to return rows of NaN.
+        batch_size: Maximum number of molecules in a batch; None: chosen for speed.
+        device: For example "cpu"; None: a GPU if there is one, else the CPU.
+        layers: See `CMIMModel.embed`.
+        pooling: See `CMIMModel.embed`.
     """
 
     def __init__(
@@ -51,15 +51,15 @@ class MoleculeEmbedder(TransformerMixin, BaseEstimator):
         self.device = device
 
     def fit(self, X: Any, y: Any = None) -> MoleculeEmbedder:
-        """Checks that the model can be read and has what is asked for. `X` [N] is not looked at."""
+        """Checks that the model can be loaded and supports the settings. `X` and `y` are ignored."""
         model = resolve(self.model, self.device)
         self.n_features_out_ = model.width(self.kind, self.layers, self.pooling)
         return self
 
     def transform(self, X: Any) -> NDArray[np.float32]:
-        """Vectors of N SMILES or RDKit molecules, float32 [N, width]; errors as `CMIMModel.embed`.
+        """Computes vectors of N SMILES or RDKit molecules, float32 [N, width]; see `CMIMModel.embed` for errors.
 
-        `X` may also be a table of one column, as `ColumnTransformer` gives it.
+        `X` may also be a table with one column, as `ColumnTransformer` passes it.
         """
         check_is_fitted(self)
         model = resolve(self.model, self.device)
@@ -73,7 +73,7 @@ class MoleculeEmbedder(TransformerMixin, BaseEstimator):
         )
 
     def get_feature_names_out(self, input_features: Any = None) -> NDArray[np.object_]:
-        """`informative0`, `informative1`, ... or `mean0`, ...; object [width]."""
+        """Names of the columns, object [width]: `informative0`, `informative1`, ... or `mean0`, ..."""
         check_is_fitted(self)
         return np.array([f"{self.kind}{i}" for i in range(self.n_features_out_)], dtype=object)
 
@@ -92,7 +92,7 @@ class MoleculeEmbedder(TransformerMixin, BaseEstimator):
 
 
 def _one_column(X: Any) -> Any:
-    """The column of an [N, 1] table or array; anything else as it is."""
+    """The column of an [N, 1] table or array; anything else unchanged."""
     if getattr(X, "ndim", 1) == 2 and X.shape[1] == 1:
         return X.iloc[:, 0] if hasattr(X, "iloc") else np.asarray(X)[:, 0]
     return X

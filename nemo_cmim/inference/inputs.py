@@ -1,4 +1,4 @@
-"""From what callers pass as molecules to token ids, with every row accounted for."""
+"""Converts the molecules that callers pass to token ids; each row is either tokenized or reported as invalid."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from ..errors import ConfigError, InvalidSmilesError, UnknownTokenError
 from ..molecules import Mol, canonical_smiles, parse
 from ..tokenizers import SmilesTokenizer
 
-__all__ = ["Tokenised", "invalid_reason", "tokenise"]
+__all__ = ["TokenizedMolecules", "invalid_reason", "tokenize"]
 
 
-class Tokenised(NamedTuple):
+class TokenizedMolecules(NamedTuple):
     """Distinct molecules of N rows.
 
     Attributes:
         tokens: Ids of each distinct molecule, without special tokens.
-        molecule_of_row: int64 [N], index into `tokens`; -1 marks an invalid row.
+        molecule_of_row: int64 [N], index into `tokens`; -1 for an invalid row.
     """
 
     tokens: list[list[int]]
     molecule_of_row: NDArray[np.int64]
 
 
-def tokenise(
+def tokenize(
     molecules: Any,
     tokenizer: SmilesTokenizer,
     *,
@@ -37,21 +37,21 @@ def tokenise(
     on_invalid: str,
     first_index: int = 0,
     hint: str = ".",
-) -> Tokenised:
-    """Canonicalises and tokenises molecules; equal ones are kept once.
+) -> TokenizedMolecules:
+    """Canonicalises and tokenizes molecules; equal molecules are kept once.
 
     Args:
         molecules: A sequence of SMILES or RDKit molecules: list, tuple, NumPy array, pandas or polars Series.
-        tokenizer: The model's.
-        max_tokens: Most tokens that the model takes.
-        canonical: Turn each SMILES into RDKit's canonical one first.
-        first_index: What the first row is called in messages.
-        hint: How an error ends: what the caller can do about it.
-        on_invalid: "raise", or "nan" to mark rows that cannot be used, with one warning for all.
+        tokenizer: Tokenizer of the model.
+        max_tokens: Maximum number of tokens of a SMILES.
+        canonical: Convert each SMILES to RDKit's canonical SMILES first.
+        on_invalid: "raise", or "nan" to mark rows that cannot be used and to issue one warning for all of them.
+        first_index: Index of the first row in error messages.
+        hint: End of an error message: how the caller can fix the error.
 
     Raises:
-        InvalidSmilesError: No molecules, or a row that cannot be used.
-        ConfigError: Another `on_invalid`.
+        InvalidSmilesError: If there are no molecules, or if a row cannot be used and `on_invalid="raise"`.
+        ConfigError: If `on_invalid` is neither "raise" nor "nan".
     """
     if on_invalid not in ("raise", "nan"):
         raise ConfigError(f'on_invalid must be "raise" or "nan", found {on_invalid!r}.')
@@ -75,13 +75,13 @@ def tokenise(
             molecule_of_row[i] = -1
     if invalid:
         warnings.warn(
-            f"{len(invalid)} of {len(rows)} molecules are invalid and get NaN rows. The first: {invalid[0]}.", stacklevel=4
+            f"{len(invalid)} of {len(rows)} molecules are invalid; their rows are NaN. The first: {invalid[0]}.", stacklevel=4
         )
-    return Tokenised(tokens, molecule_of_row)
+    return TokenizedMolecules(tokens, molecule_of_row)
 
 
 def invalid_reason(molecule: Any, tokenizer: SmilesTokenizer, max_tokens: int) -> str | None:
-    """Why a model with this tokenizer and length cannot take a molecule; None if it can."""
+    """Why a model with this tokenizer and maximum length cannot use a molecule; None if it can."""
     try:
         _encode(_smiles(molecule, True, "the SMILES"), tokenizer, max_tokens, "the SMILES")
     except InvalidSmilesError as error:
@@ -91,11 +91,15 @@ def invalid_reason(molecule: Any, tokenizer: SmilesTokenizer, max_tokens: int) -
 
 def _rows(molecules: Any) -> list[Any]:
     if isinstance(molecules, (str, bytes, Mol)):
-        raise InvalidSmilesError(f"Molecules must come as a sequence, found the single value {_shorten(molecules)}. Pass [value].")
+        raise InvalidSmilesError(
+            f"Molecules must be passed as a sequence, found the single value {_shorten(molecules)}. Pass [value]."
+        )
     if not isinstance(molecules, Iterable):
-        raise InvalidSmilesError(f"Molecules must come as a sequence of SMILES, found {molecules!r} ({type(molecules).__name__}).")
+        raise InvalidSmilesError(
+            f"Molecules must be passed as a sequence of SMILES, found {molecules!r} ({type(molecules).__name__})."
+        )
     if getattr(molecules, "ndim", 1) != 1:
-        raise InvalidSmilesError(f"Molecules must come as one column of SMILES, found an array of shape {molecules.shape}.")  # type: ignore[attr-defined]
+        raise InvalidSmilesError(f"Molecules must be passed as one column of SMILES, found an array of shape {molecules.shape}.")  # type: ignore[attr-defined]
     rows = list(molecules)
     if not rows:
         raise InvalidSmilesError("There are no molecules: the sequence is empty. Pass at least one SMILES.")
@@ -106,7 +110,7 @@ def _smiles(row: Any, canonical: bool, name: str) -> str:
     if canonical or isinstance(row, Mol):
         return canonical_smiles(row, name=name)
     if not isinstance(row, str) or not row:
-        parse(row, name=name)  # says what it is
+        parse(row, name=name)  # raises the error that describes the row
     return row
 
 
@@ -116,9 +120,11 @@ def _encode(smiles: str, tokenizer: SmilesTokenizer, max_tokens: int, name: str)
     except UnknownTokenError as error:
         known = set(tokenizer.vocabulary.tokens)
         unknown = next(token for token in tokenizer.tokenize(smiles) if token not in known)
-        raise UnknownTokenError(f"{name} ({smiles!r}) holds the token {unknown!r}, which this model does not know") from error
+        raise UnknownTokenError(
+            f"{name} ({smiles!r}) contains the token {unknown!r}, which is not in the vocabulary of this model"
+        ) from error
     if len(ids) > max_tokens:
-        raise InvalidSmilesError(f"{name} ({_shorten(smiles)}) has {len(ids)} tokens, but this model takes at most {max_tokens}")
+        raise InvalidSmilesError(f"{name} ({_shorten(smiles)}) has {len(ids)} tokens, but this model accepts at most {max_tokens}")
     return ids
 
 

@@ -1,4 +1,4 @@
-"""Models by name: those that ship with the package, and those on disk."""
+"""Loads models by name or path, and embeds molecules with them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import functools
 import hashlib
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +15,15 @@ import torch
 from numpy.typing import NDArray
 
 from ..errors import CheckpointError, ConfigError
-from .checkpoint import Checkpoint, read_checkpoint
-from .model import CMIMModel
+from .model import CMIMModel, Progress
+from .model_file import ModelFile, read_model_file
 
 __all__ = ["embed", "list_models", "load"]
 
 _FOLDER = Path(__file__).resolve().parents[1] / "shipped"
 _DEFAULT = "cmim_small"
 _SUFFIX = ".nemo"
-_CHECKSUMS = "SHA256SUMS"  # as `sha256sum` writes and checks it
+_CHECKSUMS = "SHA256SUMS"  # in the format of `sha256sum`
 _CHECKSUM_LINE = re.compile(r"([0-9a-f]{64}) [ *](\S+)")
 
 
@@ -32,26 +33,26 @@ def list_models() -> list[str]:
 
 
 def load(model: str | os.PathLike[str], device: str | None = None) -> CMIMModel:
-    """Reads a model. Nothing in the file is run, and nothing is unpickled.
+    """Reads a model. No code in the file is run, and nothing is unpickled.
 
     Args:
-        model: A name of `list_models()`, a `.nemo` file, or a folder with its parts.
-        device: Such as "cpu" or "cuda:0"; None takes a GPU if there is one.
+        model: A name from `list_models()`, a `.nemo` file, or a folder with the members of one.
+        device: For example "cpu" or "cuda:0"; None: a GPU if there is one, else the CPU.
 
     Raises:
-        CheckpointError: There is no such model, or its file is damaged or foreign.
+        CheckpointError: If the model does not exist, or if the file is damaged or was written by another project.
     """
-    return CMIMModel(checkpoint_of(model), device)
+    return CMIMModel(model_file_of(model), device)
 
 
-def checkpoint_of(model: str | os.PathLike[str]) -> Checkpoint:
-    """What `load` makes a model of: settings, vocabulary, weights and card."""
+def model_file_of(model: str | os.PathLike[str]) -> ModelFile:
+    """Reads settings, vocabulary, weights and card of a model; see `load` for arguments and errors."""
     if str(model) in list_models():
         return _read_shipped(f"{model}{_SUFFIX}")
     if not Path(model).exists():
         known = ", ".join(list_models()) or "none"
-        raise CheckpointError(f"There is no model {str(model)!r}: no such file, and no shipped model of that name ({known}).")
-    return read_checkpoint(Path(model))
+        raise CheckpointError(f"There is no model {str(model)!r}: it is neither a file nor the name of a shipped model ({known}).")
+    return read_model_file(Path(model))
 
 
 def embed(
@@ -60,34 +61,73 @@ def embed(
     kind: str = "informative",
     *,
     device: str | None = None,
-    **options: Any,
+    layers: Sequence[int] | None = None,
+    pooling: str = "mean",
+    on_invalid: str = "raise",
+    batch_size: int | None = None,
+    canonical: bool = True,
+    sample: bool = False,
+    seed: int | None = None,
+    first_index: int = 0,
+    progress: Progress | None = None,
 ) -> NDArray[np.float32]:
-    """Vectors of molecules, float32 [N, width]; row i is `smiles[i]`.
+    """Computes vectors of molecules, float32 [N, width]; row i is `smiles[i]`.
 
     Args:
         smiles: N SMILES or RDKit molecules.
-        model: A loaded model, or what `load` takes; None is the default shipped model. Read once and kept while its files stay the same.
-        kind: "informative" or "mean".
-        device: As `load`.
-        **options: As `CMIMModel.embed` takes them: `on_invalid`, `batch_size`, `progress`, ...
+        model: A loaded model, or an argument of `load`; None: the default shipped model. The model is read once and kept in memory
+            until its files change.
+        kind: "informative" or "mean"; see `CMIMModel.embed`.
+        device: See `load`.
+        layers: See `CMIMModel.embed`, also for all further arguments.
+        pooling: "mean" or "last".
+        on_invalid: "raise", or "nan" to return a row of NaN.
+        batch_size: Maximum number of molecules in a batch; None: chosen for speed.
+        canonical: Canonicalise each SMILES first.
+        sample: Draw z from q(z|x) instead of using its mean.
+        seed: Seed for `sample`.
+        first_index: Index of the first molecule in error messages.
+        progress: Called with the number of molecules done and of all molecules.
 
     Raises:
-        InvalidSmilesError: A molecule that cannot be used, unless `on_invalid="nan"`.
-        CheckpointError: As `load`.
+        InvalidSmilesError: If a molecule cannot be used and `on_invalid="raise"`.
+        CheckpointError: See `load`.
+        ConfigError: See `CMIMModel.embed`.
     """
-    return resolve(model, device).embed(smiles, kind, **options)
+    return resolve(model, device).embed(
+        smiles,
+        kind,
+        layers=layers,
+        pooling=pooling,
+        on_invalid=on_invalid,
+        batch_size=batch_size,
+        canonical=canonical,
+        sample=sample,
+        seed=seed,
+        first_index=first_index,
+        progress=progress,
+    )
 
 
 def resolve(model: str | os.PathLike[str] | CMIMModel | None, device: str | None = None) -> CMIMModel:
-    """The model that a caller means; see `embed`."""
+    """Returns the model that the arguments of `embed` name, loaded if necessary.
+
+    Raises:
+        CheckpointError: See `load`.
+        ConfigError: If `model` is loaded on a device other than `device`.
+    """
     if isinstance(model, CMIMModel):
         if device is not None and torch.device(device) != model.device:
-            raise ConfigError(f"The loaded model is on {model.device}, but device={device!r} was asked for. Load it there.")
+            raise ConfigError(
+                f"The model is loaded on {model.device}, but device={device!r}. Load the model with device={device!r}."
+            )
         return model
     if model is None:
         names = list_models()
         if not names:
-            raise CheckpointError("No model ships with this version. Pass model=PATH of a .nemo file; `nemo-cmim train` makes one.")
+            raise CheckpointError(
+                "No model ships with this version. Pass model=PATH of a .nemo file; `nemo-cmim train` writes one."
+            )
         model = names[0]
     path = Path(model).absolute()
     files = sorted(path.iterdir()) if path.is_dir() else [path] * path.is_file()
@@ -100,19 +140,19 @@ def _cached(model: str, device: str | None, stamp: tuple[tuple[Path, int, int], 
     return load(model, device)
 
 
-def _read_shipped(name: str) -> Checkpoint:
-    """Reads a file of `_FOLDER` once, and checks the bytes that it got."""
-    again = "Install the package again."
+def _read_shipped(name: str) -> ModelFile:
+    """Reads a file of `_FOLDER` and compares the bytes with the checksum."""
+    fix = "Reinstall the package."
     content = (_FOLDER / name).read_bytes()
     try:
         lines = (_FOLDER / _CHECKSUMS).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"The checksums of the shipped models ({_CHECKSUMS}) cannot be read: {error}. {again}") from error
+        raise CheckpointError(f"The checksums of the shipped models ({_CHECKSUMS}) cannot be read: {error}. {fix}") from error
     found = [_CHECKSUM_LINE.fullmatch(line) for line in lines]
     sums = {match[2]: match[1] for match in found if match}
     if None in found or name not in sums:
-        state = "is damaged" if None in found else "does not name it"
-        raise CheckpointError(f"The shipped model {name} cannot be checked: {_CHECKSUMS} {state}. {again}")
+        state = "is damaged" if None in found else "does not list this file"
+        raise CheckpointError(f"The shipped model {name} cannot be verified: {_CHECKSUMS} {state}. {fix}")
     if sums[name] != hashlib.sha256(content).hexdigest():
-        raise CheckpointError(f"The shipped model {name} does not have the checksum in {_CHECKSUMS}. {again}")
-    return read_checkpoint(name, content)
+        raise CheckpointError(f"The shipped model {name} does not have the checksum in {_CHECKSUMS}. {fix}")
+    return read_model_file(name, content)

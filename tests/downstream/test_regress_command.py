@@ -11,7 +11,7 @@ import nemo_cmim
 from nemo_cmim.cli import main
 from nemo_cmim.config import ModelConfig, NetworkConfig
 from nemo_cmim.downstream import evaluate, load_csv, named_heads
-from nemo_cmim.inference.checkpoint import Checkpoint, write_checkpoint
+from nemo_cmim.inference.model_file import ModelFile, write_model_file
 from nemo_cmim.models import CMIMNetwork
 from nemo_cmim.tokenizers import SmilesTokenizer
 
@@ -43,8 +43,8 @@ def model_file(tmp_path):
     """A tiny model with random weights, for molecules of at most 12 tokens."""
     torch.manual_seed(0)
     network = NetworkConfig(hidden_size=8, encoder_layers=1, decoder_layers=1, attention_heads=2, ffn_size=16, max_positions=13)
-    checkpoint = Checkpoint(ModelConfig(network=network), SmilesTokenizer().vocabulary, CMIMNetwork(network).state_dict())
-    write_checkpoint(tmp_path / "my.nemo", checkpoint)
+    checkpoint = ModelFile(ModelConfig(network=network), SmilesTokenizer().vocabulary, CMIMNetwork(network).state_dict())
+    write_model_file(tmp_path / "my.nemo", checkpoint)
     return tmp_path / "my.nemo"
 
 

@@ -14,7 +14,7 @@ from nemo_cmim.config import ModelConfig, NetworkConfig, ObjectiveConfig
 from nemo_cmim.downstream import RegressionData, random_folds, scaffold_split
 from nemo_cmim.evaluation.features import FeatureSet
 from nemo_cmim.evaluation.measure import Protocol
-from nemo_cmim.inference.checkpoint import Checkpoint, write_checkpoint
+from nemo_cmim.inference.model_file import ModelFile, write_model_file
 from nemo_cmim.models import CMIMNetwork
 from nemo_cmim.molecules import randomized_smiles
 from nemo_cmim.prepare.prepare import prepare
@@ -37,7 +37,7 @@ def write_model(path: Path, objective: str, max_tokens: int, seed: int = 0, deco
         init_std=0.3,
     )
     config = ModelConfig(network=network, objective=ObjectiveConfig(name=objective))
-    write_checkpoint(path, Checkpoint(config, SmilesTokenizer().vocabulary, CMIMNetwork(network).state_dict()))
+    write_model_file(path, ModelFile(config, SmilesTokenizer().vocabulary, CMIMNetwork(network).state_dict()))
     return path
 
 

@@ -1,4 +1,4 @@
-"""A tiny model with random weights, on disk."""
+"""Model files of a tiny network with random weights, and loaded models."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import torch
 
 from nemo_cmim.config import ModelConfig, NetworkConfig
 from nemo_cmim.inference import CMIMModel, load
-from nemo_cmim.inference.checkpoint import Checkpoint, write_checkpoint
+from nemo_cmim.inference.model_file import ModelFile, write_model_file
 from nemo_cmim.models import CMIMNetwork
 from nemo_cmim.tokenizers import SmilesTokenizer
 
 
-def random_checkpoint(latents: int = 1) -> Checkpoint:
+def random_model(latents: int = 1) -> ModelFile:
     torch.manual_seed(0)
     network = NetworkConfig(
         hidden_size=32,
@@ -26,13 +26,13 @@ def random_checkpoint(latents: int = 1) -> Checkpoint:
         max_positions=64,
         init_std=0.2,
     )
-    return Checkpoint(ModelConfig(network=network), SmilesTokenizer().vocabulary, CMIMNetwork(network).state_dict())
+    return ModelFile(ModelConfig(network=network), SmilesTokenizer().vocabulary, CMIMNetwork(network).state_dict())
 
 
 @pytest.fixture(scope="session")
 def model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("model") / "random.nemo"
-    write_checkpoint(path, random_checkpoint())
+    write_model_file(path, random_model())
     return path
 
 
@@ -44,5 +44,5 @@ def model(model_file: Path) -> CMIMModel:
 @pytest.fixture(scope="session")
 def model_of_three_latents(tmp_path_factory: pytest.TempPathFactory) -> CMIMModel:
     path = tmp_path_factory.mktemp("model") / "three.nemo"
-    write_checkpoint(path, random_checkpoint(3))
+    write_model_file(path, random_model(3))
     return load(path)

@@ -1,4 +1,4 @@
-"""Writes the vectors of three molecules by each model that ships. By hand, after a model was shipped:
+"""Writes the vectors of three molecules for each shipped model. Run it after a model was shipped:
 
 python -m tests.inference.golden_shipped
 """

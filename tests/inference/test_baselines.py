@@ -1,4 +1,4 @@
-"""What models without a latent, without a decoder or without a prior do, and what they say they cannot."""
+"""Models without bottleneck, decoder or prior: results, and errors of methods that they do not support."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from nemo_cmim.config import ModelConfig, NetworkConfig, ObjectiveConfig
 from nemo_cmim.errors import ConfigError
 from nemo_cmim.inference import CMIMModel, load
-from nemo_cmim.inference.checkpoint import Checkpoint, write_checkpoint
+from nemo_cmim.inference.model_file import ModelFile, write_model_file
 from nemo_cmim.models import CMIMNetwork
 from nemo_cmim.tokenizers import SmilesTokenizer
 
@@ -34,12 +34,12 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, CMIMModel]:
         network = NetworkConfig(**({"decoder_layers": 2} | sizes | changes))
         config = ModelConfig(network=network, objective=ObjectiveConfig(name=name))
         weights = CMIMNetwork(network).state_dict()
-        write_checkpoint(folder / f"{name}.nemo", Checkpoint(config, SmilesTokenizer().vocabulary, weights))
+        write_model_file(folder / f"{name}.nemo", ModelFile(config, SmilesTokenizer().vocabulary, weights))
         loaded[name] = load(folder / f"{name}.nemo")
     return loaded
 
 
-def test_mean_of_bart_is_the_average_of_the_encoders_states(models: dict[str, CMIMModel]) -> None:
+def test_mean_embedding_of_bart_averages_the_encoder_states(models: dict[str, CMIMModel]) -> None:
     model = models["bart"]
     vectors = model.embed(SMILES, "mean")
     assert vectors.shape == (5, 32)
@@ -50,7 +50,7 @@ def test_mean_of_bart_is_the_average_of_the_encoders_states(models: dict[str, CM
 
 
 @pytest.mark.parametrize(("name", "kind"), [("bart", "mean"), ("bart", "informative"), ("infonce", "mean"), ("ae", "informative")])
-def test_a_vector_depends_on_nothing_but_the_molecule(models: dict[str, CMIMModel], name: str, kind: str) -> None:
+def test_vectors_do_not_depend_on_the_batch(models: dict[str, CMIMModel], name: str, kind: str) -> None:
     model = models[name]
     together = model.embed(SMILES, kind)
     for size in (1, 2):
@@ -72,21 +72,21 @@ def test_reconstruction_without_a_bottleneck_keeps_order_and_duplicates(models: 
         ("infonce", lambda m: m.reconstruct(SMILES), "reconstruct needs a decoder"),
         ("infonce", lambda m: m.sample(2), "sample needs a decoder"),
         ("infonce", lambda m: m.interpolate("C", "CC"), "interpolate needs a decoder"),
-        ("bart", lambda m: m.encode(SMILES), r"encode needs latents of a fixed number.*objective bart.*no bottleneck"),
-        ("bart", lambda m: m.decode(torch.zeros(1, 1, 32)), "decode needs latents of a fixed number.*call reconstruct"),
+        ("bart", lambda m: m.encode(SMILES), r"encode needs a fixed number of latents.*objective bart.*no bottleneck"),
+        ("bart", lambda m: m.decode(torch.zeros(1, 1, 32)), "decode needs a fixed number of latents.*call reconstruct"),
         ("bart", lambda m: m.interpolate("C", "CC"), "no bottleneck"),
         ("bart", lambda m: m.sample(2), "sample needs a prior"),
         ("ae", lambda m: m.sample(2), "sample needs a prior.*objective ae.*call reconstruct"),
         ("ae", lambda m: m.sample(2, smiles=SMILES), "sample needs a prior"),
-        ("ae", lambda m: m.embed(SMILES, sample=True), "sample=True has no effect.*a point"),
+        ("ae", lambda m: m.embed(SMILES, sample=True), "sample=True has no effect.*latent of this model.*deterministic"),
     ],
 )
-def test_what_a_model_cannot_do_is_said(models: dict[str, CMIMModel], name: str, call: Any, message: str) -> None:
+def test_unsupported_methods_raise(models: dict[str, CMIMModel], name: str, call: Any, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         call(models[name])
 
 
-def test_an_autoencoder_still_encodes_decodes_and_interpolates(models: dict[str, CMIMModel]) -> None:
+def test_an_autoencoder_encodes_decodes_and_interpolates(models: dict[str, CMIMModel]) -> None:
     model = models["ae"]
     posterior = model.encode(SMILES)
     assert posterior.mean_BKD.shape == (5, 2, 32) and not posterior.variance_BKD.any()

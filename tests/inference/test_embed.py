@@ -1,7 +1,8 @@
-"""Embeddings: what they are, that they depend on the molecule alone, and what bad input gets."""
+"""Embeddings: definition, independence of the batch, and errors for invalid input."""
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
 import tarfile
@@ -36,7 +37,7 @@ def test_one_molecule_by_hand(model: CMIMModel, kind: str) -> None:
 
 
 def states_by_hand(model: CMIMModel, smiles: str) -> list[torch.Tensor]:
-    """States [T, D] behind each decoder layer, the last after the final norm, one layer called after the other."""
+    """States [T, D] after each decoder layer, the last ones after the final norm; layers are called one by one."""
     ids = torch.tensor([model.tokenizer.encode(smiles)])
     z = model.network.encode(ids, torch.ones_like(ids, dtype=torch.bool)).mean_BKD
     x = model.network.embedding(torch.cat([torch.tensor([[2]]), ids], 1))
@@ -48,7 +49,9 @@ def states_by_hand(model: CMIMModel, smiles: str) -> list[torch.Tensor]:
 
 
 @pytest.mark.parametrize(("pooling", "pool"), [("mean", lambda h: h.mean(0)), ("last", lambda h: h[-1])])
-def test_states_of_chosen_layers_side_by_side(model: CMIMModel, pooling: str, pool: Callable[[torch.Tensor], torch.Tensor]) -> None:
+def test_states_of_selected_layers_are_concatenated(
+    model: CMIMModel, pooling: str, pool: Callable[[torch.Tensor], torch.Tensor]
+) -> None:
     for layers in [(1,), (2,), (2, 1), None]:
         expected = [
             torch.cat([pool(states_by_hand(model, text)[layer - 1]) for layer in layers or (2,)]) for text in ("CCO", "Oc1ccccc1")
@@ -59,7 +62,7 @@ def test_states_of_chosen_layers_side_by_side(model: CMIMModel, pooling: str, po
 
 
 @pytest.mark.parametrize("kind", ["informative", "mean"])
-def test_a_vector_depends_on_nothing_but_its_molecule(model: CMIMModel, model_of_three_latents: CMIMModel, kind: str) -> None:
+def test_vectors_do_not_depend_on_batch_or_order(model: CMIMModel, model_of_three_latents: CMIMModel, kind: str) -> None:
     for each in (model, model_of_three_latents):
         together = each.embed(SMILES, kind)
         assert together.dtype == np.float32
@@ -75,7 +78,7 @@ def test_widths(model: CMIMModel, model_of_three_latents: CMIMModel) -> None:
     assert model_of_three_latents.embed(SMILES, "mean").shape == (7, 96)
 
 
-def test_spelling_does_not_matter_unless_asked(model: CMIMModel) -> None:
+def test_all_smiles_of_a_molecule_give_one_vector_unless_canonical_is_false(model: CMIMModel) -> None:
     a, b = model.embed(["CCO", "OCC"])
     assert np.array_equal(a, b)
     a, b = model.embed(["CCO", "OCC"], canonical=False)
@@ -127,8 +130,12 @@ def test_sampling_follows_the_posterior(model: CMIMModel) -> None:
         ([None], InvalidSmilesError, "SMILES at index 0 must be text, found None (NoneType)."),
         ([1.5], InvalidSmilesError, "SMILES at index 0 must be text, found 1.5 (float)."),
         (["C", ""], InvalidSmilesError, "SMILES at index 1 is empty."),
-        (["C" * 64], InvalidSmilesError, "has 64 tokens, but this model takes at most 63."),
-        (["C", "[U+6]"], UnknownTokenError, "SMILES at index 1 ('[U+6]') holds the token '[U+6]', which this model does not know."),
+        (["C" * 64], InvalidSmilesError, "has 64 tokens, but this model accepts at most 63."),
+        (
+            ["C", "[U+6]"],
+            UnknownTokenError,
+            "SMILES at index 1 ('[U+6]') contains the token '[U+6]', which is not in the vocabulary of this model.",
+        ),
         ([Chem.Mol()], InvalidSmilesError, "SMILES at index 0 is a molecule without atoms."),
         ([], InvalidSmilesError, "There are no molecules"),
         ("CCO", InvalidSmilesError, "found the single value 'CCO'. Pass [value]."),
@@ -136,12 +143,14 @@ def test_sampling_follows_the_posterior(model: CMIMModel) -> None:
         (np.array([["C", "CC"]]), InvalidSmilesError, "an array of shape (1, 2)"),
     ],
 )
-def test_bad_molecules_are_named(model: CMIMModel, value: Any, error: type[ValueError], message: str) -> None:
+def test_invalid_molecules_are_reported_with_index_and_value(
+    model: CMIMModel, value: Any, error: type[ValueError], message: str
+) -> None:
     with pytest.raises(error, match=re.escape(message)):
         model.embed(value)
 
 
-def test_invalid_rows_can_be_kept(model: CMIMModel) -> None:
+def test_invalid_rows_can_be_nan(model: CMIMModel) -> None:
     rows = ["CCO", "C1CC", None, "C" * 64, "[U+6]", "", "C"]
     with pytest.warns(UserWarning, match="5 of 7 molecules are invalid.*index 1"):
         out = model.embed(rows, on_invalid="nan")
@@ -157,16 +166,16 @@ def test_invalid_rows_can_be_kept(model: CMIMModel) -> None:
         ({"kind": "means"}, "kind must be 'informative' or 'mean', found 'means'"),
         ({"on_invalid": "skip"}, 'on_invalid must be "raise" or "nan", found \'skip\''),
         ({"batch_size": 0}, "batch_size must be at least 1, found 0"),
-        ({"layers": (0,)}, "layers must be different numbers from 1 to 2, which is this model's last, found (0,)"),
+        ({"layers": (0,)}, "layers must be distinct numbers from 1 to 2, the last layer of this model, found (0,)"),
         ({"layers": (1, 1)}, "found (1, 1)"),
         ({"layers": ()}, "found ()"),
-        ({"layers": 2}, "layers must be different numbers from 1 to 2, which is this model's last, found 2"),
+        ({"layers": 2}, "layers must be distinct numbers from 1 to 2, the last layer of this model, found 2"),
         ({"layers": [[1]]}, "found [[1]]"),
         ({"pooling": "max"}, "pooling must be 'mean' or 'last', found 'max'"),
         ({"kind": "mean", "pooling": "last"}, "have no effect on kind='mean'"),
     ],
 )
-def test_bad_options_are_named(model: CMIMModel, options: dict[str, Any], message: str) -> None:
+def test_invalid_options_are_reported(model: CMIMModel, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(message)):
         model.embed(["C"], **options)
 
@@ -187,7 +196,7 @@ def test_a_network_in_bfloat16_embeds_and_decodes(model_file: Path, model: CMIMM
     assert len(half.reconstruct(SMILES, max_tokens=8)) == len(SMILES)
 
 
-def test_decoding_writes_chemical_tokens_and_takes_arrays(model: CMIMModel) -> None:
+def test_decoding_writes_chemical_tokens_only_and_accepts_arrays(model: CMIMModel) -> None:
     z = model.encode(SMILES).mean_BKD
     decoded = model.decode(z, max_tokens=20)
     assert decoded == model.decode(z.flatten(1).numpy(), max_tokens=20) == model.reconstruct(SMILES, max_tokens=20)
@@ -199,19 +208,37 @@ def test_decoding_writes_chemical_tokens_and_takes_arrays(model: CMIMModel) -> N
 
 
 @pytest.mark.parametrize("shape", [(32,), (2, 31), (2, 2, 32), (1, 2, 3, 4)])
-def test_wrong_latents_are_named(model: CMIMModel, shape: tuple[int, ...]) -> None:
+def test_latents_of_a_wrong_shape_raise(model: CMIMModel, shape: tuple[int, ...]) -> None:
     with pytest.raises(InvalidShapeError, match=re.escape(f"found {list(shape)}")):
         model.decode(torch.zeros(shape))
 
 
-def test_embed_function_keeps_the_model_it_read(model_file: Path, model: CMIMModel, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_embed_function_has_the_options_of_the_method() -> None:
+    """Same names, order, defaults and types, except for the model and its device."""
+    method, function = (dict(inspect.signature(f).parameters) for f in (CMIMModel.embed, nemo_cmim.embed))
+    del method["self"], function["model"], function["device"]
+    assert list(function.items()) == list(method.items())
+
+
+def test_embed_function_passes_all_options_on(model: CMIMModel) -> None:
+    options: dict[str, Any] = {"layers": (1,), "pooling": "last", "canonical": False, "sample": True, "seed": 3, "batch_size": 2}
+    np.testing.assert_array_equal(nemo_cmim.embed(["OCC", "C"], model, **options), model.embed(["OCC", "C"], **options))
+    with pytest.raises(InvalidSmilesError, match="index 7"):
+        nemo_cmim.embed(["("], model, first_index=7)
+    calls: list[tuple[int, int]] = []
+    with pytest.warns(UserWarning, match="1 of 2"):
+        nemo_cmim.embed(["(", "C"], model, on_invalid="nan", progress=lambda *call: calls.append(call))
+    assert calls[-1] == (1, 1)
+
+
+def test_embed_function_caches_the_model(model_file: Path, model: CMIMModel, monkeypatch: pytest.MonkeyPatch) -> None:
     first = nemo_cmim.embed(SMILES, model=model_file)
-    monkeypatch.setattr("nemo_cmim.inference.shipped.read_checkpoint", None)  # a second reading would fail
+    monkeypatch.setattr("nemo_cmim.inference.shipped.read_model_file", None)  # reading it a second time would fail
     np.testing.assert_array_equal(nemo_cmim.embed(SMILES, model=str(model_file)), first)
     np.testing.assert_allclose(nemo_cmim.embed(SMILES, model=model), first, rtol=1e-5, atol=1e-6)
 
 
-def test_embed_function_reads_a_folder_again_that_changed(model_file: Path, tmp_path: Path) -> None:
+def test_embed_function_reloads_a_changed_folder(model_file: Path, tmp_path: Path) -> None:
     with tarfile.open(model_file) as archive:
         archive.extractall(tmp_path, filter="data")
     first = nemo_cmim.embed(SMILES, model=tmp_path)
@@ -222,24 +249,24 @@ def test_embed_function_reads_a_folder_again_that_changed(model_file: Path, tmp_
     assert not np.allclose(nemo_cmim.embed(SMILES, model=tmp_path), first)
 
 
-def test_a_model_that_is_not_there_is_named() -> None:
+def test_a_missing_model_is_reported() -> None:
     with pytest.raises(CheckpointError, match="no model 'cmim_huge'"):
         nemo_cmim.load("cmim_huge")
 
 
-def test_progress_ends_at_all_distinct_molecules(model: CMIMModel) -> None:
+def test_progress_counts_distinct_molecules(model: CMIMModel) -> None:
     calls: list[tuple[int, int]] = []
     model.embed([*SMILES, "OCC"], progress=lambda done, total: calls.append((done, total)))
     assert calls[-1] == (7, 7)
     assert [done for done, _ in calls] == sorted(done for done, _ in calls)
 
 
-def test_hydrogens_of_a_structure_file_do_not_matter(model: CMIMModel) -> None:
+def test_explicit_hydrogens_do_not_matter(model: CMIMModel) -> None:
     explicit = Chem.AddHs(Chem.MolFromSmiles("CCO"))
     np.testing.assert_array_equal(model.embed([explicit]), model.embed(["CCO"]))
 
 
-def test_cut_molecules_are_counted(model: CMIMModel) -> None:
+def test_truncated_smiles_are_counted(model: CMIMModel) -> None:
     with pytest.warns(UserWarning, match="2 of 2 SMILES had not ended after 1 tokens"):
         model.decode(torch.randn(2, 1, 32, generator=torch.Generator().manual_seed(0)) * 5, max_tokens=1)
     with pytest.raises(ConfigError, match="max_tokens must be at least 1, found 0"):

@@ -24,7 +24,7 @@ from nemo_cmim.inference import CMIMModel
 SMILES = ["C" * n + tail for n in range(1, 9) for tail in ("", "O", "N", "c1ccccc1")]
 TARGET = np.array([s.count("C") + 3.0 * s.count("O") for s in SMILES])
 
-# scikit-learn's own list of checks stops at the tag "takes no table of numbers": these need no numbers, and apply.
+# `estimator_checks.check_estimator` skips estimators without numeric input; these checks need no numeric input.
 CHECKS = [
     "check_estimator_cloneable",
     "check_estimator_repr",
@@ -41,7 +41,7 @@ CHECKS = [
 @pytest.mark.parametrize("name", CHECKS)
 def test_sklearn_estimator_checks_that_apply(name: str) -> None:
     check = getattr(estimator_checks, name)
-    assert check("MoleculeEmbedder", MoleculeEmbedder()) is None  # a check raises where it fails
+    assert check("MoleculeEmbedder", MoleculeEmbedder()) is None  # a check that fails raises
 
 
 def test_equals_embed(model_file: Path, model: CMIMModel) -> None:
@@ -52,7 +52,7 @@ def test_equals_embed(model_file: Path, model: CMIMModel) -> None:
         assert len(embedder.get_feature_names_out()) == 32
 
 
-def test_layers_and_pooling_reach_the_model(model_file: Path, model: CMIMModel) -> None:
+def test_layers_and_pooling_are_passed_to_the_model(model_file: Path, model: CMIMModel) -> None:
     embedder = MoleculeEmbedder(str(model_file), layers=(1, 2), pooling="last")
     expected = model.embed(SMILES, layers=(1, 2), pooling="last")
     np.testing.assert_allclose(embedder.fit_transform(SMILES), expected, rtol=1e-5, atol=1e-6)
@@ -68,7 +68,7 @@ def test_in_pipelines_and_searches(model_file: Path) -> None:
     assert search.best_params_["moleculeembedder__kind"] in ("mean", "informative")
 
 
-def test_as_a_column_of_a_table(model_file: Path, model: CMIMModel) -> None:
+def test_in_a_column_transformer(model_file: Path, model: CMIMModel) -> None:
     table = pd.DataFrame({"smiles": SMILES, "dose": TARGET})
     for columns in ("smiles", ["smiles"]):
         both = ColumnTransformer([("m", MoleculeEmbedder(str(model_file)), columns), ("d", "passthrough", ["dose"])])
@@ -88,7 +88,7 @@ def test_pandas_output(model_file: Path) -> None:
     assert list(out.index[:2]) == [10, 11]
 
 
-def test_pickle_carries_settings_and_no_weights(model_file: Path) -> None:
+def test_pickles_contain_settings_but_no_weights(model_file: Path) -> None:
     embedder = MoleculeEmbedder(str(model_file)).fit(SMILES)
     data = pickle.dumps(embedder)
     assert len(data) < 2000
@@ -96,12 +96,12 @@ def test_pickle_carries_settings_and_no_weights(model_file: Path) -> None:
     assert clone(embedder).get_params() == embedder.get_params()
 
 
-def test_a_loaded_model_is_taken_too(model: CMIMModel) -> None:
+def test_a_loaded_model_is_accepted(model: CMIMModel) -> None:
     embedder = MoleculeEmbedder(model)
     np.testing.assert_allclose(clone(embedder).fit_transform(SMILES), model.embed(SMILES), rtol=1e-5, atol=1e-6)
 
 
-def test_mistakes(model_file: Path) -> None:
+def test_errors(model_file: Path) -> None:
     with pytest.raises(NotFittedError):
         MoleculeEmbedder(str(model_file)).transform(SMILES)
     with pytest.raises(CheckpointError, match="no model 'nowhere'"):

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*had not ended")
 
 @pytest.fixture
 def latents(model: CMIMModel, monkeypatch: pytest.MonkeyPatch) -> list[torch.Tensor]:
-    """The latents that `decode` is given, in place of decoding them."""
+    """The latents that are passed to `decode`, which does not decode them here."""
     seen: list[torch.Tensor] = []
 
     def note(z: torch.Tensor, **_: object) -> list[str]:
@@ -29,7 +29,7 @@ def latents(model: CMIMModel, monkeypatch: pytest.MonkeyPatch) -> list[torch.Ten
     return seen
 
 
-def test_the_prior_is_standard_normal_and_a_seed_repeats_it(model: CMIMModel, latents: list[torch.Tensor]) -> None:
+def test_the_prior_is_standard_normal_and_reproducible_with_a_seed(model: CMIMModel, latents: list[torch.Tensor]) -> None:
     assert len(model.sample(500, seed=3)) == 500
     model.sample(500, seed=3)
     model.sample(500)
@@ -39,7 +39,7 @@ def test_the_prior_is_standard_normal_and_a_seed_repeats_it(model: CMIMModel, la
     assert torch.equal(first, again) and not torch.equal(first, other)
 
 
-def test_the_radius_counts_posterior_standard_deviations(model: CMIMModel, latents: list[torch.Tensor]) -> None:
+def test_the_radius_is_in_posterior_standard_deviations(model: CMIMModel, latents: list[torch.Tensor]) -> None:
     posterior: Posterior = model.encode(SMILES)
     rows = model.sample(200, smiles=SMILES, scaled_radius=2.0, seed=0)
     assert [len(row) for row in rows] == [200, 200] and rows[1][0] == "200"
@@ -48,7 +48,7 @@ def test_the_radius_counts_posterior_standard_deviations(model: CMIMModel, laten
         assert abs(float(steps.mean())) < 0.1 and abs(float(steps.std()) - 2) < 0.1
 
 
-def test_no_radius_and_the_ends_of_a_line_are_reconstructions(model: CMIMModel) -> None:
+def test_radius_zero_and_the_ends_of_a_line_are_reconstructions(model: CMIMModel) -> None:
     expected = model.reconstruct(SMILES, max_tokens=12)
     assert model.sample(2, smiles=SMILES, scaled_radius=0, max_tokens=12) == [[text] * 2 for text in expected]
     line = model.interpolate(*SMILES, steps=5, max_tokens=12)
@@ -69,12 +69,12 @@ def test_interpolation_is_a_straight_line(model: CMIMModel, latents: list[torch.
         ("interpolate", {"a": "C", "b": "O", "steps": 1}, "at least 2 (the two ends), found 1"),
     ],
 )
-def test_bad_arguments_are_named(model: CMIMModel, call: str, arguments: dict[str, Any], message: str) -> None:
+def test_invalid_arguments_raise(model: CMIMModel, call: str, arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(message)):
         getattr(model, call)(**arguments)
 
 
-def test_bad_molecules_are_named(model: CMIMModel) -> None:
+def test_invalid_molecules_raise(model: CMIMModel) -> None:
     with pytest.raises(InvalidSmilesError, match="'C1C'"):
         model.sample(2, smiles=["C", "C1C"])
     with pytest.raises(InvalidSmilesError, match="sequence"):

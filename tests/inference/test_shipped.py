@@ -1,4 +1,4 @@
-"""Shipped models: how one is made (tools/ship_model.py), how one is found and checked, and those that ship."""
+"""Shipped models: how they are made (tools/ship_model.py), found and verified, and the models themselves."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from nemo_cmim.cli import main
 from nemo_cmim.config import AugmentationConfig, DataConfig
 from nemo_cmim.errors import CheckpointError
 from nemo_cmim.inference import list_models, load, shipped
-from nemo_cmim.inference.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
+from nemo_cmim.inference.model_file import ModelFile, read_model_file, write_model_file
 from nemo_cmim.molecules import canonical_smiles, is_valid
 from nemo_cmim.store.token_store import TokenStore
 from nemo_cmim.tokenizers import Vocabulary
 from nemo_cmim.training.checkpoints.format import CheckpointManifest, commit, folder_name, partial_of
-from tests.inference.conftest import random_checkpoint
+from tests.inference.conftest import random_model
 from tests.inference.golden_shipped import GOLDEN, SMILES, vectors
 from tools import ship_model
 from tools.model_card import elements
@@ -40,9 +40,9 @@ NAMES = ["cmim_small", "mim_small"]
 STEP = 3
 
 
-def trained() -> Checkpoint:
+def trained() -> ModelFile:
     """A checkpoint of a network that small molecules fit."""
-    return random_checkpoint()
+    return random_model()
 
 
 @pytest.fixture(scope="module")
@@ -50,10 +50,10 @@ def run(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run_of(trained(), data, tmp_path_factory.mktemp("run"))
 
 
-def run_of(checkpoint: Checkpoint, data: Path, folder: Path) -> Path:
+def run_of(checkpoint: ModelFile, data: Path, folder: Path) -> Path:
     """What a training run of three steps leaves, without its tensors, and `trained.nemo`."""
     config = dataclasses.replace(checkpoint.config, train_ds=DataConfig(folder="elsewhere"))
-    write_checkpoint(folder / "trained.nemo", checkpoint)
+    write_model_file(folder / "trained.nemo", checkpoint)
     order = {"seed": 5, "molecules": json.loads((data / "manifest.json").read_text())["splits"]["train"]["molecules"]}
     manifest = CheckpointManifest(
         step=STEP, monitored=-1.5, model=json.loads(json.dumps(dataclasses.asdict(config))), order=order, parallel={}, vocabulary="",
@@ -74,7 +74,7 @@ def run_of(checkpoint: Checkpoint, data: Path, folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def make(run: Path, data: Path) -> Callable[..., Path]:
-    """Ships the model of `run`, but for what a caller changes."""
+    """Ships the model of `run`, with the changes of the caller."""
 
     def shipping(folder: Path, name: str = "cmim_small", **changes: Any) -> Path:
         settings: dict[str, Any] = {
@@ -84,7 +84,7 @@ def make(run: Path, data: Path) -> Callable[..., Path]:
         nemo, exported = changes.pop("nemo", run / "trained.nemo"), changes.pop("exported", None)
         with warnings.catch_warnings(), pytest.MonkeyPatch.context() as patch:
             warnings.filterwarnings("ignore", message=".*SMILES had not ended")
-            patch.setattr(ship_model, "_exported", lambda _: exported or read_checkpoint(nemo))  # the run holds no tensors
+            patch.setattr(ship_model, "_exported", lambda _: exported or read_model_file(nemo))  # the run holds no tensors
             return ship(nemo, name, changes.pop("run", run), changes.pop("data", data), **settings | changes)
 
     return shipping
@@ -103,7 +103,7 @@ def three(make: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -
 
 @pytest.fixture
 def folder(three: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of `three` in the place of the package's own."""
+    """A copy of `three` that replaces the folder of shipped models."""
     copy = shutil.copytree(three, tmp_path / "shipped")
     monkeypatch.setattr(shipped, "_FOLDER", copy)
     shipped._cached.cache_clear()
@@ -116,18 +116,18 @@ def forget_models() -> Any:
     shipped._cached.cache_clear()
 
 
-def test_the_default_comes_first_and_is_what_embed_takes(folder: Path) -> None:
+def test_the_default_is_listed_first_and_used_by_embed(folder: Path) -> None:
     assert list_models() == ["cmim_small", "a_model", "z_model"]
-    other = random_checkpoint()
+    other = random_model()
     other.weights["decoder_norm.weight"].mul_(2)
-    write_checkpoint(folder / "z_model.nemo", other)
+    write_model_file(folder / "z_model.nemo", other)
     write_checksums(folder)
     default = nemo_cmim.embed(["CCO"])
     np.testing.assert_array_equal(default, load("cmim_small").embed(["CCO"]))
     assert not np.allclose(default, nemo_cmim.embed(["CCO"], model="z_model"))
 
 
-def test_no_folder_and_no_model_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_shipped_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shipped, "_FOLDER", tmp_path / "none")
     assert list_models() == []
     with pytest.raises(CheckpointError, match="No model ships with this version"):
@@ -139,15 +139,15 @@ def test_no_folder_and_no_model_are_told(tmp_path: Path, monkeypatch: pytest.Mon
     [
         (lambda folder: (folder / "SHA256SUMS").unlink(), r"SHA256SUMS\) cannot be read"),
         (lambda folder: (folder / "SHA256SUMS").write_bytes(b"\xff\xfe"), r"SHA256SUMS\) cannot be read"),
-        (lambda folder: (folder / "SHA256SUMS").write_text("nonsense\n"), "cannot be checked: SHA256SUMS is damaged"),
-        (lambda folder: (folder / "SHA256SUMS").write_text(""), "cannot be checked: SHA256SUMS does not name it"),
+        (lambda folder: (folder / "SHA256SUMS").write_text("nonsense\n"), "cannot be verified: SHA256SUMS is damaged"),
+        (lambda folder: (folder / "SHA256SUMS").write_text(""), "cannot be verified: SHA256SUMS does not list this file"),
         (lambda folder: flip_a_bit(folder / "cmim_small.nemo"), "does not have the checksum in SHA256SUMS"),
     ],
     ids=["sums missing", "sums not text", "sums nonsense", "not in the sums", "a bit flipped"],
 )
-def test_a_model_that_cannot_be_checked_is_refused(folder: Path, damage: Callable[[Path], object], message: str) -> None:
+def test_a_model_that_cannot_be_verified_raises(folder: Path, damage: Callable[[Path], object], message: str) -> None:
     damage(folder)
-    with pytest.raises(CheckpointError, match=f"{message}.*Install the package again"):
+    with pytest.raises(CheckpointError, match=f"{message}.*Reinstall the package"):
         nemo_cmim.embed(["CCO"])
 
 
@@ -169,19 +169,19 @@ def test_shipping_twice_gives_the_same_bytes(make: Callable[..., Path], three: P
     assert make(tmp_path, "a_model").read_bytes() == (three / "a_model.nemo").read_bytes()
 
 
-def test_half_precision_changes_little_and_small_tensors_stay_whole(three: Path) -> None:
-    whole, half = trained(), read_checkpoint(three / "a_model.nemo")
+def test_half_precision_changes_little_and_small_tensors_stay_fp32(three: Path) -> None:
+    full, half = trained(), read_model_file(three / "a_model.nemo")
     assert (
         half.weights["embedding.token.weight"].dtype == torch.float16 and half.weights["decoder_norm.weight"].dtype == torch.float32
     )
     for kind in ("mean", "informative"):
-        a, b = (nemo_cmim.CMIMModel(checkpoint, "cpu").embed(SMILES, kind) for checkpoint in (whole, half))
+        a, b = (nemo_cmim.CMIMModel(checkpoint, "cpu").embed(SMILES, kind) for checkpoint in (full, half))
         np.testing.assert_allclose(np.linalg.norm(a - b, axis=1) / np.linalg.norm(a, axis=1), 0, atol=2e-3)
         assert not np.array_equal(a, b)
 
 
-def test_the_card_tells_what_the_files_hold(three: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    card = read_checkpoint(three / "a_model.nemo").card
+def test_the_card_describes_the_run(three: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    card = read_model_file(three / "a_model.nemo").card
     assert card is not None
     assert tuple(re.findall("^## (.*)$", card, flags=re.MULTILINE)) == SECTIONS
     counts = json.loads((data / "manifest.json").read_text())["splits"]
@@ -206,7 +206,7 @@ def check_no_placeholder(card: str) -> None:
 
 def test_the_card_counts_samples_of_the_prior_and_around_molecules(three: Path, data: Path) -> None:
     path = three / "a_model.nemo"
-    model, card = load(path), read_checkpoint(path).card
+    model, card = load(path), read_model_file(path).card
     assert card is not None
     store = TokenStore.open(data, "test")
     smiles = [model.tokenizer.decode(row.tolist()) for row in store.gather(np.arange(len(store)))]
@@ -220,26 +220,26 @@ def test_the_card_counts_samples_of_the_prior_and_around_molecules(three: Path, 
         assert row.endswith(f"| {len(set(map(canonical_smiles, valid)))} |")
 
 
-def test_a_prior_far_outside_of_the_latents_is_a_limit(make: Callable[..., Path], three: Path, tmp_path: Path) -> None:
+def test_a_prior_far_from_the_latents_is_reported_as_a_limit(make: Callable[..., Path], three: Path, tmp_path: Path) -> None:
     close = trained()
     for name in ("posterior.mean.weight", "posterior.mean.bias"):
         close.weights[name].mul_(0.01)
     close.weights["posterior.log_variance.bias"].fill_(-100.0)
-    write_checkpoint(tmp_path / "close.nemo", close)
-    card = read_checkpoint(make(tmp_path / "shipped", nemo=tmp_path / "close.nemo")).card
+    write_model_file(tmp_path / "close.nemo", close)
+    card = read_model_file(make(tmp_path / "shipped", nemo=tmp_path / "close.nemo")).card
     told = "q(z|x) is 0.001, the minimum that `min_variance` allows. Both are 1 for the prior N(0, I). So samples of the prior"
     assert card is not None and told in card
-    assert "close to the origin" not in (read_checkpoint(three / "a_model.nemo").card or "close to the origin")
+    assert "close to the origin" not in (read_model_file(three / "a_model.nemo").card or "close to the origin")
 
 
-def test_random_spellings_in_training_are_told_beside_token_accuracy(
+def test_smiles_enumeration_is_mentioned_with_token_accuracy(
     make: Callable[..., Path], data: Path, three: Path, tmp_path: Path
 ) -> None:
     config = dataclasses.replace(trained().config, augmentation=AugmentationConfig(enumerate_smiles=True))
     spelled = run_of(dataclasses.replace(trained(), config=config), data, tmp_path / "run")
     told = "Token accuracy is measured on canonical SMILES, although the model was trained on randomized SMILES."
-    assert told in (read_checkpoint(make(tmp_path / "shipped", nemo=spelled / "trained.nemo", run=spelled)).card or "")
-    assert told not in (read_checkpoint(three / "a_model.nemo").card or told)
+    assert told in (read_model_file(make(tmp_path / "shipped", nemo=spelled / "trained.nemo", run=spelled)).card or "")
+    assert told not in (read_model_file(three / "a_model.nemo").card or told)
 
 
 def test_numbers_become_tables(make: Callable[..., Path], tmp_path: Path) -> None:
@@ -249,7 +249,7 @@ def test_numbers_become_tables(make: Callable[..., Path], tmp_path: Path) -> Non
             "rows": [{"embedding": "mean", "SVM": "2.5"}, {"embedding": "informative", "SVM": 2.4}],
         }
     }
-    card = read_checkpoint(make(tmp_path, numbers=numbers)).card
+    card = read_model_file(make(tmp_path, numbers=numbers)).card
     assert card is not None
     assert "**FreeSolv.** 5 folds.\n\n| embedding | SVM |\n|---|---|\n| mean | 2.5 |\n| informative | 2.4 |\n" in card
 
@@ -264,7 +264,7 @@ def test_numbers_become_tables(make: Callable[..., Path], tmp_path: Path) -> Non
         ({"numbers": {"ESOL": {"protocol": "x", "rows": []}}}, "numbers of 'ESOL' need"),
     ],
 )
-def test_what_does_not_fit_is_refused(make: Callable[..., Path], tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+def test_invalid_arguments_of_ship_raise(make: Callable[..., Path], tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ShippingError, match=message):
         make(tmp_path, **changes)
     assert list(tmp_path.iterdir()) == []
@@ -281,7 +281,7 @@ def test_weights_and_vocabulary_are_compared_with_the_checkpoints(make: Callable
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_run_without_a_line_for_each_step_is_refused(make: Callable[..., Path], run: Path, tmp_path: Path) -> None:
+def test_a_run_without_a_line_for_each_step_raises(make: Callable[..., Path], run: Path, tmp_path: Path) -> None:
     short = shutil.copytree(run, tmp_path / "run")
     lines = (short / "metrics" / "steps.jsonl").read_text().splitlines(keepends=True)
     (short / "metrics" / "steps.jsonl").write_text("".join(lines[1:]))
@@ -290,13 +290,13 @@ def test_a_run_without_a_line_for_each_step_is_refused(make: Callable[..., Path]
 
 
 def test_another_runs_model_and_weights_that_overflow_are_refused(make: Callable[..., Path], tmp_path: Path) -> None:
-    other = random_checkpoint(latents=3)
-    write_checkpoint(tmp_path / "other.nemo", other)
+    other = random_model(latents=3)
+    write_model_file(tmp_path / "other.nemo", other)
     with pytest.raises(ShippingError, match="different settings of `network`"):
         make(tmp_path / "shipped", nemo=tmp_path / "other.nemo")
     large = trained()
     large.weights["embedding.token.weight"][0, 0] = 1e6
-    write_checkpoint(tmp_path / "large.nemo", large)
+    write_model_file(tmp_path / "large.nemo", large)
     with pytest.raises(ShippingError, match=r"weights of embedding\.token\.weight overflow"):
         make(tmp_path / "shipped", nemo=tmp_path / "large.nemo")
 
@@ -319,7 +319,7 @@ def test_elements_of_tokens() -> None:
     assert elements(tokens) == {"C": 17, "Sn": 12, "H": 8, "Se": 7, "Si": 6, "N": 4, "Cl": 3}
 
 
-def test_what_ships_is_small_and_has_a_card(capsys: pytest.CaptureFixture[str]) -> None:
+def test_shipped_models_are_small_and_have_cards(capsys: pytest.CaptureFixture[str]) -> None:
     assert list_models() == NAMES
     assert main(["models"]) == 0
     listed = capsys.readouterr().out.splitlines()
@@ -332,13 +332,13 @@ def test_what_ships_is_small_and_has_a_card(capsys: pytest.CaptureFixture[str]) 
         assert len((shipped._FOLDER / f"{name}.nemo").read_bytes()) < LARGEST_FILE
 
 
-def test_embed_without_a_model_is_that_of_cmim_small() -> None:
+def test_embed_uses_cmim_small_by_default() -> None:
     for kind in ("informative", "mean"):
         np.testing.assert_array_equal(nemo_cmim.embed(SMILES, kind=kind), load("cmim_small").embed(SMILES, kind))
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_what_ships_decodes_to_molecules(name: str) -> None:
+def test_shipped_models_decode_to_molecules(name: str) -> None:
     model = load(name)
     decoded = model.reconstruct(DRUG_LIKE)
     assert sum(map(is_valid, decoded)) > len(DRUG_LIKE) / 2, decoded
@@ -352,8 +352,8 @@ DRUG_LIKE = [
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_vectors_are_those_that_were_written_down(name: str) -> None:
+def test_vectors_equal_the_golden_file(name: str) -> None:
     golden = json.loads(GOLDEN.read_text())
-    assert golden.keys() == set(NAMES), "write the vectors of what ships: python -m tests.inference.golden_shipped"
+    assert golden.keys() == set(NAMES), "update the vectors of the shipped models: python -m tests.inference.golden_shipped"
     for kind, rows in vectors(name).items():
         np.testing.assert_allclose(rows, golden[name][kind], rtol=1e-3, atol=2e-4, err_msg=kind)

@@ -20,7 +20,7 @@ from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
 from ...config import ModelConfig, NetworkConfig, from_mapping
 from ...errors import CheckpointError
-from ...inference.checkpoint import Checkpoint, write_checkpoint
+from ...inference.model_file import ModelFile, write_model_file
 from ...mcore.network import MegatronCMIMNetwork
 from ...mcore.parallel import is_sharded
 from ...tokenizers import Vocabulary
@@ -110,7 +110,7 @@ def export_checkpoint(folder: Path, nemo_file: Path) -> None:
     names = {path: path.removeprefix("weights/") for path in weights}
     heads = config.network.attention_heads
     plain = {_plain_name(name): _to_plain_layout(name, weights[path], heads).contiguous() for path, name in names.items()}
-    write_checkpoint(nemo_file, Checkpoint(config, Vocabulary.load(folder / VOCABULARY), plain, card=None))
+    write_model_file(nemo_file, ModelFile(config, Vocabulary.load(folder / VOCABULARY), plain, card=None))
 
 
 def export_from(place: str | Path, nemo_file: str | Path) -> Path:

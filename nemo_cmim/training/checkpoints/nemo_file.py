@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ...config import ModelConfig, from_mapping, to_mapping
 from ...errors import ConfigError
-from ...inference.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
+from ...inference.model_file import ModelFile, read_model_file, write_model_file
 from .export import load_plain, to_plain
 
 __all__ = ["CMIMSaveRestoreConnector"]
@@ -24,7 +24,7 @@ class CMIMSaveRestoreConnector(SaveRestoreConnector):
         """Writes a `MegatronCMIMModel` to a `.nemo` file. All tensor-parallel ranks must call it; rank 0 writes."""
         weights = to_plain(model.network)
         if torch.distributed.get_rank() == 0:
-            write_checkpoint(save_path, Checkpoint(model.model_config, model.tokenizer.vocabulary, weights, card=None))
+            write_model_file(save_path, ModelFile(model.model_config, model.tokenizer.vocabulary, weights, card=None))
 
     def restore_from(
         self,
@@ -45,7 +45,7 @@ class CMIMSaveRestoreConnector(SaveRestoreConnector):
         """
         if not strict:
             raise ConfigError("restore_from(strict=False) is not supported: the weights must match the network. Use strict=True.")
-        checkpoint = read_checkpoint(restore_path)
+        checkpoint = read_model_file(restore_path)
         config = OmegaConf.create(to_mapping(checkpoint.config))
         if override_config_path is not None:
             override = (
