@@ -95,9 +95,9 @@ def calibrated(network: NetworkConfig, rows: int) -> Machine:
     return dataclasses.replace(
         MACHINES["cpu"],
         peak_flops={"fp32": peak},
-        product_share=reached / peak,
+        matmul_efficiency=reached / peak,
         memory_bandwidth=bandwidth,
-        memory_share=elementwise / bandwidth,
+        memory_efficiency=elementwise / bandwidth,
         optimizer_bytes=adam * elementwise,
         shared_cores=CORES,
     )
@@ -192,8 +192,8 @@ def measure(name: str, data: Path, folder: Path, gloo: Gloo, args: argparse.Name
     network, override, micro_batch = NETWORKS[name]
     machine = calibrated(network, micro_batch * 36)
     print(
-        f"{name}: matmuls {machine.peak_flops['fp32'] / 1e9:.0f} GFLOP/s, of which {machine.product_share:.0%} with its shapes; "
-        f"elementwise {machine.memory_bandwidth * machine.memory_share / 1e9:.1f} GB/s; Adam equivalent to {machine.optimizer_bytes:.0f} "
+        f"{name}: matmuls {machine.peak_flops['fp32'] / 1e9:.0f} GFLOP/s, of which {machine.matmul_efficiency:.0%} with its shapes; "
+        f"elementwise {machine.memory_bandwidth * machine.memory_efficiency / 1e9:.1f} GB/s; Adam equivalent to {machine.optimizer_bytes:.0f} "
         "bytes per parameter; gloo, by processes: "
         + ", ".join(f"{n}: {hop * 1e3:.2f} ms, {rate / 1e9:.2f} GB/s" for n, (hop, rate) in gloo.items())
     )
@@ -216,7 +216,7 @@ def measure(name: str, data: Path, folder: Path, gloo: Gloo, args: argparse.Name
         rows.append(
             f"| {name}, {micro_batch} | {layout[0]} x {layout[1]} | {ranks} | {micro_batch * layout[1] / seconds[layout]:.1f} | "
             f"{efficiency:.0%} | {seconds[layout]:.3f} | {prediction.step_s:.3f} | **{prediction.step_s / seconds[layout]:.2f}** | "
-            f"{statistics.median(waits[layout]) / seconds[layout]:.0%} | {prediction.communication_share:.0%} |"
+            f"{statistics.median(waits[layout]) / seconds[layout]:.0%} | {prediction.communication_fraction:.0%} |"
         )
     return rows
 

@@ -1,4 +1,4 @@
-"""Every setting, with the paper's value as default (Sec. D.2). YAML overrides these; a key that is not here is an error."""
+"""All settings, with the paper's values as defaults (Sec. D.2). YAML files override them; an unknown key is an error."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ __all__ = [
 T = TypeVar("T")
 
 
-def check(holds: bool, message: str) -> None:
-    """Raises a `ConfigError` unless `holds`."""
-    if not holds:
+def check(condition: bool, message: str) -> None:
+    """Raises a `ConfigError` unless `condition` is true."""
+    if not condition:
         raise ConfigError(message)
 
 
@@ -48,19 +48,21 @@ NEGATIVES = ("local", "global")
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkConfig:
-    """Sizes of the network (Sec. D.2). The same numbers build the plain and the Megatron realisation."""
+    """Sizes of the network (Sec. D.2), for both implementations: PyTorch and Megatron-Core."""
 
     vocabulary_size: int = 523
-    vocabulary_multiple: int = 128  # the embedding table is padded up to a multiple of this
+    vocabulary_multiple: int = 128  # the number of rows of the embedding table is rounded up to a multiple of this
     hidden_size: int = 512  # D
-    encoder: str = "perceiver"  # perceiver | transformer (no bottleneck: N states for N tokens) | hybrid
+    encoder: str = "perceiver"  # perceiver | transformer (no bottleneck: one state for each token) | hybrid
     latents: int = 1  # K: 1 for MIM and cMIM, 4 for Perceiver AE and MolVAE
-    posterior: str = "gaussian"  # gaussian | point (the encoder's output is the latent: no mean and variance heads)
-    encoder_layers: int = 6  # Perceiver blocks, or transformer layers; hybrid: transformer layers below its one Perceiver block
+    posterior: str = (
+        "gaussian"  # gaussian | point (deterministic latent: the encoder's output, without heads for mean and variance)
+    )
+    encoder_layers: int = 6  # Perceiver blocks, or transformer layers; hybrid: transformer layers before its single Perceiver block
     decoder_layers: int = 6  # 0: no decoder
     attention_heads: int = 8
     ffn_size: int = 2048
-    max_positions: int = 512  # a SMILES may have max_positions - 1 tokens: the decoder also sees <BOS>
+    max_positions: int = 512  # a SMILES has at most max_positions - 1 tokens, since the decoder input starts with <BOS>
     dropout: float = 0.1
     layer_norm_eps: float = 1e-5
     min_variance: float = 1e-6  # Sec. 3.1
@@ -81,9 +83,9 @@ class NetworkConfig:
         for name, known in (("encoder", ENCODERS), ("posterior", POSTERIORS)):
             check(getattr(self, name) in known, f"network.{name} must be {' | '.join(known)}, found {getattr(self, name)!r}.")
         if not self.has_bottleneck:
-            why = "with network.encoder=transformer, which has a state for each token and no bottleneck"
-            check(self.latents == 1, f"network.latents={self.latents} has no effect {why}: leave it at 1.")
-            check(self.posterior == "point", f"network.posterior={self.posterior} is not offered {why}: set it to point.")
+            why = "with network.encoder=transformer, which has one state for each token and no bottleneck"
+            check(self.latents == 1, f"network.latents={self.latents} has no effect {why}. Set it to 1.")
+            check(self.posterior == "point", f"network.posterior={self.posterior} is not supported {why}. Set it to point.")
         check(self.max_positions >= 2, f"network.max_positions must be at least 2, found {self.max_positions}.")
         check(0.0 <= self.dropout < 1.0, f"network.dropout must be in [0, 1), found {self.dropout}.")
         check(self.min_variance > 0, f"network.min_variance must be positive, found {self.min_variance}.")
@@ -94,22 +96,22 @@ class NetworkConfig:
 
     @property
     def has_bottleneck(self) -> bool:
-        """The encoder makes K latents of a molecule of any length."""
+        """True if the encoder has K latents for a molecule of any length."""
         return self.encoder != "transformer"
 
     @property
     def has_single_latent(self) -> bool:
-        """Attention to the latents is attention to one key."""
+        """True if attention to the latents is attention to a single key."""
         return self.has_bottleneck and self.latents == 1
 
     @property
     def is_stochastic(self) -> bool:
-        """q(z|x) has a variance, so z can be drawn."""
+        """True if q(z|x) has a variance, so that z can be sampled."""
         return self.posterior == "gaussian"
 
     @property
     def encoder_depth(self) -> int:
-        """Layers that a token passes through in the encoder; residual branches start scaled by 1 / sqrt(2 depth)."""
+        """Number of layers in sequence in the encoder; residual branches are initialised with a scale of 1 / sqrt(2 depth)."""
         return {"perceiver": 2 * self.encoder_layers, "transformer": self.encoder_layers, "hybrid": self.encoder_layers + 2}[
             self.encoder
         ]
@@ -126,19 +128,19 @@ class NetworkConfig:
 
     @property
     def max_tokens(self) -> int:
-        """Most tokens that a SMILES may have: one position is taken by `<BOS>`."""
+        """Maximum number of tokens of a SMILES; one position is used by `<BOS>`."""
         return self.max_positions - 1
 
 
 @dataclass(frozen=True, kw_only=True)
 class ObjectiveConfig:
-    """What is minimised: a name known to `losses.objective`, and its settings."""
+    """The objective of `losses.objective` that training minimises, and its settings."""
 
     name: str = "cmim"
     tau: float = 1.0  # temperature of the contrastive term: 1 for molecules, 0.1 for images (Sec. 3)
-    negatives: str = "local"  # local (the micro-batch of one rank, the paper's) | global (of all data-parallel ranks)
-    queue: int = 0  # M: so many past latents are negatives too (Sec. 2.2.2); the paper uses none
-    beta: float | None = None  # weight of the KL term of beta_vae; None: 1 / (K D), the paper's
+    negatives: str = "local"  # local (the micro-batch of one rank, as in the paper) | global (of all data-parallel ranks)
+    queue: int = 0  # M: number of latents of earlier batches that are also negatives (Sec. 2.2.2); 0 in the paper
+    beta: float | None = None  # weight of the KL term of beta_vae; None: 1 / (K D), as in the paper
 
     def __post_init__(self) -> None:
         check(self.tau > 0, f"objective.tau must be positive, found {self.tau}.")
@@ -149,11 +151,11 @@ class ObjectiveConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentationConfig:
-    """How training and validation strings are changed (Sec. D.2); a function of the data seed, epoch and molecule alone."""
+    """Augmentation of SMILES in training and validation (Sec. D.2). It depends only on data seed, epoch and molecule."""
 
-    enumerate_smiles: bool = False  # encoder and decoder get different random spellings of the molecule
-    mask_fraction: float = 0.0  # share of the encoder's tokens that is hidden behind <MASK>, in spans
-    mask_span: float = 3.0  # mean length of a span: Poisson, as in BART
+    enumerate_smiles: bool = False  # encoder and decoder get different randomized SMILES of the molecule
+    mask_fraction: float = 0.0  # fraction of the encoder's tokens that is replaced by <MASK>, in spans
+    mask_span: float = 3.0  # mean length of a span in tokens; Poisson distribution, as in BART
 
     def __post_init__(self) -> None:
         check(0.0 <= self.mask_fraction < 1.0, f"augmentation.mask_fraction must be in [0, 1), found {self.mask_fraction}.")
@@ -161,7 +163,7 @@ class AugmentationConfig:
 
     @property
     def is_identity(self) -> bool:
-        """Strings stay as they are."""
+        """True if SMILES are not changed."""
         return not self.enumerate_smiles and self.mask_fraction == 0.0
 
 
@@ -169,13 +171,13 @@ class AugmentationConfig:
 class DataConfig:
     """One split of a folder that `nemo-cmim prepare` wrote."""
 
-    folder: str = "???"  # a path, or a URL that fsspec knows: s3://, gs://, http://, ...
+    folder: str = "???"  # a path, or a URL that fsspec supports: s3://, gs://, http://, ...
     split: str = "train"
     batch_size: int = 256  # molecules in a micro-batch of one rank
     seed: int = 0
     workers: int = 2
-    limit: int | None = None  # use only this many molecules, a random but fixed choice
-    shuffle_block: int = 1  # consecutive molecules that an epoch's order keeps together: 1 shuffles each; a URL needs about 4096
+    limit: int | None = None  # use only this many molecules, a fixed random sample; None: all
+    shuffle_block: int = 1  # consecutive molecules that are shuffled as one block; 1: each on its own; about 4096 for a URL
 
     def __post_init__(self) -> None:
         check(self.batch_size >= 1, f"batch_size must be at least 1, found {self.batch_size}.")
@@ -184,15 +186,15 @@ class DataConfig:
         check(self.shuffle_block >= 1, f"shuffle_block must be at least 1, found {self.shuffle_block}.")
         check(
             self.shuffle_block > 1 or "://" not in self.folder,
-            f"folder={self.folder} would be asked for one molecule at a time with shuffle_block={self.shuffle_block}: set "
-            "shuffle_block=4096, which shuffles blocks of so many molecules, or copy the folder to a local disk.",
+            f"shuffle_block={self.shuffle_block} would request one molecule at a time from folder={self.folder}. Set "
+            "shuffle_block=4096, which shuffles blocks of 4096 molecules, or copy the folder to a local disk.",
         )
         check(self.split in ("train", "valid", "test"), f"split must be train, valid or test, found {self.split!r}.")
 
 
 @dataclass(frozen=True, kw_only=True)
 class SchedConfig:
-    """Learning-rate schedule, by NeMo's name. `lr` of the optimiser is the peak, reached at the end of the warm-up."""
+    """Learning-rate schedule, with NeMo's names. `lr` of the optimiser is the maximum, reached at the end of the warm-up."""
 
     name: str = "NoamAnnealing"
     warmup_ratio: float | None = 0.008
@@ -202,7 +204,7 @@ class SchedConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class OptimConfig:
-    """Optimiser, by NeMo's name."""
+    """Optimiser, with NeMo's names."""
 
     name: str = "adam"
     lr: float = 1e-4
@@ -217,11 +219,11 @@ class OptimConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ParallelConfig:
-    """How the network is cut over devices."""
+    """How the network is divided among devices."""
 
     tensor_model_parallel_size: int = 1
     pipeline_model_parallel_size: int = 1
-    transformer_engine: bool = True  # use its linear layers and norms where it is installed and there is a GPU
+    transformer_engine: bool = True  # use its linear layers and norms if it is installed and there is a GPU
 
     def __post_init__(self) -> None:
         check(
@@ -231,18 +233,18 @@ class ParallelConfig:
         check(
             self.pipeline_model_parallel_size == 1,
             f"parallel.pipeline_model_parallel_size is {self.pipeline_model_parallel_size}, but pipeline parallelism is not "
-            "offered: the network is small enough for tensor and data parallelism. Set it to 1.",
+            "supported: the network is small enough for tensor and data parallelism. Set it to 1.",
         )
 
 
 @dataclass(frozen=True, kw_only=True)
 class LossScaleConfig:
-    """Dynamic loss scale of fp16: halved when gradients overflow, doubled after a time without overflow. Idle in fp32 and bf16."""
+    """Dynamic loss scale of fp16: halved when gradients overflow, doubled after steps without overflow. Ignored in fp32 and bf16."""
 
     initial: float = 65536.0
-    growth_interval: int = 1000  # steps without overflow after which the scale is doubled
-    hysteresis: int = 2  # overflows since it was last doubled, until it is halved
-    minimum: float = 1.0  # an overflow at this scale stops the run
+    growth_interval: int = 1000  # number of steps without overflow after which the scale is doubled
+    hysteresis: int = 2  # number of overflows, since the scale was last doubled, that halve it
+    minimum: float = 1.0  # the run stops if gradients overflow at this scale
 
     def __post_init__(self) -> None:
         check(self.minimum > 0, f"loss_scale.minimum must be positive, found {self.minimum}.")
@@ -256,9 +258,11 @@ class LossScaleConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class StabilityConfig:
-    """When a run is stopped as hopeless, with its last batch saved. A loss that is not finite always stops it."""
+    """When a diverged run is stopped and its last batch is saved. A loss that is not finite always stops the run."""
 
-    divergence_margin: float | None = 100.0  # nats per molecule; null: never. See `training.divergence`
+    divergence_margin: float | None = (
+        100.0  # nats per molecule by which the loss may rise, see `training.divergence`; null: no limit
+    )
 
     def __post_init__(self) -> None:
         margin = self.divergence_margin
@@ -267,9 +271,9 @@ class StabilityConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ValidationConfig:
-    """What validation measures beside the loss: exact reconstruction by greedy decoding of a fixed sample."""
+    """What validation measures in addition to the loss: exact reconstruction of a fixed sample, decoded greedily."""
 
-    reconstruct: int = 64  # molecules decoded at each validation; 0 decodes none
+    reconstruct: int = 64  # number of molecules that each validation decodes; 0: none
 
     def __post_init__(self) -> None:
         check(self.reconstruct >= 0, f"validation.reconstruct must be at least 0, found {self.reconstruct}.")
@@ -277,7 +281,7 @@ class ValidationConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """Everything under `model:` in a training config; also what a `.nemo` file carries."""
+    """The section `model:` of a training config, which is also stored in model files."""
 
     network: NetworkConfig = field(default_factory=NetworkConfig)
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
@@ -288,9 +292,9 @@ class ModelConfig:
     stability: StabilityConfig = field(default_factory=StabilityConfig)
     train_ds: DataConfig | None = None
     validation_ds: DataConfig | None = None
-    global_batch_size: int | None = None  # molecules of an optimiser step: micro-batch x data-parallel ranks x accumulation
+    global_batch_size: int | None = None  # molecules per optimiser step: micro-batch x data-parallel ranks x accumulation
     validation: ValidationConfig = field(default_factory=ValidationConfig)
-    vocabulary: str | None = None  # a vocabulary file; None takes that of train_ds.folder, or the shipped one
+    vocabulary: str | None = None  # a vocabulary file; None: that of train_ds.folder, or the shipped one
 
     def __post_init__(self) -> None:
         size = self.global_batch_size
@@ -304,15 +308,15 @@ class ModelConfig:
 
 
 def from_mapping(cls: type[T], mapping: Mapping[str, Any], where: str = "") -> T:
-    """Builds a config dataclass from nested mappings, refusing keys and types that it does not know.
+    """Builds a config dataclass from nested mappings; unknown keys and wrong types are errors.
 
     Args:
         cls: One of the dataclasses above.
-        mapping: Plain nested mappings, as YAML gives them.
-        where: Path of `mapping` in the whole config, for messages (`model.network`).
+        mapping: Nested mappings, as read from YAML.
+        where: Path of `mapping` in the config, for error messages (`model.network`).
 
     Raises:
-        ConfigError: An unknown key (with the nearest known one), a wrong type, or a value out of range.
+        ConfigError: If a key is unknown (the message suggests a similar one), a type is wrong, or a value is out of range.
     """
     hints = typing.get_type_hints(cls)
     prefix = f"{where}." if where else ""
@@ -321,10 +325,10 @@ def from_mapping(cls: type[T], mapping: Mapping[str, Any], where: str = "") -> T
 
 
 def check_keys(mapping: Iterable[Any], known: Iterable[str], prefix: str) -> None:
-    """Refuses keys that are not known.
+    """Checks the keys of a mapping.
 
     Raises:
-        ConfigError: Names the key and the nearest known one.
+        ConfigError: If a key is unknown; the message suggests a similar one.
     """
     names = list(known)
     for key in mapping:
@@ -360,7 +364,7 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
 
 
 def to_mapping(config: Any) -> dict[str, Any]:
-    """The nested plain mapping of a config dataclass, as YAML stores it (tuples become lists)."""
+    """Converts a config dataclass to nested mappings, as stored in YAML; tuples become lists."""
     return {f.name: _plain(getattr(config, f.name)) for f in dataclasses.fields(config)}
 
 

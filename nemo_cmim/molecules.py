@@ -1,4 +1,4 @@
-"""The only user of RDKit: parsing, canonical SMILES, properties, scaffolds, fingerprints, descriptors and drawings."""
+"""Everything that uses RDKit: parsing, canonical SMILES, properties, scaffolds, fingerprints, descriptors and drawings."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ __all__ = [
     "parse",
     "properties",
     "randomized_smiles",
-    "spelling",
     "standardise",
+    "to_canonical_smiles",
     "without_stereo",
 ]
 
@@ -41,7 +41,7 @@ Mol = Chem.Mol
 
 
 class Properties(NamedTuple):
-    """Values that ZINC's tranches are cut by.
+    """Properties that define the tranches of ZINC.
 
     Attributes:
         molecular_weight: average molecular weight, Da.
@@ -54,7 +54,7 @@ class Properties(NamedTuple):
 
 _quiet = threading.RLock()
 
-# Colours of atoms that can be read on white and on near-black; all others take the colour of the text.
+# Colours of atoms, readable on a white and on a nearly black background; all other atoms have the colour of the text.
 _ATOM_COLOURS = {
     7: (0.23, 0.49, 0.87),
     8: (0.85, 0.28, 0.25),
@@ -65,36 +65,36 @@ _ATOM_COLOURS = {
     35: (0.66, 0.40, 0.25),
     53: (0.60, 0.38, 0.80),
 }
-# What RDKit writes and SVG takes for granted, or what would only make the page larger.
-_SVG_WORDS = re.compile(
+# Attributes that RDKit writes although they are defaults of SVG, and comments.
+_SVG_REDUNDANT = re.compile(
     r" class='[^']*'|fill-rule:evenodd;|;stroke-linecap:butt;stroke-linejoin:miter;stroke-opacity:1|<!--.*?-->\n"
 )
 
 
 @contextmanager
 def quiet_rdkit() -> Iterator[None]:
-    """RDKit prints nothing inside; our errors say what was wrong."""
+    """Keeps RDKit from printing; errors of this package describe what is wrong."""
     with _quiet, rdBase.BlockLogs():
         yield
 
 
 def parse(smiles: str, *, name: str = "the SMILES", quiet: bool = True) -> Mol:
-    """Reads a SMILES with RDKit's sanitisation.
+    """Parses a SMILES with RDKit's sanitisation.
 
     Args:
         smiles: The SMILES.
-        name: What errors call it, such as its place in the caller's list.
-        quiet: Keep RDKit from printing. In a loop it is cheaper to hold `quiet_rdkit` around all of it, and to pass False.
+        name: Name in error messages, for example the position in the caller's list.
+        quiet: Keep RDKit from printing. For a loop, it is faster to wrap the loop in `quiet_rdkit` and to pass False.
 
     Raises:
-        InvalidSmilesError: Not text, empty, holding white space, or not parsable.
+        InvalidSmilesError: If the SMILES is not text, is empty, contains white space or cannot be parsed.
     """
     if not isinstance(smiles, str):
         raise InvalidSmilesError(f"{name} must be text, found {smiles!r} ({type(smiles).__name__})")
     if not smiles:
         raise InvalidSmilesError(f"{name} is empty")
     if smiles.split() != [smiles]:
-        raise InvalidSmilesError(f"{name} ({smiles!r}) holds white space, which no SMILES does")
+        raise InvalidSmilesError(f"{name} ({smiles!r}) contains white space, which is not allowed in a SMILES")
     if quiet:
         with quiet_rdkit():
             mol = Chem.MolFromSmiles(smiles)
@@ -106,7 +106,7 @@ def parse(smiles: str, *, name: str = "the SMILES", quiet: bool = True) -> Mol:
 
 
 def is_valid(smiles: str) -> bool:
-    """True if RDKit reads `smiles` as a molecule with at least one atom."""
+    """True if RDKit can parse `smiles` and the molecule has at least one atom."""
     try:
         parse(smiles)
     except InvalidSmilesError:
@@ -119,43 +119,43 @@ def canonical_smiles(molecule: str | Mol, *, name: str = "the SMILES") -> str:
 
     Args:
         molecule: A SMILES, or an RDKit molecule.
-        name: What errors call it.
+        name: Name in error messages.
 
     Raises:
-        InvalidSmilesError: As `parse`.
+        InvalidSmilesError: See `parse`.
     """
     if isinstance(molecule, Mol):
         if molecule.GetNumAtoms() == 0:
             raise InvalidSmilesError(f"{name} is a molecule without atoms")
-        molecule = Chem.MolToSmiles(molecule)  # read again, so that explicit hydrogens of a structure file do not matter
+        molecule = Chem.MolToSmiles(molecule)  # parsed again, so that explicit hydrogens of a structure file have no effect
     return Chem.MolToSmiles(parse(molecule, name=name))
 
 
-def spelling(mol: Mol) -> str:
-    """RDKit's canonical isomeric SMILES of a molecule that `parse` gave: half the cost of `canonical_smiles`, which reads it again."""
+def to_canonical_smiles(mol: Mol) -> str:
+    """RDKit's canonical isomeric SMILES of a molecule from `parse`; half the cost of `canonical_smiles`, which parses it again."""
     return Chem.MolToSmiles(mol)
 
 
 def without_stereo(mol: Mol) -> str:
-    """Canonical SMILES of a molecule that `parse` gave, without stereocentres and stereo bonds; isotopes stay."""
-    flat = Mol(mol)
-    Chem.RemoveStereochemistry(flat)
-    return canonical_smiles(flat)  # reads it again: a hydrogen that was there for a stereo bond goes
+    """Canonical SMILES of a molecule from `parse`, without stereocentres and stereo bonds; isotopes are kept."""
+    copy = Mol(mol)
+    Chem.RemoveStereochemistry(copy)
+    return canonical_smiles(copy)  # parses it again, which removes a hydrogen that only a stereo bond needed
 
 
 def standardise(mol: Mol, *, desalt: bool, neutralise: bool) -> Mol:
-    """A molecule without what only its preparation gave it. RDKit prints unless `quiet_rdkit` is held.
+    """Removes salts and charges that depend on how the sample was prepared. RDKit may print; see `quiet_rdkit`.
 
     Args:
-        mol: A molecule that `parse` gave.
-        desalt: Keep the largest fragment only: no counter-ions, no solvent.
-        neutralise: Add and remove protons so that no charge is left that can go; a nitro group and a quaternary nitrogen stay.
+        mol: A molecule from `parse`.
+        desalt: Keep only the largest fragment, without counter-ions and solvent.
+        neutralise: Add and remove protons to neutralise charges where possible; nitro groups and quaternary nitrogens keep theirs.
 
     Returns:
-        As `parse` gives it for the result's SMILES.
+        The result, parsed from its SMILES.
 
     Raises:
-        InvalidSmilesError: RDKit fails, or cannot read what it made, as with some organometallics.
+        InvalidSmilesError: If RDKit fails, or cannot parse its own result, as for some organometallics.
     """
     from rdkit.Chem.MolStandardize import rdMolStandardize
 
@@ -164,13 +164,13 @@ def standardise(mol: Mol, *, desalt: bool, neutralise: bool) -> Mol:
             mol = rdMolStandardize.LargestFragmentChooser().choose(mol)
         if neutralise:
             mol = rdMolStandardize.Uncharger().uncharge(mol)
-    except (RuntimeError, ValueError) as error:  # RDKit's own are of these kinds
+    except (RuntimeError, ValueError) as error:  # the types of RDKit's errors
         raise InvalidSmilesError(f"RDKit cannot standardise {Chem.MolToSmiles(mol)!r}: {error}") from error
-    return parse(Chem.MolToSmiles(mol), name="what RDKit made of it", quiet=False)
+    return parse(Chem.MolToSmiles(mol), name="RDKit's standardised SMILES", quiet=False)
 
 
 def canonical_or_none(smiles: str) -> str | None:
-    """The canonical SMILES of what may be no molecule, such as decoded text; None if RDKit cannot read it."""
+    """The canonical SMILES of text that may be invalid, for example decoded text; None if RDKit cannot parse it."""
     try:
         return canonical_smiles(smiles)
     except InvalidSmilesError:
@@ -178,27 +178,27 @@ def canonical_or_none(smiles: str) -> str | None:
 
 
 def randomized_smiles(smiles: str, count: int, seed: int) -> list[str]:
-    """Random SMILES of one molecule (enumeration, Sec. D.2): valid, with its stereo, and not always different.
+    """Randomized SMILES of one molecule (SMILES enumeration, Sec. D.2). They are valid and keep stereo; some may be equal.
+
+    RDKit may print; wrap a loop in `quiet_rdkit`.
 
     Args:
         smiles: The molecule.
-        count: How many.
-        seed: 1 to 2**32 - 1; equal seeds give equal spellings.
-
-    RDKit may print; hold `quiet_rdkit` around a loop.
+        count: Number of SMILES.
+        seed: 1 to 2**32 - 1; equal seeds give equal SMILES.
 
     Raises:
-        InvalidSmilesError: As `parse`.
+        InvalidSmilesError: See `parse`.
     """
     return list(Chem.MolToRandomSmilesVect(parse(smiles, quiet=False), count, randomSeed=seed))
 
 
 def molecular_weight(mol: Mol) -> float:
-    """Average molecular weight in Da; a hundredth of the cost of `logp`."""
+    """Average molecular weight, Da; 100 times faster than `logp`."""
     return _descriptors().MolWt(mol)
 
 
-@functools.cache  # an import inside a function costs as much as the weight
+@functools.cache  # an import inside a function takes as long as the weight
 def _descriptors() -> Any:
     from rdkit.Chem import Descriptors
 
@@ -206,7 +206,7 @@ def _descriptors() -> Any:
 
 
 def logp(mol: Mol) -> float:
-    """Crippen's octanol-water partition coefficient, log10; costs more than parsing and canonicalising together."""
+    """Crippen's octanol-water partition coefficient, log10; slower than parsing and canonicalising together."""
     from rdkit.Chem.rdMolDescriptors import CalcCrippenDescriptors
 
     return CalcCrippenDescriptors(mol)[0]
@@ -255,25 +255,25 @@ def descriptors(smiles: Sequence[str]) -> NDArray[np.float32]:
 
 
 def drawing(smiles: str, width: int = 220, height: int = 150) -> str:
-    """The structure as an `<svg>` element for a web page, in the colour of its text, so that it can be read on light and dark.
+    """The structure as an `<svg>` element for a web page, in the colour of its text, so that it is readable on light and dark pages.
 
     Args:
         smiles: The molecule.
-        width: Of the box that the structure fills, in pixels.
-        height: Likewise.
+        width: Width of the box that the structure fills, in pixels.
+        height: Height of the box, in pixels.
 
     Raises:
-        InvalidSmilesError: As `parse`.
+        InvalidSmilesError: See `parse`.
     """
     from rdkit.Chem.Draw import rdMolDraw2D
 
     canvas = rdMolDraw2D.MolDraw2DSVG(width, height)
     options = canvas.drawOptions()
-    options.clearBackground = False  # type: ignore[assignment]  # wrong in RDKit's stubs
+    options.clearBackground = False  # type: ignore[assignment]  # wrong type in RDKit's stubs
     options.useBWAtomPalette()
     options.updateAtomPalette(_ATOM_COLOURS)
     with quiet_rdkit():
         rdMolDraw2D.PrepareAndDrawMolecule(canvas, parse(smiles))
     canvas.FinishDrawing()
     shapes = canvas.GetDrawingText().split("<!-- END OF HEADER -->\n", 1)[1]
-    return f'<svg viewBox="0 0 {width} {height}">\n' + _SVG_WORDS.sub("", shapes).replace("#000000", "currentColor")
+    return f'<svg viewBox="0 0 {width} {height}">\n' + _SVG_REDUNDANT.sub("", shapes).replace("#000000", "currentColor")

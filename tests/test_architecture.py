@@ -149,9 +149,10 @@ def test_only_molecules_imports_rdkit() -> None:
     ("modules", "absent"),
     [
         (["nemo_cmim", "nemo_cmim.cli", "nemo_cmim.scaling"], {"torch", "rdkit", "pandas", "numpy", "sklearn"}),
+        (["nemo_cmim.tokenizers", "nemo_cmim.types"], {"torch", "rdkit", "pandas", "sklearn"}),
         ([f"nemo_cmim.{part}" for part in WITHOUT_TRAINING_STACK], TRAINING_STACK | LAUNCH_STACK | {"transformers"}),
     ],
-    ids=["the package itself is light", "inference stays apart from training"],
+    ids=["the package itself is light", "the tokenizer is free of torch", "inference stays apart from training"],
 )
 def test_imports_do_not_load_heavy_packages(modules: list[str], absent: set[str]) -> None:
     code = f"import sys, {', '.join(modules)}; print(*{{name.split('.')[0] for name in sys.modules}})"

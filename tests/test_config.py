@@ -39,7 +39,7 @@ def test_mapping_round_trip() -> None:
         ({"network": {"latents": 0}}, "network.latents must be at least 1, found 0."),
         ({"objective": {"tau": 0}}, "objective.tau must be positive, found 0.0."),
         ({"optim": {"betas": [0.9]}}, "model.optim.betas must be a list of 2 numbers, found [0.9]."),
-        ({"parallel": {"pipeline_model_parallel_size": 2}}, "pipeline parallelism is not offered"),
+        ({"parallel": {"pipeline_model_parallel_size": 2}}, "pipeline parallelism is not supported"),
         ({"parallel": {"tensor_model_parallel_size": 3}}, "must be a multiple of parallel.tensor_model_parallel_size (3)."),
         ({"train_ds": {"folder": "x", "split": "dev"}}, "split must be train, valid or test, found 'dev'."),
     ],

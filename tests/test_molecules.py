@@ -14,7 +14,7 @@ def test_all_smiles_of_a_molecule_have_one_canonical_smiles() -> None:
     assert canonical_smiles("OCC") == canonical_smiles("C(O)C") == canonical_smiles(Chem.MolFromSmiles("CCO")) == "CCO"
 
 
-def test_stereo_survives() -> None:
+def test_stereo_is_kept() -> None:
     assert canonical_smiles("F/C=C\\F") != canonical_smiles("F/C=C/F")
     assert canonical_smiles("C[C@H](O)N") != canonical_smiles("C[C@@H](O)N")
 

@@ -1,4 +1,4 @@
-"""The paper's objectives as functions of tensors. Nothing here knows a network, Megatron or NeMo."""
+"""The paper's objectives as functions of tensors, independent of networks, Megatron and NeMo."""
 
 from .candidates import Candidates, gather_with_gradient
 from .contrastive import contrast, info_nce, log_p_k1

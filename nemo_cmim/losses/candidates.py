@@ -1,4 +1,4 @@
-"""What an anchor is compared with: its batch, the batches of all data-parallel ranks, and a queue of past latents (Sec. 2.2.2).
+"""Latents that an anchor is compared with: its batch, the batches of all data-parallel ranks, and a queue (Sec. 2.2.2).
 
 Shape letters: B molecules of this rank, C candidates, M length of the queue, H = K * D.
 """
@@ -15,14 +15,15 @@ __all__ = ["Candidates", "gather_with_gradient"]
 
 
 class Candidates(nn.Module):
-    """Collects candidates, and remembers latents if it has a queue.
+    """Collects candidates, and stores latents of earlier batches if it has a queue.
 
-    The queue is part of the state dict, so a resumed run has the negatives of the uninterrupted one. Latents in it carry no gradient.
+    The queue is part of the state dict, so that a resumed run has the same negatives as an uninterrupted run. Latents in the queue have
+    no gradient.
 
     Args:
         width: H.
-        queue: M, past latents that are kept.
-        group: Ranks whose latents are candidates too; None stays within this rank.
+        queue: M, the number of latents in the queue; 0: no queue.
+        group: Ranks whose latents are also candidates; None: only this rank.
     """
 
     queue_MH: Tensor
@@ -32,27 +33,30 @@ class Candidates(nn.Module):
         super().__init__()
         self.group = group
         self.register_buffer("queue_MH", torch.zeros(queue, width), persistent=queue > 0)
-        self.register_buffer("filled", torch.zeros((), dtype=torch.long), persistent=queue > 0)  # rows in use, the newest first
+        self.register_buffer(
+            "filled", torch.zeros((), dtype=torch.long), persistent=queue > 0
+        )  # number of rows in use, the newest first
 
     def forward(self, own_BH: Tensor) -> tuple[Tensor, int]:
-        """All candidates [C, H], and where those of this rank begin. In training the queue is part of them, and remembers them."""
-        everyone_CH, first = (own_BH, 0) if self.group is None else gather_with_gradient(own_BH, self.group)
+        """Returns all candidates [C, H], and the index of the first one of this rank. The queue is used and updated in training only."""
+        gathered_CH, first = (own_BH, 0) if self.group is None else gather_with_gradient(own_BH, self.group)
         if not (self.training and len(self.queue_MH)):
-            return everyone_CH, first
-        past = self.queue_MH[: int(self.filled)].clone()
-        self._remember(everyone_CH.detach())
-        return torch.cat([everyone_CH, past]), first
+            return gathered_CH, first
+        queued = self.queue_MH[: int(self.filled)].clone()
+        self._enqueue(gathered_CH.detach())
+        return torch.cat([gathered_CH, queued]), first
 
-    def _remember(self, newest_CH: Tensor) -> None:
+    def _enqueue(self, newest_CH: Tensor) -> None:
         size = len(self.queue_MH)
         self.queue_MH.copy_(torch.cat([newest_CH.to(self.queue_MH.dtype), self.queue_MH])[:size])
         self.filled.add_(len(newest_CH)).clamp_(max=size)
 
 
 def gather_with_gradient(own_BH: Tensor, group: ProcessGroup) -> tuple[Tensor, int]:
-    """The rows of all ranks in the order of ranks, [C, H], and where those of this rank begin. Ranks may have unequal numbers.
+    """Gathers the rows of all ranks in the order of ranks, [C, H]; also returns the index of the first row of this rank.
 
-    Backward adds up what each rank's loss asks of a row, so that the average of the gradients over ranks is that of the average loss.
+    Ranks may have different numbers of rows. Backward sums the gradients of a row over the losses of all ranks, so that the average of
+    the gradients over ranks is the gradient of the average loss.
     """
     ranks, rank = torch.distributed.get_world_size(group), torch.distributed.get_rank(group)
     count = torch.tensor([len(own_BH)], device=own_BH.device)
@@ -63,7 +67,7 @@ def gather_with_gradient(own_BH: Tensor, group: ProcessGroup) -> tuple[Tensor, i
 
 
 class _Gather(torch.autograd.Function):
-    """all_gather of rows, whose backward is a reduce-scatter (as an all-reduce, which gloo has too)."""
+    """all_gather of rows. Backward is a reduce-scatter, computed with an all-reduce, which gloo supports."""
 
     @staticmethod
     def forward(ctx: Any, own_BH: Tensor, sizes: list[int], group: ProcessGroup) -> Tensor:

@@ -3,8 +3,8 @@
 All three are -softplus(sbar_i - s_ii): s_ii is the anchor's similarity to its positive, and sbar_i the log-sum-exp of its similarities
 to the negatives, of which Eq. 4 subtracts the logarithm of their number (App. C.3, Eq. 12).
 
-For B anchors and C candidates the similarities are never held at once: rows come in blocks, forward and backward. So memory is
-O(block x C), at the price of one more matrix product.
+The similarities of B anchors and C candidates are computed in blocks of rows, forward and backward. Memory is O(block x C), at the cost
+of one additional matrix multiplication.
 
 Shape letters: B anchors, C candidates, R rows of a block, K latents, D width, H = K * D.
 """
@@ -30,44 +30,46 @@ def unit(z_BKD: Tensor) -> Tensor:
     """Latents as unit vectors, float32 [B, H]; the K latents of a molecule form one vector.
 
     Raises:
-        InvalidShapeError: No molecules, or a single axis.
+        InvalidShapeError: If there are no molecules, or only one axis.
     """
     if z_BKD.dim() < 2 or z_BKD.shape[0] == 0:
         raise InvalidShapeError(
-            f"The contrastive term takes latents [B, K, D] of at least one molecule, found {tuple(z_BKD.shape)}."
+            f"The contrastive term requires latents [B, K, D] of at least one molecule, found {tuple(z_BKD.shape)}."
         )
     return F.normalize(z_BKD.float().flatten(1), dim=1)
 
 
 def log_p_k1(z_BKD: Tensor, tau: float, *, block: int = 1024) -> Tensor:
-    """Eq. 4 with cosine similarity: how well each latent stands out from the others of the batch.
+    """Eq. 4 with cosine similarity: how well each latent can be distinguished from the others of the batch.
 
     Args:
         z_BKD: Latents.
-        tau: Temperature. The paper has 1 for molecules and 0.1 for images.
-        block: Rows of the similarity matrix that are held at once.
+        tau: Temperature; 1 for molecules and 0.1 for images in the paper.
+        block: Number of rows of the similarity matrix that are computed at once.
 
     Returns:
-        float32 [B]. With B = 1 there are no negatives: the term is 0, and a warning says so once.
+        float32 [B]. With B = 1 there are no negatives: the term is 0, and a warning is issued once.
 
     Raises:
-        InvalidShapeError: `z_BKD` has no molecules or a single axis.
+        InvalidShapeError: If `z_BKD` has no molecules or only one axis.
     """
     unit_BH = unit(z_BKD)
     return contrast(unit_BH, unit_BH, tau, mean_of_negatives=True, block=block)
 
 
 def info_nce(z_BKD: Tensor, positive_BKD: Tensor, tau: float, *, block: int = 1024) -> Tensor:
-    """Eq. 1: classification of each latent's positive among the positives of all; positive_BKD = z_BKD is InfoNCE-X.
+    """Eq. 1: classification of each latent's positive among all positives; with `positive_BKD = z_BKD`, InfoNCE-X.
+
+    Public as the counterpart of `log_p_k1` for experiments with own latents; training uses `contrast` through `build_objective`.
 
     Returns:
         float32 [B], at least 0: minus the log-probability.
 
     Raises:
-        InvalidShapeError: Unequal shapes, no molecules or a single axis.
+        InvalidShapeError: If the shapes differ, or if there are no molecules or only one axis.
     """
     if z_BKD.shape != positive_BKD.shape:
-        raise InvalidShapeError(f"Latents {tuple(z_BKD.shape)} and positives {tuple(positive_BKD.shape)} must have one shape.")
+        raise InvalidShapeError(f"Latents {tuple(z_BKD.shape)} and positives {tuple(positive_BKD.shape)} must have the same shape.")
     return -contrast(unit(z_BKD), unit(positive_BKD), tau, mean_of_negatives=False, block=block)
 
 
@@ -78,17 +80,17 @@ def contrast(
 
     Args:
         anchor_BH: Unit vectors.
-        candidate_CH: Unit vectors; anchor i has its positive at `first + i`, and all others are its negatives.
+        candidate_CH: Unit vectors; the positive of anchor i is candidate `first + i`, all others are its negatives.
         tau: Temperature.
-        mean_of_negatives: Weigh the positive against the mean over negatives (Eq. 4), not their sum (Eq. 1).
-        first: Where the candidates of these anchors begin, if others stand before them.
-        block: Rows of the similarity matrix that are held at once.
+        mean_of_negatives: Compare the positive with the mean over negatives (Eq. 4) instead of their sum (Eq. 1).
+        first: Index of the positive of the first anchor.
+        block: Number of rows of the similarity matrix that are computed at once.
 
     Returns:
-        float32 [B]; 0, and a warning once, where there is no negative.
+        float32 [B]; 0, with a warning that is issued once, if there are no negatives.
     """
     if len(candidate_CH) == 1:
-        warnings.warn("A batch of one molecule has no negatives: the contrastive term (Eq. 4) is 0 for it.", stacklevel=3)
+        warnings.warn("A batch of one molecule has no negatives: its contrastive term (Eq. 4) is 0.", stacklevel=3)
         return (anchor_BH * 0.0).sum(1)
     own_BH = candidate_CH[first : first + len(anchor_BH)]
     s_own_B = (anchor_BH * own_BH).sum(1) / tau
@@ -101,7 +103,7 @@ def contrast(
 class _LogSumExpOfNegatives(torch.autograd.Function):
     """Log-sum-exp of each anchor's similarities to its negatives, float32 [B].
 
-    Its gradient is the softmax pi_ij over negatives (App. C.3), from similarities that backward computes again.
+    The gradient is the softmax pi_ij over negatives (App. C.3); backward recomputes the similarities.
     """
 
     @staticmethod
@@ -125,7 +127,7 @@ class _LogSumExpOfNegatives(torch.autograd.Function):
 
 
 def _blocks(anchor_BH: Tensor, candidate_CH: Tensor, tau: float, first: int, block: int) -> Iterator[tuple[slice, Tensor]]:
-    """Similarities [R, C] of some rows at a time, -inf in the place of each row's own candidate."""
+    """Yields blocks of rows and their similarities [R, C], with -inf for the positive of each row."""
     for start in range(0, len(anchor_BH), block):
         rows = slice(start, min(start + block, len(anchor_BH)))
         with torch.autocast(anchor_BH.device.type, enabled=False):

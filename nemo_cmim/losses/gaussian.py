@@ -18,7 +18,7 @@ def log_normal(z_BKD: Tensor, posterior: Posterior) -> Tensor:
     """log q(z|x) of Eq. 9: a diagonal Gaussian.
 
     Args:
-        z_BKD: Latents at which the density is taken.
+        z_BKD: Latents at which the density is evaluated.
         posterior: Mean and variance of each latent.
 
     Returns:
@@ -30,7 +30,7 @@ def log_normal(z_BKD: Tensor, posterior: Posterior) -> Tensor:
 
 
 def log_standard_normal(z_BKD: Tensor) -> Tensor:
-    """log P(z) = log N(z; 0, I), the anchor of Eq. 9.
+    """log P(z) = log N(z; 0, I), the prior in Eq. 9.
 
     Returns:
         float32 [B], summed over K and D.

@@ -1,7 +1,7 @@
-"""Objectives by name: which terms a training loss adds up, and with which weights.
+"""Objectives by name: a training loss is a weighted sum of terms.
 
-Losses are sums over tokens and latent dimensions and a mean over molecules, so neither the micro-batch, nor the sequence length,
-nor the number of devices moves the balance of the terms.
+Losses are sums over tokens and latent dimensions, and means over molecules. So the balance of the terms does not depend on micro-batch
+size, sequence length or number of devices.
 """
 
 from __future__ import annotations
@@ -24,18 +24,22 @@ from .gaussian import kl_to_standard_normal, log_normal, log_standard_normal
 
 __all__ = ["OBJECTIVES", "Composition", "Objective", "ObjectiveOutput", "build_objective"]
 
-DENSITY_TERMS = {"log_q_z_given_x", "log_p_z", "kl"}  # need q(z|x) to have a variance
-CONTRASTIVE_TERMS = {"log_p_k1": True, "log_p_k1_sum": False, "log_p_positive": False}  # is it the mean over negatives?
+DENSITY_TERMS = {"log_q_z_given_x", "log_p_z", "kl"}  # require a variance of q(z|x)
+CONTRASTIVE_TERMS = {
+    "log_p_k1": True,
+    "log_p_k1_sum": False,
+    "log_p_positive": False,
+}  # whether the term uses the mean over negatives
 
 
 @dataclass(frozen=True)
 class Composition:
-    """What is maximised: terms (fields of `LossTerms`) with their weights.
+    """The weighted sum that is maximised, and what it requires of the network.
 
     Attributes:
-        weights: Weight of each term.
-        full_length: The encoder has no bottleneck.
-        free_beta: `ObjectiveConfig.beta` replaces the weight of -KL; left unset, it is 1 / (K D).
+        weights: Weight of each term (field of `LossTerms`).
+        full_length: Whether the encoder must have no bottleneck.
+        free_beta: Whether `ObjectiveConfig.beta` replaces the weight of -KL; if `beta` is not set, the weight is 1 / (K D).
     """
 
     weights: Mapping[str, float]
@@ -44,22 +48,22 @@ class Composition:
 
     @property
     def decodes(self) -> bool:
-        """Needs a decoder."""
+        """True if a decoder is required."""
         return "log_p_x_given_z" in self.weights
 
     @property
     def is_stochastic(self) -> bool:
-        """Needs a density q(z|x)."""
+        """True if a density q(z|x) is required."""
         return bool(DENSITY_TERMS & self.weights.keys())
 
     @property
     def is_contrastive(self) -> bool:
-        """Compares molecules with each other."""
+        """True if molecules are compared with each other."""
         return bool(CONTRASTIVE_TERMS.keys() & self.weights.keys())
 
     @property
     def needs_positive(self) -> bool:
-        """Takes a second view of each molecule."""
+        """True if a second view of each molecule is required."""
         return "log_p_positive" in self.weights
 
 
@@ -81,15 +85,15 @@ OBJECTIVES: dict[str, Composition] = {
     "cae": Composition(_RECONSTRUCTION | _CONTRAST),
     "cvae": Composition(_VAE | _CONTRAST),
 }
-"""Name -> composition (Sec. 2.2, 3, 3.6, D.2)."""
+"""Compositions by name (Sec. 2.2, 3, 3.6, D.2)."""
 
 
 class ObjectiveOutput(NamedTuple):
-    """A training loss and its parts.
+    """A training loss and its terms.
 
     Attributes:
-        loss: float32 scalar, nats, mean over molecules: what is minimised.
-        terms: The parts, per molecule.
+        loss: The loss to minimise, float32 scalar, nats, mean over molecules.
+        terms: The terms, per molecule.
     """
 
     loss: Tensor
@@ -97,13 +101,13 @@ class ObjectiveOutput(NamedTuple):
 
 
 class Objective(nn.Module):
-    """A training loss. Its state is the queue of past latents, if it has one.
+    """A training loss. Its state is the queue of latents of earlier batches, if there is one.
 
     Args:
-        composition: Terms and weights.
-        weights: Those of `composition`, with the settled weight of KL.
+        composition: Terms, and requirements of the network.
+        weights: Weights of the terms, with the final weight of KL.
         tau: Temperature of contrastive terms.
-        candidates: Where their negatives come from.
+        candidates: Source of the negatives of contrastive terms.
     """
 
     def __init__(self, composition: Composition, weights: Mapping[str, float], tau: float, candidates: Candidates) -> None:
@@ -113,11 +117,11 @@ class Objective(nn.Module):
     def forward(
         self, log_p_x_given_z_B: Tensor | None, z_BKD: Tensor, posterior: Posterior, positive_BKD: Tensor | None = None
     ) -> ObjectiveOutput:
-        """The loss of a batch.
+        """Computes the loss of a batch.
 
         Args:
-            log_p_x_given_z_B: From the decoder; None if the network has none.
-            z_BKD: Latents: drawn from `posterior`, or its mean.
+            log_p_x_given_z_B: From the decoder; None if the network has no decoder.
+            z_BKD: Latents, drawn from `posterior` or its mean.
             posterior: q(z|x).
             positive_BKD: Latents of the second view, if `composition.needs_positive`.
         """
@@ -129,7 +133,7 @@ class Objective(nn.Module):
         self, name: str, log_p_x_given_z_B: Tensor | None, z_BKD: Tensor, posterior: Posterior, positive_BKD: Tensor | None
     ) -> Tensor:
         if name == "log_p_x_given_z":
-            assert log_p_x_given_z_B is not None, "the network was checked to have a decoder"
+            assert log_p_x_given_z_B is not None, "build_objective checks that the network has a decoder"
             return log_p_x_given_z_B
         if name == "log_q_z_given_x":
             return log_normal(z_BKD, posterior)
@@ -145,22 +149,22 @@ class Objective(nn.Module):
 def build_objective(
     config: ObjectiveConfig, network: NetworkConfig | None = None, *, group: ProcessGroup | None = None
 ) -> Objective:
-    """The objective that `config.name` stands for.
+    """Builds the objective named `config.name`.
 
     Args:
         config: Name and settings.
-        network: The network that it will train; None is the default one.
+        network: Settings of the network to train; None: the defaults.
         group: Data-parallel ranks, for `config.negatives="global"`.
 
     Raises:
-        ConfigError: An unknown name, or a network that the objective cannot train.
+        ConfigError: If the name is unknown, or if the network does not match the objective.
     """
     network = NetworkConfig() if network is None else network
     if config.name not in OBJECTIVES:
         raise ConfigError(f"Unknown objective {config.name!r}. Known: {', '.join(OBJECTIVES)}.")
     composition = OBJECTIVES[config.name]
     _check_network(config.name, composition, network)
-    _warn_of_idle_settings(config, composition)
+    _warn_about_unused_settings(config, composition)
     weights = dict(composition.weights)
     if composition.free_beta:
         weights["kl"] = -(config.beta or 1.0 / (network.latents * network.hidden_size))
@@ -173,29 +177,29 @@ def build_objective(
 
 
 def _check_network(name: str, composition: Composition, network: NetworkConfig) -> None:
-    """Each part of the network must have a use, and each term what it needs."""
-    wrong = None
+    """Checks that each part of the network is used, and that each term has what it requires."""
+    problem = None
     if composition.full_length == network.has_bottleneck:
-        wanted = "transformer" if composition.full_length else "perceiver or hybrid"
-        wrong = f"network.encoder is {network.encoder}; set it to {wanted}"
+        required = "transformer" if composition.full_length else "perceiver or hybrid"
+        problem = f"network.encoder is {network.encoder}; set it to {required}"
     elif composition.is_stochastic != network.is_stochastic:
-        wrong = f"network.posterior is {network.posterior}; set it to {'gaussian' if composition.is_stochastic else 'point'}"
+        problem = f"network.posterior is {network.posterior}; set it to {'gaussian' if composition.is_stochastic else 'point'}"
     elif composition.decodes != bool(network.decoder_layers):
-        wrong = f"network.decoder_layers is {network.decoder_layers}; set it to {'at least 1' if composition.decodes else '0'}"
-    if wrong:
-        raise ConfigError(f"objective {name}: {wrong}. In a training config, objective={name} does so.")
+        problem = f"network.decoder_layers is {network.decoder_layers}; set it to {'at least 1' if composition.decodes else '0'}"
+    if problem:
+        raise ConfigError(f"objective {name}: {problem}. In a training config, objective={name} sets it.")
 
 
-def _warn_of_idle_settings(config: ObjectiveConfig, composition: Composition) -> None:
-    idle = []
+def _warn_about_unused_settings(config: ObjectiveConfig, composition: Composition) -> None:
+    unused = []
     if config.beta is not None and not composition.free_beta:
-        idle.append(f"objective.beta={config.beta}")
+        unused.append(f"objective.beta={config.beta}")
     if not composition.is_contrastive:
         default = ObjectiveConfig()
-        idle += [
+        unused += [
             f"objective.{k}={getattr(config, k)}"
             for k in ("negatives", "queue", "tau")
             if getattr(config, k) != getattr(default, k)
         ]
-    if idle:
-        warnings.warn(f"{', '.join(idle)} has no effect on the objective {config.name!r}.", stacklevel=3)
+    if unused:
+        warnings.warn(f"{', '.join(unused)} has no effect on the objective {config.name!r}.", stacklevel=3)

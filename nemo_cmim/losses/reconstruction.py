@@ -22,19 +22,19 @@ def log_p_x_given_z(logits_BTV: Tensor, target_BT: Tensor, is_target_BT: Tensor)
         float32 [B], summed over a molecule's targets.
 
     Raises:
-        InvalidShapeError: Logits and targets differ in molecules or positions.
+        InvalidShapeError: If logits, targets and mask differ in molecules or positions.
     """
     if logits_BTV.shape[:2] != target_BT.shape or target_BT.shape != is_target_BT.shape:
         raise InvalidShapeError(
-            f"logits {tuple(logits_BTV.shape)}, targets {tuple(target_BT.shape)} and their mask {tuple(is_target_BT.shape)} must "
-            "agree in molecules and positions."
+            f"Logits {tuple(logits_BTV.shape)}, targets {tuple(target_BT.shape)} and mask {tuple(is_target_BT.shape)} must have the same "
+            "numbers of molecules and positions."
         )
     nats_BT = F.cross_entropy(logits_BTV.float().flatten(0, 1), target_BT.flatten(), reduction="none").view_as(target_BT)
     return sum_over_targets(-nats_BT, is_target_BT)
 
 
 def sum_over_targets(log_p_BT: Tensor, is_target_BT: Tensor) -> Tensor:
-    """Adds up the log-likelihoods of real targets; what stands at padding, NaN included, does not count.
+    """Sums the log-likelihoods of real targets; values at padding, also NaN, are ignored.
 
     Returns:
         float32 [B].

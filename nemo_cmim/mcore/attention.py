@@ -1,7 +1,7 @@
-"""Attention modules that Megatron-Core layers are specified with.
+"""Attention modules for the specs of Megatron-Core layers.
 
-Shape letters as Megatron has them: S positions first, B molecules, D width; K latents; H heads of this tensor-parallel rank,
-d width of a head.
+Shape letters, in the order of Megatron: S positions, B molecules, D width; K latents; H heads of this tensor-parallel rank, d width of
+a head.
 """
 
 from __future__ import annotations
@@ -25,24 +25,24 @@ __all__ = ["SdpaCoreAttention", "SingleKeyAttention", "TokenCrossAttention", "br
 
 
 class SdpaCoreAttention(MegatronModule):
-    """Core attention on torch's `scaled_dot_product_attention`; runs on CPU, where Megatron's own needs CUDA buffers."""
+    """Core attention on torch's `scaled_dot_product_attention`; runs on CPU, whereas Megatron's own requires CUDA buffers."""
 
     def __init__(self, config: TransformerConfig, layer_number: int, attn_mask_type: AttnMaskType, **_: Any) -> None:
         super().__init__(config=config)
         self.causal = attn_mask_type == AttnMaskType.causal
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **_: Any) -> Tensor:
-        """Attention of [S, B, H, d] queries; returns [S, B, H * d]. `attention_mask` [B, keys] is True at keys that count, None: all."""
+        """Attention of [S, B, H, d] queries; returns [S, B, H * d]. `attention_mask` [B, keys] is True at real keys; None: all."""
         mask = None if attention_mask is None else attention_mask[:, None, None, :]
         query, key, value = (x.permute(1, 2, 0, 3) for x in (query, key, value))
         dropout = self.config.attention_dropout if self.training else 0.0
-        with tensor_parallel_rng() if dropout else nullcontext():  # heads differ across ranks, and so must their dropout
+        with tensor_parallel_rng() if dropout else nullcontext():  # ranks have different heads, which need different dropout
             context_BHSd = F.scaled_dot_product_attention(query, key, value, mask, dropout, is_causal=self.causal)
         return context_BHSd.permute(2, 0, 1, 3).flatten(2)
 
 
 class SingleKeyAttention(MegatronModule):
-    """`models.attention.SingleKeyAttention` on tensor-parallel linear layers; takes the place of self- or cross-attention."""
+    """`models.attention.SingleKeyAttention` with tensor-parallel linear layers; replaces self- or cross-attention."""
 
     def __init__(self, config: TransformerConfig, layer_number: int, pg_collection: Any = None, **_: Any) -> None:
         super().__init__(config=config)
@@ -54,14 +54,14 @@ class SingleKeyAttention(MegatronModule):
         )
 
     def forward(self, hidden_states: Tensor, *, key_value_states: Tensor | None = None, **_: Any) -> tuple[Tensor, Tensor | None]:
-        """Attends to the only row of `key_value_states`, or of `hidden_states` where there is none; [1, B, D] and its bias."""
+        """Attends to the single row of `key_value_states`, or of `hidden_states` if it is None; returns [1, B, D] and its bias."""
         memory_1BD = hidden_states if key_value_states is None else key_value_states
         value, _ = self.linear_v(memory_1BD)
         return self.linear_proj(value)
 
 
 def broadcast_dropout_add(training: bool, fused: bool) -> Callable[[tuple[Tensor, Tensor | None], Tensor, float], Tensor]:
-    """Megatron's bias-dropout-add for a [1, B, D] update that is the same at each position, with a dropout mask for each."""
+    """Megatron's bias-dropout-add for a [1, B, D] update that is equal at all positions; dropout masks differ between positions."""
 
     def add(update_and_bias: tuple[Tensor, Tensor | None], residual_SBD: Tensor, probability: float) -> Tensor:
         update_1BD, bias = update_and_bias
@@ -75,21 +75,21 @@ def broadcast_dropout_add(training: bool, fused: bool) -> Callable[[tuple[Tensor
 
 
 class TokenCrossAttention(CrossAttention):
-    """`models.attention.TokenCrossAttention`: K latents attend to the tokens, whose keys and values are never projected."""
+    """`models.attention.TokenCrossAttention`: K latents attend to the tokens, without projecting keys and values."""
 
     def forward(
         self, hidden_states: Tensor, attention_mask: Tensor, key_value_states: Tensor, **_: Any
     ) -> tuple[Tensor, Tensor | None]:
-        """Attends from latents [K, B, D] to tokens [S, B, D], `attention_mask` [B, S] True at real ones; [K, B, D] and its bias."""
+        """Attends from latents [K, B, D] to tokens [S, B, D]; `attention_mask` [B, S] is True at real ones. Returns [K, B, D] and bias."""
         heads, width = self.num_attention_heads_per_partition, self.hidden_size_per_attention_head
         query, _ = self.linear_q(hidden_states)
         query_BHKd = query.unflatten(-1, (heads, width)).permute(1, 2, 0, 3)
         tokens_SBD = copy_to_tensor_model_parallel_region(key_value_states, group=self.pg_collection.tp)
-        if tokens_SBD.requires_grad:  # Megatron 0.16 forgets the sum over ranks of a gradient that is not contiguous
+        if tokens_SBD.requires_grad:  # Megatron 0.16 sums only contiguous gradients over ranks
             tokens_SBD.register_hook(Tensor.contiguous)
         w_key, w_value = self.linear_kv.weight.unflatten(0, (heads, 2, width)).unbind(1)
         bias_value = self.linear_kv.bias.unflatten(0, (heads, 2, width))[:, 1].flatten()
         dropout = self.config.attention_dropout if self.training else 0.0
-        with tensor_parallel_rng() if dropout else nullcontext():  # heads differ across ranks, and so must their dropout
+        with tensor_parallel_rng() if dropout else nullcontext():  # ranks have different heads, which need different dropout
             context_BKD = absorbed_attention(query_BHKd, tokens_SBD.transpose(0, 1), w_key, w_value, attention_mask, dropout)
         return self.linear_proj((context_BKD + bias_value).transpose(0, 1))

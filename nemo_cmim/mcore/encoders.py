@@ -1,4 +1,4 @@
-"""The encoders of `models`, from Megatron layers, with the same names of parts. K latents, S tokens, B molecules, D width."""
+"""The encoders of `models`, built from Megatron layers, with the same module names. K latents, S tokens, B molecules, D width."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def _token_layers(backend: BackendSpecProvider, network: NetworkConfig, config: 
 
 
 class _PerceiverEncoder(MegatronModule):
-    """`models.perceiver.PerceiverEncoder`; its layers are numbered from `first_layer` on."""
+    """`models.perceiver.PerceiverEncoder`; its layers are numbered from `first_layer`."""
 
     def __init__(
         self, backend: BackendSpecProvider, network: NetworkConfig, config: TransformerConfig, blocks: int, first_layer: int = 1
@@ -34,19 +34,20 @@ class _PerceiverEncoder(MegatronModule):
         self.latents_KD = nn.Parameter(torch.empty(network.latents, network.hidden_size))
         config.init_method(self.latents_KD)
         self.norm_tokens = _norm(backend, config)
-        read, think = specs.latent_read_layer(backend, network.latents), specs.latent_layer(backend, network.latents)
+        cross_layer = specs.cross_attention_layer(backend, network.latents)
+        self_layer = specs.latent_self_attention_layer(backend, network.latents)
         numbers = range(first_layer, first_layer + 2 * blocks, 2)
-        self.read = nn.ModuleList(build_module(read, config=config, layer_number=n) for n in numbers)
-        self.think = nn.ModuleList(build_module(think, config=config, layer_number=n + 1) for n in numbers)
+        self.read = nn.ModuleList(build_module(cross_layer, config=config, layer_number=n) for n in numbers)
+        self.think = nn.ModuleList(build_module(self_layer, config=config, layer_number=n + 1) for n in numbers)
         self.norm = _norm(backend, config)
 
     def forward(self, tokens_SBD: Tensor, is_token_BS: Tensor) -> Tensor:
         """Returns [K, B, D]."""
         tokens_SBD = self.norm_tokens(tokens_SBD)
         x_KBD = self.latents_KD.unsqueeze(1).expand(-1, tokens_SBD.shape[1], -1)
-        for read, think in zip(self.read, self.think):
-            latents, _ = read(x_KBD, context=tokens_SBD, context_mask=is_token_BS)
-            latents, _ = think(latents)
+        for cross_layer, self_layer in zip(self.read, self.think):
+            latents, _ = cross_layer(x_KBD, context=tokens_SBD, context_mask=is_token_BS)
+            latents, _ = self_layer(latents)
             x_KBD = x_KBD + latents
         return self.norm(x_KBD)
 

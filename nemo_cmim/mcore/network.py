@@ -1,7 +1,7 @@
-"""The cMIM network on Megatron-Core: the same function as `models.CMIMNetwork`, cut over tensor-parallel ranks.
+"""The network on Megatron-Core: the same function as `models.CMIMNetwork`, divided among tensor-parallel ranks.
 
-Shape letters: S encoder tokens, T decoder tokens, B molecules, K latents (S for a transformer encoder), D width, v vocabulary of
-this rank. Inside, Megatron's order [S, B, D]; outside, ours.
+Shape letters: S encoder tokens, T decoder tokens, B molecules, K latents (S for a transformer encoder), D width, v part of the
+vocabulary on this rank. Internally, tensors have Megatron's order [S, B, D]; inputs and outputs have the order of `models`.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ __all__ = ["MegatronCMIMNetwork"]
 
 
 class MegatronCMIMNetwork(MegatronModule):
-    """Encoder q(z|x) and decoder p(x|z) from Megatron-Core layers. Needs `parallel_state` to be initialised.
+    """Encoder q(z|x) and decoder p(x|z) from Megatron-Core layers. Requires an initialised `parallel_state`.
 
     Args:
         network: Sizes.
-        parallel: Tensor-parallel size, and whether Transformer Engine may be used.
+        parallel: Tensor-parallel size, and whether to use Transformer Engine.
     """
 
     def __init__(self, network: NetworkConfig, parallel: ParallelConfig) -> None:
@@ -63,17 +63,17 @@ class MegatronCMIMNetwork(MegatronModule):
         length = ids_BS.shape[1]
         if length > self.network_config.max_positions:
             raise InvalidShapeError(
-                f"{length} tokens do not fit into the {self.network_config.max_positions} positions of this model."
+                f"The input has {length} tokens, but this model has {self.network_config.max_positions} positions."
             )
         return self.embedding(ids_BS, torch.arange(length, device=ids_BS.device).unsqueeze(0))
 
     def encode(self, ids_BS: Tensor, is_token_BS: Tensor) -> Posterior:
-        """q(z|x), fields [B, K, D]; as `models.CMIMNetwork.encode`."""
+        """Computes q(z|x), fields [B, K, D]; see `models.CMIMNetwork.encode`."""
         posterior: Posterior = self.posterior(self.encoder(self._embed(ids_BS), is_token_BS).transpose(0, 1))
         return posterior if self.network_config.has_bottleneck else posterior._replace(is_latent_BK=is_token_BS)
 
     def forward(self, decoder_BT: Tensor, z_BKD: Tensor, is_latent_BK: Tensor | None = None) -> Tensor:
-        """Logits [T, B, v] of this rank's share of the padded vocabulary, under teacher forcing."""
+        """Logits [T, B, v] of this rank's part of the padded vocabulary, under teacher forcing."""
         x_TBD = self._embed(decoder_BT)
         z_KBD = z_BKD.to(x_TBD.dtype).transpose(0, 1)
         x_TBD = self.decoder(x_TBD, attention_mask=None, context=z_KBD, context_mask=is_latent_BK)
@@ -81,22 +81,22 @@ class MegatronCMIMNetwork(MegatronModule):
         return logits_TBv
 
     def predicted_tokens(self, logits_TBv: Tensor) -> Tensor:
-        """The most likely token at each target, int64 [B, T]; to be called before `log_p_x_given_z`, which spends the logits."""
+        """The most likely token at each target, int64 [B, T]; call it before `log_p_x_given_z`, which may overwrite the logits."""
         best_TB, token_TB = logits_TBv.detach().max(-1)
         group, shards = self.output.tp_group, self.output.tp_group.size()
-        if shards > 1:  # the best of each rank's share, not all logits
+        if shards > 1:  # gathers the best token of each rank instead of all logits
             own = torch.stack([best_TB.float(), (token_TB + group.rank() * logits_TBv.shape[-1]).float()])
-            everyone = [torch.empty_like(own) for _ in range(shards)]
-            torch.distributed.all_gather(everyone, own, group=group)
-            best_RTB, token_RTB = torch.stack(everyone, 1)
+            gathered = [torch.empty_like(own) for _ in range(shards)]
+            torch.distributed.all_gather(gathered, own, group=group)
+            best_RTB, token_RTB = torch.stack(gathered, 1)
             token_TB = token_RTB.gather(0, best_RTB.argmax(0, keepdim=True))[0].long()
         return token_TB.T
 
     def log_p_x_given_z(self, logits_TBv: Tensor, target_BT: Tensor, is_target_BT: Tensor) -> Tensor:
-        """log p(x|z) of Eq. 9 from logits that are cut over ranks: float32 [B], nats, summed over targets.
+        """log p(x|z) of Eq. 9 from logits that are divided among ranks: float32 [B], nats, summed over targets.
 
-        Over several ranks Megatron's cross-entropy computes in place: fp32 logits are spent afterwards. For one rank torch's is
-        faster.
+        With several ranks, Megatron's cross-entropy works in place and overwrites fp32 logits. With one rank, torch's is used, which
+        is faster.
         """
         target_TB = target_BT.T.contiguous()
         if self.output.tp_group.size() == 1:

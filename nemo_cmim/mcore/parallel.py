@@ -1,4 +1,4 @@
-"""The one place that starts process groups."""
+"""Starts process groups; no other module does."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ __all__ = ["initialise", "is_sharded", "runs_on_gpu"]
 
 
 def initialise(parallel: ParallelConfig, *, device: str | None = None) -> None:
-    """Starts `torch.distributed` (NCCL on GPU, gloo on CPU) and Megatron's groups where they are not there yet.
+    """Starts `torch.distributed` (NCCL on GPU, gloo on CPU) and Megatron's groups, unless they exist.
 
-    A single process needs no rendezvous; several take theirs from the environment that torchrun sets.
+    A single process needs no rendezvous; several processes use the environment variables that torchrun sets.
 
     Args:
         parallel: Sizes of the groups.
-        device: "cuda" or "cpu"; None: a GPU where there is one.
+        device: "cuda" or "cpu"; None: a GPU if there is one.
 
     Raises:
-        ConfigError: The sizes do not fit the number of processes, or the groups exist with another tensor-parallel size.
+        ConfigError: If the sizes do not match the number of processes, or if the groups exist with another tensor-parallel size.
     """
     if not torch.distributed.is_initialized():
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -39,7 +39,7 @@ def initialise(parallel: ParallelConfig, *, device: str | None = None) -> None:
         world = torch.distributed.get_world_size()
         if world % size:
             raise ConfigError(
-                f"parallel.tensor_model_parallel_size ({size}) must divide the number of processes ({world}): they are "
+                f"parallel.tensor_model_parallel_size ({size}) must divide the number of processes ({world}), which is "
                 "tensor-parallel x data-parallel ranks."
             )
         parallel_state.initialize_model_parallel(size)
@@ -51,10 +51,10 @@ def initialise(parallel: ParallelConfig, *, device: str | None = None) -> None:
 
 
 def is_sharded(parameter: Tensor) -> bool:
-    """Whether each tensor-parallel rank holds a part of its own, along `parameter.partition_dim`."""
+    """True if each tensor-parallel rank has a different part of the parameter, along `parameter.partition_dim`."""
     return bool(getattr(parameter, "tensor_model_parallel", False))
 
 
 def runs_on_gpu() -> bool:
-    """Whether the ranks talk over NCCL, so their tensors are on GPUs. Not run on a GPU yet."""
+    """True if the ranks communicate with NCCL, so that their tensors are on GPUs. Not tested on a GPU yet."""
     return "nccl" in torch.distributed.get_backend()

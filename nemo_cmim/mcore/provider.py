@@ -1,4 +1,4 @@
-"""Our sizes as Megatron-Core's `TransformerConfig`."""
+"""Converts `NetworkConfig` to Megatron-Core's `TransformerConfig`."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ __all__ = ["transformer_config"]
 def transformer_config(network: NetworkConfig, parallel: ParallelConfig, *, layers: int) -> TransformerConfig:
     """The settings of one stack of Megatron layers.
 
-    Megatron's fusions need CUDA, and its fused GELU is the tanh approximation where ours is exact; so fusions are off.
+    Fusions are off: they require CUDA, and the fused GELU is the tanh approximation, whereas this network uses the exact GELU.
 
     Args:
-        network: Sizes of the whole network.
+        network: Sizes of the network.
         parallel: Tensor-parallel size; must match the initialised process groups.
-        layers: Layers of this stack; outputs of residual branches start scaled by 1 / sqrt(2 layers).
+        layers: Layers of this stack; outputs of residual branches are initialised with a scale of 1 / sqrt(2 layers).
     """
     return TransformerConfig(
         num_layers=layers,
@@ -33,7 +33,7 @@ def transformer_config(network: NetworkConfig, parallel: ParallelConfig, *, laye
         activation_func=F.gelu,
         add_bias_linear=True,
         tensor_model_parallel_size=parallel.tensor_model_parallel_size,
-        use_cpu_initialization=True,  # the same initial weights at each tensor-parallel size
+        use_cpu_initialization=True,  # the same initial weights for every tensor-parallel size
         params_dtype=torch.float32,
         bias_activation_fusion=False,
         bias_dropout_fusion=False,

@@ -1,7 +1,7 @@
-"""Random numbers of a training step, as a function of (seed, step, micro-batch): the one place that seeds generators.
+"""Seeds the generators of a training step, as a function of (seed, step, micro-batch); no other module seeds generators.
 
-Nothing has to be saved to go on where a run stopped, at another number of devices too: what a micro-batch draws does not depend on
-which rank computes it, nor on what was drawn before.
+A checkpoint does not need the state of generators, even if a run resumes on a different number of devices: the random numbers of a
+micro-batch depend neither on the rank that computes it nor on earlier random numbers.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ _of_this_rank = torch.Generator()
 
 
 def seed_generators(*key: int | str) -> None:
-    """Seeds torch's default generators alike on all tensor-parallel ranks, and one that differs from rank to rank.
+    """Seeds torch's default generators equally on all tensor-parallel ranks, and one generator differently on each rank.
 
-    Latent noise and the dropout of hidden states come from the former: ranks must agree on them. The dropout of attention comes from
-    the latter, as ranks have different heads.
+    Latent noise and the dropout of hidden states use the default generators, since they must be equal on all ranks. The dropout of
+    attention uses the other one, since ranks have different heads.
 
     Args:
-        key: Names the place in the run; another key gives other numbers.
+        key: Identifies the position in the run; different keys give different numbers.
     """
     seed = int.from_bytes(hashlib.blake2b(repr(key).encode(), digest_size=7).digest(), "little")
     torch.manual_seed(seed)
@@ -39,7 +39,7 @@ def seed_generators(*key: int | str) -> None:
 
 @contextmanager
 def tensor_parallel_rng() -> Generator[None, None, None]:
-    """Within it, default generators draw what differs from one tensor-parallel rank to the next."""
+    """Within the block, the default generators draw numbers that differ between tensor-parallel ranks."""
     if runs_on_gpu():
         with get_cuda_rng_tracker().fork():
             yield

@@ -1,6 +1,6 @@
-"""`ModuleSpec`s of the layers, from Megatron-Core's own parts where it has them.
+"""`ModuleSpec`s of the layers, from Megatron-Core modules where they exist.
 
-`backend` says whose linear layers and norms: see `choose_backend`.
+`backend` provides linear layers and norms; see `choose_backend`.
 """
 
 from __future__ import annotations
@@ -19,15 +19,17 @@ from megatron.core.transformer.transformer_layer import TransformerLayer, Transf
 
 from .attention import SdpaCoreAttention, SingleKeyAttention, TokenCrossAttention, broadcast_dropout_add
 
-__all__ = ["choose_backend", "decoder_block", "latent_layer", "latent_read_layer", "token_layer"]
+__all__ = ["choose_backend", "cross_attention_layer", "decoder_block", "latent_self_attention_layer", "token_layer"]
 
 
 def choose_backend(transformer_engine: bool) -> BackendSpecProvider:
-    """Transformer Engine's modules where it is wanted, installed, and there is a GPU; else Megatron's, with Apex's norm where it is.
+    """Transformer Engine if it is requested and installed and there is a GPU; else Megatron-Core, with Apex's norm if it is installed.
 
-    Attention is torch's in any case: its fused kernels take the masks that the encoders need.
+    Attention always uses torch, whose fused kernels support the masks that the encoders need.
     """
-    if transformer_engine and torch.cuda.is_available() and importlib.util.find_spec("transformer_engine"):  # not run on a GPU yet
+    if (
+        transformer_engine and torch.cuda.is_available() and importlib.util.find_spec("transformer_engine")
+    ):  # not tested on a GPU yet
         from megatron.core.extensions.transformer_engine_spec_provider import TESpecProvider
 
         return TESpecProvider()
@@ -68,12 +70,12 @@ def _layer(backend: BackendSpecProvider, **parts: object) -> ModuleSpec:
     return ModuleSpec(module=TransformerLayer, submodules=submodules)
 
 
-def latent_layer(backend: BackendSpecProvider, latents: int) -> ModuleSpec:
+def latent_self_attention_layer(backend: BackendSpecProvider, latents: int) -> ModuleSpec:
     """Self-attention among the latents, then FFN."""
     return _layer(backend, self_attention=_latent_self_attention(backend, latents))
 
 
-def latent_read_layer(backend: BackendSpecProvider, latents: int) -> ModuleSpec:
+def cross_attention_layer(backend: BackendSpecProvider, latents: int) -> ModuleSpec:
     """Self-attention among the latents, cross-attention from the latents to the tokens, FFN."""
     return _layer(
         backend,
@@ -85,7 +87,7 @@ def latent_read_layer(backend: BackendSpecProvider, latents: int) -> ModuleSpec:
 
 
 def token_layer(backend: BackendSpecProvider) -> ModuleSpec:
-    """Self-attention among the tokens, which takes a mask [B, S] True at real ones, then FFN."""
+    """Self-attention among the tokens, with a mask [B, S] that is True at real tokens, then FFN."""
     return _layer(backend, self_attention=_self_attention(backend, AttnMaskType.no_mask))
 
 

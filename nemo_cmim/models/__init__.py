@@ -1,4 +1,4 @@
-"""The network in plain PyTorch: small, readable, and without Megatron or NeMo."""
+"""The network in PyTorch, without Megatron or NeMo: the reference implementation, used for inference."""
 
 from .generation import greedy_decode
 from .network import CMIMNetwork

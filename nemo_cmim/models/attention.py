@@ -1,6 +1,6 @@
-"""Multi-head attention in the three forms that the network needs; each is exact, they differ in cost.
+"""Multi-head attention in the forms that the network uses. All are exact; they differ in cost.
 
-Shape letters: B molecules, T queries, S keys, H heads, d width of a head, D = H * d, Q latents that ask.
+Shape letters: B molecules, T queries, S keys, H heads, d width of a head, D = H * d, Q latents as queries.
 """
 
 from __future__ import annotations
@@ -17,22 +17,21 @@ __all__ = ["LatentCrossAttention", "SelfAttention", "SingleKeyAttention", "Token
 def absorbed_attention(
     query_BHQd: Tensor, memory_BSD: Tensor, w_key_HdD: Tensor, w_value_HdD: Tensor, is_key_BS: Tensor | None, dropout: float = 0.0
 ) -> Tensor:
-    """Attention of few queries to many keys without projecting the keys.
+    """Attention of few queries to many keys, with the key and value projections absorbed into the query side.
 
-    softmax(q (W_k m)^T) (W_v m) = W_v softmax((q W_k) m^T) m: the projections move to the side of the queries, so a key costs
-    4 Q H D operations in place of 4 D^2. A bias of the keys adds the same to every score and drops out; a bias of the values is the
-    caller's to add.
+    softmax(q (W_k m)^T) (W_v m) = W_v softmax((q W_k) m^T) m, so a key costs 4 Q H D operations instead of 4 D^2. A bias of the keys
+    adds the same number to every score and has no effect; a bias of the values must be added by the caller.
 
     Args:
         query_BHQd: Projected queries.
-        memory_BSD: What is attended to, not projected.
-        w_key_HdD: Weight that would project keys.
-        w_value_HdD: Weight that would project values.
-        is_key_BS: bool, True at keys that may be attended to; None means all.
+        memory_BSD: Sequence that is attended to, not projected.
+        w_key_HdD: Weight of the key projection.
+        w_value_HdD: Weight of the value projection.
+        is_key_BS: bool, True at keys that may be attended to; None: all.
         dropout: Probability that an attention weight is dropped.
 
     Returns:
-        [B, Q, H * d], in front of the output projection.
+        [B, Q, H * d], before the output projection.
     """
     B, H, Q, d = query_BHQd.shape
     absorbed = torch.einsum("bhqd,hdm->bhqm", query_BHQd, w_key_HdD).reshape(B, 1, H * Q, -1)
@@ -47,9 +46,9 @@ def _heads(x_BTD: Tensor, heads: int) -> Tensor:
 
 
 class SelfAttention(nn.Module):
-    """Positions attend to each other; causal ones only to themselves and what came before.
+    """Self-attention; if `causal`, a position attends only to itself and to earlier positions.
 
-    Tokens of an encoder need a mask of what is padding. Latents have none, and in a causal decoder it stands behind all that matters.
+    Tokens of an encoder need a padding mask. Latents have no padding, and in a causal decoder it comes after all real positions.
     """
 
     def __init__(self, config: NetworkConfig, *, causal: bool) -> None:
@@ -59,7 +58,7 @@ class SelfAttention(nn.Module):
         self.out = nn.Linear(config.hidden_size, config.hidden_size)
 
     def gather(self, x_BTD: Tensor, is_token_BT: Tensor | None = None) -> Tensor:
-        """What `out` takes: the heads' weighted sums of values, [B, T, D]."""
+        """Input of `out`: the weighted sums of values of all heads, [B, T, D]."""
         mask = None if is_token_BT is None else is_token_BT[:, None, None, :]
         query, key, value = (_heads(part, self.heads) for part in self.qkv(x_BTD).chunk(3, dim=-1))
         dropout = self.dropout if self.training else 0.0
@@ -67,7 +66,7 @@ class SelfAttention(nn.Module):
         return context_BHTd.transpose(1, 2).flatten(2)
 
     def forward(self, x_BTD: Tensor, is_token_BT: Tensor | None = None) -> Tensor:
-        """Returns [B, T, D]; `is_token_BT` is True at positions that may be attended to, None means all."""
+        """Returns [B, T, D]; `is_token_BT` is True at positions that may be attended to; None: all."""
         return self.out(self.gather(x_BTD, is_token_BT))
 
     def step(self, x_B1D: Tensor, cache: tuple[Tensor, Tensor], position: int) -> Tensor:
@@ -75,7 +74,7 @@ class SelfAttention(nn.Module):
 
         Args:
             x_B1D: The newest position.
-            cache: Keys and values [B, H, Tmax, d]; those at `position` are written here.
+            cache: Keys and values [B, H, Tmax, d]; those of `position` are written into it.
             position: Index of the newest position.
 
         Returns:
@@ -90,10 +89,10 @@ class SelfAttention(nn.Module):
 
 
 class SingleKeyAttention(nn.Module):
-    """Attention to a single key. Its softmax is exactly 1, so what is left is W_o W_v m, the same for every query.
+    """Attention to a single key. The softmax is exactly 1, so the result is W_o W_v m, the same for every query.
 
-    Queries and keys would have no effect and no gradient: they are no parameters here. Nor is there dropout of attention weights:
-    it would drop the only one, and the whole molecule with it.
+    Query and key projections are omitted, since they have no effect and no gradient. Attention weights have no dropout, since it
+    would drop the only weight and with it the latent.
     """
 
     def __init__(self, config: NetworkConfig) -> None:
@@ -102,7 +101,7 @@ class SingleKeyAttention(nn.Module):
         self.out = nn.Linear(config.hidden_size, config.hidden_size)
 
     def forward(self, memory_B1D: Tensor) -> Tensor:
-        """Returns [B, 1, D], to be added to each query's position."""
+        """Returns [B, 1, D], which is added to each query position."""
         return self.out(self.value(memory_B1D))
 
 
@@ -121,7 +120,7 @@ class LatentCrossAttention(_CrossAttention):
     """Decoder positions attend to several latents, whose keys and values are computed once per molecule."""
 
     def project(self, z_BKD: Tensor, is_latent_BK: Tensor | None = None) -> tuple[Tensor, ...]:
-        """Keys and values of the latents, each [B, H, K, d], and where some are padding the mask [B, 1, 1, K]."""
+        """Keys and values of the latents, each [B, H, K, d], and the mask [B, 1, 1, K] if some latents are padding."""
         keys_and_values = tuple(_heads(part, self.heads) for part in self.kv(z_BKD).chunk(2, dim=-1))
         return keys_and_values if is_latent_BK is None else (*keys_and_values, is_latent_BK[:, None, None, :])
 

@@ -23,24 +23,24 @@ def greedy_decode(
     is_allowed_V: Tensor,
     max_tokens: int | None = None,
 ) -> Tensor:
-    """The most likely token, one after the other, until `<EOS>`.
+    """Decodes greedily: appends the most likely token until `<EOS>`.
 
-    Molecules that have ended leave the batch, so the work shrinks with what is left. The network should be in eval mode.
+    Molecules that have ended are removed from the batch. The network should be in eval mode.
 
     Args:
         network: The decoder.
         z_BKD: Latents.
-        is_latent_BK: bool, True at real latents; None means all.
+        is_latent_BK: bool, True at real latents; None: all.
         bos_id: Id that starts a sequence.
         eos_id: Id that ends it.
-        is_allowed_V: bool [vocabulary_size], True for ids that may be written; `<EOS>` always may.
-        max_tokens: Most tokens to write; None means as many as the model has positions for. The network sees no `<EOS>` there.
+        is_allowed_V: bool [vocabulary_size], True for ids that may be written; `<EOS>` is always allowed.
+        max_tokens: Maximum number of tokens to write; None: limited only by the positions of the model.
 
     Returns:
         int64 [B, T]: the tokens, then `eos_id` to the end of each row. A row without `eos_id` was cut at `max_tokens`.
 
     Raises:
-        InvalidShapeError: `z_BKD` does not fit the network.
+        InvalidShapeError: If `z_BKD` does not match the network.
     """
     config = network.config
     latents = config.latents if config.has_bottleneck else "any number"
@@ -63,16 +63,16 @@ def greedy_decode(
         logits_AV = network.step(ids_A, memory, caches, position)
         ids_A = logits_AV.masked_fill(forbidden_V, -torch.inf).argmax(-1)
         written_BT[alive_A, position] = ids_A
-        goes_on_A = ids_A != eos_id
-        if not goes_on_A.all():
-            keep = goes_on_A.nonzero()[:, 0]
+        is_unfinished_A = ids_A != eos_id
+        if not is_unfinished_A.all():
+            keep = is_unfinished_A.nonzero()[:, 0]
             alive_A, ids_A = alive_A[keep], ids_A[keep]
             memory = select(memory, keep)
             caches = [(key[keep], value[keep]) for key, value in caches]
     return written_BT
 
 
-_GROWTH = 32
+_GROWTH = 32  # positions
 
 
 def _empty_caches(network: CMIMNetwork, molecules: int) -> list[tuple[Tensor, Tensor]]:
@@ -82,7 +82,7 @@ def _empty_caches(network: CMIMNetwork, molecules: int) -> list[tuple[Tensor, Te
 
 
 def _grown(caches: list[tuple[Tensor, Tensor]], position: int) -> list[tuple[Tensor, Tensor]]:
-    """The same caches with room for `position`: they grow by a fixed number of positions at a time."""
+    """The same caches, extended by `_GROWTH` positions if there is no space for `position`."""
     if position < caches[0][0].shape[2]:
         return caches
     room = (0, 0, 0, _GROWTH)

@@ -20,12 +20,12 @@ __all__ = [
 ]
 
 Memory = Tensor | tuple[Tensor, ...]
-"""What a decoder layer made of the latents, once per molecule: a constant [B, 1, D] for K = 1, else keys, values and, where some
-are padding, their mask."""
+"""What a decoder layer computes from the latents once per molecule: for K = 1 a constant [B, 1, D], else keys, values and, if some
+latents are padding, their mask."""
 
 
 def select(memory: list[Memory], rows: Tensor | slice) -> list[Memory]:
-    """The memory of some molecules, for each layer."""
+    """The memory of a subset of the molecules, for each layer."""
     return [tuple(part[rows] for part in m) if isinstance(m, tuple) else m[rows] for m in memory]
 
 
@@ -38,7 +38,7 @@ class FeedForward(nn.Module):
         self.down = nn.Linear(config.ffn_size, config.hidden_size)
 
     def widen(self, x: Tensor) -> Tensor:
-        """What `down` takes: [..., ffn_size]."""
+        """Input of `down`: [..., ffn_size]."""
         return F.gelu(self.up(x))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -47,7 +47,7 @@ class FeedForward(nn.Module):
 
 
 def _add_linear_(x: Tensor, h: Tensor, linear: nn.Linear, constant: Tensor | None = None) -> None:
-    """x += linear(h) + constant, in place: the sum rides on the matrix product, which saves passes over memory."""
+    """x += linear(h) + constant, in place: the matrix multiplication accumulates into x, which saves passes over memory."""
     x += linear.bias if constant is None else linear.bias + constant
     x.view(-1, linear.out_features).addmm_(h.view(-1, linear.in_features), linear.weight.t())
 
@@ -72,7 +72,7 @@ class EncoderLayer(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, x_BTD: Tensor, is_token_BT: Tensor | None = None) -> Tensor:
-        """Returns [B, T, D]; `is_token_BT` is True at positions that may be attended to, None means all."""
+        """Returns [B, T, D]; `is_token_BT` is True at positions that may be attended to; None: all."""
         mask = () if is_token_BT is None else (is_token_BT,)
         x_BTD = x_BTD + self.dropout(self.self_attention(self.norm_self(x_BTD), *mask))
         return x_BTD + self.dropout(self.ffn(self.norm_ffn(x_BTD)))
@@ -109,7 +109,7 @@ class DecoderLayer(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
 
     def remember(self, z_BKD: Tensor, is_latent_BK: Tensor | None) -> Memory:
-        """What this layer needs of the latents, computed once per molecule."""
+        """Computes what this layer needs from the latents, once per molecule."""
         if isinstance(self.cross_attention, LatentCrossAttention):
             return self.cross_attention.project(z_BKD, is_latent_BK)
         return self.cross_attention(z_BKD)
@@ -117,7 +117,7 @@ class DecoderLayer(nn.Module):
     def forward(self, x_BTD: Tensor, memory: Memory) -> Tensor:
         """Returns [B, T, D]."""
         x_BTD = x_BTD + self.dropout(self.self_attention(self.norm_self(x_BTD)))
-        return self._read_and_feed(x_BTD, memory)
+        return self._cross_attend_and_feed(x_BTD, memory)
 
     def infer_(self, x_BTD: Tensor, memory: Memory) -> None:
         """`forward` in evaluation mode and without gradients; the result overwrites `x_BTD`."""
@@ -132,12 +132,12 @@ class DecoderLayer(nn.Module):
     def step(self, x_B1D: Tensor, memory: Memory, cache: tuple[Tensor, Tensor], position: int) -> Tensor:
         """One position of incremental decoding; see `SelfAttention.step`. Returns [B, 1, D]."""
         x_B1D = x_B1D + self.self_attention.step(self.norm_self(x_B1D), cache, position)
-        return self._read_and_feed(x_B1D, memory)
+        return self._cross_attend_and_feed(x_B1D, memory)
 
-    def _read_and_feed(self, x_BTD: Tensor, memory: Memory) -> Tensor:
+    def _cross_attend_and_feed(self, x_BTD: Tensor, memory: Memory) -> Tensor:
         if isinstance(memory, tuple):
-            read = self.cross_attention(self.norm_cross(x_BTD), memory)
+            update = self.cross_attention(self.norm_cross(x_BTD), memory)
         else:
-            read = memory.expand_as(x_BTD) if self.training else memory  # each position has a dropout mask of its own
-        x_BTD = x_BTD + self.dropout(read)
+            update = memory.expand_as(x_BTD) if self.training else memory  # each position has its own dropout mask
+        x_BTD = x_BTD + self.dropout(update)
         return x_BTD + self.dropout(self.ffn(self.norm_ffn(x_BTD)))

@@ -1,7 +1,7 @@
-"""The network in plain PyTorch: encoder, posterior, causal decoder.
+"""The network in PyTorch: encoder, posterior, causal decoder.
 
-It serves inference, and is the oracle that the Megatron realisation is tested against. B molecules, S encoder tokens, T decoder
-tokens, K latents (S for a transformer encoder), D width, V padded vocabulary.
+It is used for inference, and is the reference implementation for tests of the Megatron network. Shape letters: B molecules, S encoder
+tokens, T decoder tokens, K latents (S for a transformer encoder), D width, V padded vocabulary.
 """
 
 from __future__ import annotations
@@ -29,31 +29,31 @@ class TokenEmbedding(nn.Module):
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
-        # torch's own start of an embedding would be drawn twice over, and on the meta device it imports 2 s of torch._dynamo
+        # avoids the initialisation of nn.Embedding, which is overwritten and on the meta device imports torch._dynamo (2 s)
         self.token = nn.Embedding.from_pretrained(torch.empty(config.padded_vocabulary_size, config.hidden_size), freeze=False)
         self.position = nn.Embedding.from_pretrained(torch.empty(config.max_positions, config.hidden_size), freeze=False)
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, ids_BT: Tensor, first: int = 0) -> Tensor:
-        """Embeds ids that stand at positions `first`, `first + 1`, ...
+        """Embeds ids at positions `first`, `first + 1`, ...
 
         Returns:
             [B, T, D].
 
         Raises:
-            InvalidShapeError: More positions than the model has.
+            InvalidShapeError: If there are more positions than the model has.
         """
         end = first + ids_BT.shape[1]
         if end > self.position.num_embeddings:
-            raise InvalidShapeError(f"{end} tokens do not fit into the {self.position.num_embeddings} positions of this model.")
+            raise InvalidShapeError(f"The input has {end} tokens, but this model has {self.position.num_embeddings} positions.")
         return self.dropout(self.token(ids_BT) + self.position.weight[first:end])
 
 
 class CMIMNetwork(nn.Module):
-    """Encoder q(z|x) and decoder p(x|z) of all objectives (Sec. 2.2, D.2); without decoder layers, the encoder alone.
+    """Encoder q(z|x) and decoder p(x|z) of all objectives (Sec. 2.2, D.2); without decoder layers, only the encoder.
 
-    Differs from the paper: token embeddings are normalised in front of the bottleneck (see `PerceiverEncoder`). With K = 1
-    attention to the only latent is W_o W_v z (see `SingleKeyAttention`), which computes the same with fewer parameters.
+    Differs from the paper: token embeddings are normalised before the bottleneck (see `PerceiverEncoder`). With K = 1, attention to
+    the single latent is W_o W_v z (see `SingleKeyAttention`), which is the same function with fewer parameters.
     """
 
     def __init__(self, config: NetworkConfig) -> None:
@@ -70,7 +70,7 @@ class CMIMNetwork(nn.Module):
             self._initialise()
 
     def _initialise(self) -> None:
-        """Megatron's scheme: N(0, init_std), outputs of residual branches scaled by 1 / sqrt(2 layers), biases zero."""
+        """Initialises as Megatron does: N(0, init_std), outputs of residual branches scaled by 1 / sqrt(2 layers), biases zero."""
         std = self.config.init_std
         for name, parameter in self.named_parameters():
             if parameter.dim() == 1:
@@ -86,14 +86,14 @@ class CMIMNetwork(nn.Module):
         return cast("list[DecoderLayer]", list(self.decoder))
 
     def encode(self, ids_BS: Tensor, is_token_BS: Tensor) -> Posterior:
-        """q(z|x).
+        """Computes q(z|x).
 
         Args:
             ids_BS: int64 token ids.
             is_token_BS: bool, True at real tokens; padding has no effect.
 
         Returns:
-            Posterior with fields [B, K, D]; without bottleneck a latent is a state, K = S and `is_latent_BK` says which are real.
+            Posterior with fields [B, K, D]; without bottleneck K = S, and `is_latent_BK` is True at real tokens.
         """
         posterior: Posterior = self.posterior(self.encoder(self.embedding(ids_BS), is_token_BS))
         return posterior if self.config.has_bottleneck else posterior._replace(is_latent_BK=is_token_BS)
@@ -104,22 +104,22 @@ class CMIMNetwork(nn.Module):
         Args:
             decoder_BT: int64, `<BOS>` and the tokens.
             z_BKD: Latents.
-            is_latent_BK: bool, True at real latents; None means all.
+            is_latent_BK: bool, True at real latents; None: all.
 
         Returns:
-            [B, T, D]; state t is what predicts token t.
+            [B, T, D]; state t predicts token t.
         """
         return self.states(decoder_BT, self.remember(z_BKD, is_latent_BK))
 
     def states(self, decoder_BT: Tensor, memory: list[Memory]) -> Tensor:
-        """`hidden_states` with what `remember` made of the latents."""
+        """`hidden_states`, from the result of `remember`."""
         *_, last_BTD = self.layer_states(decoder_BT, memory)
         return last_BTD
 
     def layer_states(self, decoder_BT: Tensor, memory: list[Memory]) -> Iterator[Tensor]:
-        """States [B, T, D] behind each decoder layer in turn, the last ones after the final norm.
+        """Yields the states [B, T, D] after each decoder layer, the last ones after the final norm.
 
-        Without gradients, each is overwritten when the next is asked for.
+        Without gradients, the next layer overwrites the states.
         """
         x_BTD = self.embedding(decoder_BT)
         for number, (layer, latents) in enumerate(zip(self._layers, memory), 1):
@@ -130,21 +130,21 @@ class CMIMNetwork(nn.Module):
             yield x_BTD if number < len(self.decoder) else self.decoder_norm(x_BTD)
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """Scores of the padded vocabulary, [..., V]. The output projection is the token table."""
+        """Logits of the padded vocabulary, [..., V]. The output projection shares its weight with the token embedding."""
         return F.linear(hidden, self.embedding.token.weight, self.output_bias)
 
     def forward(self, decoder_BT: Tensor, z_BKD: Tensor, is_latent_BK: Tensor | None = None) -> Tensor:
-        """log p(x|z) before normalisation: logits [B, T, V] under teacher forcing; arguments as `hidden_states`."""
+        """Logits [B, T, V] of p(x|z) under teacher forcing; see `hidden_states` for arguments."""
         return self.logits(self.hidden_states(decoder_BT, z_BKD, is_latent_BK))
 
     def remember(self, z_BKD: Tensor, is_latent_BK: Tensor | None = None) -> list[Memory]:
-        """What each decoder layer needs of the latents, for `states` and `step`.
+        """Computes what each decoder layer needs from the latents, for `states` and `step`.
 
         Raises:
-            ConfigError: The network has no decoder.
+            ConfigError: If the network has no decoder.
         """
         if not self.config.decoder_layers:
-            raise ConfigError("This network has no decoder (network.decoder_layers is 0): it only encodes.")
+            raise ConfigError("This network has no decoder (network.decoder_layers is 0). Use a network with decoder layers.")
         z_BKD = z_BKD.to(self.output_bias.dtype)
         return [layer.remember(z_BKD, is_latent_BK) for layer in self._layers]
 
@@ -153,8 +153,8 @@ class CMIMNetwork(nn.Module):
 
         Args:
             ids_B: int64, the token at `position`.
-            memory: From `remember`.
-            caches: For each layer keys and values [B, H, Tmax, d], filled up to `position`; written at `position`.
+            memory: Result of `remember`.
+            caches: Keys and values [B, H, Tmax, d] of each layer, filled up to `position`; those of `position` are written.
             position: 0 for `<BOS>`.
 
         Returns:

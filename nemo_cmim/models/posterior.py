@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from ..config import NetworkConfig
 from ..types import Posterior
 
-__all__ = ["GaussianPosterior", "PointPosterior", "build_posterior"]
+__all__ = ["DeterministicPosterior", "GaussianPosterior", "build_posterior"]
 
 
 class GaussianPosterior(nn.Module):
@@ -26,10 +26,10 @@ class GaussianPosterior(nn.Module):
         return Posterior(self.mean(encoded_BKD).float(), variance)
 
 
-class PointPosterior(nn.Module):
-    """The encoder's output is the latent, for objectives without a density q(z|x): no parameters, and variance 0.
+class DeterministicPosterior(nn.Module):
+    """The latent is the encoder's output, for objectives without a density q(z|x); no parameters, variance 0.
 
-    The paper's counts say that its Perceiver AE had no heads either: 64.6 M against 65.2 M with them (Sec. D.2).
+    By its number of parameters, the paper's Perceiver AE has no heads either: 64.6 M, compared with 65.2 M with heads (Sec. D.2).
     """
 
     def forward(self, encoded_BKD: Tensor) -> Posterior:
@@ -40,4 +40,4 @@ class PointPosterior(nn.Module):
 
 def build_posterior(config: NetworkConfig) -> nn.Module:
     """The posterior that `config.posterior` names."""
-    return GaussianPosterior(config) if config.is_stochastic else PointPosterior()
+    return GaussianPosterior(config) if config.is_stochastic else DeterministicPosterior()

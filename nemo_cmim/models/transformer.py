@@ -1,4 +1,4 @@
-"""Encoders whose tokens see each other. B molecules, S tokens, K latents, D width."""
+"""Encoders with self-attention among the tokens. B molecules, S tokens, K latents, D width."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def _layers(config: NetworkConfig) -> nn.ModuleList:
 
 
 class TransformerEncoder(nn.Module):
-    """A state for each token and no bottleneck (MegaMolBART's encoder, Sec. D.2); one final norm."""
+    """One state for each token, no bottleneck (encoder of MegaMolBART, Sec. D.2); one final norm."""
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
@@ -25,7 +25,7 @@ class TransformerEncoder(nn.Module):
         self.norm = norm(config)
 
     def forward(self, tokens_BSD: Tensor, is_token_BS: Tensor) -> Tensor:
-        """States [B, S, D]; those of real tokens do not depend on padding."""
+        """Returns states [B, S, D]; those of real tokens do not depend on padding."""
         for layer in self.layers:
             tokens_BSD = layer(tokens_BSD, is_token_BS)
         return self.norm(tokens_BSD)
@@ -40,7 +40,7 @@ class HybridEncoder(nn.Module):
         self.pool = PerceiverEncoder(config, blocks=1)
 
     def forward(self, tokens_BSD: Tensor, is_token_BS: Tensor) -> Tensor:
-        """Latents [B, K, D]."""
+        """Returns latents [B, K, D]."""
         for layer in self.layers:
             tokens_BSD = layer(tokens_BSD, is_token_BS)
         return self.pool(tokens_BSD, is_token_BS)

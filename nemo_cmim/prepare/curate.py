@@ -104,7 +104,7 @@ def canonicalise(smiles: str, rules: Rules, *, logp_is_known: bool = False) -> s
         return Rejection(f"molecular weight above {rules.max_molecular_weight:g}", f"{weight:.2f}")
     if not logp_is_known and rules.max_logp != math.inf and (logp := molecules.logp(mol)) > rules.max_logp:
         return Rejection(f"logP above {rules.max_logp:g}", f"{logp:.3f}")
-    return molecules.spelling(mol)
+    return molecules.to_canonical_smiles(mol)
 
 
 def _token_rejection(smiles: str, rules: Rules, tokenizer: SmilesTokenizer) -> Rejection:

@@ -1,4 +1,8 @@
-"""Plans a training run: floating-point operations, parameters, step time, memory and communication, from sizes alone. No torch."""
+"""Floating-point operations of the network, and the planner of training runs (`nemo-cmim plan`). Imports no torch.
+
+Training imports only `flops`, to log FLOP/s. All other modules are the planner: it predicts step time, memory and communication from
+sizes. The planner is part of the package, so that it can be used in a container where only the wheel is installed.
+"""
 
 from .flops import Workload, forward_flops, training_flops
 from .machines import MACHINES, Machine, machine_named

@@ -1,4 +1,6 @@
-"""Matrix products of the network, and the floating-point operations in them: 2 for each multiplication and addition.
+"""Matrix multiplications of the network and their floating-point operations: 2 for each multiplication with addition.
+
+Training logs FLOP/s with this module; the planner builds on it.
 
 Shape letters: B molecules, S encoder tokens, T decoder positions, K latents (S without bottleneck), D width, F width of the FFN,
 H heads, V padded vocabulary, C candidates of the contrastive term.
@@ -11,20 +13,20 @@ from dataclasses import dataclass
 
 from ..config import NetworkConfig, check
 
-__all__ = ["Product", "Workload", "forward_flops", "products", "training_flops"]
+__all__ = ["MatMul", "Workload", "forward_flops", "matmuls", "training_flops"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Workload:
-    """One padded micro-batch, as the network gets it.
+    """Sizes of one padded micro-batch.
 
     Attributes:
         molecules: B.
-        encoder_tokens: S, padding included: padded positions are computed like others.
-        decoder_tokens: T, `<BOS>` and padding included; S + 1 unless the encoder gets another string.
-        candidates: C, what each latent is compared with: B for local negatives, those of all ranks and the queue for global ones;
-            0 without a contrastive term.
-        encodings: How often the encoder runs: 2 for objectives that take a second view.
+        encoder_tokens: S, padding included, since padding is computed like other positions.
+        decoder_tokens: T, `<BOS>` and padding included; S + 1 unless the encoder has a different SMILES.
+        candidates: C, number of latents that each latent is compared with: B for local negatives, the latents of all ranks and of the
+            queue for global negatives; 0 without a contrastive term.
+        encodings: Number of encoder passes: 2 for objectives that use a second view.
     """
 
     molecules: int
@@ -40,10 +42,10 @@ class Workload:
 
 
 @dataclass(frozen=True)
-class Product:
-    """`count` products of an m x k and a k x n matrix in forward, and `backward` times as much work in backward.
+class MatMul:
+    """`count` multiplications of an m x k and a k x n matrix in forward, and `backward` times as many in backward.
 
-    Backward needs two products of the same size, one for the gradient of each factor.
+    Backward requires two multiplications of the same size, one for the gradient of each factor.
     """
 
     name: str
@@ -65,24 +67,25 @@ class Product:
 
     @property
     def elements(self) -> int:
-        """Numbers that one pass reads and writes: both factors and the result."""
+        """Elements that one pass reads and writes: both factors and the result."""
         return self.count * (self.m * self.k + self.k * self.n + self.m * self.n)
 
 
-def products(network: NetworkConfig, work: Workload, tensor_parallel: int = 1) -> list[Product]:
-    """All matrix products of a forward pass on one tensor-parallel rank.
+def matmuls(network: NetworkConfig, work: Workload, tensor_parallel: int = 1) -> list[MatMul]:
+    """All matrix multiplications of a forward pass on one tensor-parallel rank.
 
-    Attention of the causal decoder counts in full, T x T, as it is computed: at these lengths a triangle fits into one tile of a fused
-    kernel, which spares nothing of it. (torch's counter counts the same.) A fused kernel computes scores a second time in backward;
-    that is a cost of the kernel, not of the network, and is not counted.
+    Causal attention is counted in full, T x T, as it is computed: at these lengths the matrix fits into one tile of a fused kernel, so
+    no part is skipped. (torch's counter counts the same.) A fused kernel recomputes scores in backward; this is a cost of the kernel,
+    not of the network, and is not counted.
 
     Args:
         network: Sizes.
         work: The micro-batch.
-        tensor_parallel: Ranks that share heads, FFN and vocabulary. The posterior's heads and the contrastive term are not shared.
+        tensor_parallel: Number of ranks that attention heads, FFN and vocabulary are divided among. Each rank computes the heads of the
+            posterior and the contrastive term in full.
 
     Raises:
-        ConfigError: The ranks do not divide what they share.
+        ConfigError: If these sizes are not multiples of the number of ranks.
     """
     for name in ("attention_heads", "ffn_size", "padded_vocabulary_size"):
         size = getattr(network, name)
@@ -94,22 +97,22 @@ def products(network: NetworkConfig, work: Workload, tensor_parallel: int = 1) -
     result = [*encoder, *_decoder(network, work, tensor_parallel)]
     if work.candidates:
         width = network.hidden_size * (network.latents if network.has_bottleneck else 1)
-        # backward computes the similarities again, and then a product for each side
-        result.append(Product("similarities", 1, work.molecules, width, work.candidates, backward=3))
+        # backward recomputes the similarities, then computes the gradient of each factor
+        result.append(MatMul("similarities", 1, work.molecules, width, work.candidates, backward=3))
     return result
 
 
 def forward_flops(network: NetworkConfig, work: Workload, tensor_parallel: int = 1) -> int:
-    """Floating-point operations of the matrix products of one forward pass; elementwise operations are not counted."""
-    return sum(product.forward_flops for product in products(network, work, tensor_parallel))
+    """Floating-point operations of the matrix multiplications of one forward pass; elementwise operations are not counted."""
+    return sum(matmul.forward_flops for matmul in matmuls(network, work, tensor_parallel))
 
 
 def training_flops(network: NetworkConfig, work: Workload, tensor_parallel: int = 1) -> int:
-    """Floating-point operations of forward and backward of one micro-batch; the optimiser has no matrix products."""
-    return sum(product.training_flops for product in products(network, work, tensor_parallel))
+    """Floating-point operations of forward and backward of one micro-batch; the optimiser has no matrix multiplications."""
+    return sum(matmul.training_flops for matmul in matmuls(network, work, tensor_parallel))
 
 
-def _encoder(network: NetworkConfig, work: Workload, ranks: int) -> Iterator[Product]:
+def _encoder(network: NetworkConfig, work: Workload, ranks: int) -> Iterator[MatMul]:
     tokens = work.molecules * work.encoder_tokens
     if network.encoder != "perceiver":
         for _ in range(network.encoder_layers):
@@ -123,10 +126,10 @@ def _encoder(network: NetworkConfig, work: Workload, ranks: int) -> Iterator[Pro
             yield from _latent_self_attention(network, work.molecules, ranks)
             yield from _ffn(network, work.molecules * network.latents, ranks)
     if network.is_stochastic:
-        yield Product("mean and variance", 2, work.molecules * network.latents, network.hidden_size, network.hidden_size)
+        yield MatMul("mean and variance", 2, work.molecules * network.latents, network.hidden_size, network.hidden_size)
 
 
-def _decoder(network: NetworkConfig, work: Workload, ranks: int) -> Iterator[Product]:
+def _decoder(network: NetworkConfig, work: Workload, ranks: int) -> Iterator[MatMul]:
     if not network.decoder_layers:
         return
     rows, width = work.molecules * work.decoder_tokens, network.hidden_size
@@ -136,51 +139,51 @@ def _decoder(network: NetworkConfig, work: Workload, ranks: int) -> Iterator[Pro
         if network.has_single_latent:
             yield from _single_key(network, work.molecules, ranks)
         else:
-            yield Product("queries", 1, rows, width, width // ranks)
-            yield Product("keys and values", 1, work.molecules * latents, width, 2 * width // ranks)
+            yield MatMul("queries", 1, rows, width, width // ranks)
+            yield MatMul("keys and values", 1, work.molecules * latents, width, 2 * width // ranks)
             yield from _attention(network, work.molecules, work.decoder_tokens, latents, ranks)
-            yield Product("out", 1, rows, width // ranks, width)
+            yield MatMul("out", 1, rows, width // ranks, width)
         yield from _ffn(network, rows, ranks)
-    yield Product("logits", 1, rows, width, network.padded_vocabulary_size // ranks)
+    yield MatMul("logits", 1, rows, width, network.padded_vocabulary_size // ranks)
 
 
-def _attention(network: NetworkConfig, molecules: int, queries: int, keys: int, ranks: int) -> Iterator[Product]:
+def _attention(network: NetworkConfig, molecules: int, queries: int, keys: int, ranks: int) -> Iterator[MatMul]:
     heads = molecules * network.attention_heads // ranks
-    yield Product("scores", heads, queries, network.head_size, keys)
-    yield Product("weighted values", heads, queries, keys, network.head_size)
+    yield MatMul("scores", heads, queries, network.head_size, keys)
+    yield MatMul("weighted values", heads, queries, keys, network.head_size)
 
 
-def _self_attention(network: NetworkConfig, molecules: int, length: int, ranks: int) -> Iterator[Product]:
+def _self_attention(network: NetworkConfig, molecules: int, length: int, ranks: int) -> Iterator[MatMul]:
     width = network.hidden_size
-    yield Product("qkv", 1, molecules * length, width, 3 * width // ranks)
+    yield MatMul("qkv", 1, molecules * length, width, 3 * width // ranks)
     yield from _attention(network, molecules, length, length, ranks)
-    yield Product("out", 1, molecules * length, width // ranks, width)
+    yield MatMul("out", 1, molecules * length, width // ranks, width)
 
 
-def _single_key(network: NetworkConfig, molecules: int, ranks: int) -> Iterator[Product]:
+def _single_key(network: NetworkConfig, molecules: int, ranks: int) -> Iterator[MatMul]:
     width = network.hidden_size
-    yield Product("value", 1, molecules, width, width // ranks)
-    yield Product("out", 1, molecules, width // ranks, width)
+    yield MatMul("value", 1, molecules, width, width // ranks)
+    yield MatMul("out", 1, molecules, width // ranks, width)
 
 
-def _latent_self_attention(network: NetworkConfig, molecules: int, ranks: int) -> Iterator[Product]:
+def _latent_self_attention(network: NetworkConfig, molecules: int, ranks: int) -> Iterator[MatMul]:
     if network.latents == 1:
         yield from _single_key(network, molecules, ranks)
     else:
         yield from _self_attention(network, molecules, network.latents, ranks)
 
 
-def _token_cross_attention(network: NetworkConfig, work: Workload, ranks: int) -> Iterator[Product]:
-    """The tokens are never projected: the projections of keys and values act on the K latents, head by head."""
+def _token_cross_attention(network: NetworkConfig, work: Workload, ranks: int) -> Iterator[MatMul]:
+    """The key and value projections are absorbed into the query side: they act on the K latents, head by head."""
     width, rows, heads = network.hidden_size, work.molecules * network.latents, network.attention_heads // ranks
-    yield Product("queries", 1, rows, width, width // ranks)
-    yield Product("absorbed keys", heads, rows, network.head_size, width)
-    yield Product("scores", work.molecules, heads * network.latents, width, work.encoder_tokens)
-    yield Product("weighted tokens", work.molecules, heads * network.latents, work.encoder_tokens, width)
-    yield Product("absorbed values", heads, rows, width, network.head_size)
-    yield Product("out", 1, rows, width // ranks, width)
+    yield MatMul("queries", 1, rows, width, width // ranks)
+    yield MatMul("absorbed keys", heads, rows, network.head_size, width)
+    yield MatMul("scores", work.molecules, heads * network.latents, width, work.encoder_tokens)
+    yield MatMul("weighted tokens", work.molecules, heads * network.latents, work.encoder_tokens, width)
+    yield MatMul("absorbed values", heads, rows, width, network.head_size)
+    yield MatMul("out", 1, rows, width // ranks, width)
 
 
-def _ffn(network: NetworkConfig, rows: int, ranks: int) -> Iterator[Product]:
-    yield Product("ffn up", 1, rows, network.hidden_size, network.ffn_size // ranks)
-    yield Product("ffn down", 1, rows, network.ffn_size // ranks, network.hidden_size)
+def _ffn(network: NetworkConfig, rows: int, ranks: int) -> Iterator[MatMul]:
+    yield MatMul("ffn up", 1, rows, network.hidden_size, network.ffn_size // ranks)
+    yield MatMul("ffn down", 1, rows, network.ffn_size // ranks, network.hidden_size)

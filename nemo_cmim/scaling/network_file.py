@@ -1,4 +1,4 @@
-"""Sizes of a network from a YAML file."""
+"""Reads the sizes of a network from a YAML file."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ __all__ = ["read_network"]
 
 
 def read_network(path: str) -> NetworkConfig:
-    """Reads the mapping `network:` of a file of `conf/model/`; sizes that it does not name are the paper's.
+    """Reads the section `network:` of a YAML file such as those of `conf/model/`; missing sizes are the paper's.
 
     Raises:
-        ConfigError: The file cannot be read, or a size is unknown or out of range.
+        ConfigError: If the file cannot be read, or if a size is unknown or out of range.
     """
-    import yaml  # here, so that planning for the paper's sizes imports nothing
+    import yaml  # imported here, so that a plan for the paper's sizes does not need PyYAML
 
     try:
         content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError) as error:
-        raise ConfigError(f"The network's sizes cannot be read from {path}: {error}") from error
-    check(isinstance(content, Mapping) and isinstance(content.get("network"), Mapping), f"{path} has no mapping `network:`.")
+        raise ConfigError(f"The sizes of the network cannot be read from {path}: {error}") from error
+    check(isinstance(content, Mapping) and isinstance(content.get("network"), Mapping), f"{path} has no section `network:`.")
     return from_mapping(NetworkConfig, content["network"], "network")

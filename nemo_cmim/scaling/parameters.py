@@ -1,4 +1,4 @@
-"""How many parameters the network has, whole and on one tensor-parallel rank."""
+"""Numbers of parameters of the network, in total and on one tensor-parallel rank."""
 
 from __future__ import annotations
 
@@ -11,47 +11,47 @@ __all__ = ["ParameterCount", "parameters"]
 
 @dataclass(frozen=True)
 class ParameterCount:
-    """Parameters by what tensor parallelism does with them.
+    """Numbers of parameters that tensor parallelism shards or replicates.
 
     Attributes:
-        cut: In all ranks together: weights of parallel linear layers, the biases of those cut by columns, and the token table.
-        copied: On each rank: norms, biases of layers cut by rows, positions, the first latents, the posterior's heads.
+        sharded: Over all ranks: weights of parallel linear layers, biases of column-parallel layers, and the token embedding.
+        replicated: On each rank: norms, biases of row-parallel layers, positions, learned latents, and the heads of the posterior.
     """
 
-    cut: int
-    copied: int
+    sharded: int
+    replicated: int
 
     @property
     def total(self) -> int:
-        """Parameters of the whole network."""
-        return self.cut + self.copied
+        """Parameters of the complete network."""
+        return self.sharded + self.replicated
 
     def on_rank(self, tensor_parallel: int) -> int:
         """Parameters of one of `tensor_parallel` ranks.
 
         Raises:
-            ConfigError: The ranks cannot share what is cut equally.
+            ConfigError: If the sharded parameters cannot be divided equally.
         """
         check(
-            self.cut % tensor_parallel == 0,
-            f"{self.cut:,} parameters cannot be cut into {tensor_parallel} equal parts: choose a tensor-parallel size that divides "
+            self.sharded % tensor_parallel == 0,
+            f"{self.sharded:,} parameters cannot be divided among {tensor_parallel} ranks equally: choose a size that divides "
             "network.attention_heads, network.ffn_size and the padded vocabulary.",
         )
-        return self.cut // tensor_parallel + self.copied
+        return self.sharded // tensor_parallel + self.replicated
 
     def __add__(self, other: ParameterCount) -> ParameterCount:
-        return ParameterCount(self.cut + other.cut, self.copied + other.copied)
+        return ParameterCount(self.sharded + other.sharded, self.replicated + other.replicated)
 
     def __mul__(self, count: int) -> ParameterCount:
-        return ParameterCount(self.cut * count, self.copied * count)
+        return ParameterCount(self.sharded * count, self.replicated * count)
 
 
 def parameters(network: NetworkConfig) -> ParameterCount:
-    """Counts the parameters of `models.CMIMNetwork` and, cut over ranks, of `mcore.MegatronCMIMNetwork`."""
+    """Counts the parameters of `models.CMIMNetwork`, and of its sharded form `mcore.MegatronCMIMNetwork`."""
     width, ffn = network.hidden_size, network.ffn_size
     norm = ParameterCount(0, 2 * width)
-    columns = ParameterCount(width * width + width, 0)  # a square layer cut by columns: its bias is cut too
-    rows = ParameterCount(width * width, width)  # a square layer cut by rows: its bias is whole
+    columns = ParameterCount(width * width + width, 0)  # square column-parallel layer, with a sharded bias
+    rows = ParameterCount(width * width, width)  # square row-parallel layer, with a replicated bias
     feed_forward = norm + ParameterCount(2 * width * ffn + ffn, width)
     self_attention = norm + columns * 3 + rows
     single_key = columns + rows
@@ -70,7 +70,7 @@ def parameters(network: NetworkConfig) -> ParameterCount:
     if network.is_stochastic:
         total += ParameterCount(0, 2 * (width * width + width))
     if network.decoder_layers:
-        read = single_key if network.has_single_latent else cross_attention
-        total += (self_attention + read + feed_forward) * network.decoder_layers
+        latent_cross_attention = single_key if network.has_single_latent else cross_attention
+        total += (self_attention + latent_cross_attention + feed_forward) * network.decoder_layers
         total += norm + ParameterCount(network.padded_vocabulary_size, 0)
     return total

@@ -1,7 +1,7 @@
-"""What a training step moves besides matrix products: through memory, between tensor-parallel ranks, and what it keeps for backward.
+"""Memory traffic of elementwise operations, messages between tensor-parallel ranks, and activations that are kept for backward.
 
-The numbers in `_LAYERS` were counted on the Megatron network with a dispatch mode (every operation that is no view, its inputs and
-outputs) and with hooks on saved tensors; `tests/scaling/test_traffic.py` counts again. Shape letters as in `flops`.
+The numbers in `_LAYERS` were counted on the Megatron network with a dispatch mode (inputs and outputs of every operation that is not a
+view) and with hooks on saved tensors; `tests/scaling/test_traffic.py` counts them again. See `flops` for shape letters.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from .flops import Workload
 
 __all__ = ["Message", "activation_bytes", "elementwise_bytes", "kernels", "tensor_parallel_messages"]
 
-_DROPOUT_PASSES = 4.5  # of a fused dropout, forward and backward: input, output, gradients, and the mask in single bytes
-_FUSED_ATTENTION = 12  # q, k, v, context forward; with their gradients backward
+_DROPOUT_PASSES = 4.5  # fused dropout, forward and backward: input, output, gradients, and a mask of one byte per element
+_FUSED_ATTENTION = 12  # passes: q, k, v, context in forward; the same with gradients in backward
 _HEAD_KERNELS = 52  # embedding, output layer, cross-entropy
 _LATENT_KERNELS = 112  # posterior, noise, terms of the latents
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Layer:
-    """One layer, or Perceiver block, in forward and backward; passes are over rows of D (or F) numbers, one read or write each."""
+    """One layer or Perceiver block, in forward and backward. A pass is one read or write of a row of D (or F) elements."""
 
     passes_d: float
     passes_f: float
@@ -39,8 +39,8 @@ _LAYERS = {
     "block, one latent": _Layer(passes_d=92, passes_f=16, kernels=97, dropouts=5, saved_d=14, saved_f=4),
     "block": _Layer(passes_d=124, passes_f=16, kernels=111, dropouts=5, saved_d=28, saved_f=4),
 }
-_BLOCK_PASSES_OF_TOKENS = 14  # over the tokens that a block reads: fused attention, and gradients that are added up
-_BLOCK_PASSES_OF_WEIGHTS = 4  # over D x D: gradients of absorbed keys and values are put together
+_BLOCK_PASSES_OF_TOKENS = 14  # over the tokens that a block attends to: fused attention, and accumulation of gradients
+_BLOCK_PASSES_OF_WEIGHTS = 4  # over D x D: gradients of absorbed keys and values are concatenated
 
 
 @dataclass(frozen=True)
@@ -48,11 +48,11 @@ class Message:
     """`count` collectives of one kind over tensor-parallel ranks.
 
     Attributes:
-        name: Which part of the network sends it.
+        name: Part of the network that sends them.
         kind: all_reduce | all_gather.
-        count: How many.
-        elements: Numbers that each rank gives.
-        is_fp32: Sent in fp32 whatever the precision.
+        count: Number of collectives.
+        elements: Elements of each rank.
+        is_fp32: Whether they are sent in fp32 in every precision.
     """
 
     name: str
@@ -63,7 +63,7 @@ class Message:
 
 
 def _stacks(network: NetworkConfig, work: Workload) -> Iterator[tuple[_Layer, int, int]]:
-    """Each kind of layer, how many there are, and its rows."""
+    """Yields each kind of layer, the number of layers, and their rows."""
     if network.decoder_layers:
         kind = "decoder, one latent" if network.has_single_latent else "decoder"
         yield _LAYERS[kind], network.decoder_layers, work.molecules * work.decoder_tokens
@@ -81,23 +81,23 @@ def _blocks(network: NetworkConfig) -> int:
 
 
 def kernels(network: NetworkConfig, work: Workload) -> int:
-    """Operations that forward and backward of one micro-batch start, matrix products among them."""
+    """Number of operations in forward and backward of one micro-batch, including matrix multiplications."""
     stacks = list(_stacks(network, work))
-    sites = 2 * bool(network.dropout)  # a dropout starts one operation forward and one backward
+    sites = 2 * bool(network.dropout)  # dropout is one operation in forward and one in backward
     head = _HEAD_KERNELS + _LATENT_KERNELS * network.is_stochastic
     return head + sum(count * (layer.kernels + sites * layer.dropouts) for layer, count, _ in stacks)
 
 
 def elementwise_bytes(network: NetworkConfig, work: Workload, itemsize: int, tensor_parallel: int = 1) -> float:
-    """Bytes that operations without a matrix product read and write in forward and backward of one micro-batch.
+    """Bytes that operations other than matrix multiplications read and write in forward and backward of one micro-batch.
 
-    Each operation is its own pass over memory, as eager PyTorch runs it; attention is fused. The cross-entropy is in fp32.
+    Each operation is a separate pass over memory, as in eager PyTorch; attention is fused. The cross-entropy is in fp32.
 
     Args:
         network: Sizes.
         work: The micro-batch.
-        itemsize: Bytes of a number: 4 for fp32, 2 for fp16 and bf16.
-        tensor_parallel: Ranks; they share what has F numbers, fused attention, and the vocabulary.
+        itemsize: Bytes of an element: 4 for fp32, 2 for fp16 and bf16.
+        tensor_parallel: Number of ranks that the FFN, fused attention and the vocabulary are divided among.
     """
     width, ffn = network.hidden_size, network.ffn_size
     dropout = _DROPOUT_PASSES * bool(network.dropout)
@@ -105,9 +105,9 @@ def elementwise_bytes(network: NetworkConfig, work: Workload, itemsize: int, ten
     passes = 0.0
     for layer, count, rows in _stacks(network, work):
         heads = 8 * network.attention_heads if layer is _LAYERS["block"] else 0  # absorbed queries are copied head by head
-        shared = (_FUSED_ATTENTION if layer.saved_d in (8, 12) else 0) + heads
-        whole = layer.passes_d - (shared - heads) + dropout * layer.dropouts
-        passes += count * rows * (whole * width + (shared * width + layer.passes_f * ffn) / tensor_parallel)
+        sharded = (_FUSED_ATTENTION if layer.saved_d in (8, 12) else 0) + heads
+        replicated = layer.passes_d - (sharded - heads) + dropout * layer.dropouts
+        passes += count * rows * (replicated * width + (sharded * width + layer.passes_f * ffn) / tensor_parallel)
     passes += _blocks(network) * width * (_BLOCK_PASSES_OF_TOKENS * tokens + _BLOCK_PASSES_OF_WEIGHTS * width / tensor_parallel)
     passes += (9 + dropout) * width * tokens + 144 * width * work.molecules * (network.latents if network.has_bottleneck else 1)
     passes += 9 * (network.padded_vocabulary_size / tensor_parallel + network.max_positions) * width
@@ -119,29 +119,29 @@ def elementwise_bytes(network: NetworkConfig, work: Workload, itemsize: int, ten
 
 
 def activation_bytes(network: NetworkConfig, work: Workload, itemsize: int, tensor_parallel: int = 1) -> float:
-    """Bytes that forward keeps for backward, nothing being computed again; the allocator's own loss is not in it."""
+    """Bytes that forward keeps for backward, without recomputation; overhead of the allocator is not included."""
     width = network.hidden_size
     tokens = work.molecules * work.encoder_tokens * work.encodings
     total = 0.0
     for layer, count, rows in _stacks(network, work):
         absorbed = 2 * network.attention_heads if layer in (_LAYERS["block"], _LAYERS["block, one latent"]) else 0
-        cut = (absorbed + 4) * width + layer.saved_f * network.ffn_size  # heads (q, k, v, context) and FFN
-        numbers = (layer.saved_d - 4) * width + cut / tensor_parallel
+        sharded = (absorbed + 4) * width + layer.saved_f * network.ffn_size  # heads (q, k, v, context) and FFN
+        numbers = (layer.saved_d - 4) * width + sharded / tensor_parallel
         masks = layer.dropouts * width * bool(network.dropout)
         total += count * rows * (numbers * itemsize + masks)
     total += 2 * width * tokens * itemsize
     if network.decoder_layers:
         rows = work.molecules * work.decoder_tokens
-        halves = itemsize * (itemsize != 4)  # the half-precision logits beside those in fp32, and the log-probabilities
+        halves = itemsize * (itemsize != 4)  # logits in half precision in addition to fp32, and log-probabilities
         total += rows * (2 * width * itemsize + network.padded_vocabulary_size / tensor_parallel * (2 * halves + 4))
     return total
 
 
 def tensor_parallel_messages(network: NetworkConfig, work: Workload) -> list[Message]:
-    """What tensor-parallel ranks send in forward and backward of one micro-batch, wherever there are several.
+    """Collectives of tensor-parallel ranks in forward and backward of one micro-batch, if there are several ranks.
 
-    A layer cut by columns adds up its input's gradient in backward, one cut by rows its output in forward: an attention and an FFN
-    have one of each.
+    A column-parallel layer sums the gradient of its input in backward, a row-parallel layer its output in forward: each attention
+    and each FFN has one of each.
     """
     width, molecules = network.hidden_size, work.molecules
     tokens, latents = molecules * work.encoder_tokens * width, molecules * network.latents * width
@@ -150,15 +150,19 @@ def tensor_parallel_messages(network: NetworkConfig, work: Workload) -> list[Mes
         messages.append(Message("token layers", "all_reduce", 4 * network.encoder_layers * work.encodings, tokens))
     blocks = _blocks(network) * work.encodings
     if blocks:
-        messages.append(Message("latents in blocks", "all_reduce", 10 * blocks, latents))  # two self-attentions, a read, two FFNs
-        messages.append(Message("tokens read by blocks", "all_reduce", blocks, tokens))
+        messages.append(
+            Message("latents in blocks", "all_reduce", 10 * blocks, latents)
+        )  # two self-attentions, a cross-attention, two FFNs
+        messages.append(Message("tokens in cross-attention of blocks", "all_reduce", blocks, tokens))
     if network.decoder_layers:
         rows = molecules * work.decoder_tokens
         layers, is_single = network.decoder_layers, network.has_single_latent
         messages.append(Message("decoder's embedding and output", "all_reduce", 2, rows * width))
         messages.append(Message("decoder layers", "all_reduce", (4 if is_single else 6) * layers, rows * width))
         memory = latents if network.has_bottleneck else tokens
-        messages.append(Message("latents read by the decoder", "all_reduce", (2 if is_single else 1) * layers, memory))
+        messages.append(
+            Message("latents in cross-attention of the decoder", "all_reduce", (2 if is_single else 1) * layers, memory)
+        )
         messages.append(Message("cross-entropy", "all_reduce", 3, rows, is_fp32=True))
         messages.append(Message("predicted tokens", "all_gather", 1, 2 * rows, is_fp32=True))  # of each rank: score and token
     return messages

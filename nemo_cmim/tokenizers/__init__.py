@@ -1,4 +1,4 @@
-"""SMILES tokens: how a SMILES is split, the vocabulary, and the ids."""
+"""Tokenizer for SMILES, and its vocabulary. Does not import torch; `tokenizers.collate`, which does, must be imported by itself."""
 
 from .smiles import SmilesTokenizer
 from .vocabulary import Vocabulary, shipped_vocabulary

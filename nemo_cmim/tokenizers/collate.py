@@ -1,4 +1,4 @@
-"""Joins tokens of several molecules into one padded batch. Shape letters: see `types`."""
+"""Joins the tokens of several molecules into one padded batch. See `types` for shape letters."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ __all__ = ["collate"]
 
 
 def collate(tokens: Rows, vocabulary: Vocabulary, *, encoder_tokens: Rows | None = None) -> TokenBatch:
-    """Pads molecules to the longest, and adds `<BOS>` before the decoder's input and `<EOS>` after its target.
+    """Pads molecules to the longest one, and adds `<BOS>` to the decoder input and `<EOS>` to the target.
 
     Args:
-        tokens: B sequences of ids without special tokens, each with at least one.
-        vocabulary: Gives the special ids.
-        encoder_tokens: What the encoder gets in their place, if augmentation made that another string.
+        tokens: B sequences of ids without special tokens, each with at least one id.
+        vocabulary: Vocabulary with the special ids.
+        encoder_tokens: Ids for the encoder, if augmentation gave it a different SMILES; None: `tokens`.
 
     Raises:
-        InvalidShapeError: No molecule, or one without tokens.
+        InvalidShapeError: If there are no molecules, or if one has no tokens.
     """
     ids_BS, is_token_BS, lengths_B = _pad(tokens, vocabulary)
     molecules, size = ids_BS.shape
@@ -44,11 +44,11 @@ def collate(tokens: Rows, vocabulary: Vocabulary, *, encoder_tokens: Rows | None
 
 
 def _pad(tokens: Rows, vocabulary: Vocabulary) -> tuple[NDArray[np.int64], NDArray[np.bool_], NDArray[np.int64]]:
-    """Ids [B, S], which of them are real, and how many [B]."""
+    """Padded ids [B, S], the mask of real ids [B, S], and their number in each row [B]."""
     lengths_B = np.array([len(row) for row in tokens])
     if not len(lengths_B) or not lengths_B.all():
-        empty = "there is none" if not len(lengths_B) else f"molecule {int(np.argmin(lengths_B))} has none"
-        raise InvalidShapeError(f"A batch needs molecules with at least one token each, but {empty}.")
+        problem = "there are no molecules" if not len(lengths_B) else f"molecule {int(np.argmin(lengths_B))} has no tokens"
+        raise InvalidShapeError(f"A batch requires molecules with at least one token each, but {problem}.")
     is_token_BS = np.arange(int(lengths_B.max())) < lengths_B[:, None]
     ids_BS = np.full(is_token_BS.shape, vocabulary.pad_id, dtype=np.int64)
     ids_BS[is_token_BS] = np.concatenate(tokens)

@@ -1,4 +1,4 @@
-"""The method names of NeMo's `TokenizerSpec`, so that NeMo code can use a tokenizer of this package. NeMo is not imported."""
+"""The methods of NeMo's `TokenizerSpec`, so that NeMo code can use a tokenizer of this package. NeMo is not imported."""
 
 from __future__ import annotations
 
@@ -16,34 +16,37 @@ __all__ = ["NemoTokenizerNames"]
 
 
 class NemoTokenizerNames:
-    """The part of NeMo's `TokenizerSpec` that a vocabulary alone answers, and the short names of special ids that Megatron uses."""
+    """The part of NeMo's `TokenizerSpec` that requires only a vocabulary, and Megatron's short names of special ids.
+
+    The names are those that NeMo and Megatron-Core call; this package uses few of them itself.
+    """
 
     vocabulary: Vocabulary
 
     def tokens_to_text(self, tokens: Iterable[str]) -> str:
-        """The SMILES that the tokens spell, without `<BOS>` and `<PAD>`, up to `<EOS>`."""
+        """Joins tokens to a SMILES, without `<BOS>` and `<PAD>`, up to `<EOS>`."""
         special = self.vocabulary
         pad, bos, eos = (special.tokens[i] for i in (special.pad_id, special.bos_id, special.eos_id))
         return "".join(token for token in takewhile(lambda token: token != eos, tokens) if token not in (pad, bos))
 
     def tokens_to_ids(self, tokens: Iterable[str]) -> list[int]:
-        """The ids of tokens, special ones included.
+        """The ids of tokens, which may be special tokens.
 
         Raises:
-            UnknownTokenError: The vocabulary does not hold a token.
+            UnknownTokenError: If a token is not in the vocabulary.
         """
         return [self.vocabulary.id_of(token) for token in tokens]
 
     def ids_to_tokens(self, ids: ArrayLike) -> list[str]:
-        """The tokens of ids, special ones included.
+        """The tokens of ids, which may be special ids.
 
         Raises:
-            UnknownTokenError: An id is outside the vocabulary.
+            UnknownTokenError: If an id is not in the vocabulary.
         """
         return [self.vocabulary.tokens[i] for i in self.vocabulary.check_ids(ids)]
 
     def token_to_id(self, token: str) -> int:
-        """As `vocabulary.id_of`."""
+        """See `Vocabulary.id_of`."""
         return self.vocabulary.id_of(token)
 
     @property
@@ -68,7 +71,7 @@ class NemoTokenizerNames:
 
     @property
     def unique_identifiers(self) -> OrderedDict[str, str]:
-        """What tells this tokenizer from others in the caches of Megatron-Core's data sets."""
+        """Identifies this tokenizer in the caches of Megatron-Core's data sets."""
         kind = type(self)
         return OrderedDict({"class": f"{kind.__module__}.{kind.__qualname__}", "vocabulary": self.vocabulary.fingerprint})
 
@@ -84,7 +87,7 @@ class NemoTokenizerNames:
 
     @property
     def bos_id(self) -> int:
-        """Id of the begin of a sequence."""
+        """Id of the start of a sequence."""
         return self.vocabulary.bos_id
 
     @property

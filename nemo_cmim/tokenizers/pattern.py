@@ -1,4 +1,4 @@
-"""How a SMILES splits into tokens, and which tokens are chemistry. The only regular expressions for SMILES."""
+"""The regular expressions that split a SMILES into tokens and recognise chemical tokens."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import re
 
 __all__ = ["BRACKET", "HALOGENS", "LONG_TOKEN", "is_chemical_token", "split"]
 
-# A token never holds a line break, so lines can be split jointly.
+# Tokens do not contain line breaks, so that many lines can be split at once.
 _BRACKET = r"\[[^\[\]\n]+\]"
 HALOGENS = ("Br", "Cl")
 _LONG = rf"{_BRACKET}|Br|Cl|%[0-9]{{2}}|%\([0-9]+\)"
 
 BRACKET = re.compile(f"({_BRACKET})")
-"""A bracket atom; searching for this alone is four times as fast as for `LONG_TOKEN`."""
+"""A bracket atom; searching only for these is four times as fast as searching for `LONG_TOKEN`."""
 
 LONG_TOKEN = re.compile(f"({_LONG})")
-"""Every token of more than one character; each other character is a token of its own."""
+"""Tokens of more than one character; every other character is a token."""
 
 _TOKEN = re.compile(rf"{_LONG}|[\s\S]")
 
@@ -31,10 +31,10 @@ _CHEMICAL = re.compile(rf"{_BRACKET_ATOM}|Br|Cl|[BCNOPSFIbcnops*]|[-=#$:/\\~.()<
 
 
 def split(smiles: str) -> list[str]:
-    """The tokens of `smiles`. Lossless: joined they give `smiles` back, whatever string it is."""
+    """Splits a string into tokens. Lossless: the joined tokens equal the string, for every string."""
     return _TOKEN.findall(smiles)
 
 
 def is_chemical_token(token: str) -> bool:
-    """True if `token` can stand in a SMILES: an atom, bond, ring number, branch, dot, or half of a dative bond's arrow."""
+    """True if `token` can occur in a SMILES: an atom, bond, ring number, branch, dot, or half of the arrow of a dative bond."""
     return _CHEMICAL.fullmatch(token) is not None

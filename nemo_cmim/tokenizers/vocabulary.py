@@ -1,4 +1,4 @@
-"""The tokens of a model and their ids, as one text file that loads back exactly."""
+"""The tokens of a model and their ids, and the text file that stores them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["Vocabulary", "shipped_vocabulary"]
 
 _HEADER = "nemo_cmim vocabulary 1"
-_SHIPPED = Path(__file__).with_name("smiles_523.vocab.txt")  # importlib.resources takes 20 ms to import
+_SHIPPED = Path(__file__).with_name("smiles_523.vocab.txt")  # importing importlib.resources takes 20 ms
 _ROLES = ("pad", "unk", "bos", "eos", "mask", "sep")
 _NEMO_TOKENS = {
     "pad": ("<PAD>",),
@@ -36,14 +36,14 @@ _REGEX_PROBES = (r"F/C=C\F", "[13C@@H](Br)Cl", "C%12CC%12", "C%(101)CC%(101)")
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """An ordered list of distinct tokens; a token's place is its id. Six ids are special and never stand for chemistry.
+    """An ordered list of distinct tokens; the index of a token is its id. Six ids are special and not chemical.
 
     Attributes:
         tokens: The tokens in the order of their ids.
-        pad_id, unk_id, bos_id, eos_id, mask_id, sep_id: The special tokens.
+        pad_id, unk_id, bos_id, eos_id, mask_id, sep_id: The ids of special tokens.
 
     Raises:
-        DataError: A token is empty, repeated or holds a line break, or the special ids are not six ids of the vocabulary.
+        DataError: If a token is empty, repeated or contains a line break, or if the special ids are not six ids of the vocabulary.
     """
 
     tokens: tuple[str, ...]
@@ -58,12 +58,16 @@ class Vocabulary:
         object.__setattr__(self, "tokens", tuple(self.tokens))
         for i, token in enumerate(self.tokens):
             if not isinstance(token, str) or not token or "\n" in token or "\r" in token:
-                raise DataError(f"token {i} of the vocabulary is {token!r}; a token is text without line breaks, not empty")
+                raise DataError(
+                    f"token {i} of the vocabulary is {token!r}; a token must be text, not empty and without line breaks"
+                )
             if self._ids[token] != i:
-                raise DataError(f"the vocabulary holds {token!r} twice, as tokens {i} and {self._ids[token]}; remove one")
+                raise DataError(f"the vocabulary contains {token!r} twice, as tokens {i} and {self._ids[token]}; remove one")
         special = self.special_ids.values()
         if len(set(special)) < len(_ROLES) or min(special) < 0 or max(special) >= len(self):
-            raise DataError(f"the special ids {self.special_ids} must be six different ids below {len(self)}, its size")
+            raise DataError(
+                f"the special ids {self.special_ids} must be six distinct ids below {len(self)}, the size of the vocabulary"
+            )
 
     @cached_property
     def _ids(self) -> dict[str, int]:
@@ -78,21 +82,21 @@ class Vocabulary:
         return {role: getattr(self, f"{role}_id") for role in _ROLES}
 
     def id_of(self, token: str) -> int:
-        """The id of any token, special ones included.
+        """The id of a token, which may be a special token.
 
         Raises:
-            UnknownTokenError: The vocabulary does not hold the token.
+            UnknownTokenError: If the token is not in the vocabulary.
         """
         if token not in self._ids:
             raise UnknownTokenError(f"token {token!r} is not in the vocabulary of {len(self)} tokens; see its `tokens`")
         return self._ids[token]
 
     def check_ids(self, ids: ArrayLike) -> list[int]:
-        """`ids` (integers, [S]) as a list.
+        """Checks `ids` (integers, [S]) and returns them as a list.
 
         Raises:
-            InvalidShapeError: Not a one-dimensional array of integers.
-            UnknownTokenError: An id is outside the vocabulary.
+            InvalidShapeError: If `ids` is not a one-dimensional array of integers.
+            UnknownTokenError: If an id is not in the vocabulary.
         """
         array = np.asarray(ids)
         if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
@@ -102,13 +106,13 @@ class Vocabulary:
             place = outside[0]
             raise UnknownTokenError(
                 f"token id {array[place]} at position {place} is not in the vocabulary, whose ids are 0 to {len(self) - 1}; "
-                "the ids belong to another vocabulary or to its padding"
+                "the ids belong to a different vocabulary, or to the padding of the vocabulary"
             )
         return array.tolist()
 
     @cached_property
     def is_chemical(self) -> NDArray[np.bool_]:
-        """Bool [V], True for tokens that can stand in a SMILES; special, property and unused tokens are False. Read-only."""
+        """Bool [V], True for tokens that can occur in a SMILES; False for special, property and unused tokens. Read-only."""
         chemical = np.array([is_chemical_token(token) for token in self.tokens], dtype=np.bool_)
         chemical[list(self.special_ids.values())] = False
         chemical.setflags(write=False)
@@ -116,54 +120,54 @@ class Vocabulary:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 (hex) of the ordered tokens and the special ids: equal if and only if the vocabularies are."""
+        """SHA-256 (hex) of the ordered tokens and the special ids: equal if and only if the vocabularies are equal."""
         return hashlib.sha256("\n".join([self._roles_line(), *self.tokens]).encode()).hexdigest()
 
     def _roles_line(self) -> str:
         return " ".join(f"{role} {i}" for role, i in self.special_ids.items())
 
     def dumps(self) -> str:
-        """The text of `vocabulary.txt`: three header lines, then one token a line in the order of the ids."""
+        """The text of `vocabulary.txt`: three header lines, then one token per line in the order of the ids."""
         return "\n".join([_HEADER, f"sha256 {self.fingerprint}", self._roles_line(), *self.tokens, ""])
 
     @classmethod
     def loads(cls, text: str, source: str = "the text") -> Vocabulary:
-        """Reads what `dumps` wrote.
+        """Reads a text that `dumps` returned.
 
         Args:
             text: The content of a `vocabulary.txt`.
-            source: What an error calls it.
+            source: Name of the text in error messages.
 
         Raises:
-            DataError: Not such a text, cut short, or changed by hand.
+            DataError: If the text is not a vocabulary, is truncated, or was edited.
         """
         lines = text.replace("\r\n", "\n").split("\n")
         if lines[0] != _HEADER:
             raise DataError(
-                f"{source} is not a nemo_cmim vocabulary: it begins with {lines[0][:40]!r}, not {_HEADER!r}. "
+                f"{source} is not a nemo_cmim vocabulary: the text begins with {lines[0][:40]!r}, not with {_HEADER!r}. "
                 "Load the .vocab file of a NeMo or BioNeMo model with Vocabulary.from_nemo"
             )
         roles = re.fullmatch(" ".join(rf"{role} (\d{{1,9}})" for role in _ROLES), lines[2]) if len(lines) > 2 else None
         if roles is None or lines[-1] != "":
-            raise DataError(f"{source} is damaged or cut short; write it anew with Vocabulary.save")
+            raise DataError(f"{source} is damaged or truncated; write the vocabulary again with Vocabulary.save")
         vocabulary = cls(tuple(lines[3:-1]), *map(int, roles.groups()))
         if lines[1] != f"sha256 {vocabulary.fingerprint}":
             raise DataError(
-                f"{source} is damaged or was changed by hand: its tokens do not give the checksum of its second line. "
+                f"{source} is damaged or was edited: its tokens do not match the checksum in the second line. "
                 "Write a changed vocabulary with Vocabulary(tokens).save"
             )
         return vocabulary
 
     def save(self, path: str | Path) -> None:
-        """Writes the vocabulary to `path`, by custom called `vocabulary.txt`."""
+        """Writes the vocabulary to `path`, usually named `vocabulary.txt`."""
         Path(path).write_text(self.dumps(), encoding="utf-8", newline="\n")
 
     @classmethod
     def load(cls, path: str | Path) -> Vocabulary:
-        """Reads what `save` wrote.
+        """Reads a file that `save` wrote.
 
         Raises:
-            DataError: The file is missing, damaged or of another kind.
+            DataError: If the file is missing, damaged or not a vocabulary.
         """
         return cls.loads(_read_text(path), source=str(path))
 
@@ -171,23 +175,23 @@ class Vocabulary:
     def from_nemo(cls, vocab_path: str | Path, model_path: str | Path | None = None) -> Vocabulary:
         """Reads the vocabulary of a NeMo or BioNeMo `RegExTokenizer`.
 
-        The ids are those of the file. SMILES are always split by this package's lossless expression; where the file's own would
-        split otherwise, a warning says so.
+        The ids are those of the file. SMILES are always split by the lossless expression of this package; a warning is issued if the
+        expression of the file splits differently.
 
         Args:
-            vocab_path: The `.vocab` file, one token a line.
-            model_path: The `.model` file, a regular expression; None checks nothing.
+            vocab_path: The `.vocab` file, one token per line.
+            model_path: The `.model` file, a regular expression; None: no comparison.
 
         Raises:
-            DataError: A file is missing, damaged, not of this kind, or lacks a special token.
+            DataError: If a file is missing, damaged or of another kind, or if a special token is missing.
         """
         tokens = [line.strip() for line in _read_text(vocab_path).split("\n") if line.strip()]
         if tokens and tokens[0] == _HEADER:
             raise DataError(f"{vocab_path} is a nemo_cmim vocabulary; read it with Vocabulary.load")
         if len(set(tokens)) < len(tokens) and all(len(token) == 1 for token in tokens):
             raise DataError(
-                f"{vocab_path} holds only the first letter of each token, as NeMo's RegExTokenizer.save_tokenizer writes it, and "
-                "the tokens cannot be recovered from that. Use the .vocab file that the model was first trained with"
+                f"{vocab_path} contains only the first letter of each token, as written by NeMo's RegExTokenizer.save_tokenizer, so the "
+                "tokens cannot be recovered. Use the .vocab file that the model was originally trained with"
             )
         special = {role: _find_special(tokens, role, vocab_path) for role in _ROLES}
         if model_path is not None:
@@ -197,15 +201,15 @@ class Vocabulary:
 
 @cache
 def shipped_vocabulary() -> Vocabulary:
-    """The vocabulary of 523 tokens that comes with the package, written by `tools/build_vocabulary.py`."""
+    """The vocabulary of 523 tokens that ships with the package, written by `tools/build_vocabulary.py`."""
     return Vocabulary.load(_SHIPPED)
 
 
 def _read_text(path: str | Path) -> str:
-    """The file's text, undecorated by the platform's line ends.
+    """The text of a file, with its own line ends.
 
     Raises:
-        DataError: Missing, unreadable or not UTF-8.
+        DataError: If the file is missing, unreadable or not UTF-8.
     """
     try:
         return Path(path).read_bytes().decode("utf-8")
@@ -219,26 +223,28 @@ def _find_special(tokens: list[str], role: str, path: str | Path) -> int:
     for name in _NEMO_TOKENS[role]:
         if name in tokens:
             return tokens.index(name)
-    raise DataError(f"{path} lacks the {role} token: none of its {len(tokens)} lines is {' or '.join(_NEMO_TOKENS[role])}")
+    raise DataError(f"{path} has no {role} token: none of the {len(tokens)} lines is {' or '.join(_NEMO_TOKENS[role])}")
 
 
 def _warn_if_split_differs(model_path: str | Path) -> None:
-    """Warns if the expression in the file splits a probe otherwise than `split`.
+    """Issues a warning if the expression in the file splits a probe differently from `split`.
 
     Raises:
-        DataError: The file does not hold a regular expression.
+        DataError: If the file does not contain a regular expression.
     """
     text = _read_text(model_path).strip()
     try:
         pattern = re.compile(text)
     except re.error as error:
-        raise DataError(f"{model_path} does not hold a regular expression ({error}); pass the tokenizer's .model file") from error
+        raise DataError(
+            f"{model_path} does not contain a regular expression ({error}); pass the .model file of the tokenizer"
+        ) from error
     for probe in _REGEX_PROBES:
         theirs = [match.group() for match in pattern.finditer(probe)]
         if theirs != split(probe):
             warnings.warn(
-                f"the expression in {model_path} splits {probe!r} into {theirs}; nemo_cmim keeps its own, which splits it into "
-                f"{split(probe)}. A model trained without the difference has not seen these tokens in such SMILES",
+                f"the expression in {model_path} splits {probe!r} into {theirs}, but nemo_cmim splits {probe!r} into {split(probe)}. A "
+                "model that was trained with the other expression has not seen these tokens in such SMILES",
                 stacklevel=3,
             )
             return

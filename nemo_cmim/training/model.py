@@ -22,7 +22,7 @@ from ..losses.candidates import gather_with_gradient
 from ..mcore.network import MegatronCMIMNetwork
 from ..mcore.parallel import initialise
 from ..mcore.random import seed_generators
-from ..scaling import Workload, training_flops
+from ..scaling.flops import Workload, training_flops
 from ..store.token_store import TokenStore
 from ..tokenizers import SmilesTokenizer, Vocabulary
 from ..types import Posterior, TokenBatch

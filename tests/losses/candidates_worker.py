@@ -1,4 +1,4 @@
-"""One of two ranks: losses and gradients of its half of the batch, with global negatives."""
+"""One of two ranks: computes loss and gradient of its part of the batch, with global negatives."""
 
 from __future__ import annotations
 
@@ -24,15 +24,14 @@ def main(folder: Path) -> None:
         group=torch.distributed.group.WORLD,
     )
     results = []
-    for step in range(2):  # the second step sees the queue, if there is one
+    for step in range(2):  # the second step uses the queue, if there is one
         weight = case["weight"].clone().requires_grad_()
         z, positive = case["z"][rows] @ weight + step, case["positive"][rows] @ weight
         log_p_x = (z * 0.1).sum((1, 2)) if objective.composition.decodes else None
         output = objective(log_p_x, z, Posterior(z, torch.ones_like(z)), positive if objective.composition.needs_positive else None)
-        share = len(rows) * 2 / len(case["z"])  # ranks may have unequal parts; DDP averages over ranks
-        mine = output.loss * share
-        mine.backward()
-        gradient, loss = weight.grad, mine.detach()
+        weighted = output.loss * len(rows) * 2 / len(case["z"])  # parts may differ in size, and DDP averages over ranks
+        weighted.backward()
+        gradient, loss = weight.grad, weighted.detach()
         for tensor in (gradient, loss):
             torch.distributed.all_reduce(tensor)
             tensor.div_(2)

@@ -35,7 +35,7 @@ def test_eq_12_log_p_k1_is_info_nce_with_the_positive_shifted(B: int, tau: float
 
 
 def test_without_the_mean_the_shift_is_gone() -> None:
-    """With the sum over negatives in Eq. 4, plain InfoNCE is left, with its bound I >= log B - loss."""
+    """With the sum over negatives, Eq. 4 equals InfoNCE, with its bound I >= log B - loss."""
     z = latents(9, 1, 4)
     found = contrast(unit(z), unit(z), 0.2, mean_of_negatives=False)
     expected = F.cross_entropy(similarities(z, 0.2), torch.arange(9), reduction="none")
@@ -61,8 +61,8 @@ def test_p_k1_is_a_sigmoid_of_the_margin() -> None:
 def test_closed_form_gradients() -> None:
     """d loss_i / d s_ii = p - 1, and d loss_i / d s_ij = (1 - p) pi_ij with pi the softmax over negatives.
 
-    The gradient with respect to the similarities is had by giving the function an orthonormal basis as candidates: then the
-    components of an anchor are its similarities (times tau).
+    With an orthonormal basis as candidates, the components of an anchor are its similarities (times tau), so the gradient of the anchor
+    is the gradient of the similarities.
     """
     C, tau = 6, 0.7
     anchor = F.normalize(latents(1, C), dim=1).requires_grad_()
@@ -76,7 +76,7 @@ def test_closed_form_gradients() -> None:
     expected[2] = p - 1
     expected[negatives] = (1 - p) * pi
     torch.testing.assert_close(gradient[0] * tau, expected, rtol=1e-5, atol=1e-7)
-    torch.testing.assert_close(gradient.sum(), torch.zeros(()), rtol=0, atol=1e-5)  # what the positive loses the negatives gain
+    torch.testing.assert_close(gradient.sum(), torch.zeros(()), rtol=0, atol=1e-5)  # the gradients of positive and negatives cancel
 
 
 @functools.cache
@@ -90,11 +90,11 @@ def means_of_g(B: int, tau: float, anchors: int) -> torch.Tensor:
 @pytest.mark.parametrize("tau", [0.5, 1.0])
 @pytest.mark.parametrize("B", [5, 33, 257])
 def test_eq_11_hoeffdings_bound_holds(B: int, tau: float) -> None:
-    """Deviations from the expectation, which is tau sinh(1 / tau) on the sphere, are no more frequent than Eq. 11 allows."""
+    """Deviations from the expectation, tau sinh(1 / tau) on the sphere, are at most as frequent as Eq. 11 states."""
     repeats, mu = 10_000, tau * math.sinh(1 / tau)
     deviation = (means_of_g(B, tau, repeats) - mu).abs()
-    for share in (0.5, 0.25, 0.1, 0.05):
-        epsilon = share * (math.exp(1 / tau) - math.exp(-1 / tau))
+    for fraction in (0.5, 0.25, 0.1, 0.05):
+        epsilon = fraction * (math.exp(1 / tau) - math.exp(-1 / tau))
         bound = 2 * math.exp(-2 * (B - 1) * epsilon**2 / (math.exp(1 / tau) - math.exp(-1 / tau)) ** 2)
         frequency = float((deviation >= epsilon).double().mean())
         assert frequency <= bound + 3 * math.sqrt(0.25 / repeats)
@@ -109,8 +109,8 @@ def test_the_variance_falls_as_one_over_b_minus_one() -> None:
     assert scaled == pytest.approx([expected] * len(sizes), rel=0.05)
 
 
-def test_the_loss_of_a_larger_batch_moves_little_where_info_nce_grows() -> None:
-    """Sec. 2.2: the mean in the denominator makes log p_k1 hardly depend on B; InfoNCE grows as log B."""
+def test_the_loss_hardly_depends_on_batch_size_whereas_info_nce_grows() -> None:
+    """Sec. 2.2: because of the mean in the denominator, log p_k1 hardly depends on B; InfoNCE grows as log B."""
     few, many = (unit(latents(B, 1, 3, seed=5)) for B in (32, 2048))
     mean = [float(-contrast(z, z, 1.0, mean_of_negatives=True).mean()) for z in (few, many)]
     total = [float(-contrast(z, z, 1.0, mean_of_negatives=False).mean()) for z in (few, many)]

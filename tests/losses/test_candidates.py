@@ -1,4 +1,4 @@
-"""Where negatives come from: all ranks with gradient, and a queue of past latents."""
+"""Sources of negatives: all ranks, with gradient, and a queue of latents of earlier batches."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def latents(*shape: int, seed: int = 0) -> torch.Tensor:
         ("cmim_sum", 0, (range(0, 1), range(1, 7))),
     ],
 )
-def test_two_ranks_give_what_one_gives_on_the_joined_batch(tmp_path: Path, name: str, queue: int, rows: Any) -> None:
-    """Value and gradient, also where the ranks have unequal parts, and where the queue holds latents of both."""
+def test_two_ranks_equal_one_rank_on_the_joined_batch(tmp_path: Path, name: str, queue: int, rows: Any) -> None:
+    """Value and gradient, also if ranks have different batch sizes, and if the queue contains latents of both ranks."""
     network: dict[str, Any] = {"decoder_layers": 0, "posterior": "point"} if name == "infonce" else {}
     case = {
         "name": name,
@@ -71,7 +71,7 @@ def test_the_queue_keeps_the_newest() -> None:
     seen, _ = candidates(second)
     assert torch.equal(seen, torch.cat([second, first]))
     seen, _ = candidates(first)
-    assert torch.equal(seen, torch.cat([first, second, first[:1]])), "the oldest two have left"
+    assert torch.equal(seen, torch.cat([first, second, first[:1]])), "the oldest two are removed"
     long = torch.arange(40.0).view(20, 2)
     candidates(long)
     assert torch.equal(candidates.queue_MH, long[:5])
@@ -102,7 +102,7 @@ def test_past_latents_are_negatives_without_gradient() -> None:
     assert past.grad is None and current.grad is not None
 
 
-def test_validation_neither_uses_nor_fills_the_queue() -> None:
+def test_validation_neither_uses_nor_updates_the_queue() -> None:
     candidates = Candidates(2, queue=5).eval()
     rows = torch.ones(3, 2)
     for _ in range(2):
@@ -111,7 +111,7 @@ def test_validation_neither_uses_nor_fills_the_queue() -> None:
     assert int(candidates.filled) == 0
 
 
-def test_a_saved_queue_goes_on_where_it_was() -> None:
+def test_a_restored_queue_gives_the_same_loss() -> None:
     def step(objective: Objective, seed: int) -> torch.Tensor:
         z = latents(4, 1, D, seed=seed)
         return objective(torch.zeros(4), z, Posterior(z, torch.ones_like(z))).loss

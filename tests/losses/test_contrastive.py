@@ -48,7 +48,7 @@ def test_info_nce_of_equal_latents_is_log_of_the_batch() -> None:
     torch.testing.assert_close(info_nce(z, z, 0.1), torch.full((8,), math.log(8.0)))
 
 
-def test_info_nce_refuses_unequal_shapes() -> None:
+def test_info_nce_of_unequal_shapes_raises() -> None:
     with pytest.raises(InvalidShapeError, match=r"\(3, 1, 4\).*\(2, 1, 4\)"):
         info_nce(torch.zeros(3, 1, 4), torch.zeros(2, 1, 4), 1.0)
 
@@ -99,7 +99,7 @@ def test_one_molecule_has_no_negatives() -> None:
     assert not z.grad.any()
 
 
-def test_the_warning_comes_once() -> None:
+def test_the_warning_is_issued_once() -> None:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("default")
         for _ in range(3):
@@ -138,6 +138,6 @@ def test_half_precision_latents_are_computed_in_fp32(dtype: torch.dtype) -> None
 
 
 @pytest.mark.parametrize("shape", [(0, 1, 4), (4,)])
-def test_wrong_shapes_are_named(shape: tuple[int, ...]) -> None:
+def test_wrong_shapes_raise(shape: tuple[int, ...]) -> None:
     with pytest.raises(InvalidShapeError, match=r"found \("):
         log_p_k1(torch.zeros(shape), 1.0)

@@ -82,13 +82,13 @@ def test_loss_and_gradient_equal_the_loops(name: str, tau: float) -> None:
 
 
 @pytest.mark.parametrize("name", ["vae", "beta_vae", "ae", "bart"])
-def test_objectives_without_contrast_do_not_see_the_batch(name: str) -> None:
-    """Scale: how a batch is split does not move the loss per molecule."""
+def test_objectives_without_contrast_do_not_depend_on_the_batch(name: str) -> None:
+    """Scale: the loss per molecule does not depend on how a batch is split."""
     log_p_x, posterior, z = case()
     objective = build_objective(ObjectiveConfig(name=name), network_for(name))
-    whole = objective(log_p_x, z, posterior).loss
+    full = objective(log_p_x, z, posterior).loss
     parts = [objective(log_p_x[i : i + 2], z[i : i + 2], part(posterior, slice(i, i + 2))).loss for i in (0, 2, 4)]
-    torch.testing.assert_close(whole, torch.stack(parts).mean())
+    torch.testing.assert_close(full, torch.stack(parts).mean())
 
 
 def test_beta_is_one_over_all_latent_dimensions_unless_it_is_set() -> None:
@@ -109,8 +109,8 @@ def test_beta_is_one_over_all_latent_dimensions_unless_it_is_set() -> None:
         ("cmim", {"decoder_layers": 0}, "network.decoder_layers is 0; set it to at least 1"),
     ],
 )
-def test_networks_that_do_not_fit_are_named_with_the_way_out(name: str, changes: dict[str, Any], message: str) -> None:
-    with pytest.raises(ConfigError, match=f"objective {name}: {message}.*objective={name} does so"):
+def test_networks_that_do_not_match_raise_with_a_hint(name: str, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=f"objective {name}: {message}.*objective={name} sets it"):
         build_objective(ObjectiveConfig(name=name), NetworkConfig(**changes))
 
 
@@ -162,18 +162,18 @@ def test_reconstruction_is_computed_in_fp32() -> None:
     torch.testing.assert_close(value, torch.tensor([-119936.0]), rtol=1e-3, atol=0)
 
 
-def test_reconstruction_refuses_other_shapes() -> None:
+def test_reconstruction_of_mismatched_shapes_raises() -> None:
     with pytest.raises(InvalidShapeError, match=r"\(2, 3, 4\)"):
         log_p_x_given_z(torch.zeros(2, 3, 4), torch.zeros(2, 2, dtype=torch.long), torch.ones(2, 2, dtype=torch.bool))
 
 
 def test_mim_of_a_batch_is_the_mean_of_its_parts() -> None:
-    """Scale: how a batch is split, and how many molecules it has, does not move the loss per molecule."""
+    """Scale: the loss per molecule does not depend on the size of a batch and how the batch is split."""
     log_p_x, posterior, z = case()
     objective = build_objective(ObjectiveConfig(name="mim"))
-    whole = objective(log_p_x, z, posterior).loss
+    full = objective(log_p_x, z, posterior).loss
     parts = [objective(log_p_x[i : i + 2], z[i : i + 2], part(posterior, slice(i, i + 2))).loss for i in (0, 2, 4)]
-    torch.testing.assert_close(whole, torch.stack(parts).mean())
+    torch.testing.assert_close(full, torch.stack(parts).mean())
 
 
 def test_cmim_is_mim_and_the_contrast() -> None:
@@ -192,7 +192,7 @@ def test_order_of_the_batch_does_not_matter() -> None:
     torch.testing.assert_close(objective(log_p_x, z, posterior).loss, shuffled.loss)
 
 
-def test_steps_move_each_quantity_the_right_way() -> None:
+def test_gradients_have_the_right_sign() -> None:
     """Minimising the loss raises log p(x|z) and log q(z|x) (narrower posteriors) and log P(z) (smaller latents)."""
     log_p_x, posterior, z = case(requires_grad=True)
     mean = posterior.mean_BKD
@@ -208,7 +208,7 @@ def test_steps_move_each_quantity_the_right_way() -> None:
     assert (shrinking > 0).all()
 
 
-def test_a_step_on_kl_brings_the_posterior_to_the_prior() -> None:
+def test_gradients_of_kl_move_the_posterior_to_the_prior() -> None:
     mean = torch.full((B, K, D), 2.0, requires_grad=True)
     variance = torch.full((B, K, D), 0.1, requires_grad=True)
     kl_to_standard_normal(Posterior(mean, variance)).mean().backward()
@@ -216,6 +216,6 @@ def test_a_step_on_kl_brings_the_posterior_to_the_prior() -> None:
     assert kl_to_standard_normal(Posterior(torch.zeros(1, K, D), torch.ones(1, K, D))).tolist() == [0.0]
 
 
-def test_an_unknown_objective_is_named() -> None:
+def test_an_unknown_objective_raises() -> None:
     with pytest.raises(ConfigError, match=r"'cmimm'.*cmim, mim"):
         build_objective(ObjectiveConfig(name="cmimm"))

@@ -1,7 +1,7 @@
-"""One rank of the parity test, under torchrun's environment variables.
+"""One rank of the equivalence test, under torchrun's environment variables.
 
-Loads the plain weights of FOLDER/case.pt into the Megatron network, runs loss and backward, and (rank 0) writes what came out, with
-gradients gathered under the plain names, to FOLDER/result.pt.
+Loads the PyTorch weights of FOLDER/case.pt into the Megatron network and runs loss and backward. Rank 0 writes the outputs to
+FOLDER/result.pt, with gradients gathered under the names of the PyTorch network.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ def main(folder: Path) -> None:
     posterior = network.encode(batch.encoder_BS, batch.is_token_BS)
     z_BKD = posterior.sample(case["noise_BKD"])
     positive_BKD = network.encode(*batch.decoder_view).mean_BKD
-    log_p_x, whole_logits = None, None
+    log_p_x, full_logits = None, None
     if case["network"].decoder_layers:
         logits = network(batch.decoder_BT, z_BKD, posterior.is_latent_BK)
         shards = [torch.empty_like(logits) for _ in range(ranks)]
         torch.distributed.all_gather(shards, logits.detach().clone())
-        whole_logits = torch.cat(shards, -1).transpose(0, 1)
+        full_logits = torch.cat(shards, -1).transpose(0, 1)
         log_p_x = network.log_p_x_given_z(logits, batch.target_BT, batch.is_target_BT)
     objective = build_objective(ObjectiveConfig(name=case["objective"]), case["network"])
     loss = objective(log_p_x, z_BKD, posterior, positive_BKD if objective.composition.needs_positive else None).loss
@@ -48,7 +48,7 @@ def main(folder: Path) -> None:
         result = {
             "mean": posterior.mean_BKD,
             "variance": posterior.variance_BKD,
-            "logits": whole_logits,
+            "logits": full_logits,
             "loss": loss,
             "gradients": gradients,
             "exported": exported,

@@ -1,4 +1,4 @@
-"""Same weights, same batch: the Megatron network at TP 1 and TP 2 must do what the plain one does, gradients included."""
+"""Equivalence test: with equal weights and batch, the Megatron network at TP 1 and TP 2 equals the PyTorch network, with gradients."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_posterior_logits_loss_and_gradients_agree(tmp_path: Path, ranks: int, c
     }
     config = NetworkConfig(**(sizes | changes))
     network = CMIMNetwork(config)
-    for parameter in network.parameters():  # biases and norms away from their neutral start, so that a mix-up shows
+    for parameter in network.parameters():  # biases and norms differ from their initial values, so that an exchange is detected
         parameter.data.add_(torch.randn(parameter.shape, generator=generator), alpha=0.05)
     batch = random_batch(config, [11, 4, 17, 9, 1], generator)
     other = random_batch(config, [8, 6, 12, 9, 2], generator)

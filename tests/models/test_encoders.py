@@ -1,4 +1,4 @@
-"""Encoders beside the Perceiver, point posteriors, and networks without a decoder."""
+"""Encoders other than the Perceiver, deterministic latents, and networks without a decoder."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def tokens(*lengths: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_neither_padding_nor_neighbours_are_seen(kind: str) -> None:
+def test_padding_and_other_molecules_have_no_effect(kind: str) -> None:
     """In the latents, in the pooled vector, and in the decoder that attends to them."""
     net = network(kind)
     ids, is_token = tokens(7, 20, 3)
@@ -59,8 +59,8 @@ def test_neither_padding_nor_neighbours_are_seen(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["transformer", "hybrid"])
-def test_tokens_see_each_other_before_the_bottleneck(kind: str) -> None:
-    """What stands at the end of the string moves the state at its start."""
+def test_tokens_attend_to_each_other_before_the_bottleneck(kind: str) -> None:
+    """A change at the end of the sequence changes the state at its start."""
     net = network(kind)
     ids, is_token = tokens(8)
     embedded = net.embedding(ids)
@@ -85,7 +85,7 @@ def test_the_pooled_vector_without_bottleneck_is_the_masked_mean() -> None:
         torch.testing.assert_close(posterior.pooled()[i], posterior.mean_BKD[i, :length].mean(0))
 
 
-def test_decoding_with_a_cache_equals_decoding_without_over_a_full_length_encoder() -> None:
+def test_decoding_with_and_without_cache_are_equal_for_a_transformer_encoder() -> None:
     net = network("transformer")
     net.output_bias.data[EOS] = 2.0
     ids, is_token = tokens(12, 4, 9, 17, 1)
@@ -104,7 +104,7 @@ def test_decoding_with_a_cache_equals_decoding_without_over_a_full_length_encode
         assert found[: len(row)] == row and set(found[len(row) :]) <= {EOS}
 
 
-def test_without_a_decoder_there_are_no_weights_of_one_and_a_clear_error() -> None:
+def test_networks_without_decoder_have_no_decoder_weights_and_raise() -> None:
     net = network("point", decoder_layers=0)
     assert not [name for name in net.state_dict() if name.startswith(("decoder", "output"))]
     ids, is_token = tokens(4)
@@ -113,7 +113,7 @@ def test_without_a_decoder_there_are_no_weights_of_one_and_a_clear_error() -> No
         net(ids, posterior.mean_BKD)
 
 
-def test_latents_of_another_width_are_refused() -> None:
+def test_latents_of_another_width_raise() -> None:
     with pytest.raises(InvalidShapeError, match=r"\[B, any number, 32\]"):
         greedy_decode(network("transformer"), torch.zeros(2, 5, 16), bos_id=2, eos_id=3, is_allowed_V=torch.ones(30).bool())
 
@@ -123,12 +123,12 @@ def test_latents_of_another_width_are_refused() -> None:
     [
         ({"encoder": "perceivr"}, "network.encoder must be perceiver | transformer | hybrid, found 'perceivr'"),
         ({"posterior": "gauss"}, "network.posterior must be gaussian | point, found 'gauss'"),
-        ({"encoder": "transformer"}, "network.posterior=gaussian is not offered"),
+        ({"encoder": "transformer"}, "network.posterior=gaussian is not supported"),
         ({"encoder": "transformer", "posterior": "point", "latents": 4}, "network.latents=4 has no effect"),
         ({"decoder_layers": -1}, "network.decoder_layers must be at least 0"),
     ],
 )
-def test_impossible_networks_are_named(changes: dict[str, Any], message: str) -> None:
+def test_impossible_networks_raise(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError) as error:
         NetworkConfig(**changes)
     assert message in str(error.value)

@@ -1,4 +1,4 @@
-"""Greedy decoding with a cache against the plain definition without one."""
+"""Greedy decoding with a cache, compared with its definition without a cache."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_equals_decoding_without_a_cache(latents: int) -> None:
 def test_special_and_padding_ids_are_never_written() -> None:
     net = network(1)
     net.output_bias.data[:6] = 50.0
-    net.output_bias.data[30:] = 50.0  # rows that only pad the table
+    net.output_bias.data[30:] = 50.0  # padding rows of the embedding table
     net.output_bias.data[EOS] = -50.0
     z = torch.randn(4, 1, 32, generator=torch.Generator().manual_seed(1))
     out = greedy_decode(net, z, bos_id=BOS, eos_id=EOS, is_allowed_V=ALLOWED, max_tokens=12)
@@ -89,6 +89,6 @@ def test_stops_at_the_models_last_position() -> None:
     assert out.shape == (2, 8)
 
 
-def test_wrong_latents_are_named() -> None:
+def test_wrong_latents_raise() -> None:
     with pytest.raises(InvalidShapeError, match=r"\[B, 1, 32\], found \(2, 32\)"):
         greedy_decode(network(1), torch.zeros(2, 32), bos_id=BOS, eos_id=EOS, is_allowed_V=ALLOWED)

@@ -1,4 +1,4 @@
-"""The plain network: shapes, padding, exactness of its shortcuts, and its variance clamp."""
+"""The PyTorch network: shapes, padding, exactness of optimised attention, and the clamp of the variance."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def tokens(*lengths: int, pad_to: int | None = None) -> tuple[torch.Tensor, torc
 
 
 @pytest.mark.parametrize("latents", [1, 3])
-def test_encoding_does_not_see_padding_or_neighbours(latents: int) -> None:
+def test_encoding_does_not_depend_on_padding_or_other_molecules(latents: int) -> None:
     net = network(latents).eval()
     ids, is_token = tokens(7, 20, 3)
     together = net.encode(ids, is_token)
@@ -50,15 +50,15 @@ def test_encoding_does_not_see_padding_or_neighbours(latents: int) -> None:
 
 
 @pytest.mark.parametrize("latents", [1, 3])
-def test_hidden_states_do_not_see_what_comes_later(latents: int) -> None:
+def test_hidden_states_do_not_depend_on_later_tokens(latents: int) -> None:
     net = network(latents).eval()
     ids, _ = tokens(12, 12)
     z = torch.randn(2, latents, 32, generator=torch.Generator().manual_seed(2))
-    whole, start = net.hidden_states(ids, z), net.hidden_states(ids[:, :5], z)
-    torch.testing.assert_close(whole[:, :5], start, rtol=1e-5, atol=1e-5)
+    full, start = net.hidden_states(ids, z), net.hidden_states(ids[:, :5], z)
+    torch.testing.assert_close(full[:, :5], start, rtol=1e-5, atol=1e-5)
     changed = ids.clone()
     changed[:, 7] = 6
-    torch.testing.assert_close(net.hidden_states(changed, z)[:, :7], whole[:, :7], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(net.hidden_states(changed, z)[:, :7], full[:, :7], rtol=1e-5, atol=1e-5)
 
 
 def test_latents_reach_every_position() -> None:
@@ -70,7 +70,7 @@ def test_latents_reach_every_position() -> None:
 
 
 def test_single_key_attention_is_attention_to_one_key() -> None:
-    """Eq. of Sec. 4 of the design: with K = 1 the softmax is 1 whatever queries and keys are."""
+    """With K = 1 the softmax is 1 for all queries and keys."""
     config = NetworkConfig(**SMALL)
     torch.manual_seed(0)
     single, general = SingleKeyAttention(config), LatentCrossAttention(config)
@@ -81,7 +81,7 @@ def test_single_key_attention_is_attention_to_one_key() -> None:
     torch.testing.assert_close(single(z).expand(3, 7, 32), general(x, general.project(z)), rtol=1e-5, atol=1e-6)
 
 
-def test_absorbed_attention_is_attention() -> None:
+def test_absorbed_attention_equals_attention() -> None:
     torch.manual_seed(0)
     B, H, Q, d, S, D = 3, 4, 2, 8, 11, 32
     query, memory = torch.randn(B, H, Q, d), torch.randn(B, S, D)
@@ -123,9 +123,9 @@ def test_extreme_half_precision_activations_keep_the_posterior_finite() -> None:
     assert posterior.variance_BKD.isfinite().all()
 
 
-def test_too_many_tokens_are_named() -> None:
+def test_too_many_tokens_raise() -> None:
     ids = torch.zeros(1, 25, dtype=torch.long)
-    with pytest.raises(InvalidShapeError, match="25 tokens do not fit into the 24 positions"):
+    with pytest.raises(InvalidShapeError, match="25 tokens, but this model has 24 positions"):
         network().encode(ids, ids == 0)
 
 
@@ -148,7 +148,7 @@ def test_every_parameter_gets_a_gradient(latents: int) -> None:
 
 
 def test_overfits_sixteen_molecules() -> None:
-    """The whole objective memorises a small set, through the latent alone: exact greedy reconstruction."""
+    """Training with the complete objective memorises a small set in the latents: reconstruction is exact."""
     from nemo_cmim.config import ObjectiveConfig
     from nemo_cmim.losses import build_objective, log_p_x_given_z
     from nemo_cmim.models import greedy_decode

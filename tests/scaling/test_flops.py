@@ -1,4 +1,4 @@
-"""Floating-point operations and parameters, against torch's own counter and the network's tensors."""
+"""Floating-point operations and parameters, compared with torch's counter and with the tensors of the network."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from nemo_cmim.config import NetworkConfig
 from nemo_cmim.errors import ConfigError
 from nemo_cmim.losses.contrastive import contrast
 from nemo_cmim.models import CMIMNetwork
-from nemo_cmim.scaling.flops import Workload, forward_flops, products, training_flops
+from nemo_cmim.scaling.flops import Workload, forward_flops, matmuls, training_flops
 from nemo_cmim.scaling.parameters import parameters
 
 SIZES: dict[str, Any] = {
@@ -44,8 +44,8 @@ def network_of(case: str) -> NetworkConfig:
 
 @pytest.mark.parametrize("work", BATCHES, ids=["short", "long"])
 @pytest.mark.parametrize("case", NETWORKS)
-def test_operations_are_those_that_torch_counts(case: str, work: Workload) -> None:
-    """Exactly. The counter knows no fused attention of a CPU, so attention is left as its matrix products."""
+def test_operations_equal_the_count_of_torch(case: str, work: Workload) -> None:
+    """They are equal exactly. The counter does not support fused attention on a CPU, so attention runs as matrix multiplications."""
     config = network_of(case)
     network = CMIMNetwork(config).train()
     ids = torch.randint(6, 60, (work.molecules, work.encoder_tokens))
@@ -61,7 +61,7 @@ def test_operations_are_those_that_torch_counts(case: str, work: Workload) -> No
 
 
 def test_the_contrastive_term_is_counted_too() -> None:
-    """Torch's counter knows three of its four products of a size: not `addmm_`, which works in place."""
+    """torch's counter counts three of four matrix multiplications of equal size; it does not count the in-place `addmm_`."""
     config = network_of("four latents")
     unit_BH = torch.randn(6, config.latents * config.hidden_size, requires_grad=True)
     with FlopCounterMode(display=False) as counter:
@@ -88,22 +88,22 @@ def test_parameters_of_the_papers_network() -> None:
     assert parameters(NetworkConfig(latents=4)).total == pytest.approx(70.5e6, rel=1e-3)
 
 
-def test_tensor_parallel_ranks_share_all_but_the_posterior() -> None:
+def test_tensor_parallel_ranks_divide_all_except_the_posterior() -> None:
     config = NetworkConfig()
     work = Workload(molecules=4, encoder_tokens=10, decoder_tokens=11)
-    posterior = sum(p.forward_flops for p in products(config, work) if p.name == "mean and variance")
+    posterior = sum(p.forward_flops for p in matmuls(config, work) if p.name == "mean and variance")
     assert posterior > 0
     for ranks in (2, 4, 8):
         assert forward_flops(config, work, ranks) - posterior == (forward_flops(config, work) - posterior) / ranks
         count = parameters(config)
-        assert ranks * count.on_rank(ranks) - count.total == (ranks - 1) * count.copied
+        assert ranks * count.on_rank(ranks) - count.total == (ranks - 1) * count.replicated
 
 
 def test_ranks_must_divide_heads() -> None:
     with pytest.raises(ConfigError, match=r"network.attention_heads \(8\) must be a multiple of the tensor-parallel size \(3\)"):
-        products(NetworkConfig(), BATCHES[0], 3)
+        matmuls(NetworkConfig(), BATCHES[0], 3)
 
 
-def test_an_empty_batch_is_refused() -> None:
+def test_an_empty_batch_raises() -> None:
     with pytest.raises(ConfigError, match=r"workload\.molecules must be at least 1, found 0"):
         Workload(molecules=0, encoder_tokens=1, decoder_tokens=1)

@@ -1,4 +1,4 @@
-"""Predictions against closed forms, and in which direction they move."""
+"""Predictions compared with closed forms, and their direction when a setting changes."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ IDEAL = Machine(
     name="ideal",
     devices_per_node=4,
     peak_flops={"fp32": 1e12},
-    product_share=1.0,
+    matmul_efficiency=1.0,
     memory_bytes=1e12,
-    memory_bandwidth=1e30,  # so that products and the optimiser take no time for it
-    memory_share=1.0,
+    memory_bandwidth=1e30,  # so that memory traffic takes no time
+    memory_efficiency=1.0,
     optimizer_bytes=0.0,
     kernel_seconds=0.0,
     dispatch_seconds=0.0,
@@ -31,7 +31,7 @@ IDEAL = Machine(
     link_latency=0.0,
     network_bandwidth=1e8,
     network_latency=0.0,
-    link_share=1.0,
+    link_efficiency=1.0,
     overlap=0.0,
 )
 
@@ -47,31 +47,31 @@ def changed(**changes: Any) -> Machine:
 def test_on_an_ideal_device_a_step_is_operations_over_peak() -> None:
     one = plan(IDEAL, devices=1)
     assert predict(one).step_s == pytest.approx(training_flops(one.network, one.work) / 1e12, rel=1e-9)
-    assert predict(one).peak_share == pytest.approx(1.0)
+    assert predict(one).mfu == pytest.approx(1.0)
 
 
-def test_one_rank_sends_nothing() -> None:
+def test_one_rank_does_not_communicate() -> None:
     alone = predict(plan(IDEAL, devices=1, negatives="global"))
     assert (alone.gradients_s, alone.exposed_gradients_s, alone.tensor_parallel_s, alone.negatives_s) == (0, 0, 0, 0)
-    assert alone.communication_share == 0
+    assert alone.communication_fraction == 0
 
 
 @pytest.mark.parametrize(("nodes", "bandwidth"), [(1, 1e9), (3, 1e8)])
-def test_gradients_go_round_in_a_ring(nodes: int, bandwidth: float) -> None:
+def test_gradients_are_reduced_in_a_ring(nodes: int, bandwidth: float) -> None:
     size, ranks = 4 * parameters(NetworkConfig()).total, 4 * nodes
     prediction = predict(plan(IDEAL, nodes=nodes))
     assert prediction.gradients_s == pytest.approx(2 * (ranks - 1) / ranks * size / bandwidth)
-    assert prediction.exposed_gradients_s == prediction.gradients_s  # this machine hides nothing
-    assert prediction.step_s == pytest.approx(prediction.products_s + prediction.gradients_s)
+    assert prediction.exposed_gradients_s == prediction.gradients_s  # nothing overlaps on this machine
+    assert prediction.step_s == pytest.approx(prediction.matmul_s + prediction.gradients_s)
 
 
-def test_backward_hides_all_but_the_last_bucket() -> None:
+def test_all_buckets_except_the_last_overlap_with_backward() -> None:
     prediction = predict(plan(changed(overlap=1.0, link_bandwidth=1e12)))
-    assert prediction.gradients_s < prediction.products_s / 2
+    assert prediction.gradients_s < prediction.matmul_s / 2
     assert prediction.exposed_gradients_s == pytest.approx(prediction.gradients_s * 24e6 / prediction.gradient_bytes)
 
 
-def test_gradients_are_sent_in_fp32_whatever_the_precision() -> None:
+def test_gradients_are_reduced_in_fp32_in_every_precision() -> None:
     half, full = (predict(plan(precision=precision)) for precision in ("bf16", "fp32"))
     assert half.gradients_s == full.gradients_s > 0
 
@@ -84,15 +84,15 @@ def test_latency_counts_hops() -> None:
 
 
 def test_shards_share_the_adapters_of_a_node() -> None:
-    whole, halves = (plan(IDEAL, nodes=2, tensor_parallel=ranks) for ranks in (1, 2))
-    assert all_reduce_seconds(halves, 1e9, 2, spans_nodes=True) == 2 * all_reduce_seconds(whole, 1e9, 2, spans_nodes=True)
+    one, two = (plan(IDEAL, nodes=2, tensor_parallel=ranks) for ranks in (1, 2))
+    assert all_reduce_seconds(two, 1e9, 2, spans_nodes=True) == 2 * all_reduce_seconds(one, 1e9, 2, spans_nodes=True)
 
 
-def test_accumulation_repeats_all_but_gradients_and_optimiser() -> None:
+def test_accumulation_repeats_all_except_gradients_and_optimiser() -> None:
     one, two = (predict(plan(nodes=2, negatives="global", tensor_parallel=2, accumulation=n)) for n in (1, 2))
-    for part in ("products_s", "host_s", "tensor_parallel_s", "negatives_s", "flops"):
+    for part in ("matmul_s", "host_s", "tensor_parallel_s", "negatives_s", "flops"):
         assert getattr(two, part) == 2 * getattr(one, part) > 0
-    assert two.elementwise_s > 2 * one.elementwise_s  # gradients are added up
+    assert two.elementwise_s > 2 * one.elementwise_s  # gradients are accumulated
     assert (two.gradients_s, two.optimizer_s) == (one.gradients_s, one.optimizer_s)
     assert two.memory_bytes == one.memory_bytes
 
@@ -103,7 +103,7 @@ def test_memory_adds_up() -> None:
     states = prediction.memory_total - prediction.memory_bytes["activations"] - prediction.memory_bytes["similarities"]
     assert states == (2 + 4 + 8 + 4) * count
     full = predict(plan(tensor_parallel=2)).memory_bytes
-    assert sum(full[name] for name in ("parameters", "main weights", "Adam's moments", "gradients")) == (4 + 0 + 8 + 4) * count
+    assert sum(full[name] for name in ("parameters", "master weights", "Adam moments", "gradients")) == (4 + 0 + 8 + 4) * count
 
 
 @pytest.mark.parametrize(
@@ -116,12 +116,12 @@ def test_memory_adds_up() -> None:
         ({"micro_batch": 2048}, {"micro_batch": 2048, "nodes": 8}, "molecules_per_s"),
         ({"precision": "bf16", "micro_batch": 2048}, {"precision": "fp32", "micro_batch": 2048}, "step_s"),
         ({"tensor_parallel": 2}, {"tensor_parallel": 1}, "memory_total"),
-        ({"tensor_parallel": 1}, {"tensor_parallel": 2}, "communication_share"),
+        ({"tensor_parallel": 1}, {"tensor_parallel": 2}, "communication_fraction"),
         ({"negatives": "local"}, {"negatives": "global"}, "negatives_s"),
         ({"negatives": "local"}, {"negatives": "global"}, "flops"),
     ],
 )
-def test_what_grows(smaller: dict[str, Any], larger: dict[str, Any], quantity: str) -> None:
+def test_quantities_grow_with_settings(smaller: dict[str, Any], larger: dict[str, Any], quantity: str) -> None:
     assert getattr(predict(plan(**smaller)), quantity) < getattr(predict(plan(**larger)), quantity)
 
 
@@ -132,24 +132,27 @@ def test_weak_scaling_costs_only_communication() -> None:
 
 def test_processes_share_cores() -> None:
     one, two, four = (predict(plan(MACHINES["cpu"], devices=n, micro_batch=16)) for n in (1, 2, 4))
-    assert two.products_s == one.products_s
-    assert four.products_s == 2 * one.products_s and four.optimizer_s == 2 * one.optimizer_s
+    assert two.matmul_s == one.matmul_s
+    assert four.matmul_s == 2 * one.matmul_s and four.optimizer_s == 2 * one.optimizer_s
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"tensor_parallel": 3}, "tensor_parallel (3) must divide the devices of a node (8)"),
+        ({"tensor_parallel": 3}, "tensor_parallel (3) must divide the number of devices of a node (8)"),
         ({"tensor_parallel": 8, "network": NetworkConfig(attention_heads=4)}, "attention_heads (4) must be a multiple"),
-        ({"devices": 9}, "9 devices on a node, but H100 SXM 80 GB, 8 a node has 1 to 8"),
-        ({"tokens": 512}, "512 tokens do not fit: the network takes at most 511"),
+        ({"devices": 9}, "devices must be from 1 to 8 on a node of H100 SXM 80 GB, 8 a node, found 9"),
+        ({"tokens": 512}, "tokens must be at most 511 (network.max_positions - 1), found 512"),
         ({"precision": "fp8"}, "precision must be fp32 | fp16 | bf16, found 'fp8'"),
-        ({"machine": MACHINES["v100"], "precision": "bf16"}, "V100 SXM3 32 GB, 16 a node (DGX-2) is not planned for in bf16"),
+        (
+            {"machine": MACHINES["v100"], "precision": "bf16"},
+            "V100 SXM3 32 GB, 16 a node (DGX-2) has no peak for precision bf16.",
+        ),
         ({"negatives": "all"}, "negatives must be none | local | global, found 'all'"),
         ({"nodes": 0}, "nodes must be at least 1, found 0"),
     ],
 )
-def test_impossible_plans_are_refused(settings: dict[str, Any], message: str) -> None:
+def test_impossible_plans_raise(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(message)):
         plan(**settings)
 
@@ -159,20 +162,20 @@ def test_a_global_batch_is_divided() -> None:
     assert Plan.of_global_batch(16384, 256, machine=h100).accumulation == 8
     assert Plan.of_global_batch(16384, None, machine=h100, nodes=8).micro_batch == 256
     assert Plan.of_global_batch(None, 2048, machine=h100, nodes=64).global_batch == 2**20
-    with pytest.raises(ConfigError, match=re.escape("1,000 / 2,048 = 0.488281 is no whole number")):
+    with pytest.raises(ConfigError, match=re.escape("1,000 / 2,048 = 0.488281 is not an integer")):
         Plan.of_global_batch(1000, 256, machine=h100)
-    with pytest.raises(ConfigError, match="Neither a global batch nor a micro-batch"):
+    with pytest.raises(ConfigError, match="Neither the global batch nor the micro-batch"):
         Plan.of_global_batch(None, None, machine=h100)
 
 
-def test_an_unknown_machine_names_those_there_are() -> None:
-    with pytest.raises(ConfigError, match=r"Unknown machine 'a100'\. Known: v100, h100, cpu"):
+def test_an_unknown_machine_raises_with_the_choices() -> None:
+    with pytest.raises(ConfigError, match=r"Unknown machine 'a100'\. Choices: v100, h100, cpu"):
         machine_named("a100")
 
 
-def test_what_does_not_fit_is_marked() -> None:
+def test_too_large_memory_is_marked() -> None:
     huge, small = (predict(plan(micro_batch=size)) for size in (65536, 256))
-    assert "(too much)" in table([huge], 1) and "(too much)" not in table([small], 1)
+    assert "(too large)" in table([huge], 1) and "(too large)" not in table([small], 1)
 
 
 PAPER = ["--machine", "v100", "--nodes", "4", "--micro-batch", "256", "--global-batch", "16384", "--precision", "fp16"]
@@ -195,9 +198,9 @@ def test_the_command_prints_a_row_for_each_plan(arguments: list[str], rows: list
         assert line.startswith(row)
 
 
-def test_the_command_tells_a_mistake_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_reports_an_error_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", "--global-batch", "1000", "--micro-batch", "256"]) == 2
-    assert "no whole number" in capsys.readouterr().err
+    assert "not an integer" in capsys.readouterr().err
     assert main(["plan", "--network", "nowhere.yaml", "--micro-batch", "1"]) == 2
     assert "cannot be read from nowhere.yaml" in capsys.readouterr().err
 
@@ -206,6 +209,6 @@ DOCS = (CONF.parent / "docs" / "scaling.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("command", re.findall(r"^    nemo-cmim (plan .+)$", DOCS, flags=re.MULTILINE))
-def test_tables_of_the_docs_are_what_their_commands_print(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_tables_of_the_docs_equal_the_output_of_their_commands(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(command.split()) == 0
     assert capsys.readouterr().out in DOCS

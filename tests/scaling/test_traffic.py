@@ -1,4 +1,4 @@
-"""What is said of memory passes, kept activations and messages, against counts on the Megatron network at TP 1 and TP 2."""
+"""Estimates of memory passes, kept activations and messages, compared with counts on the Megatron network at TP 1 and TP 2."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def network_of(case: str) -> NetworkConfig:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_messages_are_those_that_ranks_send(counted: tuple[int, dict[str, Any]], case: str) -> None:
+def test_messages_equal_those_that_ranks_send(counted: tuple[int, dict[str, Any]], case: str) -> None:
     ranks, results = counted
     expected = [[m.kind, m.elements] for m in tensor_parallel_messages(network_of(case), WORK) for _ in range(m.count)]
     assert results[case]["sent"] == (sorted(expected) if ranks > 1 else [])
@@ -64,7 +64,7 @@ def test_parameters_of_a_rank(counted: tuple[int, dict[str, Any]], case: str) ->
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("quantity", ["bytes", "operations", "kept"])
 def test_estimates_are_close_to_counts(counted: tuple[int, dict[str, Any]], quantity: str, case: str) -> None:
-    """Within 20 %: passes over memory, operations, and what is kept for backward, all without dropout."""
+    """Within 20 %: memory traffic, operations, and activations kept for backward, all without dropout."""
     ranks, results = counted
     network = network_of(case)
     estimate = {

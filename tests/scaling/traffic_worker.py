@@ -1,7 +1,7 @@
 """One rank of the traffic test, under torchrun's environment variables.
 
-Runs forward and backward of the networks in FOLDER/cases.json once, and (rank 0) writes to FOLDER/result.json what was sent between ranks,
-what passed through memory, what was kept for backward, and how many parameters there are.
+Runs forward and backward of the networks in FOLDER/cases.json once, and (rank 0) writes to FOLDER/result.json the messages between ranks,
+the memory traffic, the activations kept for backward, and the number of parameters.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from nemo_cmim.config import NetworkConfig, ObjectiveConfig, ParallelConfig
 from nemo_cmim.losses import build_objective
 from nemo_cmim.mcore.network import MegatronCMIMNetwork
 
-PRODUCTS = {"mm", "addmm", "bmm"}
+MATMULS = {"mm", "addmm", "bmm"}
 NO_PASS = {"detach", "_unsafe_view", "empty_like", "new_empty", "empty", "new_empty_strided"}
 
 
 class Passes(TorchDispatchMode):
-    """Counts operations that are no views, and the bytes that those without a matrix product read and write."""
+    """Counts operations other than views, and the bytes that operations other than matrix multiplications read and write."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -38,14 +38,14 @@ class Passes(TorchDispatchMode):
         if name.startswith(("c10d", "allreduce", "_allgather", "wait")) or is_view or name in NO_PASS:
             return out
         self.operations += 1
-        if name not in PRODUCTS:
+        if name not in MATMULS:
             tensors = [x for x in tree_leaves((args, kwargs, out)) if isinstance(x, torch.Tensor)]
             self.bytes += sum(touched(x) * x.element_size() for x in tensors)
         return out
 
 
 def touched(x: torch.Tensor) -> int:
-    """Elements of `x`; those along an axis that it was expanded by count once."""
+    """Number of elements of `x`; along expanded axes, elements count once."""
     count = 1
     for size, stride in zip(x.shape, x.stride()):
         count *= size if stride else 1
@@ -60,7 +60,7 @@ def measure(case: dict[str, Any], ranks: int) -> dict[str, Any]:
     decoder_BT = torch.randint(6, 60, (case["molecules"], case["decoder_tokens"]))
     own = {parameter.untyped_storage().data_ptr() for parameter in network.parameters()}
     kept: dict[int, int] = {}
-    alive = []  # so that no address is used twice
+    alive = []  # keeps tensors alive, so that no address is reused
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
         storage = tensor.untyped_storage()
@@ -93,7 +93,7 @@ SENT: list[tuple[str, int]] = []
 
 
 def listen() -> None:
-    """Notes kind of each collective, and how many numbers this rank gives."""
+    """Records the kind of each collective and the number of elements of this rank."""
     all_reduce, all_gather = torch.distributed.all_reduce, torch.distributed.all_gather
 
     def noted_reduce(tensor: torch.Tensor, *args: Any, **kwargs: Any) -> Any:

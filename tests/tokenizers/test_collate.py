@@ -1,3 +1,5 @@
+"""Padded batches compared with a loop."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -12,7 +14,7 @@ VOCABULARY = shipped_vocabulary()
 
 
 @pytest.mark.parametrize("kind", [np.uint16, np.int64, list])
-def test_against_a_loop(kind: type) -> None:
+def test_batches_equal_a_loop(kind: type) -> None:
     rng = np.random.default_rng(0)
     rows = [rng.integers(6, 523, length).tolist() for length in (5, 1, 12, 12, 7)]
     batch = collate([row if kind is list else np.array(row, dtype=kind) for row in rows], VOCABULARY)
@@ -30,7 +32,7 @@ def test_against_a_loop(kind: type) -> None:
 
 
 def test_batches_without_tokens() -> None:
-    with pytest.raises(InvalidShapeError, match="there is none"):
+    with pytest.raises(InvalidShapeError, match="there are no molecules"):
         collate([], VOCABULARY)
-    with pytest.raises(InvalidShapeError, match="molecule 1 has none"):
+    with pytest.raises(InvalidShapeError, match="molecule 1 has no tokens"):
         collate([[7], []], VOCABULARY)

@@ -1,4 +1,4 @@
-"""The vocabulary: its file, its special ids, and those of other projects."""
+"""Vocabularies: their file format, special ids, and vocabularies of other projects."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_shipped_vocabulary_has_523_distinct_tokens_of_which_six_are_special() -
     assert shipped_vocabulary() is vocabulary
 
 
-def test_every_atom_of_the_shipped_vocabulary_is_one_for_rdkit() -> None:
+def test_rdkit_parses_every_atom_of_the_shipped_vocabulary() -> None:
     from rdkit import Chem
 
     atoms = [token for token in shipped_vocabulary().tokens if token.startswith("[")]
@@ -41,7 +41,7 @@ def test_every_atom_of_the_shipped_vocabulary_is_one_for_rdkit() -> None:
         assert mol is not None and mol.GetNumAtoms() == 1, atom
 
 
-def test_file_loads_back_exactly(tmp_path: Path) -> None:
+def test_round_trip_is_exact(tmp_path: Path) -> None:
     awkward = ("C", "#", " [C] ", "é", "<PAD>", "a b", "sha256 0", "[Cu+2]")
     vocabulary = Vocabulary(awkward, pad_id=4, unk_id=1, bos_id=2, eos_id=7, mask_id=0, sep_id=5)
     vocabulary.save(tmp_path / "vocabulary.txt")
@@ -52,7 +52,7 @@ def test_file_loads_back_exactly(tmp_path: Path) -> None:
     assert Vocabulary.load(tmp_path / "windows.txt") == vocabulary
 
 
-def test_fingerprint_sees_order_and_special_ids() -> None:
+def test_fingerprint_depends_on_order_and_special_ids() -> None:
     tokens = tuple("abcdefgh")
     fingerprints = {
         Vocabulary(tokens).fingerprint,
@@ -77,7 +77,7 @@ def test_fingerprint_sees_order_and_special_ids() -> None:
         (lambda text: text.replace("pad 0", "pad -1"), "damaged"),
     ],
 )
-def test_damaged_file_is_refused(change, message: str, tmp_path: Path) -> None:
+def test_damaged_file_raises(change, message: str, tmp_path: Path) -> None:
     path = tmp_path / "vocabulary.txt"
     path.write_text(change(shipped_vocabulary().dumps()), encoding="utf-8")
     with pytest.raises(DataError, match=message) as caught:
@@ -85,7 +85,7 @@ def test_damaged_file_is_refused(change, message: str, tmp_path: Path) -> None:
     assert str(path) in str(caught.value) or message == "special ids"
 
 
-def test_missing_and_binary_files_are_refused(tmp_path: Path) -> None:
+def test_missing_and_binary_files_raise(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="could not be read"):
         Vocabulary.load(tmp_path / "none.txt")
     with pytest.raises(DataError, match="could not be read"):
@@ -98,7 +98,7 @@ def test_missing_and_binary_files_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("tokens", "special", "message"),
     [
-        ("abcdefa", {}, "holds 'a' twice"),
+        ("abcdefa", {}, "contains 'a' twice"),
         ([*"abcdef", ""], {}, "token 6"),
         ([*"abcdef", "a\nb"], {}, "token 6"),
         ([*"abcdef", 7], {}, "token 6"),
@@ -107,7 +107,7 @@ def test_missing_and_binary_files_are_refused(tmp_path: Path) -> None:
         ("abcdefg", {"sep_id": -1}, "special ids"),
     ],
 )
-def test_unsound_vocabulary_is_refused(tokens, special: dict[str, int], message: str) -> None:
+def test_invalid_vocabulary_raises(tokens, special: dict[str, int], message: str) -> None:
     with pytest.raises(DataError, match=message):
         Vocabulary(tuple(tokens), **special)
 
@@ -130,7 +130,7 @@ def test_check_ids() -> None:
             vocabulary.check_ids(shape)
 
 
-def test_nemo_vocabulary_keeps_its_ids_and_knows_what_is_chemistry(tmp_path: Path) -> None:
+def test_nemo_vocabulary_keeps_its_ids_and_marks_chemical_tokens(tmp_path: Path) -> None:
     vocabulary = Vocabulary.from_nemo(write_lines(tmp_path / "a.vocab", NEMO_TOKENS))
     assert vocabulary.tokens == tuple(NEMO_TOKENS)
     assert vocabulary.special_ids == {"pad": 0, "unk": 1, "bos": 2, "eos": 3, "mask": 4, "sep": 5}
@@ -151,7 +151,7 @@ def test_megamolbart_vocabulary(shared_data: Path) -> None:
     np.testing.assert_array_equal(np.flatnonzero(vocabulary.is_chemical), np.arange(272, 523))
 
 
-def test_file_of_nemos_save_tokenizer_is_refused(tmp_path: Path) -> None:
+def test_file_of_nemo_save_tokenizer_raises(tmp_path: Path) -> None:
     path = write_lines(tmp_path / "a.vocab", [token[0] for token in NEMO_TOKENS])
     with pytest.raises(DataError, match="only the first letter"):
         Vocabulary.from_nemo(path)
@@ -160,25 +160,25 @@ def test_file_of_nemos_save_tokenizer_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        ([], "lacks the pad token"),
-        ([token for token in NEMO_TOKENS if token != "&"], r"lacks the eos token: none of its 12 lines is & or <EOS>"),
+        ([], "has no pad token"),
+        ([token for token in NEMO_TOKENS if token != "&"], r"has no eos token: none of the 12 lines is & or <EOS>"),
         ([*NEMO_TOKENS, "[nH]"], "twice"),
         (shipped_vocabulary().dumps().split("\n"), r"Vocabulary\.load"),
     ],
 )
-def test_unsound_nemo_vocabulary_is_refused(lines: list[str], message: str, tmp_path: Path) -> None:
+def test_invalid_nemo_vocabulary_raises(lines: list[str], message: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=message):
         Vocabulary.from_nemo(write_lines(tmp_path / "a.vocab", lines))
 
 
-def test_expression_that_loses_a_backslash_is_told(tmp_path: Path) -> None:
+def test_expression_that_loses_a_backslash_warns(tmp_path: Path) -> None:
     vocab = write_lines(tmp_path / "a.vocab", NEMO_TOKENS)
     with pytest.warns(UserWarning, match=r"F/C=C") as caught:
         vocabulary = Vocabulary.from_nemo(vocab, write_lines(tmp_path / "a.model", [MEGAMOLBART_REGEX]))
     assert len(caught) == 1 and vocabulary.tokens == tuple(NEMO_TOKENS)
 
 
-def test_expression_that_splits_alike_is_not_told(tmp_path: Path) -> None:
+def test_expression_that_splits_equally_does_not_warn(tmp_path: Path) -> None:
     vocab = write_lines(tmp_path / "a.vocab", NEMO_TOKENS)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -186,7 +186,7 @@ def test_expression_that_splits_alike_is_not_told(tmp_path: Path) -> None:
     assert vocabulary.tokens == tuple(NEMO_TOKENS)
 
 
-def test_broken_expression_is_refused(tmp_path: Path) -> None:
+def test_invalid_expression_raises(tmp_path: Path) -> None:
     vocab = write_lines(tmp_path / "a.vocab", NEMO_TOKENS)
     with pytest.raises(DataError, match="regular expression"):
         Vocabulary.from_nemo(vocab, write_lines(tmp_path / "a.model", ["[("]))

@@ -181,7 +181,7 @@ def test_every_model_config_composes(name: str) -> None:
     [
         ("+model.latents=4", ConfigError, "Unknown config key model.latents"),
         ("model.latents=4", ConfigError, "latents"),
-        ("model.parallel.pipeline_model_parallel_size=2", ConfigError, "pipeline parallelism is not offered"),
+        ("model.parallel.pipeline_model_parallel_size=2", ConfigError, "pipeline parallelism is not supported"),
         (
             "trainer.devices=2",
             ConfigError,
