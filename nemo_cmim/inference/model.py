@@ -173,7 +173,7 @@ class CMIMModel:
             batch_size: Number of molecules that are decoded together.
 
         Returns:
-            N strings. They may be invalid SMILES; check them with `molecules.is_valid`. A warning counts the strings that were cut
+            N strings. They may be invalid SMILES; check them with `molecules.is_valid`. A warning reports how many were truncated
             at `max_tokens`.
 
         Raises:
@@ -291,7 +291,7 @@ class CMIMModel:
         check_positive("max_tokens", max_tokens)
         vocabulary = self.tokenizer.vocabulary
         texts: list[str] = []
-        cut = 0
+        truncated = 0
         for z_BKD, is_latent_BK in latents:
             ids_BT = greedy_decode(
                 self.network,
@@ -303,10 +303,10 @@ class CMIMModel:
                 max_tokens=max_tokens,
             )
             texts += [self.tokenizer.decode(row) for row in ids_BT.tolist()]
-            cut += int((ids_BT != vocabulary.eos_id).all(1).sum())
-        if cut:
+            truncated += int((ids_BT != vocabulary.eos_id).all(1).sum())
+        if truncated:
             limit = max_tokens or self.config.network.max_tokens
-            warnings.warn(f"{cut} of {len(texts)} SMILES had not ended after {limit} tokens and were cut there.", stacklevel=3)
+            warnings.warn(f"{truncated} of {len(texts)} SMILES had not ended after {limit} tokens and were truncated.", stacklevel=3)
         return texts
 
 

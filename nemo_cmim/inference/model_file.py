@@ -1,4 +1,4 @@
-"""Reads and writes model files (`.nemo`). No other module knows the format.
+"""Reads and writes model files (`.nemo`); the only module that depends on their format.
 
 A model file is a tar archive, like NeMo's, with the members `model_config.yaml`, `model_weights.safetensors` (state dict of the PyTorch
 network), `vocabulary.txt` and optionally `model_card.md`. A folder with these files can be read as well.

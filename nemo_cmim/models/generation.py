@@ -37,7 +37,7 @@ def greedy_decode(
         max_tokens: Maximum number of tokens to write; None: limited only by the positions of the model.
 
     Returns:
-        int64 [B, T]: the tokens, then `eos_id` to the end of each row. A row without `eos_id` was cut at `max_tokens`.
+        int64 [B, T]: the tokens, then `eos_id` to the end of each row. A row without `eos_id` was truncated at `max_tokens`.
 
     Raises:
         InvalidShapeError: If `z_BKD` does not match the network.
