@@ -306,7 +306,9 @@ class CMIMModel:
             truncated += int((ids_BT != vocabulary.eos_id).all(1).sum())
         if truncated:
             limit = max_tokens or self.config.network.max_tokens
-            warnings.warn(f"{truncated} of {len(texts)} SMILES had not ended after {limit} tokens and were truncated.", stacklevel=3)
+            warnings.warn(
+                f"{truncated} of {len(texts)} SMILES had not ended after {limit} tokens and were truncated.", stacklevel=3
+            )
         return texts
 
 
