@@ -193,7 +193,8 @@ def measure(name: str, data: Path, folder: Path, gloo: Gloo, args: argparse.Name
     machine = calibrated(network, micro_batch * 36)
     print(
         f"{name}: matmuls {machine.peak_flops['fp32'] / 1e9:.0f} GFLOP/s, of which {machine.matmul_efficiency:.0%} with its shapes; "
-        f"elementwise {machine.memory_bandwidth * machine.memory_efficiency / 1e9:.1f} GB/s; Adam equivalent to {machine.optimizer_bytes:.0f} "
+        f"elementwise {machine.memory_bandwidth * machine.memory_efficiency / 1e9:.1f} GB/s; "
+        f"Adam equivalent to {machine.optimizer_bytes:.0f} "
         "bytes per parameter; gloo, by processes: "
         + ", ".join(f"{n}: {hop * 1e3:.2f} ms, {rate / 1e9:.2f} GB/s" for n, (hop, rate) in gloo.items())
     )
