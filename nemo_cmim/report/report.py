@@ -156,7 +156,7 @@ def _sample(store: TokenStore, size: int, seed: int) -> list[_Kept]:
 
 
 def _counts(manifest: StoreManifest) -> dict[str, Any]:
-    """Counts of the whole folder. A tile has a name, a count, and whether that is a fraction of the lines read."""
+    """Counts for the entire folder. A tile has a name, a count, and whether that is a fraction of the lines read."""
     duplicates = manifest.rejected.get(DUPLICATE, 0)
     unknown_tokens, other_unknown_tokens = _largest(list(manifest.unknown_tokens.items()), "tokens")
     return {

@@ -108,8 +108,8 @@ def changed(folder: Path, target: Path, **fields: object) -> Path:
     """A copy of a prepared folder with changed contents of its manifest, which match rejected.tsv.gz."""
     shutil.copytree(folder, target)
     content = json.loads((folder / "manifest.json").read_text()) | fields
-    packed = (target / "rejected.tsv.gz").read_bytes()
-    content["files"]["rejected.tsv.gz"] = {"bytes": len(packed), "sha256": hashlib.sha256(packed).hexdigest()}
+    compressed = (target / "rejected.tsv.gz").read_bytes()
+    content["files"]["rejected.tsv.gz"] = {"bytes": len(compressed), "sha256": hashlib.sha256(compressed).hexdigest()}
     (target / "manifest.json").write_text(json.dumps(content))
     return target
 
@@ -343,11 +343,11 @@ def test_a_missing_or_damaged_folder_is_an_error(folder: Path, tmp_path: Path) -
     with pytest.raises(ConfigError, match="sample must be at least 1, found 0"):
         data_report(folder, sample=0)
     cut = Path(shutil.copytree(folder, tmp_path / "cut"))
-    packed = (cut / "rejected.tsv.gz").read_bytes()
-    (cut / "rejected.tsv.gz").write_bytes(packed[:-10])
+    compressed = (cut / "rejected.tsv.gz").read_bytes()
+    (cut / "rejected.tsv.gz").write_bytes(compressed[:-10])
     with pytest.raises(DataError, match=r"rejected\.tsv\.gz has \d+ bytes"):
         data_report(cut)
-    (cut / "rejected.tsv.gz").write_bytes(b"\0" * len(packed))
+    (cut / "rejected.tsv.gz").write_bytes(b"\0" * len(compressed))
     with pytest.raises(DataError, match=r"rejected\.tsv\.gz is damaged"):
         data_report(cut)
 
