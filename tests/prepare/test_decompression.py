@@ -112,7 +112,7 @@ def test_a_resumed_run_does_not_decompress_again(
 
 def test_a_limit_also_limits_what_is_decompressed(source: Path, decompressed: list[int], tmp_path: Path) -> None:
     compressed = source.read_bytes()
-    source.write_bytes(compressed[: len(packed) // 2])
+    source.write_bytes(compressed[: len(compressed) // 2])
     prepare([source], tmp_path / "out", limit=50, **LARGE)
     assert sum(decompressed) <= 2 * BUFFER
     with pytest.raises(DataError, match=r"in\.smi\.gz cannot be read after line \d+"):
