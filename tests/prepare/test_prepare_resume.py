@@ -25,8 +25,7 @@ from nemo_cmim.prepare.cluster import start_workers
 from nemo_cmim.prepare.prepare import prepare
 from nemo_cmim.store.manifest import StoreManifest
 from nemo_cmim.tokenizers import Vocabulary, shipped_vocabulary
-
-SETTINGS = {"piece_lines": 40, "shard_molecules": 60, "valid_fraction": 0.1, "test_fraction": 0.1}
+from tests.prepare.command import PATIENCE_S, SETTINGS, arguments, children_of, has_results, let_go, results, start, wait_for
 
 
 @pytest.fixture
@@ -47,37 +46,6 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def arguments(source: Path, output: Path, *more: str) -> list[str]:
-    options = [f"--{name.replace('_', '-')}={value}" for name, value in SETTINGS.items()]
-    return ["prepare", str(source), "-o", str(output), *options, *more]
-
-
-def start(source: Path, output: Path, *more: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "nemo_cmim.cli", *arguments(source, output, *more)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
-
-
-def wait_for(reached: Callable[[], bool], process: subprocess.Popen[str]) -> None:
-    until = time.monotonic() + 600
-    while not reached():
-        assert process.poll() is None, process.stdout and process.stdout.read()
-        assert time.monotonic() < until
-        time.sleep(0.002)
-
-
-def results(output: Path, stage: str) -> set[Path]:
-    return set(output.with_name(f".{output.name}.unfinished").glob(f"*/{stage}/[0-9]*.json"))
-
-
-def children_of(pid: int) -> list[int]:
-    """Processes that any thread of a process started."""
-    return [int(child) for task in Path(f"/proc/{pid}/task").iterdir() for child in (task / "children").read_text().split()]
-
-
-def has_results(output: Path, stage: str, count: int) -> bool:
-    return len(results(output, stage)) >= count
-
-
 @pytest.mark.slow
 def test_a_run_that_is_killed_at_any_stage_resumes_to_the_same_bytes(
     source: Path, expected: dict[str, bytes], tmp_path: Path
@@ -85,7 +53,7 @@ def test_a_run_that_is_killed_at_any_stage_resumes_to_the_same_bytes(
     output = tmp_path / "out"
     kept: dict[Path, int] = {}
     for stage, count in (("chunks", 1), ("chunks", 4), ("chunks", 9), ("shards", 2), ("shards", 4)):
-        process = start(source, output, "--processes", "1")
+        process = start(source, output, "--processes", "1", stage=stage, count=count)
         wait_for(functools.partial(has_results, output, stage, count), process)
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
@@ -93,33 +61,34 @@ def test_a_run_that_is_killed_at_any_stage_resumes_to_the_same_bytes(
         assert all(path.stat().st_mtime_ns == written for path, written in kept.items()), "a finished task was run again"
         kept = {path: path.stat().st_mtime_ns for path in results(output, "chunks") | results(output, "shards")}
     process = start(source, output, "--processes", "1")
-    shown, _ = process.communicate(timeout=600)
+    shown, _ = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0, shown
     assert contents(output) == expected
-    assert {path.name for path in tmp_path.iterdir()} == {"in.smi", "expected", "out"}
+    assert {path.name for path in tmp_path.iterdir()} == {"in.smi", "expected", "out", "sitecustomize"}
 
 
 @pytest.mark.slow
 def test_a_worker_that_dies_is_replaced(source: Path, expected: dict[str, bytes], tmp_path: Path) -> None:
     output = tmp_path / "out"
-    process = start(source, output, "--processes", "2")
+    process = start(source, output, "--processes", "2", stage="chunks", count=1)
     wait_for(functools.partial(has_results, output, "chunks", 1), process)
     workers = [pid for pid in children_of(process.pid) if "spawn_main" in Path(f"/proc/{pid}/cmdline").read_text()]
     assert len(workers) == 2
     os.kill(workers[0], signal.SIGKILL)
-    shown, _ = process.communicate(timeout=600)
+    let_go(output)
+    shown, _ = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0, shown
     assert contents(output) == expected
 
 
 @pytest.mark.slow
 def test_workers_end_with_the_command(source: Path, tmp_path: Path) -> None:
-    process = start(source, tmp_path / "out", "--processes", "2")
+    process = start(source, tmp_path / "out", "--processes", "2", stage="chunks", count=1)
     wait_for(functools.partial(has_results, tmp_path / "out", "chunks", 1), process)
     children = [Path(f"/proc/{pid}") for pid in children_of(process.pid)]
     assert len(children) >= 2
     process.kill()
-    process.wait()
+    process.communicate(timeout=PATIENCE_S)  # until all that hold its output have ended
     until = time.monotonic() + 600
     while any(path.exists() for path in children):
         assert time.monotonic() < until, "workers are still running"
