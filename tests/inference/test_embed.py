@@ -185,7 +185,7 @@ def test_layers_may_be_an_iterator(model: CMIMModel) -> None:
     assert model.width(layers=iter((2, 1))) == 64
 
 
-@pytest.mark.filterwarnings("ignore:.*SMILES had not ended")
+@pytest.mark.filterwarnings("ignore:.*had not ended")
 def test_a_network_in_bfloat16_embeds_and_decodes(model_file: Path, model: CMIMModel) -> None:
     half = load(model_file, "cpu")
     half.network.to(torch.bfloat16)
@@ -197,7 +197,7 @@ def test_a_network_in_bfloat16_embeds_and_decodes(model_file: Path, model: CMIMM
     assert len(half.reconstruct(SMILES, max_tokens=8)) == len(SMILES)
 
 
-@pytest.mark.filterwarnings("ignore:.*SMILES had not ended")
+@pytest.mark.filterwarnings("ignore:.*had not ended")
 def test_decoding_writes_chemical_tokens_only_and_accepts_arrays(model: CMIMModel) -> None:
     z = model.encode(SMILES).mean_BKD
     decoded = model.decode(z, max_tokens=20)

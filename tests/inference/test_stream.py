@@ -56,7 +56,7 @@ def test_layers_are_concatenated(tmp_path: Path, model_file: Path, model: CMIMMo
     expected = model.embed(["CCO", "c1ccccc1"], layers=(2, 1))
     np.testing.assert_allclose(np.stack(pd.read_parquet(tmp_path / "out.parquet")["embedding"]), expected, rtol=1e-4, atol=1e-5)
     assert run(*command, 9, "--overwrite") == 2
-    assert "layers must be different numbers from 1 to 2" in capsys.readouterr().err
+    assert "layers must be distinct numbers from 1 to 2" in capsys.readouterr().err
 
 
 def test_many_blocks(tmp_path: Path, model_file: Path, model: CMIMModel, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,4 +136,4 @@ def test_errors_count_rows_over_blocks(tmp_path: Path, model: CMIMModel, monkeyp
 def test_an_unknown_device_is_an_error(tmp_path: Path, model_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "in.csv").write_text("smiles\nC\n")
     assert run(tmp_path / "in.csv", "-o", tmp_path / "out.csv", "--model", model_file, "--device", "warp") == 2
-    assert "no device 'warp'" in capsys.readouterr().err
+    assert "The device 'warp' does not exist" in capsys.readouterr().err
