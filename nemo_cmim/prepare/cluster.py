@@ -132,7 +132,14 @@ def _local_cluster(processes: int) -> Any:
     if getattr(multiprocessing.current_process(), "_inheriting", False):
         raise ConfigError(_GUARD)  # this process is a worker, which imports the caller's script
     try:
-        return distributed.LocalCluster(n_workers=processes, threads_per_worker=1, dashboard_address=None)
+        return distributed.LocalCluster(
+            n_workers=processes,
+            threads_per_worker=1,
+            dashboard_address=None,
+            scheduler_kwargs={
+                "dashboard_address": ":0"
+            },  # the status server: any free port, not 8787, which another cluster may use
+        )
     except RuntimeError as error:
         raise ConfigError(f"No worker could be started ({error}). {_GUARD}") from error
 

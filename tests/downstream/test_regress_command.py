@@ -64,7 +64,7 @@ def test_molecules_that_the_model_does_not_accept_are_invalid_rows(csv_file, mod
     columns = ["--smiles", "mol", "--target", "value", "--model", str(model_file), "--features", "mean,morgan64", "--heads", "svm"]
     arguments = ["regress", str(csv_file), *TINY, *columns, "-o", str(tmp_path / "out")]
     assert main(arguments) == 2
-    assert "line 13: the SMILES ('CCCCCCCCCCCCO') has 13 tokens, but this model takes at most 12" in capsys.readouterr().err
+    assert "line 13: the SMILES ('CCCCCCCCCCCCO') has 13 tokens, but this model accepts at most 12" in capsys.readouterr().err
     with pytest.warns(UserWarning, match="line 13"):
         assert main([*arguments, "--on-invalid", "drop"]) == 0
     assert pd.read_csv(tmp_path / "out" / "dropped.csv")["line"].tolist() == [13]

@@ -27,6 +27,8 @@ from nemo_cmim.store.manifest import StoreManifest
 from nemo_cmim.tokenizers import Vocabulary, shipped_vocabulary
 from tests.prepare.command import PATIENCE_S, SETTINGS, arguments, children_of, has_results, let_go, results, start, wait_for
 
+FREE_PORT = {"dashboard_address": ":0"}  # for the status server of a scheduler: another process may use its usual port
+
 
 @pytest.fixture
 def source(tmp_path: Path, made_up_smiles: list[str]) -> Path:
@@ -308,7 +310,7 @@ def test_a_scheduler_without_workers(tmp_path: Path, source: Path, monkeypatch: 
 
     monkeypatch.setattr("nemo_cmim.prepare.cluster._FIRST_WORKER_TIMEOUT", 0.1)
     with (
-        distributed.LocalCluster(n_workers=0, dashboard_address=None) as cluster,
+        distributed.LocalCluster(n_workers=0, dashboard_address=None, scheduler_kwargs=FREE_PORT) as cluster,
         pytest.raises(ConfigError, match="has no worker"),
     ):
         prepare([source], tmp_path / "out", scheduler=cluster.scheduler_address)
@@ -318,7 +320,7 @@ def test_a_worker_with_a_different_version(tmp_path: Path, source: Path, monkeyp
     import distributed
 
     with (
-        distributed.LocalCluster(n_workers=1, dashboard_address=None, processes=True) as cluster,
+        distributed.LocalCluster(n_workers=1, dashboard_address=None, scheduler_kwargs=FREE_PORT, processes=True) as cluster,
         monkeypatch.context() as patch,
         pytest.raises(ConfigError, match=r"Worker tcp.* has .* but this process has .*'rdkit': 'another'"),
     ):

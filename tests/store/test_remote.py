@@ -184,7 +184,7 @@ def test_a_remote_store_can_be_pickled(local: tuple[Path, list[list[int]]], serv
 
 
 def test_a_url_requires_blocks() -> None:
-    with pytest.raises(ConfigError, match=r"folder=s3://bucket/data .*shuffle_block=1: set shuffle_block=4096.*local disk"):
+    with pytest.raises(ConfigError, match=r"shuffle_block=1 .*folder=s3://bucket/data\. Set shuffle_block=4096.*local disk"):
         DataConfig(folder="s3://bucket/data")
     with pytest.raises(ConfigError, match="shuffle_block must be at least 1, found 0"):
         DataConfig(shuffle_block=0)

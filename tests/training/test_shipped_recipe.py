@@ -20,4 +20,4 @@ def test_shipped_models_have_the_settings_of_the_recipe(objective: str) -> None:
     card = load(f"{objective}_small").card or ""
     assert f"of a run of {cfg.trainer.max_steps:,} |" in card
     assert f"| batch | {cfg.model.train_ds.batch_size} molecules |" in card
-    assert f"| seed of the molecules' order | {cfg.seed} |" in card
+    assert f"| seed of the order of molecules | {cfg.seed} |" in card
