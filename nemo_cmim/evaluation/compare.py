@@ -122,7 +122,7 @@ def _in_words(table: pd.DataFrame) -> str:
 
 
 def _left_out(data: RegressionData) -> str:
-    return f", without {len(data.dropped)} that the models cannot take" if data.dropped else ""
+    return f", without {len(data.dropped)} that the models do not accept" if data.dropped else ""
 
 
 def _protocol(config: CompareConfig, data: list[RegressionData], decoded: int) -> str:

@@ -43,6 +43,7 @@ def arguments(data: Path, values: Path, output: Path, *more: str) -> list[str]:
     return ["compare", *own, *SMALL, *more]
 
 
+@pytest.mark.filterwarnings("ignore:.*SMILES had not ended")
 @pytest.mark.slow
 def test_a_comparison_is_written_resumed_and_protected(
     data: Path, values: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -51,7 +52,7 @@ def test_a_comparison_is_written_resumed_and_protected(
     with pytest.warns(UserWarning, match="left out 1 invalid rows"):
         assert main(arguments(data, values, output)) == 0
     table = (output / "table.md").read_text()
-    assert "chains (30 rows, without 1 that the models cannot take)" in table
+    assert "chains (30 rows, without 1 that the models do not accept)" in table
     rows = [line.split("|")[1:3] for line in table.splitlines() if line.startswith("| ")]
     assert [[cell.strip() for cell in row] for row in rows] == [
         ["objective", "embedding"],
