@@ -76,6 +76,7 @@ def test_the_base_has_all_embeddings() -> None:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*SMILES had not ended")
 def test_the_table(
     data: Path, data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

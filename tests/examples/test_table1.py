@@ -38,6 +38,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], mod
     return called
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*SMILES had not ended")
 def test_the_complete_table(run, tmp_path: Path, pretraining: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(blocks, "measure", made_up_predictions)
