@@ -56,7 +56,7 @@ def tranche_files(real_smiles: tuple[str, ...], tmp_path_factory: pytest.TempPat
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """The development data beside a checkout. Tests that need them are skipped on a user's machine."""
+    """The development data in the folder next to a checkout. Tests that need them are skipped on a user's machine."""
     folder = Path(__file__).resolve().parents[2] / "shared" / "data"
     if not folder.is_dir():
         pytest.skip(f"needs the development data, which are not at {folder}")
