@@ -180,6 +180,8 @@ class _Run:
 
     def _scan(self, sources: list[str]) -> list[ScannedInput]:
         items = [(number, str(Path(name).absolute())) for number, name in enumerate(sources)]
+        for partial_copy in (self._job.folder / "inputs").glob(".*"):  # left by a scan that was killed
+            partial_copy.unlink(missing_ok=True)
         self._do("inputs", "scan", scan_input, items)
         found = [self._job.load("inputs", number) for number, _ in items]
         problems = [one["error"] for one in found if "error" in one]

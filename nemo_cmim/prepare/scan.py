@@ -38,7 +38,7 @@ class ScannedInput(NamedTuple):
     layout: Layout
     starts: list[tuple[int, int]]
     lines: int
-    copy: str
+    copy: str = ""  # an earlier version saved none
 
     def path_of_lines(self, job: Job, number: int, path: Path) -> Path:
         """The file to read lines from: the decompressed copy of input `number`, or the input itself, which is at `path`."""
