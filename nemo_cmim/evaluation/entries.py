@@ -73,7 +73,7 @@ def measure_entries(
             rows += [{**key, "kind": "", "measure": name, "value": value} for name, value in fractions.items()]
         for data in sets:
             for kind, one in entry.features.items():
-                for head in protocol.heads:
+                for head in dict.fromkeys(protocol.heads):
                     value = errors[one.name, data.name, head]
                     rows.append({**key, "kind": kind, "measure": f"{data.name} {head}", "value": value})
     return pd.DataFrame(rows)

@@ -88,11 +88,13 @@ def write_model_file(path: str | Path, content: ModelFile, dtype: torch.dtype | 
         members[CARD] = content.card.encode()
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(target) as staging, tarfile.open(staging, "w", format=tarfile.USTAR_FORMAT) as archive:
-        for name, data in members.items():
-            entry = tarfile.TarInfo(name)
-            entry.size = len(data)
-            archive.addfile(entry, io.BytesIO(data))
+    with atomic_write(target) as staging:
+        with tarfile.open(staging, "w", format=tarfile.USTAR_FORMAT) as archive:
+            for name, data in members.items():
+                entry = tarfile.TarInfo(name)
+                entry.size = len(data)
+                archive.addfile(entry, io.BytesIO(data))
+        staging.chmod(0o644)  # readable by others, whatever the umask
 
 
 def read_model_file(path: str | Path, data: bytes | None = None) -> ModelFile:
