@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from ..errors import ConfigError, DataError
 
-__all__ = ["Workers", "start_workers", "versions"]
+__all__ = ["Workers", "WorkersLostError", "start_workers", "versions"]
 
 T = TypeVar("T")
 
@@ -33,6 +33,10 @@ def _version(package: str) -> str:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return "not installed as a package"
+
+
+class WorkersLostError(DataError):
+    """Workers died, or the scheduler cannot be reached. The inputs and settings are not the cause."""
 
 
 class Workers:
@@ -65,12 +69,12 @@ class Workers:
                 future.result()
                 yield futures[future]
         except distributed.KilledWorker as error:
-            raise DataError(
+            raise WorkersLostError(
                 f"Workers died repeatedly ({error}). If they ran out of memory, use fewer processes. Finished tasks are kept. "
                 "Rerun to resume."
             ) from error
         except distributed.CancelledError as error:
-            raise DataError(
+            raise WorkersLostError(
                 f"The connection to the Dask scheduler was lost ({error}). Finished tasks are kept. Restart the scheduler and rerun to "
                 "resume."
             ) from error

@@ -24,6 +24,7 @@ from typing import Any
 from ..errors import DataError
 from ..files import atomic_write, fsync, lock
 from ..store.manifest import MANIFEST
+from .cluster import WorkersLostError
 
 __all__ = ["FINISHED", "claim"]
 
@@ -89,7 +90,8 @@ def claim(output: Path, job: dict[str, Any], *, overwrite: bool, restart: bool) 
 
 def _is_worth_resuming(work: Path, error: BaseException) -> bool:
     """Whether a chunk is done, or an input is scanned and it is not the inputs or the settings (a `ValueError`) that must be fixed."""
-    return any((work / "chunks").glob("*.json")) or (not isinstance(error, ValueError) and any((work / "inputs").glob("*.json")))
+    must_be_fixed = isinstance(error, ValueError) and not isinstance(error, WorkersLostError)
+    return any((work / "chunks").glob("*.json")) or (not must_be_fixed and any((work / "inputs").glob("*.json")))
 
 
 def _check_output(output: Path, overwrite: bool) -> None:

@@ -6,6 +6,7 @@ import csv
 import errno
 import gzip
 import io
+import json
 import lzma
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ import pytest
 
 from nemo_cmim.errors import DataError
 from nemo_cmim.prepare.chunks import plan_chunks
+from nemo_cmim.prepare.cluster import WorkersLostError
 from nemo_cmim.prepare.prepare import prepare
 from nemo_cmim.tables.readers import find_layout, find_starts
 
@@ -107,6 +109,44 @@ def test_a_resumed_run_does_not_decompress_again(
     decompressed.clear()
     prepare([source], tmp_path / "out", **LARGE)
     assert sum(decompressed) == 0
+    assert results_of(tmp_path / "out") == results_of(tmp_path / "expected")
+
+
+@pytest.mark.parametrize(("error", "is_kept"), [(WorkersLostError("lost"), True), (DataError("damaged"), False)])
+def test_scans_are_kept_if_workers_are_lost_but_not_if_an_input_must_be_fixed(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: DataError, is_kept: bool
+) -> None:
+    def fail(*arguments: object, **more: object) -> None:
+        raise error
+
+    with monkeypatch.context() as patch, pytest.raises(DataError, match=str(error)):
+        patch.setattr("nemo_cmim.prepare.prepare.plan_chunks", fail)
+        prepare([source], tmp_path / "out", **LARGE)
+    assert any(tmp_path.rglob("inputs/*.json")) == is_kept
+
+
+def test_unfinished_work_of_an_older_version_and_partial_copies(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An older version scanned without a copy. A scan that was killed leaves a part of a copy, which is removed."""
+    prepare([source], tmp_path / "expected", **LARGE)
+
+    def interrupt(*arguments: object, **more: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("nemo_cmim.prepare.prepare.plan_chunks", interrupt)
+        prepare([source], tmp_path / "out", **LARGE)
+    (scan,) = tmp_path.rglob("inputs/*.json")
+    scan.write_text(json.dumps({name: value for name, value in json.loads(scan.read_text()).items() if name != "copy"}))
+    partial = scan.with_name(".000000.smi.0123")
+    partial.write_bytes(b"CCO 1")
+    seen: list[bool] = []
+    with monkeypatch.context() as patch:
+        plan = plan_chunks
+        patch.setattr("nemo_cmim.prepare.prepare.plan_chunks", lambda *given: (seen.append(partial.exists()), plan(*given))[1])
+        prepare([source], tmp_path / "out", **LARGE)
+    assert seen == [False]
     assert results_of(tmp_path / "out") == results_of(tmp_path / "expected")
 
 
