@@ -138,7 +138,11 @@ def results_of(data: RegressionData, predictions: pd.DataFrame, *, split: str, f
         split: The split of the predictions, and the next two arguments likewise; see `evaluate`.
         folds: Number of folds of the random split.
         seeds: The seeds.
+
+    Raises:
+        ConfigError: If the split is unknown.
     """
+    splits = _splits(data, split, folds, seeds)
     words = {
         "random": f"{folds}-fold cross-validation, random, all rows of a molecule in one fold",
         "scaffold": "20 % of the rows tested, split by Bemis-Murcko scaffold, large scaffolds in training",
@@ -148,7 +152,7 @@ def results_of(data: RegressionData, predictions: pd.DataFrame, *, split: str, f
         protocol=f"{words[split]}; seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}",
         runs=_metrics(predictions),
         predictions=predictions,
-        baseline_rmse=_baseline(data, _splits(data, split, folds, seeds)),
+        baseline_rmse=_baseline(data, splits),
     )
 
 

@@ -61,15 +61,17 @@ def measure_all(
     folder.mkdir(parents=True, exist_ok=True)
     models = {one.model: model_fingerprint(resolve(one.model)) for one in features if one.model}
     code, contents = code_digest(__name__), {one.name: data_digest(one) for one in sets}
-    paths = {}
+    paths, missing = {}, {}
     for data in sets:
         for one in features:
             content = (replace(one, model=""), models.get(one.model), data.name, contents[data.name])  # not the path of a model
             digest = digest_of(code, _device(), protocol, *content)
-            paths[data.name, one.name] = block_path(folder, f"{data.name} {one.name}", digest, ".parquet")
-    todo = [(one, data, protocol, paths[data.name, one.name]) for data in sets for one in features]
-    todo = [block for block in todo if not block[3].exists()]
-    todo.sort(key=lambda block: -len(block[1]))  # the longest first, so that all processes end at about the same time
+            path = paths[data.name, one.name] = block_path(folder, f"{data.name} {one.name}", digest, ".parquet")
+            if not path.exists():
+                missing[path] = (one, data, protocol, path)
+    todo = sorted(
+        missing.values(), key=lambda block: -len(block[1])
+    )  # the longest first, so that all processes end at about the same time
     start, done = time.monotonic(), len(paths) - len(todo)
     if done:
         say(f"{done} of {len(paths)} blocks were measured before")

@@ -12,6 +12,7 @@ import pytest
 
 from nemo_cmim import load
 from nemo_cmim.downstream import RegressionData, builtin_featurizer, evaluate, load_moleculenet, named_heads
+from nemo_cmim.errors import ConfigError
 from nemo_cmim.evaluation import blocks, digest
 from nemo_cmim.evaluation.blocks import measure_all
 from nemo_cmim.evaluation.features import EACH_SEED, EmbeddingSpec, FeatureSet, with_random_weights
@@ -77,6 +78,14 @@ def test_a_block_has_the_predictions_of_evaluate(name: str, esol: RegressionData
         pd.testing.assert_frame_equal(results.predictions, expected.predictions)
         pd.testing.assert_frame_equal(results.runs, expected.runs)
         assert (results.protocol, results.baseline_rmse) == (expected.protocol, expected.baseline_rmse)
+    with pytest.raises(ConfigError, match='"random" or "scaffold"'):
+        results_from(found, esol, protocol, "time")
+
+
+def test_a_repeated_feature_set_is_measured_once(measured: list[tuple[str, str]], esol: RegressionData, tmp_path: Path) -> None:
+    twice = [FeatureSet("r", builtin="morgan64")] * 2
+    measure_all(twice, [esol], Protocol(seeds=(0,), folds=2), tmp_path, say=silent)
+    assert measured == [(esol.name, "r")]
 
 
 def test_an_interrupted_evaluation_resumes(
