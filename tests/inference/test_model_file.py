@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import os
 import pickle
 import re
 import tarfile
@@ -257,3 +258,12 @@ def test_another_vocabulary_of_the_same_size_raises(model_file: Path, tmp_path: 
 def test_impossible_sizes_raise(model_file: Path, tmp_path: Path, size: str) -> None:
     with pytest.raises(CheckpointError, match=r"sizes|match the config"):
         read_model_file(pack(tmp_path / "a.nemo", members(model_file) | {CONFIG: f"{{network: {{{size}}}}}".encode()}))
+
+
+def test_others_may_read_a_model_file_whatever_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        write_model_file(tmp_path / "a.nemo", random_model())
+    finally:
+        os.umask(before)
+    assert (tmp_path / "a.nemo").stat().st_mode & 0o777 == 0o644
