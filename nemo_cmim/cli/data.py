@@ -206,6 +206,8 @@ def _run_prepare(args: argparse.Namespace) -> None:
     for split in ("valid", "test"):
         if not manifest.splits[split]["molecules"]:
             print(f"  the {split} split is empty: set its size with --{split}-fraction or --{split}-molecules")
+    if not manifest.splits["train"]["molecules"]:
+        print("  the train split is empty: lower the sizes of the valid and the test split")
 
 
 def _add_data_report(commands: Commands) -> None:
