@@ -39,7 +39,7 @@ def pretrain(
     """Trains with the settings of `conf/pretrain.yaml`, in each process of the job. None keeps the value of that file.
 
     Args:
-        data: Path in the job of a folder that `nemo-cmim prepare` wrote.
+        data: Path in the job of a folder that `nemo-cmim prepare` wrote. `data` and `folder` are literal: `${...}` is not resolved.
         folder: Path in the job of the folder of the run. If it contains a checkpoint, the run resumes from it.
         model: Name of a network in `conf/model/`.
         objective: Name of an objective in `conf/objective/`.

@@ -48,8 +48,8 @@ def svm(precompute_kernel: bool = False) -> Pipeline:
     """Scikit-learn's `SVR` with its default values (Sec. D.2) on scaled features. Targets are not scaled.
 
     Args:
-        precompute_kernel: Compute the kernel as one matrix. This gives the same predictions, about five times faster for 2,048 columns,
-            and needs memory for N x N float64 values.
+        precompute_kernel: Compute the kernel as one matrix. The predictions are the same up to floating-point
+            rounding. This is about five times faster for 2,048 columns, and needs memory for N x N float64 values.
     """
     return make_pipeline(FeatureScaler(), SVR(kernel=_rbf_kernel if precompute_kernel else "rbf"))
 
