@@ -28,6 +28,8 @@ SMALL = [
     "trainer.accelerator=cpu", "trainer.enable_progress_bar=false", "trainer.num_sanity_val_steps=0",
 ]  # fmt: skip
 
+ONE_RUN = ("objectives=[cmim]", "seeds=[0]")  # the settings of each run are composed before the data are read
+
 
 @pytest.fixture
 def values(tmp_path: Path) -> Path:
@@ -159,12 +161,12 @@ def test_runs_differ_only_in_objective_seed_and_folder(tmp_path: Path) -> None:
         (["seed=9"], "seed=9: a comparison sets seed for each run. List the seeds in seeds=[...]."),
         (["system=molvae"], "a comparison sets system"),
         (["model.objective.name=vae"], "a comparison sets model.objective.name"),
-        (["regression.heads=[foo]"], "Unknown head 'foo'"),
-        (["regression.features=[foo]"], "Unknown features 'foo'"),
+        ([*ONE_RUN, "regression.heads=[foo]"], "Unknown head 'foo'"),
+        ([*ONE_RUN, "regression.features=[foo]"], "Unknown features 'foo'"),
         (["regression.folds=1"], "regression.folds must be at least 2"),
         (["regression.data=[]"], "regression.data is empty"),
-        (["regression.data=[freesolv,freesolv]"], "two sets of one name"),
-        (["model.network.max_positions=8"], "at most 7"),
+        ([*ONE_RUN, "regression.data=[freesolv,freesolv]"], "two sets of one name"),
+        ([*ONE_RUN, "model.network.max_positions=8"], "at most 7"),
     ],
 )
 def test_errors_are_raised_before_anything_is_trained(
@@ -194,10 +196,10 @@ def test_sigterm_ends_a_running_comparison_and_the_handler_is_restored(
     before = signal.signal(signal.SIGTERM, handler)
     try:
         for steps, status in ((2, 2), (3, 0)):
-            assert main(["compare", f"data={data}", f"steps={steps}", "model=tiny"]) == status
+            assert main(["compare", f"data={data}", f"steps={steps}", "model=tiny", *ONE_RUN]) == status
             assert signal.getsignal(signal.SIGTERM) is handler
         with pytest.raises(SystemExit, match="143"):
-            main(["compare", f"data={data}", "steps=1", "model=tiny"])
+            main(["compare", f"data={data}", "steps=1", "model=tiny", *ONE_RUN])
         assert signal.getsignal(signal.SIGTERM) is handler
     finally:
         signal.signal(signal.SIGTERM, before)
