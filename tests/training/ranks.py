@@ -85,6 +85,8 @@ def _main(environment: dict[str, str], log: Path, function: Callable[..., None],
 
     torch.set_num_threads(1)
     function(*arguments)
+    if torch.distributed.is_initialized():
+        torch.distributed.barrier()  # a rank that ended would close its connections while a slower one still sets up its groups
 
 
 def start_function(
