@@ -23,7 +23,7 @@ import torch
 from benchmarks.molecules import sample_smiles
 from benchmarks.ranks import run_ranks
 from benchmarks.report import record
-from nemo_cmim.config import hydra_quoted
+from nemo_cmim.mappings import hydra_quoted
 from nemo_cmim.prepare.prepare import prepare
 from nemo_cmim.training.checkpoints.format import newest_valid
 

@@ -21,11 +21,11 @@ from pathlib import Path
 from demo_plots import plot_latents, plot_losses
 
 import nemo_cmim
-from nemo_cmim.config import hydra_quoted
 from nemo_cmim.downstream import RegressionData, Results, describe, freesolv, markdown, write_report
 from nemo_cmim.evaluation.blocks import measure_all
 from nemo_cmim.evaluation.features import EmbeddingSpec, FeatureSet
 from nemo_cmim.evaluation.measure import Protocol, results_from
+from nemo_cmim.mappings import hydra_quoted
 
 HERE = Path(__file__).resolve().parent
 

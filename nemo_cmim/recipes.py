@@ -7,8 +7,8 @@ as objects, and its help cannot print `list[str]`.
 
 from typing import Any, List, Optional
 
-from .config import hydra_quoted
 from .errors import ConfigError
+from .mappings import hydra_quoted
 
 try:
     import fiddle

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 import yaml
 
-from nemo_cmim.config import ModelConfig, NetworkConfig, OptimConfig, from_mapping, to_mapping
+from nemo_cmim.config import ModelConfig, NetworkConfig, OptimConfig
 from nemo_cmim.errors import ConfigError
+from nemo_cmim.mappings import from_mapping, to_mapping
 
 
 def test_defaults_are_those_of_the_paper() -> None:

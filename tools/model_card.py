@@ -9,7 +9,8 @@ from typing import Any
 
 import yaml
 
-from nemo_cmim.config import ModelConfig, to_mapping
+from nemo_cmim.config import ModelConfig
+from nemo_cmim.mappings import to_mapping
 from nemo_cmim.markdown import markdown_table
 from nemo_cmim.store.manifest import StoreManifest
 from nemo_cmim.tokenizers import Vocabulary

@@ -128,11 +128,11 @@ def _run_compare(args: argparse.Namespace) -> None:
     run = _training("run")  # first: without the [train] extra, it raises an error that names the missing package
     from omegaconf import OmegaConf
 
-    from ..config import from_mapping
     from ..errors import ConfigError
     from ..evaluation.compare import compare
     from ..evaluation.runs import planned
     from ..evaluation.settings import CompareConfig
+    from ..mappings import from_mapping
     from ..signals import sigterm_raises
 
     known = {field.name for field in dataclasses.fields(CompareConfig)}

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from ..config import check
 from ..downstream import RegressionData, builtin_featurizer, freesolv, load_csv, make_folder, named_heads, random_folds
 from ..inference import CMIMModel
 from ..inference.inputs import invalid_reason
 from ..inference.shipped import resolve
+from ..mappings import check
 from ..store.token_store import TokenStore
 from ..tokenizers import SmilesTokenizer
 from .entries import Entry, measure_entries

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..config import hydra_quoted
 from ..errors import ConfigError
 from ..files import atomic_write
+from ..mappings import hydra_quoted
 from .settings import CompareConfig
 
 __all__ = ["Run", "planned", "train_all"]

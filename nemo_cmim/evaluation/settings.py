@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ..config import check
 from ..losses import OBJECTIVES
+from ..mappings import check
 
 __all__ = ["CompareConfig", "RegressionConfig"]
 

@@ -26,9 +26,10 @@ import torch
 import yaml
 from torch import Tensor
 
-from ..config import ModelConfig, from_mapping, to_mapping
+from ..config import ModelConfig
 from ..errors import CheckpointError, ConfigError, DataError
 from ..files import atomic_write
+from ..mappings import from_mapping, to_mapping
 from ..models import CMIMNetwork
 from ..tokenizers import Vocabulary
 from ..version import __version__

@@ -21,9 +21,9 @@ from typing import Any, TypeVar
 
 from tqdm import tqdm
 
-from ..config import from_mapping
 from ..errors import ConfigError, DataError
 from ..files import fsync
+from ..mappings import from_mapping
 from ..store.manifest import MANIFEST, StoreManifest
 from ..store.token_store import VOCABULARY
 from ..tables.formats import COMPRESSIONS

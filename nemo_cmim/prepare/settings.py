@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from ..config import check
+from ..mappings import check
 
 __all__ = ["PAPER_TEST", "PAPER_VALID", "Rules", "Settings", "SplitSizes"]
 

@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ..config import NetworkConfig, check
+from ..config import NetworkConfig
+from ..mappings import check
 
 __all__ = ["MatMul", "Workload", "forward_flops", "matmuls", "training_flops"]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ..config import check
 from ..errors import ConfigError
+from ..mappings import check
 
 __all__ = ["MACHINES", "Machine", "machine_named"]
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from ..config import NetworkConfig, check, from_mapping
+from ..config import NetworkConfig
 from ..errors import ConfigError
+from ..mappings import check, from_mapping
 
 __all__ = ["read_network"]
 

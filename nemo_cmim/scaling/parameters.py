@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..config import NetworkConfig, check
+from ..config import NetworkConfig
+from ..mappings import check
 
 __all__ = ["ParameterCount", "parameters"]
 

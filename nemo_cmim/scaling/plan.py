@@ -6,7 +6,8 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..config import NetworkConfig, check
+from ..config import NetworkConfig
+from ..mappings import check
 from .flops import Workload, matmuls, training_flops
 from .machines import Machine
 from .parameters import parameters

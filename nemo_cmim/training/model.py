@@ -14,11 +14,12 @@ from nemo.core import ModelPT
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
-from ..config import DataConfig, ModelConfig, from_mapping
+from ..config import DataConfig, ModelConfig
 from ..errors import ConfigError, DivergenceError
 from ..loader.dataset import make_loader, make_validation_loader, open_store
 from ..losses import Objective, ObjectiveOutput, build_objective
 from ..losses.candidates import gather_with_gradient
+from ..mappings import from_mapping
 from ..mcore.network import MegatronCMIMNetwork
 from ..mcore.parallel import initialise
 from ..mcore.random import seed_generators

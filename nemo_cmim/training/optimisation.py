@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..config import OptimConfig, to_mapping
+from ..config import OptimConfig
 from ..errors import ConfigError
+from ..mappings import to_mapping
 
 __all__ = ["nemo_optim_config"]
 

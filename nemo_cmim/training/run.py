@@ -14,9 +14,10 @@ from megatron.core import parallel_state
 from nemo.utils.exp_manager import exp_manager
 from omegaconf import DictConfig, OmegaConf
 
-from ..config import ModelConfig, check_keys, from_mapping
+from ..config import ModelConfig
 from ..errors import ConfigError
 from ..losses import build_objective
+from ..mappings import check_keys, from_mapping
 from .checkpoints.callback import CheckpointConfig, Checkpointing
 from .checkpoints.run_folder import RunFolder, claim_run_folder
 from .checkpoints.writer import CheckpointWriter
@@ -40,7 +41,7 @@ def compose(overrides: Sequence[str], config_name: str = "pretrain") -> DictConf
     """Composes a training config as Hydra does on the command line.
 
     Args:
-        overrides: Hydra overrides, such as `["model=tiny", "trainer.max_steps=100"]`. Quote paths with `config.hydra_quoted`.
+        overrides: Hydra overrides, such as `["model=tiny", "trainer.max_steps=100"]`. Quote paths with `mappings.hydra_quoted`.
         config_name: Name of a file in `conf/`, without suffix.
 
     Raises:

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 import yaml
 
-from nemo_cmim.config import ModelConfig, from_mapping
+from nemo_cmim.config import ModelConfig
+from nemo_cmim.mappings import from_mapping
 
 pytest.importorskip("nemo.core", reason="needs the [train] extra")
 

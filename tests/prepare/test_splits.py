@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nemo_cmim.config import from_mapping
 from nemo_cmim.errors import ConfigError, DataError
+from nemo_cmim.mappings import from_mapping
 from nemo_cmim.prepare.settings import Settings, SplitSizes
 from nemo_cmim.prepare.splits import SplitBounds, split_bounds
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from nemo_cmim.config import hydra_quoted
+from nemo_cmim.mappings import hydra_quoted
 from nemo_cmim.training.checkpoints.format import find_checkpoints
 from nemo_cmim.training.run import compose
 

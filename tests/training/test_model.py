@@ -169,7 +169,8 @@ def test_training_without_megatron_strategy_is_an_error(data: Path, tmp_path: Pa
 
 @pytest.mark.parametrize("name", sorted(p.stem for p in (config_folder() / "model").glob("*.yaml")))
 def test_every_model_config_composes(name: str) -> None:
-    from nemo_cmim.config import ModelConfig, from_mapping
+    from nemo_cmim.config import ModelConfig
+    from nemo_cmim.mappings import from_mapping
 
     cfg = compose([f"model={name}", "model.train_ds.folder=somewhere"])
     model = from_mapping(ModelConfig, OmegaConf.to_container(cfg.model, resolve=True), "model")

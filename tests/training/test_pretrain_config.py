@@ -11,7 +11,8 @@ pytest.importorskip("nemo.core", reason="needs the [train] extra")
 
 from omegaconf import OmegaConf
 
-from nemo_cmim.config import DataConfig, ModelConfig, hydra_quoted, to_mapping
+from nemo_cmim.config import DataConfig, ModelConfig
+from nemo_cmim.mappings import hydra_quoted, to_mapping
 from nemo_cmim.training.checkpoints.callback import CheckpointConfig
 from nemo_cmim.training.run import compose
 

@@ -11,8 +11,8 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from ...config import check
 from ...errors import CheckpointError, ConfigError
+from ...mappings import check
 from ..preemption import Preempted, Preemption
 from .export import export_checkpoint
 from .format import folder_name

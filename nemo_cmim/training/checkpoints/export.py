@@ -18,9 +18,10 @@ from torch.distributed.checkpoint import state_dict_loader
 from torch.distributed.checkpoint.filesystem import FileSystemReader
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
-from ...config import ModelConfig, NetworkConfig, from_mapping
+from ...config import ModelConfig, NetworkConfig
 from ...errors import CheckpointError
 from ...inference.model_file import ModelFile, write_model_file
+from ...mappings import from_mapping
 from ...mcore.network import MegatronCMIMNetwork
 from ...mcore.parallel import is_sharded
 from ...tokenizers import Vocabulary

@@ -9,9 +9,10 @@ from nemo.core import ModelPT
 from nemo.core.connectors.save_restore_connector import SaveRestoreConnector
 from omegaconf import DictConfig, OmegaConf
 
-from ...config import ModelConfig, from_mapping, to_mapping
+from ...config import ModelConfig
 from ...errors import ConfigError
 from ...inference.model_file import ModelFile, read_model_file, write_model_file
+from ...mappings import from_mapping, to_mapping
 from .export import load_plain, to_plain
 
 __all__ = ["CMIMSaveRestoreConnector"]

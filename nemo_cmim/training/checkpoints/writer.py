@@ -21,8 +21,8 @@ from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Replicate, Shard
 
-from ...config import to_mapping
 from ...errors import CheckpointError
+from ...mappings import to_mapping
 from ...mcore.parallel import is_sharded
 from ...tokenizers import Vocabulary
 from ...version import __version__

@@ -18,8 +18,9 @@ import pytest
 
 pytest.importorskip("nemo.core", reason="needs the [train] extra")
 
-from nemo_cmim.config import ModelConfig, from_mapping
+from nemo_cmim.config import ModelConfig
 from nemo_cmim.errors import CheckpointError
+from nemo_cmim.mappings import from_mapping
 from nemo_cmim.tokenizers import Vocabulary
 from nemo_cmim.training.checkpoints.format import CheckpointManifest, newest_valid, verify
 from nemo_cmim.training.checkpoints.writer import CheckpointWriter

@@ -1,0 +1,97 @@
+"""Config dataclasses from nested mappings and back: checks of keys, types and values, and quoting for Hydra."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import re
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
+
+from .errors import ConfigError
+
+__all__ = ["check", "check_keys", "from_mapping", "hydra_quoted", "to_mapping"]
+
+T = TypeVar("T")
+
+
+def check(condition: bool, message: str) -> None:
+    """Raises a `ConfigError` unless `condition` is true."""
+    if not condition:
+        raise ConfigError(message)
+
+
+def from_mapping(cls: type[T], mapping: Mapping[str, Any], where: str = "") -> T:
+    """Builds a config dataclass from nested mappings; unknown keys and wrong types are errors.
+
+    Args:
+        cls: A dataclass, such as those of `config`.
+        mapping: Nested mappings, as read from YAML.
+        where: Path of `mapping` in the config, for error messages (`model.network`).
+
+    Raises:
+        ConfigError: If a key is unknown (the message suggests a similar one), a type is wrong, or a value is out of range.
+    """
+    hints = typing.get_type_hints(cls)
+    prefix = f"{where}." if where else ""
+    check_keys(mapping, hints, prefix)
+    return cls(**{key: _convert(hints[key], value, prefix + key) for key, value in mapping.items()})
+
+
+def check_keys(mapping: Iterable[Any], known: Iterable[str], prefix: str) -> None:
+    """Checks the keys of a mapping.
+
+    Raises:
+        ConfigError: If a key is unknown; the message suggests a similar one.
+    """
+    names = list(known)
+    for key in mapping:
+        if key not in names:
+            near = difflib.get_close_matches(str(key), names, n=1)
+            hint = f" Did you mean {prefix}{near[0]}?" if near else ""
+            raise ConfigError(f"Unknown config key {prefix}{key}.{hint} Known keys here: {', '.join(names)}.")
+
+
+def _convert(hint: Any, value: Any, where: str) -> Any:
+    if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
+        if value is None:
+            return None
+        (hint,) = (arg for arg in typing.get_args(hint) if arg is not type(None))
+    if dataclasses.is_dataclass(hint):
+        if not isinstance(value, Mapping):
+            raise ConfigError(f"{where} must be a mapping, found {value!r}.")
+        return from_mapping(typing.cast(type, hint), value, where)
+    if typing.get_origin(hint) is tuple:
+        kinds = typing.get_args(hint)
+        if isinstance(value, str) or not hasattr(value, "__len__"):
+            raise ConfigError(f"{where} must be a list, found {value!r}.")
+        if kinds[-1] is ...:
+            kinds = kinds[:1] * len(value)
+        if len(value) != len(kinds):
+            raise ConfigError(f"{where} must be a list of {len(kinds)} numbers, found {value!r}.")
+        return tuple(_convert(kind, item, f"{where}[{i}]") for i, (kind, item) in enumerate(zip(kinds, value)))
+    if hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
+        raise ConfigError(f"{where} must be of type {hint.__name__}, found {value!r} ({type(value).__name__}).")
+    return value
+
+
+def to_mapping(config: Any) -> dict[str, Any]:
+    """Converts a config dataclass to nested mappings, as stored in YAML; tuples become lists."""
+    return {f.name: _plain(getattr(config, f.name)) for f in dataclasses.fields(config)}
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        return to_mapping(value)
+    return list(value) if isinstance(value, tuple) else value
+
+
+def hydra_quoted(value: object) -> str:
+    """Quotes a value, such as a path, for a Hydra override, so that Hydra and OmegaConf read its text unchanged."""
+    text = re.sub(r"(\\*)\$\{", lambda match: 2 * match[1] + r"\${", str(value))  # not an interpolation
+    text = re.sub(r"(\\*)('|\Z)", lambda match: 2 * match[1] + match[2].replace("'", r"\'"), text)
+    return f"'{text}'"
