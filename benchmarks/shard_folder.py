@@ -42,6 +42,7 @@ def describe_shards(folder: Path, shards: Sequence[tuple[str, int]], lengths: Ma
         inputs=[],
         tranches={},
         splits={"train": train, "valid": empty, "test": empty},
+        properties=None,
         files={
             path.name: {"bytes": path.stat().st_size, "sha256": sha256_of(path) if checksums else ""}
             for path in sorted(folder.iterdir())

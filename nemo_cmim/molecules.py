@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import difflib
 import functools
 import re
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from rdkit import Chem, rdBase
 
-from .errors import InvalidSmilesError
+from .errors import ConfigError, InvalidSmilesError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -22,6 +23,7 @@ __all__ = [
     "Properties",
     "canonical_or_none",
     "canonical_smiles",
+    "check_properties",
     "descriptors",
     "drawing",
     "is_valid",
@@ -29,6 +31,7 @@ __all__ = [
     "molecular_weight",
     "morgan_fingerprints",
     "murcko_scaffold",
+    "observed_properties",
     "parse",
     "properties",
     "randomized_smiles",
@@ -252,6 +255,68 @@ def descriptors(smiles: Sequence[str]) -> NDArray[np.float32]:
     values = np.array(rows, dtype=np.float64).reshape(len(rows), len(Descriptors.descList))
     values[np.abs(values) > np.finfo(np.float32).max] = np.nan
     return values.astype(np.float32)
+
+
+_VECTORS = ("SlogP_VSA", "SMR_VSA", "PEOE_VSA")  # descriptors that RDKit computes together, as functions with this name and "_"
+
+
+def check_properties(names: Sequence[str]) -> None:
+    """Checks names of `observed_properties`.
+
+    Raises:
+        ConfigError: If RDKit has no descriptor of a name, or if a name is given twice.
+    """
+    from rdkit.Chem import Descriptors
+
+    known = dict(Descriptors.descList)
+    for name in names:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f" Did you mean {near[0]}?" if near else ""
+            raise ConfigError(f"RDKit has no descriptor {name!r}.{hint} rdkit.Chem.Descriptors lists all names.")
+    if len(set(names)) < len(names):
+        raise ConfigError(f"The descriptor {next(n for n in names if names.count(n) > 1)} is given twice. Name each once.")
+
+
+def observed_properties(smiles: Sequence[str], names: Sequence[str], bits: int) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+    """RDKit descriptors and Morgan fingerprints (radius 2) of valid molecules.
+
+    Args:
+        smiles: N SMILES.
+        names: P names of `rdkit.Chem.Descriptors`.
+        bits: F, the number of bits of the fingerprint; 0: none.
+
+    Returns:
+        Descriptors float32 [N, P], in the unit of each, NaN where RDKit cannot compute one; and the bits, uint8 [N, F].
+    """
+    from rdkit.Chem import Descriptors, rdFingerprintGenerator, rdMolDescriptors
+
+    functions = dict(Descriptors.descList)
+    single = [(column, functions[name]) for column, name in enumerate(names) if not name.startswith(_VECTORS)]
+    vectors = []
+    for group in _VECTORS:
+        members = [(column, int(name.removeprefix(group)) - 1) for column, name in enumerate(names) if name.startswith(group)]
+        if members:
+            vectors.append((getattr(rdMolDescriptors, f"{group}_"), *(list(place) for place in zip(*members))))
+    generator = rdFingerprintGenerator.GetMorganGenerator(radius=2, fpSize=max(1, bits))
+    values_NP, bits_NF = np.full((len(smiles), len(names)), np.nan), np.zeros((len(smiles), bits), np.uint8)
+    with quiet_rdkit():
+        for row, mol in enumerate(parse(one, quiet=False) for one in smiles):
+            for column, function in single:
+                values_NP[row, column] = _or_nan(function, mol)
+            for function, columns, places in vectors:
+                values_NP[row, columns] = np.asarray(function(mol))[places]
+            if bits:
+                bits_NF[row] = generator.GetFingerprintAsNumPy(mol)
+    values_NP[np.abs(values_NP) > np.finfo(np.float32).max] = np.nan
+    return values_NP.astype(np.float32), bits_NF
+
+
+def _or_nan(function: Callable[[Mol], float], mol: Mol) -> float:
+    try:
+        return function(mol)
+    except (RuntimeError, ValueError, ZeroDivisionError, OverflowError):  # the types of RDKit's errors
+        return float("nan")
 
 
 def drawing(smiles: str, width: int = 220, height: int = 150) -> str:

@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 LEVELS = [
     ("version", "errors", "types", "markdown"),
     ("mappings",),
-    ("files", "signals", "config", "molecules"),
+    ("files", "signals", "config", "molecules", "observed"),
     ("tables", "tokenizers", "losses", "scaling"),
     ("models", "store"),
     ("zinc", "inference"),

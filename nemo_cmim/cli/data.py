@@ -177,6 +177,9 @@ def _add_prepare_settings(add: Callable[..., argparse.Action]) -> None:
     setting("--max-tokens", "largest number of tokens of a SMILES to keep")
     setting("--desalt", "keep only the largest fragment of each molecule", action="store_true")
     setting("--neutralise", "remove charges by adding or removing protons, where possible", action="store_true")
+    what = "observed properties to compute for objective.properties: none, standard, or names of RDKit descriptors, separated by commas"
+    setting("--properties", f"{what} (default: none)", metavar="NAMES")
+    setting("--fingerprint-bits", "number of bits of the Morgan fingerprint to compute for objective.properties; 0: none")
     logp = "also compute logP if the letter of a ZINC tranche puts it below the limit; much slower"
     add("--compute-logp", dest="trust_tranches", action="store_false", default=Settings.trust_tranches, help=logp)
     for split, name, fraction in (("valid", "validation", PAPER_VALID), ("test", "test", PAPER_TEST)):

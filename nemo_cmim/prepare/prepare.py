@@ -2,7 +2,8 @@
 
 Each stage is a set of tasks that may run on any machine: scan the inputs (`scan.scan_input`), curate chunks of them
 (`chunks.curate_chunk`), count molecules if a split has an exact size (`merge.count_distinct`), merge hash ranges into shards
-(`merge.merge_range`), collect rejected lines (`rejects.write_rejected`). A task writes its results to a folder next to the output.
+(`merge.merge_range`), compute observed properties if they are asked for (`properties`), collect rejected lines
+(`rejects.write_rejected`). A task writes its results to a folder next to the output.
 Tasks that have results are not run again, so a killed run can be resumed. The output depends only on the inputs and settings. The
 memory of each process is bounded by the sizes of a chunk and of a shard.
 """
@@ -24,6 +25,8 @@ from tqdm import tqdm
 from ..errors import ConfigError, DataError
 from ..files import fsync
 from ..mappings import from_mapping
+from ..molecules import check_properties
+from ..observed import PropertyTable
 from ..store.manifest import MANIFEST, StoreManifest
 from ..store.token_store import VOCABULARY
 from ..tables.formats import COMPRESSIONS
@@ -34,6 +37,7 @@ from .chunks import curate_chunk, plan_chunks
 from .cluster import Workers, start_workers, versions
 from .job import Job
 from .merge import HashRange, count_distinct, distinct_hashes, hash_ranges, merge_range
+from .properties import ShardPiece, compute_piece, fit_table, plan_pieces, write_records
 from .rejects import REJECTED, chunk_groups, join_rejected, write_rejected
 from .scan import ScannedInput, scan_input, state_of
 from .settings import Settings
@@ -90,6 +94,7 @@ def prepare(
             f"processes={processes} and scheduler={scheduler} exclude each other: the workers of the scheduler do the work. "
             "Pass only one of them."
         )
+    check_properties(chosen.property_names)
     words = SmilesTokenizer(None if vocabulary is None else Vocabulary.load(vocabulary)).vocabulary
     sources = _files_of(inputs)
     files = [[name, *state_of(Path(name))] for name in sources]
@@ -137,6 +142,10 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def _write_records(item: tuple[int], job: Job, pieces: Sequence[ShardPiece]) -> None:
+    write_records(item[0], job, pieces)
+
+
 class _Run:
     """The stages of one `prepare`."""
 
@@ -153,11 +162,12 @@ class _Run:
         ranges = hash_ranges(max(1, -(-rows // job.settings.shard_molecules)))
         bounds = self._split_bounds(ranges)
         self._do("shards", "merge", functools.partial(merge_range, bounds=bounds), ranges)
+        table = self._properties(len(ranges)) if job.settings.has_properties else None
         groups = chunk_groups(len(chunks))
         self._do("rejected", "collect rejected lines", functools.partial(write_rejected, shards=len(ranges)), groups)
         join_rejected(job, len(groups), finished / REJECTED)
         words.save(finished / VOCABULARY)
-        manifest = summarise(job, sources, scanned, chunks, len(ranges), words)
+        manifest = summarise(job, sources, scanned, chunks, len(ranges), words, table)
         manifest.save(finished)
         for path in finished.iterdir():
             if path.name not in (MANIFEST, *manifest.files):
@@ -165,6 +175,14 @@ class _Run:
         for name in (MANIFEST, VOCABULARY):
             fsync(finished / name)
         return manifest
+
+    def _properties(self, shards: int) -> PropertyTable:
+        """Computes the observed properties of all molecules, and writes them beside the shards."""
+        job, pieces = self._job, plan_pieces(self._job, shards)
+        self._do("properties", "compute properties", compute_piece, pieces, weigh=lambda piece: piece.stop - piece.start)
+        table = fit_table(pieces, job)
+        self._do("records", "store properties", functools.partial(_write_records, pieces=pieces), [(n,) for n in range(shards)])
+        return table
 
     def _do(
         self, stage: str, verb: str, task: Callable[..., None], items: Sequence[Item], weigh: Callable[[Item], int] = lambda item: 1

@@ -10,10 +10,25 @@ from typing import Any
 
 from ..mappings import check
 
-__all__ = ["PAPER_TEST", "PAPER_VALID", "Rules", "Settings", "SplitSizes"]
+__all__ = ["PAPER_TEST", "PAPER_VALID", "STANDARD_PROPERTIES", "Rules", "Settings", "SplitSizes"]
 
 PAPER_VALID = 100_000 / 730_000_000  # Sec. D.2: of 730M molecules 100k for validation
 PAPER_TEST = 7_000_000 / 730_000_000  # and 7M for test
+
+
+STANDARD_PROPERTIES = (
+    *("MolWt", "MolLogP", "MolMR", "TPSA", "LabuteASA", "HeavyAtomCount", "FractionCSP3"),
+    *("NumHAcceptors", "NumHDonors", "NHOHCount", "NOCount", "NumHeteroatoms", "NumRotatableBonds", "NumAmideBonds"),
+    *("RingCount", "NumAliphaticRings", "NumAromaticRings", "NumSaturatedRings", "NumHeterocycles", "NumBridgeheadAtoms"),
+    *("NumAliphaticCarbocycles", "NumAromaticCarbocycles", "NumSaturatedCarbocycles", "NumSpiroAtoms", "NumAtomStereoCenters"),
+    *("NumAliphaticHeterocycles", "NumAromaticHeterocycles", "NumSaturatedHeterocycles"),
+    *("MaxPartialCharge", "MinPartialCharge", "HallKierAlpha", "Kappa1", "Kappa2"),
+    *("Chi0n", "Chi0v", "Chi1n", "Chi1v", "Chi2n", "Chi2v"),
+    *(f"SlogP_VSA{i}" for i in range(1, 13)),
+    *(f"SMR_VSA{i}" for i in range(1, 11)),
+    *(f"PEOE_VSA{i}" for i in range(1, 15)),
+)
+"""RDKit's 2D descriptors that are fast to compute and not zero for almost all molecules."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +111,9 @@ class Settings:
         max_tokens: See `Rules`.
         desalt: See `Rules`.
         neutralise: See `Rules`.
+        properties: Observed properties to compute: "none", "standard" (see `STANDARD_PROPERTIES`), or names of
+            `rdkit.Chem.Descriptors`, separated by commas.
+        fingerprint_bits: Number of bits of the Morgan fingerprint (radius 2) to compute, a multiple of 8; 0: none.
         trust_tranches: Do not compute logP in a file named after a ZINC tranche whose letter puts logP below the limit.
         valid_fraction: Expected fraction of the molecules in the validation split; by default the paper's. The split of a molecule
             then depends on its canonical SMILES only.
@@ -116,6 +134,8 @@ class Settings:
     max_tokens: int = Rules.max_tokens
     desalt: bool = Rules.desalt
     neutralise: bool = Rules.neutralise
+    properties: str = "none"
+    fingerprint_bits: int = 0
     trust_tranches: bool = True
     valid_fraction: float | None = None
     test_fraction: float | None = None
@@ -132,9 +152,11 @@ class Settings:
             ("shard_molecules", 1),
             ("valid_molecules", 0),
             ("test_molecules", 0),
+            ("fingerprint_bits", 0),
         ):
             value = getattr(self, name)
             check(value is None or value >= least, f"{name} must be at least {least}, found {value}.")
+        check(self.fingerprint_bits % 8 == 0, f"fingerprint_bits must be a multiple of 8, found {self.fingerprint_bits}.")
         for split in ("valid", "test"):
             fraction, molecules = getattr(self, f"{split}_fraction"), getattr(self, f"{split}_molecules")
             both = f"{split}_fraction={fraction} and {split}_molecules={molecules} are both set. Set only one of them."
@@ -147,6 +169,18 @@ class Settings:
     def rules(self) -> Rules:
         """How molecules are standardised and filtered."""
         return Rules(**{field.name: getattr(self, field.name) for field in dataclasses.fields(Rules)})
+
+    @cached_property
+    def property_names(self) -> tuple[str, ...]:
+        """Names of the observed properties."""
+        if self.properties == "none":
+            return ()
+        return STANDARD_PROPERTIES if self.properties == "standard" else tuple(name.strip() for name in self.properties.split(","))
+
+    @property
+    def has_properties(self) -> bool:
+        """Whether there is anything to compute."""
+        return bool(self.property_names or self.fingerprint_bits)
 
     @cached_property
     def split_sizes(self) -> SplitSizes:

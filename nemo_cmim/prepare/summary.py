@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..files import sha256_of
+from ..observed import PropertyTable
 from ..store.manifest import StoreManifest
 from ..store.token_store import SPLITS, VOCABULARY
 from ..tokenizers import Vocabulary
@@ -50,6 +51,7 @@ def summarise(
     chunks: Sequence[Chunk],
     shards: int,
     vocabulary: Vocabulary,
+    properties: PropertyTable | None,
 ) -> StoreManifest:
     """The manifest of the folder `finished`, which holds all its other files.
 
@@ -60,6 +62,7 @@ def summarise(
         chunks: All chunks.
         shards: Number of hash ranges.
         vocabulary: The vocabulary.
+        properties: Table of the observed properties, if they were computed.
     """
     of_shards = [job.load("shards", number) for number in range(shards)]
     total, unknown, inputs = _Tally(), Counter[str](), [_Tally() for _ in names]
@@ -90,7 +93,8 @@ def summarise(
         ],
         tranches={code: tally.as_dict() for code, tally in sorted(tranches.items())},
         splits={split: _split(shards_of) for split, shards_of in splits.items()},
-        files=_files(job, splits),
+        files=_files(job, splits, shards if properties is not None else 0),
+        properties=None if properties is None else properties.as_json(),
     )
 
 
@@ -119,8 +123,10 @@ def _split(shards: Sequence[tuple[str, dict[str, Any]]]) -> dict[str, Any]:
     }
 
 
-def _files(job: Job, splits: Mapping[str, Sequence[tuple[str, dict[str, Any]]]]) -> dict[str, dict[str, Any]]:
+def _files(job: Job, splits: Mapping[str, Sequence[tuple[str, dict[str, Any]]]], records: int) -> dict[str, dict[str, Any]]:
     files = {name: entry for shards in splits.values() for _, shard in shards for name, entry in shard["files"].items()}
+    for number in range(records):
+        files |= job.load("records", number)["files"]
     for name in (REJECTED, VOCABULARY):
         path = job.folder / FINISHED / name
         files[name] = {"bytes": path.stat().st_size, "sha256": sha256_of(path)}

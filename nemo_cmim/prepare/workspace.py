@@ -29,7 +29,7 @@ from .cluster import WorkersLostError
 __all__ = ["FINISHED", "claim"]
 
 FINISHED = "finished"
-_STAGES = ("inputs", "chunks", "distinct", "shards", "rejected")
+_STAGES = ("inputs", "chunks", "distinct", "shards", "properties", "records", "rejected")
 _JOB = "job.json"
 
 

@@ -36,6 +36,7 @@ class StoreManifest:
         splits: for each split `molecules`, `tokens`, `lengths`: molecules by number of tokens, and
             `shards`: `name` and number of `molecules` of each, in order.
         files: `bytes` and `sha256` of each file of the folder.
+        properties: names, bits and quantiles of the observed properties, see `observed.PropertyTable`; None if there are none.
     """
 
     versions: dict[str, str]
@@ -49,6 +50,7 @@ class StoreManifest:
     tranches: dict[str, dict[str, Any]]
     splits: dict[str, dict[str, Any]]
     files: dict[str, dict[str, Any]]
+    properties: dict[str, Any] | None
 
     def save(self, folder: Path) -> None:
         """Writes `manifest.json` to `folder`."""

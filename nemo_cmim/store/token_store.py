@@ -9,18 +9,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import DataError
+from ..observed import PropertyTable
 from ..tokenizers import Vocabulary
 from .folder import LocalFolder, open_folder
-from .manifest import StoreManifest
+from .manifest import MANIFEST, StoreManifest
+from .records import Records
 from .shards import BlockShards, LocalShards, ShardMap
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["SPLITS", "VOCABULARY", "Lengths", "TokenStore"]
+__all__ = ["RECORDS", "SPLITS", "VOCABULARY", "Lengths", "TokenStore"]
 
 SPLITS = ("train", "valid", "test")
 VOCABULARY = "vocabulary.txt"
+RECORDS = ".prop"  # suffix of the files of observed properties, one beside each shard
 
 
 class Lengths:
@@ -47,6 +50,7 @@ class TokenStore:
         split: `train`, `valid` or `test`.
         vocabulary: the vocabulary of the token ids.
         manifest: the manifest of the folder.
+        properties: the observed properties of the folder; None if `prepare` did not compute any.
     """
 
     def __init__(self, folder: str | Path, split: str, vocabulary: Vocabulary, manifest: StoreManifest, block: int) -> None:
@@ -56,6 +60,11 @@ class TokenStore:
         self.manifest = manifest
         files, shards = open_folder(folder), ShardMap(manifest.splits[split]["shards"])
         self._shards = LocalShards(files.path, shards) if isinstance(files, LocalFolder) else BlockShards(files, shards, block)
+        self.properties: PropertyTable | None = None
+        if manifest.properties is not None:
+            self.properties = PropertyTable.from_json(manifest.properties, files.location(MANIFEST))
+            block = 1 if isinstance(files, LocalFolder) else block
+            self._records = Records(files, shards, RECORDS, self.properties.bytes_per_molecule, block)
 
     @classmethod
     def open(cls, folder: str | Path, split: str, *, vocabulary: Vocabulary | None = None, block: int = 4096) -> TokenStore:
@@ -118,6 +127,20 @@ class TokenStore:
         """The token ids of several molecules, in the order of `indices`. See `tokens` for errors."""
         return self._shards.gather(np.asarray(indices, np.int64))
 
+    def gather_properties(self, indices: Sequence[int] | NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """The observed properties of N molecules: normal scores float32 [N, P], NaN if missing; bits float32 [N, F], 0 or 1.
+
+        Raises:
+            DataError: If the folder has no observed properties, or if a file is damaged or cannot be read.
+        """
+        if self.properties is None:
+            raise DataError(
+                f"{self.folder} has no observed properties. Prepare the folder with nemo-cmim prepare --properties standard "
+                "--fingerprint-bits 512."
+            )
+        records, values = self._records.gather(np.asarray(indices, np.int64)), len(self.properties.values)
+        return self.properties.scores(records[:, :values]), np.unpackbits(records[:, values:], axis=1).astype(np.float32)
+
     def verify(self) -> None:
         """Reads the files of the split and compares their checksums with the manifest. For users: the package itself does not call it.
 
@@ -129,4 +152,5 @@ class TokenStore:
 
 def _files_of(manifest: StoreManifest, split: str) -> list[str]:
     names = [shard["name"] for shard in manifest.splits[split]["shards"]]
-    return [*(f"{name}.{kind}" for name in names for kind in ("bin", "idx")), VOCABULARY]
+    suffixes = (".bin", ".idx", *([RECORDS] if manifest.properties else []))
+    return [*(f"{name}{suffix}" for name in names for suffix in suffixes), VOCABULARY]
