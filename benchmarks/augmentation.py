@@ -24,8 +24,8 @@ from nemo_cmim.prepare.prepare import prepare
 AUGMENTATIONS = {
     "none": AugmentationConfig(),
     "10 % masked": AugmentationConfig(mask_fraction=0.1),
-    "enumeration": AugmentationConfig(enumerate_smiles=True),
-    "enumeration, 10 % masked": AugmentationConfig(enumerate_smiles=True, mask_fraction=0.1),
+    "enumeration": AugmentationConfig(strings="different_random"),
+    "enumeration, 10 % masked": AugmentationConfig(strings="different_random", mask_fraction=0.1),
 }
 BATCH = 128
 

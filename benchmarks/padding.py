@@ -1,4 +1,4 @@
-"""Number of tokens per molecule and padded length of batches, as used in docs/scaling.md.
+"""Number of tokens per molecule and padded length of micro-batches in chunks, as used in docs/scaling.md.
 
     python -m benchmarks.padding [FILE] [--record]
 
@@ -16,22 +16,18 @@ from numpy.typing import NDArray
 
 from benchmarks.molecules import sample_smiles
 from benchmarks.report import record
-from nemo_cmim.loader.order import BatchOrder
+from nemo_cmim.markdown import markdown_table
 from nemo_cmim.prepare.prepare import prepare
 from nemo_cmim.store.token_store import TokenStore
 
-BATCH, STEPS = 256, 64
+BATCHES, CHUNKS = (64, 128, 256), (1, 2, 4, 8)
 
 
-def padded(lengths: NDArray[np.int32], ranks: int, window: int) -> float:
-    """Mean over micro-batches of the length of the longest molecule."""
-    order = BatchOrder(lengths, BATCH * ranks, window=window)
-    batches = (
-        order.members(step, rank, ranks).indices
-        for step in range(min(STEPS, len(lengths) // (BATCH * ranks)))
-        for rank in range(ranks)
-    )
-    return float(np.mean([lengths[batch].max() for batch in batches]))
+def padded(lengths: NDArray[np.int32], batch_size: int, chunks: int) -> float:
+    """Mean over molecules of the length that they are padded to in random micro-batches."""
+    sample = np.random.default_rng(0).permutation(lengths)[: 200 * batch_size].reshape(-1, batch_size)
+    parts = np.array_split(np.sort(sample, axis=1), chunks, axis=1)
+    return float(np.mean(np.concatenate([np.broadcast_to(part[:, -1:], part.shape) for part in parts], axis=1)))
 
 
 def main() -> None:
@@ -50,11 +46,14 @@ def main() -> None:
         lengths = np.asarray(TokenStore.open(folder / "data", "train").lengths)
         lines = [
             f"{len(lengths):,} molecules: {lengths.mean():.1f} tokens on average, median {np.median(lengths):.0f}, 95 % at most "
-            f"{np.percentile(lengths, 95):.0f}, longest {lengths.max()}. Batches of {BATCH}, sorted by length, are padded to "
-            f"{padded(lengths, 1, 64):.1f} tokens on one rank and {padded(lengths, 64, 64):.1f} with 64 ranks; unsorted, to "
-            f"{padded(lengths, 1, 1):.1f}."
+            f"{np.percentile(lengths, 95):.0f}, longest {lengths.max()}. Tokens per molecule with padding, by chunks:",
+            "",
+            markdown_table(
+                ["molecules in a micro-batch", *(f"{chunks} chunks" for chunks in CHUNKS)],
+                [[str(size), *(f"{padded(lengths, size, chunks):.1f}" for chunks in CHUNKS)] for size in BATCHES],
+            ),
         ]
-    print(lines[0])
+    print("\n".join(lines))
     if args.record:
         record("Padding", f"python -m benchmarks.padding{f' {args.file.name}' if args.file else ''} --record", lines, seed=0)
 

@@ -11,7 +11,7 @@ SETTINGS: dict[str, tuple[str, ...]] = {
     BASE: (),
     **{f"tau {tau}": (f"model.objective.tau={tau}",) for tau in (0.03, 0.1, 0.3)},
     **{f"K {latents}": (f"model.network.latents={latents}",) for latents in (2, 4)},
-    "randomized SMILES": ("model.augmentation.enumerate_smiles=true",),
+    "randomized SMILES": ("model.augmentation.strings=different_random",),
     **{f"width {width}": (f"model.network.hidden_size={width}", f"model.network.ffn_size={4 * width}") for width in (64, 256)},
 }
 """Overrides of conf/pretrain.yaml for each setting."""

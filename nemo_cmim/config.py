@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from .mappings import check
 
@@ -23,6 +25,28 @@ __all__ = [
 ENCODERS = ("perceiver", "transformer", "hybrid")
 POSTERIORS = ("gaussian", "point")
 NEGATIVES = ("local", "global")
+STRINGS = ("canonical", "same_random", "different_random")
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadsConfig:
+    """Linear heads that predict observed properties. Training sets them from `objective.properties` and the data."""
+
+    sources: str = ""  # "h": from the mean of the decoder's states; "z": from the latents; "hz": from each of them
+    values: tuple[str, ...] = ()  # names of the properties
+    bits: int = 0  # bits of the Morgan fingerprint
+
+    def __post_init__(self) -> None:
+        check(self.sources in ("", "h", "z", "hz"), f'network.heads.sources must be "", "h", "z" or "hz", found {self.sources!r}.')
+        check(self.bits >= 0, f"network.heads.bits must be at least 0, found {self.bits}.")
+        check(
+            not self.sources or self.width > 0, f"network.heads.sources={self.sources} has nothing to predict: set values or bits."
+        )
+
+    @property
+    def width(self) -> int:
+        """Number of outputs of a head."""
+        return len(self.values) + self.bits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +70,7 @@ class NetworkConfig:
     layer_norm_eps: float = 1e-5
     min_variance: float = 1e-6  # Sec. 3.1
     init_std: float = 0.02
+    heads: HeadsConfig = field(default_factory=HeadsConfig)
 
     def __post_init__(self) -> None:
         for name in (
@@ -65,6 +90,14 @@ class NetworkConfig:
             why = "with network.encoder=transformer, which has one state for each token and no bottleneck"
             check(self.latents == 1, f"network.latents={self.latents} has no effect {why}. Set it to 1.")
             check(self.posterior == "point", f"network.posterior={self.posterior} is not supported {why}. Set it to point.")
+        heads = self.heads.sources
+        check(
+            self.decoder_layers > 0 or "h" not in heads, f"network.heads.sources={heads} needs a decoder, but decoder_layers is 0."
+        )
+        check(
+            self.has_bottleneck or "z" not in heads,
+            f"network.heads.sources={heads} needs latents: encoder={self.encoder} has none.",
+        )
         check(self.max_positions >= 2, f"network.max_positions must be at least 2, found {self.max_positions}.")
         check(0.0 <= self.dropout < 1.0, f"network.dropout must be in [0, 1), found {self.dropout}.")
         check(self.min_variance > 0, f"network.min_variance must be positive, found {self.min_variance}.")
@@ -112,6 +145,38 @@ class NetworkConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ObservedPropertiesConfig:
+    """Weights of log p(y | .) for observed properties y, which `nemo-cmim prepare --properties` computes; 0: the term is not used.
+
+    Values are properties as normal scores, under a Gaussian; bits are those of the Morgan fingerprint. h is the mean of the decoder's
+    states, which is the informative embedding; z are the latents.
+    """
+
+    values_given_h: float = 0.0
+    bits_given_h: float = 0.0
+    values_given_z: float = 0.0
+    bits_given_z: float = 0.0
+    sigma: float = 1.0  # standard deviation of the Gaussian, in normal scores
+
+    def __post_init__(self) -> None:
+        for name, weight in self.weights.items():
+            check(weight >= 0, f"objective.properties.{name.removeprefix('log_p_')} must be at least 0, found {weight}.")
+        check(self.sigma > 0, f"objective.properties.sigma must be positive, found {self.sigma}.")
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """Weight of each term, by its name in `LossTerms`."""
+        return {
+            f"log_p_{what}_given_{given}": getattr(self, f"{what}_given_{given}") for given in "hz" for what in ("values", "bits")
+        }
+
+    @property
+    def sources(self) -> str:
+        """What properties are decoded from: "h", "z", "hz", or "" if no term is used."""
+        return "".join(given for given in "hz" if any(w for name, w in self.weights.items() if name.endswith(given)))
+
+
+@dataclass(frozen=True, kw_only=True)
 class ObjectiveConfig:
     """The objective of `losses.objective` that training minimises, and its settings."""
 
@@ -120,6 +185,8 @@ class ObjectiveConfig:
     negatives: str = "local"  # local (the micro-batch of one rank, as in the paper) | global (of all data-parallel ranks)
     queue: int = 0  # M: number of latents of earlier batches that are also negatives (Sec. 2.2.2); 0 in the paper
     beta: float | None = None  # weight of the KL term of beta_vae; None: 1 / (K D), as in the paper
+    weights: dict[str, float] = field(default_factory=dict)  # replaces weights of terms, such as log_p_k1: 40; default: Eq. 9
+    properties: ObservedPropertiesConfig = field(default_factory=ObservedPropertiesConfig)
 
     def __post_init__(self) -> None:
         check(self.tau > 0, f"objective.tau must be positive, found {self.tau}.")
@@ -132,18 +199,29 @@ class ObjectiveConfig:
 class AugmentationConfig:
     """Augmentation of SMILES in training and validation (Sec. D.2). It depends only on data seed, epoch and molecule."""
 
-    enumerate_smiles: bool = False  # encoder and decoder get different randomized SMILES of the molecule
+    strings: str = "canonical"  # canonical | same_random (one randomized SMILES) | different_random (two for encoder and decoder)
     mask_fraction: float = 0.0  # fraction of the encoder's tokens that is replaced by <MASK>, in spans
     mask_span: float = 3.0  # mean length of a span in tokens; Poisson distribution, as in BART
 
     def __post_init__(self) -> None:
+        check(self.strings in STRINGS, f"augmentation.strings must be {' | '.join(STRINGS)}, found {self.strings!r}.")
         check(0.0 <= self.mask_fraction < 1.0, f"augmentation.mask_fraction must be in [0, 1), found {self.mask_fraction}.")
         check(self.mask_span > 0, f"augmentation.mask_span must be positive, found {self.mask_span}.")
 
     @property
     def is_identity(self) -> bool:
         """True if SMILES are not changed."""
-        return not self.enumerate_smiles and self.mask_fraction == 0.0
+        return self.strings == "canonical" and self.mask_fraction == 0.0
+
+    @classmethod
+    def upgrade(cls, mapping: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Maps the key `enumerate_smiles` of earlier versions to `strings`; false leaves `strings` as it is."""
+        if not isinstance(mapping.get("enumerate_smiles"), bool):
+            return mapping
+        renamed = {key: value for key, value in mapping.items() if key != "enumerate_smiles"}
+        if mapping["enumerate_smiles"] and renamed.get("strings", "canonical") == "canonical":
+            renamed["strings"] = "different_random"
+        return renamed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,13 +231,15 @@ class DataConfig:
     folder: str = "???"  # a path, or a URL that fsspec supports: s3://, gs://, http://, ...
     split: str = "train"
     batch_size: int = 256  # molecules in a micro-batch of one rank
+    chunks: int = 4  # a micro-batch is computed in this many chunks of molecules of similar length; affects only speed
     seed: int = 0
     workers: int = 2
     limit: int | None = None  # use only this many molecules, a fixed random sample; None: all
     shuffle_block: int = 1  # consecutive molecules that are shuffled as one block; 1: each on its own; about 4096 for a URL
 
     def __post_init__(self) -> None:
-        check(self.batch_size >= 1, f"batch_size must be at least 1, found {self.batch_size}.")
+        for name in ("batch_size", "chunks"):
+            check(getattr(self, name) >= 1, f"{name} must be at least 1, found {getattr(self, name)}.")
         check(self.workers >= 0, f"workers must be at least 0, found {self.workers}.")
         check(self.limit is None or self.limit >= 1, f"limit must be at least 1, found {self.limit}.")
         check(self.shuffle_block >= 1, f"shuffle_block must be at least 1, found {self.shuffle_block}.")

@@ -34,6 +34,8 @@ def from_mapping(cls: type[T], mapping: Mapping[str, Any], where: str = "") -> T
     Raises:
         ConfigError: If a key is unknown (the message suggests a similar one), a type is wrong, or a value is out of range.
     """
+    if upgrade := getattr(cls, "upgrade", None):  # renames keys of earlier versions
+        mapping = upgrade(mapping)
     hints = typing.get_type_hints(cls)
     prefix = f"{where}." if where else ""
     check_keys(mapping, hints, prefix)
@@ -63,6 +65,11 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         if not isinstance(value, Mapping):
             raise ConfigError(f"{where} must be a mapping, found {value!r}.")
         return from_mapping(typing.cast(type, hint), value, where)
+    if typing.get_origin(hint) is dict:
+        if not isinstance(value, Mapping):
+            raise ConfigError(f"{where} must be a mapping, found {value!r}.")
+        kind = typing.get_args(hint)[1]
+        return {str(key): _convert(kind, item, f"{where}.{key}") for key, item in value.items()}
     if typing.get_origin(hint) is tuple:
         kinds = typing.get_args(hint)
         if isinstance(value, str) or not hasattr(value, "__len__"):
@@ -70,7 +77,7 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         if kinds[-1] is ...:
             kinds = kinds[:1] * len(value)
         if len(value) != len(kinds):
-            raise ConfigError(f"{where} must be a list of {len(kinds)} numbers, found {value!r}.")
+            raise ConfigError(f"{where} must be a list of {len(kinds)} values, found {value!r}.")
         return tuple(_convert(kind, item, f"{where}[{i}]") for i, (kind, item) in enumerate(zip(kinds, value)))
     if hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
         return float(value)
@@ -87,7 +94,7 @@ def to_mapping(config: Any) -> dict[str, Any]:
 def _plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value):
         return to_mapping(value)
-    return list(value) if isinstance(value, tuple) else value
+    return list(value) if isinstance(value, tuple) else dict(value) if isinstance(value, Mapping) else value
 
 
 def hydra_quoted(value: object) -> str:

@@ -1,7 +1,7 @@
 """Tuples of tensors that parts of the package exchange.
 
-Shape letters: B molecules, S encoder tokens, T decoder tokens, K latents, D width, V vocabulary. The name of a mask says what True
-means. Terms of a loss are per molecule, in nats, fp32.
+Shape letters: B molecules, S encoder tokens, T decoder tokens, K latents, D width, V vocabulary, P properties, F bits of a fingerprint.
+The name of a mask says what True means. Terms of a loss are per molecule, in nats, fp32.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["LossTerms", "Posterior", "TokenBatch"]
+__all__ = ["LossTerms", "MicroBatch", "ObservedProperties", "Posterior", "TokenBatch"]
 
 
 class TokenBatch(NamedTuple):
@@ -40,9 +40,49 @@ class TokenBatch(NamedTuple):
         """The same batch on `device`."""
         return TokenBatch(*(t.to(device, non_blocking=True) for t in self))  # type: ignore[call-overload]
 
-    def pin_memory(self) -> TokenBatch:
-        """The same batch in page-locked memory (called by `DataLoader`)."""
-        return TokenBatch(*(t.pin_memory() for t in self))
+
+class ObservedProperties(NamedTuple):
+    """Properties y of B molecules, computed from their structure; see `observed.PropertyTable`.
+
+    Attributes:
+        values_BP: float32, normal scores: quantiles among the prepared molecules, mapped to N(0, 1). NaN if RDKit cannot compute one.
+        bits_BF: float32, 0 or 1: bits of the Morgan fingerprint.
+    """
+
+    values_BP: Tensor
+    bits_BF: Tensor
+
+    def to(self, device: object) -> ObservedProperties:
+        """The same properties on `device`."""
+        return ObservedProperties(*(t.to(device, non_blocking=True) for t in self))  # type: ignore[call-overload]
+
+
+class MicroBatch(NamedTuple):
+    """A random sample of molecules for one forward and backward pass, divided into chunks of similar length.
+
+    The network computes one chunk at a time, so that little of a batch is padding. The loss is that of all molecules together.
+
+    Attributes:
+        chunks: The molecules, the shortest first.
+        observed: Properties of all molecules in the order of the chunks; None if the objective does not use them.
+    """
+
+    chunks: tuple[TokenBatch, ...]
+    observed: ObservedProperties | None = None
+
+    @property
+    def molecules(self) -> int:
+        """B, the number of molecules of all chunks."""
+        return sum(len(chunk.encoder_BS) for chunk in self.chunks)
+
+    @property
+    def tokens(self) -> Tensor:
+        """The number of real targets of all chunks, int64 scalar."""
+        return sum((chunk.is_target_BT.sum() for chunk in self.chunks[1:]), self.chunks[0].is_target_BT.sum())
+
+    def to(self, device: object) -> MicroBatch:
+        """The same micro-batch on `device`."""
+        return MicroBatch(tuple(chunk.to(device) for chunk in self.chunks), self.observed and self.observed.to(device))
 
 
 class Posterior(NamedTuple):
@@ -84,6 +124,10 @@ class LossTerms(NamedTuple):
         log_q_z_given_x_B: sum over K and D.
         log_p_z_B: log N(z; 0, I), sum over K and D.
         kl_B: KL(q(z|x) || N(0, I)), sum over K and D.
+        log_p_values_given_h_B: observed properties given the mean of the decoder's states, sum over properties.
+        log_p_bits_given_h_B: observed bits of the fingerprint given the same, sum over bits.
+        log_p_values_given_z_B: observed properties given the latents, sum over properties.
+        log_p_bits_given_z_B: observed bits of the fingerprint given the latents, sum over bits.
     """
 
     log_p_x_given_z_B: Tensor | None = None
@@ -93,3 +137,7 @@ class LossTerms(NamedTuple):
     log_q_z_given_x_B: Tensor | None = None
     log_p_z_B: Tensor | None = None
     kl_B: Tensor | None = None
+    log_p_values_given_h_B: Tensor | None = None
+    log_p_bits_given_h_B: Tensor | None = None
+    log_p_values_given_z_B: Tensor | None = None
+    log_p_bits_given_z_B: Tensor | None = None

@@ -238,7 +238,7 @@ def _results(facts: Facts) -> Iterator[str]:
         f"{facts.held_out:,} molecules of the test split, with the weights that ship; greedy decoding of the posterior mean."
         + (
             " Token accuracy is measured on canonical SMILES, although the model was trained on randomized SMILES."
-            if facts.config.augmentation.enumerate_smiles
+            if facts.config.augmentation.strings != "canonical"
             else ""
         )
     )

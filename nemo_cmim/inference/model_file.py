@@ -31,6 +31,7 @@ from ..errors import CheckpointError, ConfigError, DataError
 from ..files import atomic_write
 from ..mappings import from_mapping, to_mapping
 from ..models import CMIMNetwork
+from ..observed import PropertyTable
 from ..tokenizers import Vocabulary
 from ..version import __version__
 
@@ -56,12 +57,14 @@ class ModelFile:
         vocabulary: Tokens and their ids.
         weights: State dict of `models.CMIMNetwork(config.network)`.
         card: Model card, Markdown.
+        properties: Table of the observed properties that heads of the network predict; None without heads.
     """
 
     config: ModelConfig
     vocabulary: Vocabulary
     weights: Mapping[str, Tensor]
     card: str | None = None
+    properties: PropertyTable | None = None
 
 
 def write_model_file(path: str | Path, content: ModelFile, dtype: torch.dtype | None = None) -> None:

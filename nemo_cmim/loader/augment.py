@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Augmentation", "mask_spans"]
 
-_ATTEMPTS = 3  # pairs of randomized SMILES to try: some are too long, or contain an unknown token
+_ATTEMPTS = 3  # some randomized SMILES are too long, or contain an unknown token
 
 
 class Augmentation:
@@ -44,29 +44,29 @@ class Augmentation:
         """The encoder's and the decoder's tokens of molecule `index`, whose stored tokens are `tokens`."""
         rng = np.random.default_rng((self.seed, epoch, index))
         encoder = decoder = tokens.tolist()
-        if self.config.enumerate_smiles:
-            encoder, decoder = self._randomized(encoder, rng)
+        if self.config.strings != "canonical":
+            encoder, decoder = self._randomized(encoder, rng, 2 if self.config.strings == "different_random" else 1)
         if self.config.mask_fraction:
             mask_id = self.tokenizer.vocabulary.mask_id
             encoder = mask_spans(encoder, rng, self.config.mask_fraction, self.config.mask_span, mask_id)
         return encoder, decoder
 
-    def _randomized(self, stored: list[int], rng: np.random.Generator) -> tuple[list[int], list[int]]:
-        """Two different randomized SMILES that the model accepts. If the attempts find fewer, the stored SMILES replaces them."""
+    def _randomized(self, stored: list[int], rng: np.random.Generator, count: int) -> tuple[list[int], list[int]]:
+        """One randomized SMILES for both, or two different ones. If the attempts find fewer, the stored SMILES replaces them."""
         usable: list[list[int]] = []
         smiles = self.tokenizer.decode(stored)
         for _ in range(_ATTEMPTS):
-            for randomized in randomized_smiles(smiles, 2, int(rng.integers(1, 2**31))):
+            for randomized in randomized_smiles(smiles, count, int(rng.integers(1, 2**31))):
                 try:
                     ids = self.tokenizer.encode(randomized)
                 except UnknownTokenError:
                     continue
                 if len(ids) <= self.max_tokens and ids not in usable:
                     usable.append(ids)
-            if len(usable) >= 2:
+            if len(usable) >= count:
                 break
-        encoder, decoder = [*usable, stored, stored][:2]
-        return encoder, decoder
+        chosen = [*usable, stored, stored][:count]
+        return chosen[0], chosen[-1]
 
 
 def mask_spans(tokens: Sequence[int], rng: np.random.Generator, fraction: float, mean_span: float, mask_id: int) -> list[int]:

@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,33 +21,57 @@ from ..molecules import quiet_rdkit
 from ..signals import PREEMPTION_SIGNALS
 from ..store.token_store import TokenStore
 from ..tokenizers.collate import collate
-from ..types import TokenBatch
+from ..types import MicroBatch, ObservedProperties, TokenBatch
 from .augment import Augmentation
 from .order import BatchOrder, Members
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from ..tokenizers import Vocabulary
+
+    Tokens = Sequence[int] | NDArray[np.integer]
 
 __all__ = ["SmilesBatches", "make_loader", "make_validation_loader", "open_store"]
 
 
-class SmilesBatches(Dataset[TokenBatch]):
-    """Batches of a store by number: item i is the `TokenBatch` of the molecules `members_of(i)`."""
+class SmilesBatches(Dataset[MicroBatch]):
+    """Micro-batches of a store by number: item i has the molecules `members_of(i)`, sorted by length and divided into chunks."""
 
-    def __init__(self, store: TokenStore, members_of: Callable[[int], Members], augmentation: Augmentation | None) -> None:
+    def __init__(
+        self,
+        store: TokenStore,
+        members_of: Callable[[int], Members],
+        augmentation: Augmentation | None,
+        *,
+        chunks: int,
+        with_properties: bool = False,
+    ) -> None:
+        self.with_properties = with_properties
         self.store = store
         self.members_of = members_of
         self.augmentation = augmentation
+        self.chunks = chunks
 
-    def __getitem__(self, number: int) -> TokenBatch:
+    def __getitem__(self, number: int) -> MicroBatch:
         members = self.members_of(number)
-        tokens = self.store.gather(members.indices)
-        if self.augmentation is None:
-            return collate(tokens, self.store.vocabulary)
-        with quiet_rdkit():
-            pairs = [self.augmentation(*molecule) for molecule in zip(tokens, members.epochs.tolist(), members.indices.tolist())]
+        stored = self.store.gather(members.indices)
+        pairs: Sequence[tuple[Tokens, Tokens]] = [(tokens, tokens) for tokens in stored]
+        if self.augmentation is not None:
+            with quiet_rdkit():
+                molecules = zip(stored, members.epochs.tolist(), members.indices.tolist())
+                pairs = [self.augmentation(*molecule) for molecule in molecules]
+        order = np.argsort([len(decoder) for _, decoder in pairs], kind="stable")
+        parts = np.array_split(order, min(self.chunks, len(order)))
+        chunks = tuple(self._collated([pairs[i] for i in part]) for part in parts)
+        return MicroBatch(chunks, self._observed(members.indices[order]) if self.with_properties else None)
+
+    def _observed(self, indices: NDArray[np.int64]) -> ObservedProperties:
+        return ObservedProperties(*map(torch.from_numpy, self.store.gather_properties(indices)))
+
+    def _collated(self, pairs: Sequence[tuple[Tokens, Tokens]]) -> TokenBatch:
         encoder, decoder = zip(*pairs)
-        return collate(decoder, self.store.vocabulary, encoder_tokens=encoder)
+        return collate(decoder, self.store.vocabulary, encoder_tokens=None if self.augmentation is None else encoder)
 
 
 class _Steps(Sampler[int]):
@@ -75,7 +99,8 @@ def make_loader(
     vocabulary: Vocabulary | None = None,
     max_tokens: int | None = None,
     augmentation: AugmentationConfig | None = None,
-) -> DataLoader[TokenBatch]:
+    with_properties: bool = False,
+) -> DataLoader[MicroBatch]:
     """Micro-batches for training. They do not depend on the number of workers or on interruptions of the run.
 
     The global batch of a step has `ranks * accumulation` micro-batches. Rank r computes micro-batch a * ranks + r as its a-th, so
@@ -91,6 +116,7 @@ def make_loader(
         vocabulary: The model's vocabulary, which must be that of the data; None: not checked.
         max_tokens: Maximum number of tokens of the model; None: not checked.
         augmentation: Augmentation of the SMILES; None: none.
+        with_properties: Also read the observed properties.
 
     Raises:
         DataError: If the folder cannot be used. See `TokenStore.open`.
@@ -98,9 +124,10 @@ def make_loader(
     """
     store = open_store(config, vocabulary, max_tokens)
     batch_size = config.batch_size * ranks * accumulation
-    order = BatchOrder(store.lengths, batch_size, seed=config.seed, limit=config.limit, block=config.shuffle_block)
+    order = BatchOrder(len(store), batch_size, seed=config.seed, limit=config.limit, block=config.shuffle_block)
     members_of = functools.partial(_micro_batch, order, rank, ranks, accumulation)
-    batches = SmilesBatches(store, members_of, _augmentation(augmentation, config, store, max_tokens))
+    augmenting = _augmentation(augmentation, config, store, max_tokens)
+    batches = SmilesBatches(store, members_of, augmenting, chunks=config.chunks, with_properties=with_properties)
     return _loader(batches, _Steps(start_step * accumulation, steps * accumulation), config.workers)
 
 
@@ -117,8 +144,9 @@ def make_validation_loader(
     vocabulary: Vocabulary | None = None,
     max_tokens: int | None = None,
     augmentation: AugmentationConfig | None = None,
-) -> DataLoader[TokenBatch]:
-    """Each molecule once, always in the same batches, sorted by length. With blocks, sorted within each window of 64 batches.
+    with_properties: bool = False,
+) -> DataLoader[MicroBatch]:
+    """Each molecule once, always in the same micro-batches, which are random samples.
 
     The sizes of batches differ by at most one molecule, because a small last batch would have few negatives. All ranks have the same
     number of batches.
@@ -130,21 +158,19 @@ def make_validation_loader(
         vocabulary: The model's vocabulary, which must be that of the data; None: not checked.
         max_tokens: Maximum number of tokens of the model; None: not checked.
         augmentation: See `make_loader`. Each molecule gets the randomized SMILES and the spans of epoch 0.
+        with_properties: See `make_loader`.
 
     Raises:
         DataError: If the folder cannot be used. See `TokenStore.open`.
         ConfigError: If there are fewer molecules than ranks, or a molecule is longer than `max_tokens`.
     """
     store = open_store(config, vocabulary, max_tokens)
-    order = BatchOrder(store.lengths, ranks, seed=config.seed, limit=config.limit, block=config.shuffle_block)
-    indices = order.select(np.arange(order.molecules))
-    window = (
-        64 * config.batch_size * ranks if config.shuffle_block > 1 else len(indices)
-    )  # otherwise each batch would need every block
-    indices = indices[np.lexsort((indices, store.lengths[indices], np.arange(len(indices)) // window))]
+    order = BatchOrder(len(store), ranks, seed=config.seed, limit=config.limit, block=config.shuffle_block)
+    indices = order.select(np.arange(order.molecules))  # in the order of the store, which is that of a hash
     count = min(-(-len(indices) // (config.batch_size * ranks)), len(indices) // ranks)  # every rank has molecules of each batch
     members = [Members(batch[rank::ranks], np.zeros_like(batch[rank::ranks])) for batch in np.array_split(indices, count)]
-    batches = SmilesBatches(store, members.__getitem__, _augmentation(augmentation, config, store, max_tokens))
+    augmenting = _augmentation(augmentation, config, store, max_tokens)
+    batches = SmilesBatches(store, members.__getitem__, augmenting, chunks=config.chunks, with_properties=with_properties)
     return _loader(batches, _Steps(0, len(members)), config.workers)
 
 
@@ -198,7 +224,7 @@ def _exit_on_sigterm_of_main_process() -> None:
     os._exit(0)  # as torch's handler does; not a failure
 
 
-def _loader(batches: SmilesBatches, steps: _Steps, workers: int) -> DataLoader[TokenBatch]:
+def _loader(batches: SmilesBatches, steps: _Steps, workers: int) -> DataLoader[MicroBatch]:
     return DataLoader(
         batches,
         sampler=steps,

@@ -2,21 +2,19 @@
 
 The molecules form an endless stream. Position p of the stream is in epoch p // N, and each epoch is a random permutation of
 all N molecules, computed on the fly (`permute`). Batch `step` covers the B positions from step * B, so batches have a
-constant size and no molecule is dropped: the last batch of an epoch is filled from the next epoch.
-
-To reduce padding, the batches of an epoch are grouped in windows. The molecules of a window are sorted by length before they are
-split into batches, and the batches of the window are used in random order.
+constant size and no molecule is dropped: the last batch of an epoch is filled from the next epoch. So each micro-batch is a random sample
+of the molecules: its gradient and its negatives (Eq. 4) are unbiased.
 
 If molecules are read in blocks, blocks of consecutive molecules are permuted instead of single molecules. A store holds its molecules
-in the order of a hash, so that a block is a random sample. Each micro-batch then has a window of its own, of molecules that no other
-micro-batch needs: a rank reads only some of the blocks.
+in the order of a hash, so that a block is a random sample. The positions of 64 batches form a window, in which molecules are permuted
+again. Each micro-batch has windows of its own, of molecules that no other micro-batch needs: a rank reads only some of the blocks.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -25,9 +23,10 @@ from ..errors import ConfigError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["BatchOrder", "LengthLookup", "Members", "permute", "permute_blocks"]
+__all__ = ["BatchOrder", "Members", "permute", "permute_blocks"]
 
 _ROUNDS = 8
+_WINDOW = 64  # batches whose molecules are mixed if they are read in blocks
 
 
 def permute(positions: NDArray[np.int64], size: int, *key: int | str) -> NDArray[np.int64]:
@@ -84,14 +83,6 @@ def permute_blocks(positions: NDArray[np.int64], size: int, block: int, *key: in
     return result
 
 
-class LengthLookup(Protocol):
-    """The number of tokens of each molecule: an array, or an object that reads them."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, indices: NDArray[np.int64], /) -> NDArray[np.int32]: ...
-
-
 class Members(NamedTuple):
     """The molecules of a batch.
 
@@ -108,10 +99,9 @@ class BatchOrder:
     """The order in which training sees N molecules, in global batches of B. See the docstring of the module.
 
     Args:
-        lengths: [N or more], the number of tokens of each molecule of the split. Only those of a window are read at a time.
+        molecules: Number of molecules of the split.
         batch_size: B, the number of molecules in a global batch.
         seed: Seed of the order.
-        window: Number of batches that are sorted by length together; 1: not sorted.
         limit: Use only this many molecules, chosen at random; None: all.
         block: Number of consecutive molecules that stay together in the permutation of an epoch.
 
@@ -119,10 +109,8 @@ class BatchOrder:
         ConfigError: If there are fewer molecules than a batch needs. Some would be in it twice, as their own negatives.
     """
 
-    def __init__(
-        self, lengths: LengthLookup, batch_size: int, *, seed: int = 0, window: int = 64, limit: int | None = None, block: int = 1
-    ) -> None:
-        self.molecules = len(lengths) if limit is None else min(limit, len(lengths))
+    def __init__(self, molecules: int, batch_size: int, *, seed: int = 0, limit: int | None = None, block: int = 1) -> None:
+        self.molecules = molecules if limit is None else min(limit, molecules)
         if batch_size > self.molecules:
             raise ConfigError(
                 f"A global batch has {batch_size} molecules, but the data have only {self.molecules}. Reduce "
@@ -130,63 +118,63 @@ class BatchOrder:
             )
         self.batch_size = batch_size
         self.seed = seed
-        self._lengths = lengths
-        self._window = window
+        self._all_molecules = molecules
         self._block = block
-        # The batches of a window, [steps, B / micro_batches], by its first step, the micro-batch and their number.
-        self._sorted: dict[tuple[int, int, int], Members] = {}
+        # With blocks: the batches of a window, [steps, B / micro_batches], by its first step, the micro-batch and their number.
+        self._windows: dict[tuple[int, int, int], Members] = {}
 
     def members(self, step: int, micro_batch: int = 0, micro_batches: int = 1) -> Members:
         """The molecules of batch `step`, or of one of its `micro_batches` micro-batches: each field [B / micro_batches].
 
-        Micro-batches are disjoint, of equal size and of similar lengths. Without blocks, their union does not depend on their number.
-        With blocks, only the molecules of a whole window do not depend on it. Costs at most O(window * B), with blocks
-        O(window * B / micro_batches), independent of `step`.
+        Micro-batches are disjoint and of equal size. Without blocks, their union does not depend on their number. With blocks, only the
+        molecules of a whole window do not depend on it. Costs O(B / micro_batches), with blocks times 64 once per window, independent
+        of `step`.
 
         Raises:
             ConfigError: If B is not a multiple of `micro_batches`.
         """
         if self.batch_size % micro_batches:
             raise ConfigError(f"A batch of {self.batch_size} molecules cannot be divided into {micro_batches} equal micro-batches.")
+        size = self.batch_size // micro_batches
+        if self._block == 1:
+            return self._at(np.arange(size, dtype=np.int64) + (step * self.batch_size + micro_batch * size))
         first, stop = self._window_of(step)
-        key = (first, micro_batch, micro_batches) if self._block > 1 else (first, 0, 1)
-        if key not in self._sorted:
-            if next(iter(self._sorted), key)[0] != first:
-                self._sorted.clear()
-            self._sorted[key] = self._batches(stop, *key)
-        rows = slice(None) if self._block > 1 else slice(micro_batch, None, micro_batches)
-        return Members(*(field[step - first, rows] for field in self._sorted[key]))
+        key = (first, micro_batch, micro_batches)
+        if key not in self._windows:
+            if next(iter(self._windows), key)[0] != first:
+                self._windows.clear()
+            self._windows[key] = self._window(first, stop, micro_batch, size)
+        return Members(*(field[step - first] for field in self._windows[key]))
 
     def _window_of(self, step: int) -> tuple[int, int]:
         """The first step of the window of `step`, and the step after its last. A window ends at the end of its epoch at the latest."""
         epoch = step * self.batch_size // self.molecules
         epoch_start = -(-epoch * self.molecules // self.batch_size)  # the first step that begins in this epoch
         epoch_stop = -(-(epoch + 1) * self.molecules // self.batch_size)
-        first = step - (step - epoch_start) % self._window
-        return first, min(first + self._window, epoch_stop)
+        first = step - (step - epoch_start) % _WINDOW
+        return first, min(first + _WINDOW, epoch_stop)
 
-    def _batches(self, stop: int, first: int, micro_batch: int, micro_batches: int) -> Members:
-        steps, size = stop - first, self.batch_size // micro_batches
+    def _window(self, first: int, stop: int, micro_batch: int, size: int) -> Members:
+        """The molecules of one micro-batch in all steps of a window: each field [steps, size]."""
+        steps = stop - first
         begin = first * self.batch_size + micro_batch * steps * size
-        positions = np.arange(begin, begin + steps * size, dtype=np.int64)
-        if self._block > 1:  # mix the molecules of different blocks
-            positions = begin + permute(positions - begin, len(positions), self.seed, "mix", begin)
+        members = self._at(begin + permute(np.arange(steps * size), steps * size, self.seed, "mix", begin))
+        # molecules of the next epoch stay at the end: otherwise a molecule would often be in a batch twice
+        order = np.argsort(members.epochs, kind="stable")
+        return Members(*(field[order].reshape(steps, size) for field in members))
+
+    def _at(self, positions: NDArray[np.int64]) -> Members:
+        """The molecules at these positions of the stream."""
         epochs = positions // self.molecules
         indices = np.empty_like(positions)
         for epoch in np.unique(epochs):
-            indices[epochs == epoch] = self._of_epoch(int(epoch), positions[epochs == epoch])
-        if self._window > 1:
-            # molecules of the next epoch stay at the end: otherwise a molecule would often be in a batch twice
-            order = np.lexsort((self._lengths[indices], epochs))
-            indices, epochs = indices[order], epochs[order]
-        turns = permute(np.arange(steps), steps, self.seed, "batches", first)
-        return Members(*(field.reshape(steps, size)[turns] for field in (indices, epochs)))
-
-    def _of_epoch(self, epoch: int, positions: NDArray[np.int64]) -> NDArray[np.int64]:
-        return self.select(permute_blocks(positions % self.molecules, self.molecules, self._block, self.seed, "epoch", epoch))
+            is_in = epochs == epoch
+            places = positions[is_in] % self.molecules
+            indices[is_in] = self.select(permute_blocks(places, self.molecules, self._block, self.seed, "epoch", int(epoch)))
+        return Members(indices, epochs)
 
     def select(self, order: NDArray[np.int64]) -> NDArray[np.int64]:
         """The numbers in the split of molecules that are in use: of all molecules, or of `limit` chosen at random."""
-        if self.molecules == len(self._lengths):
+        if self.molecules == self._all_molecules:
             return order
-        return permute_blocks(order, len(self._lengths), self._block, self.seed, "limit")
+        return permute_blocks(order, self._all_molecules, self._block, self.seed, "limit")

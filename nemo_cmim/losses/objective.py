@@ -115,7 +115,12 @@ class Objective(nn.Module):
         self.composition, self.weights, self.tau, self.candidates = composition, weights, tau, candidates
 
     def forward(
-        self, log_p_x_given_z_B: Tensor | None, z_BKD: Tensor, posterior: Posterior, positive_BKD: Tensor | None = None
+        self,
+        log_p_x_given_z_B: Tensor | None,
+        z_BKD: Tensor,
+        posterior: Posterior,
+        positive_BKD: Tensor | None = None,
+        log_p_y: Mapping[str, Tensor] | None = None,
     ) -> ObjectiveOutput:
         """Computes the loss of a batch.
 
@@ -124,8 +129,13 @@ class Objective(nn.Module):
             z_BKD: Latents, drawn from `posterior` or its mean.
             posterior: q(z|x).
             positive_BKD: Latents of the second view, if `composition.needs_positive`.
+            log_p_y: Terms of observed properties [B] by name, if there are any; see `losses.property_terms`.
         """
-        terms = {name: self._term(name, log_p_x_given_z_B, z_BKD, posterior, positive_BKD) for name in self.weights}
+        log_p_y = log_p_y or {}
+        terms = {
+            name: log_p_y[name] if name in log_p_y else self._term(name, log_p_x_given_z_B, z_BKD, posterior, positive_BKD)
+            for name in self.weights
+        }
         total_B = torch.stack([weight * terms[name] for name, weight in self.weights.items()]).sum(0)
         return ObjectiveOutput(-total_B.mean(), LossTerms(**{f"{name}_B": term for name, term in terms.items()}))
 
@@ -168,6 +178,13 @@ def build_objective(
     weights = dict(composition.weights)
     if composition.free_beta:
         weights["kl"] = -(config.beta or 1.0 / (network.latents * network.hidden_size))
+    for name, weight in config.weights.items():
+        if name not in weights:
+            raise ConfigError(
+                f"objective.weights.{name}: the objective {config.name} has no such term. Its terms: {', '.join(weights)}."
+            )
+        weights[name] = weight
+    weights |= {name: weight for name, weight in config.properties.weights.items() if weight}
     candidates = Candidates(
         network.latents * network.hidden_size,
         queue=config.queue if composition.is_contrastive else 0,

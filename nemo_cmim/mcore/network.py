@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from ..config import NetworkConfig, ParallelConfig
 from ..errors import InvalidShapeError
 from ..losses.reconstruction import sum_over_targets
+from ..models.heads import PropertyHeads
 from ..models.posterior import build_posterior
 from ..types import Posterior
 from . import specs
@@ -43,7 +44,8 @@ class MegatronCMIMNetwork(MegatronModule):
         backend = specs.choose_backend(parallel.transformer_engine)
         self.encoder = build_encoder(backend, network, transformer_config(network, parallel, layers=network.encoder_depth))
         self.posterior = build_posterior(network)
-        for name, parameter in self.posterior.named_parameters():
+        self.heads = PropertyHeads(network)
+        for name, parameter in (*self.posterior.named_parameters(), *self.heads.named_parameters()):
             config.init_method(parameter) if name.endswith("weight") else nn.init.zeros_(parameter)
         if not network.decoder_layers:
             return
@@ -72,13 +74,21 @@ class MegatronCMIMNetwork(MegatronModule):
         posterior: Posterior = self.posterior(self.encoder(self._embed(ids_BS), is_token_BS).transpose(0, 1))
         return posterior if self.network_config.has_bottleneck else posterior._replace(is_latent_BK=is_token_BS)
 
-    def forward(self, decoder_BT: Tensor, z_BKD: Tensor, is_latent_BK: Tensor | None = None) -> Tensor:
-        """Logits [T, B, v] of this rank's part of the padded vocabulary, under teacher forcing."""
+    def hidden_states(self, decoder_BT: Tensor, z_BKD: Tensor, is_latent_BK: Tensor | None = None) -> Tensor:
+        """Decoder states h [T, B, D] after the final norm, under teacher forcing (Eq. 10)."""
         x_TBD = self._embed(decoder_BT)
         z_KBD = z_BKD.to(x_TBD.dtype).transpose(0, 1)
-        x_TBD = self.decoder(x_TBD, attention_mask=None, context=z_KBD, context_mask=is_latent_BK)
-        logits_TBv, _ = self.output(x_TBD, weight=self.embedding.word_embeddings.weight)
+        states_TBD: Tensor = self.decoder(x_TBD, attention_mask=None, context=z_KBD, context_mask=is_latent_BK)
+        return states_TBD
+
+    def logits(self, states_TBD: Tensor) -> Tensor:
+        """Logits [T, B, v] of this rank's part of the padded vocabulary."""
+        logits_TBv, _ = self.output(states_TBD, weight=self.embedding.word_embeddings.weight)
         return logits_TBv
+
+    def forward(self, decoder_BT: Tensor, z_BKD: Tensor, is_latent_BK: Tensor | None = None) -> Tensor:
+        """Logits [T, B, v] of this rank's part of the padded vocabulary, under teacher forcing."""
+        return self.logits(self.hidden_states(decoder_BT, z_BKD, is_latent_BK))
 
     def predicted_tokens(self, logits_TBv: Tensor) -> Tensor:
         """The most likely token at each target, int64 [B, T]; call it before `log_p_x_given_z`, which may overwrite the logits."""

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ..config import NetworkConfig
 from ..errors import ConfigError, InvalidShapeError
 from ..types import Posterior
+from .heads import PropertyHeads
 from .layers import DecoderLayer, Memory, norm
 from .posterior import build_posterior
 from .transformer import build_encoder
@@ -66,6 +67,7 @@ class CMIMNetwork(nn.Module):
         if config.decoder_layers:
             self.decoder_norm = norm(config)
             self.output_bias = nn.Parameter(torch.zeros(config.padded_vocabulary_size))
+        self.heads = PropertyHeads(config)
         if not self.embedding.token.weight.is_meta:
             self._initialise()
 

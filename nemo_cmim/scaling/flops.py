@@ -146,6 +146,9 @@ def _decoder(network: NetworkConfig, work: Workload, ranks: int) -> Iterator[Mat
             yield MatMul("out", 1, rows, width // ranks, width)
         yield from _ffn(network, rows, ranks)
     yield MatMul("logits", 1, rows, width, network.padded_vocabulary_size // ranks)
+    inputs = {"h": width, "z": network.latents * width}
+    for source in network.heads.sources:
+        yield MatMul("property heads", 1, work.molecules, inputs[source], network.heads.width)
 
 
 def _attention(network: NetworkConfig, molecules: int, queries: int, keys: int, ranks: int) -> Iterator[MatMul]:

@@ -70,6 +70,9 @@ def parameters(network: NetworkConfig) -> ParameterCount:
         total += norm
     if network.is_stochastic:
         total += ParameterCount(0, 2 * (width * width + width))
+    inputs = {"h": width, "z": network.latents * width}
+    for source in network.heads.sources:
+        total += ParameterCount(0, (inputs[source] + 1) * network.heads.width)
     if network.decoder_layers:
         latent_cross_attention = single_key if network.has_single_latent else cross_attention
         total += (self_attention + latent_cross_attention + feed_forward) * network.decoder_layers

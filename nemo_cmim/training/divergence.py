@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from ..tokenizers import SmilesTokenizer
-from ..types import TokenBatch
+from ..types import MicroBatch
 
 __all__ = ["LossWatch", "save_batch"]
 
@@ -49,16 +49,18 @@ class LossWatch:
         self.first, self.lowest, self.smoothed = state["first"], state["lowest"], state["smoothed"]
 
 
-def save_batch(folder: Path, name: str, batch: TokenBatch, tokenizer: SmilesTokenizer, facts: dict[str, Any]) -> Path:
-    """Saves a batch: the tensors to `NAME.pt`, the facts and the decoder's SMILES to `NAME.json`.
+def save_batch(folder: Path, name: str, batch: MicroBatch, tokenizer: SmilesTokenizer, facts: dict[str, Any]) -> Path:
+    """Saves a batch: the tensors of its chunks and the properties to `NAME.pt`, the facts and the decoder's SMILES to `NAME.json`.
 
     Returns:
         The JSON file.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    torch.save({field: value.cpu() for field, value in batch._asdict().items()}, folder / f"{name}.pt")
-    rows = zip(batch.target_BT.tolist(), (batch.is_target_BT.sum(1) - 1).tolist())  # without <EOS>
-    smiles = [tokenizer.decode(ids[:length]) for ids, length in rows]
+    batch = batch.to("cpu")
+    observed = {} if batch.observed is None else batch.observed._asdict()
+    torch.save({"chunks": [chunk._asdict() for chunk in batch.chunks], "observed": observed}, folder / f"{name}.pt")
+    rows = [row for chunk in batch.chunks for row in zip(chunk.target_BT.tolist(), (chunk.is_target_BT.sum(1) - 1).tolist())]
+    smiles = [tokenizer.decode(ids[:length]) for ids, length in rows]  # without <EOS>
     path = folder / f"{name}.json"
     path.write_text(json.dumps({**facts, "smiles": smiles}, indent=1) + "\n", encoding="utf-8")
     return path

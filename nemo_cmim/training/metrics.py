@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 from torch.distributed import ProcessGroup
 
-from ..types import LossTerms, Posterior, TokenBatch
+from ..types import LossTerms, MicroBatch
+from .forward import NetworkOutput
 
 __all__ = ["PER_TOKEN", "StepTotals", "readable"]
 
@@ -14,17 +15,16 @@ PER_TOKEN = ("log_p_x_given_z_per_token", "token_accuracy")  # averages over tok
 _PER_DIMENSION = ("log_q_z_given_x", "log_p_z", "kl")
 
 
-def readable(terms: LossTerms, batch: TokenBatch, posterior: Posterior, predicted_BT: Tensor | None) -> dict[str, Tensor]:
+def readable(terms: LossTerms, batch: MicroBatch, output: NetworkOutput) -> dict[str, Tensor]:
     """The loss terms in nats (per token, per latent dimension or per molecule), and the token accuracy.
 
     Args:
         terms: Loss terms.
         batch: Tokens.
-        posterior: q(z|x).
-        predicted_BT: The most likely token at each target; None without decoder.
+        output: What the network computed.
     """
-    tokens = batch.is_target_BT.sum()
-    dimensions = posterior.mean_BKD[0].numel()
+    tokens = batch.tokens
+    dimensions = output.z_BKD[0].numel()
     named = {}
     for field, value_B in terms._asdict().items():
         name = field.removesuffix("_B")
@@ -36,8 +36,8 @@ def readable(terms: LossTerms, batch: TokenBatch, posterior: Posterior, predicte
             named[f"{name}_per_dim"] = value_B.mean() / dimensions
         else:
             named[name] = value_B.mean()
-    if predicted_BT is not None:
-        named["token_accuracy"] = ((predicted_BT == batch.target_BT) & batch.is_target_BT).sum() / tokens
+    if output.correct_B is not None:
+        named["token_accuracy"] = output.correct_B.sum() / tokens
     return {name: value.detach() for name, value in named.items()}
 
 
@@ -52,7 +52,7 @@ class StepTotals:
         self._group = group
         self._sums: dict[str, Tensor] = {}
 
-    def add(self, loss: Tensor, metrics: dict[str, Tensor], batch: TokenBatch, flops: int) -> None:
+    def add(self, loss: Tensor, metrics: dict[str, Tensor], batch: MicroBatch, flops: int) -> None:
         """Adds one micro-batch.
 
         Args:
@@ -61,8 +61,8 @@ class StepTotals:
             batch: Tokens.
             flops: Floating-point operations of forward and backward.
         """
-        molecules = torch.tensor(float(len(batch.encoder_BS)), device=loss.device)
-        tokens = batch.is_target_BT.sum()
+        molecules = torch.tensor(float(batch.molecules), device=loss.device)
+        tokens = batch.tokens
         sums = {"molecules": molecules, "tokens": tokens, "flops": torch.tensor(float(flops), device=loss.device)}
         sums["train_loss"] = loss.detach() * molecules
         for name, value in metrics.items():

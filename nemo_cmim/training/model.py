@@ -17,22 +17,25 @@ from torch import Tensor
 from ..config import DataConfig, ModelConfig
 from ..errors import ConfigError, DivergenceError
 from ..loader.dataset import make_loader, make_validation_loader, open_store
-from ..losses import Objective, ObjectiveOutput, build_objective
+from ..losses import Objective, ObjectiveOutput, build_objective, property_terms
 from ..losses.candidates import gather_with_gradient
 from ..mappings import from_mapping
 from ..mcore.network import MegatronCMIMNetwork
 from ..mcore.parallel import initialise
 from ..mcore.random import seed_generators
+from ..observed import PropertyTable
 from ..scaling.flops import Workload, training_flops
 from ..store.token_store import TokenStore
 from ..tokenizers import SmilesTokenizer, Vocabulary
-from ..types import Posterior, TokenBatch
+from ..types import MicroBatch, TokenBatch
 from .checkpoints.nemo_file import CMIMSaveRestoreConnector
 from .divergence import LossWatch, save_batch
+from .forward import NetworkOutput, compute
 from .health import latent_health
 from .metrics import PER_TOKEN, StepTotals, readable
 from .observe import StepClock, TimedLoader
 from .optimisation import nemo_optim_config
+from .property_heads import check_table, find_table, with_heads
 from .reconstruction import reconstruct
 from .state import TrainingState
 
@@ -49,13 +52,14 @@ class MegatronCMIMModel(ModelPT):
         trainer: Lightning trainer.
         vocabulary: Vocabulary; None reads `cfg.vocabulary` or, if that is null, the vocabulary of the training data. Without training
             data, the shipped vocabulary is used.
+        properties: Table of the observed properties that the heads predict; None: that of the training data, if the objective uses them.
         clock: Measures how long training waits for batches.
 
     Raises:
         ConfigError: If a setting is unknown or out of range, or if the vocabulary size differs from the network's.
     """
 
-    _batch: TokenBatch  # the last micro-batch, or the first one of the step whose loss is not finite
+    _batch: MicroBatch  # the last micro-batch, or the first one of the step whose loss is not finite
 
     def __init__(
         self,
@@ -63,6 +67,7 @@ class MegatronCMIMModel(ModelPT):
         trainer: Trainer | None = None,
         *,
         vocabulary: Vocabulary | None = None,
+        properties: PropertyTable | None = None,
         clock: StepClock | None = None,
     ) -> None:
         plain = OmegaConf.to_container(cfg, resolve=True) if OmegaConf.is_config(cfg) else dict(cfg)
@@ -75,6 +80,8 @@ class MegatronCMIMModel(ModelPT):
                 f"{len(vocabulary)} tokens. Set model.network.vocabulary_size={len(vocabulary)}, or model.vocabulary to another file."
             )
         self.tokenizer = SmilesTokenizer(vocabulary)
+        self.property_table = properties or find_table(self.model_config)
+        self.model_config = with_heads(self.model_config, self.property_table)
         super().__init__(cfg=OmegaConf.create(plain), trainer=trainer)
         self._save_restore_connector = CMIMSaveRestoreConnector()
         initialise(self.model_config.parallel)
@@ -120,6 +127,7 @@ class MegatronCMIMModel(ModelPT):
             vocabulary=self.tokenizer.vocabulary,
             max_tokens=self.model_config.network.max_tokens,
             augmentation=self.model_config.augmentation,
+            with_properties=self._uses_properties,
         )
         molecules = min(len(store), config.limit or len(store))
         self._health_stride = -(-molecules // _HEALTH_SAMPLE)
@@ -128,7 +136,14 @@ class MegatronCMIMModel(ModelPT):
         self._reconstruct_tokens = [store.tokens(int(i)) for i in of_this_rank]
 
     def _open_store(self, config: DataConfig) -> TokenStore:
-        return open_store(config, self.tokenizer.vocabulary)
+        store = open_store(config, self.tokenizer.vocabulary)
+        if self._uses_properties:
+            check_table(self.property_table, store)
+        return store
+
+    @property
+    def _uses_properties(self) -> bool:
+        return bool(self.model_config.objective.properties.sources)
 
     def train_dataloader(self) -> TimedLoader:
         """The micro-batches from the current step to the last. The molecules of a step depend only on the seed and the step number."""
@@ -143,6 +158,7 @@ class MegatronCMIMModel(ModelPT):
             vocabulary=self.tokenizer.vocabulary,
             max_tokens=self.model_config.network.max_tokens,
             augmentation=self.model_config.augmentation,
+            with_properties=self._uses_properties,
         )
         return TimedLoader(loader, self._clock)
 
@@ -155,6 +171,7 @@ class MegatronCMIMModel(ModelPT):
             "seed": config.seed,
             "molecules": min(config.limit or self._train_molecules, self._train_molecules),
             "global batch": config.batch_size * parts,
+            "order version": 2,  # 1: micro-batches of molecules of similar length
         }
         return order if config.shuffle_block == 1 else {**order, "shuffle block": config.shuffle_block, "micro-batches": parts}
 
@@ -178,50 +195,40 @@ class MegatronCMIMModel(ModelPT):
         super().on_load_checkpoint(checkpoint)
         self._loss_watch.load_state_dict(checkpoint["loss_watch"])
 
-    def forward(self, batch: TokenBatch, noise: torch.Generator | None = None) -> tuple[ObjectiveOutput, Posterior, Tensor | None]:
-        """One pass of Alg. 1, through the parts that the network and the objective have.
+    def forward(self, batch: MicroBatch, noise: torch.Generator | None = None) -> tuple[ObjectiveOutput, NetworkOutput]:
+        """One pass of Alg. 1: loss and terms, and what the network computed.
 
         Args:
-            batch: Tokens.
+            batch: Tokens, and observed properties if the objective uses them.
             noise: Generator of the latent noise; None is torch's default generator.
-
-        Returns:
-            Loss and terms, q(z|x), and the most likely token at each target [B, T], which is None without decoder.
         """
-        config, composition = self.model_config.network, self.objective.composition
-        posterior = self.network.encode(batch.encoder_BS, batch.is_token_BS)
-        z_BKD = posterior.mean_BKD
-        if config.is_stochastic:
-            drawn = None if noise is None else torch.randn(z_BKD.shape, generator=noise).to(z_BKD.device)
-            z_BKD = posterior.sample(drawn)
-        positive_BKD = self.network.encode(*batch.decoder_view).mean_BKD if composition.needs_positive else None
-        log_p_x_B = predicted_BT = None
-        if config.decoder_layers:
-            logits_TBv = self.network(batch.decoder_BT, z_BKD, posterior.is_latent_BK)
-            predicted_BT = self.network.predicted_tokens(logits_TBv)
-            log_p_x_B = self.network.log_p_x_given_z(logits_TBv, batch.target_BT, batch.is_target_BT)
-        return self.objective(log_p_x_B, z_BKD, posterior, positive_BKD), posterior, predicted_BT
+        output = compute(self.network, batch, needs_positive=self.objective.composition.needs_positive, noise=noise)
+        log_p_y = None
+        if batch.observed is not None:
+            predicted = self.network.heads(output.h_BD, output.z_BKD)
+            log_p_y = property_terms(predicted, batch.observed, self.model_config.objective.properties.sigma)
+        objective = self.objective(output.log_p_x_given_z_B, output.z_BKD, output.posterior, output.positive_BKD, log_p_y)
+        return objective, output
 
-    def training_step(self, batch: TokenBatch, batch_idx: int) -> Tensor:
+    def training_step(self, batch: MicroBatch, batch_idx: int) -> Tensor:
         """Loss of one micro-batch, nats per molecule. Its random numbers depend only on the seed and its position in the run."""
         rank, ranks = _data_parallel()
         micro_batch = batch_idx % self.trainer.accumulate_grad_batches * ranks + rank
         seed_generators(self._train_config.seed, self.trainer.global_step, micro_batch)
-        output, posterior, predicted_BT = self(batch)
+        objective, output = self(batch)
         if self._totals.loss_is_finite():  # otherwise, an earlier micro-batch of this step is the cause
             self._batch = batch
-        flops = training_flops(self.model_config.network, self._workload(batch, ranks))
-        self._totals.add(output.loss, readable(output.terms, batch, posterior, predicted_BT), batch, flops)
-        return output.loss
+        flops = sum(training_flops(self.model_config.network, self._workload(chunk, batch, ranks)) for chunk in batch.chunks)
+        self._totals.add(objective.loss, readable(objective.terms, batch, output), batch, flops)
+        return objective.loss
 
-    def _workload(self, batch: TokenBatch, ranks: int) -> Workload:
+    def _workload(self, chunk: TokenBatch, batch: MicroBatch, ranks: int) -> Workload:
         composition, config = self.objective.composition, self.model_config.objective
-        molecules = len(batch.encoder_BS)
-        compared = molecules * (ranks if config.negatives == "global" else 1) + config.queue
+        compared = batch.molecules * (ranks if config.negatives == "global" else 1) + config.queue
         return Workload(
-            molecules=molecules,
-            encoder_tokens=batch.encoder_BS.shape[1],
-            decoder_tokens=batch.decoder_BT.shape[1],
+            molecules=len(chunk.encoder_BS),
+            encoder_tokens=chunk.encoder_BS.shape[1],
+            decoder_tokens=chunk.decoder_BT.shape[1],
             candidates=compared if composition.is_contrastive else 0,
             encodings=2 if composition.needs_positive else 1,
         )
@@ -267,19 +274,19 @@ class MegatronCMIMModel(ModelPT):
             "micro-batch, or start a new run with a lower model.optim.lr."
         )
 
-    def validation_step(self, batch: TokenBatch, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
+    def validation_step(self, batch: MicroBatch, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
         """Loss terms and token accuracy of one batch, with the same noise at each validation."""
         rank, ranks = _data_parallel()
-        output, posterior, predicted_BT = self(batch, torch.Generator().manual_seed(batch_idx * ranks + rank))
-        size = len(batch.encoder_BS)
-        self.log("val_loss", output.loss, prog_bar=True, batch_size=size, sync_dist=True)
-        tokens = int(batch.is_target_BT.sum())
-        for name, value in readable(output.terms, batch, posterior, predicted_BT).items():
+        objective, output = self(batch, torch.Generator().manual_seed(batch_idx * ranks + rank))
+        size, posterior = batch.molecules, output.posterior
+        self.log("val_loss", objective.loss, prog_bar=True, batch_size=size, sync_dist=True)
+        tokens = int(batch.tokens)
+        for name, value in readable(objective.terms, batch, output).items():
             self.log(f"val/{name}", value, batch_size=tokens if name in PER_TOKEN else size, sync_dist=True)
         sampled = slice(-self._validated % self._health_stride, None, self._health_stride)
         self._validation_latents.append((posterior.pooled()[sampled].clone(), posterior.variance_BKD[sampled].sqrt().mean()))
         self._validated += size
-        return output.loss
+        return objective.loss
 
     def on_validation_epoch_end(self) -> None:
         """Logs the latent health of a sample of the validation split, and the exact reconstruction of a fixed sample."""
@@ -305,12 +312,13 @@ def check_views(objective: Objective, config: ModelConfig) -> None:
     """Checks that an objective that compares two views of a molecule has the augmentation that makes the views differ.
 
     Raises:
-        ConfigError: If `augmentation.enumerate_smiles` is false for such an objective.
+        ConfigError: If `augmentation.strings` is not `different_random` for such an objective.
     """
-    if objective.composition.needs_positive and not config.augmentation.enumerate_smiles:
+    if objective.composition.needs_positive and config.augmentation.strings != "different_random":
         raise ConfigError(
-            f"objective {config.objective.name} compares two randomized SMILES of each molecule, but augmentation.enumerate_smiles is "
-            f"false. Set model.augmentation.enumerate_smiles=true, or choose objective={config.objective.name}, which sets it."
+            f"objective {config.objective.name} compares two randomized SMILES of each molecule, but "
+            f"augmentation.strings is {config.augmentation.strings}. Set model.augmentation.strings=different_random, or choose "
+            f"objective={config.objective.name}, which sets it."
         )
 
 

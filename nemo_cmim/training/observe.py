@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 
 from ..files import atomic_write
 from ..mcore.parallel import runs_on_gpu
-from ..types import TokenBatch
+from ..types import MicroBatch
 from .state import TrainingState
 
 __all__ = ["Observation", "StepClock", "TimedLoader"]
@@ -66,13 +66,13 @@ class TimedLoader:
         clock: Gets the phase `data`.
     """
 
-    def __init__(self, loader: DataLoader[TokenBatch], clock: StepClock) -> None:
+    def __init__(self, loader: DataLoader[MicroBatch], clock: StepClock) -> None:
         self.loader, self.clock = loader, clock
 
     def __len__(self) -> int:
         return len(self.loader)
 
-    def __iter__(self) -> Iterator[TokenBatch]:
+    def __iter__(self) -> Iterator[MicroBatch]:
         batches = iter(self.loader)
         while True:
             self.clock.mark("other")

@@ -8,6 +8,7 @@ from torch.optim import Optimizer
 
 from ..config import ModelConfig
 from ..losses import Objective
+from ..observed import PropertyTable
 from ..tokenizers import Vocabulary
 from .gradients import Gradients, MasterWeights
 from .precision import LossScale
@@ -28,6 +29,7 @@ class TrainingState:
         config: Settings of the model.
         order: Values that determine the molecules of each step: seed, number of molecules, global batch size.
         vocabulary: Vocabulary of the model and of the training data.
+        properties: Table of the observed properties that heads of the network predict; None without heads.
     """
 
     parameters: MasterWeights
@@ -38,3 +40,4 @@ class TrainingState:
     config: ModelConfig
     order: dict[str, int]
     vocabulary: Vocabulary
+    properties: PropertyTable | None = None

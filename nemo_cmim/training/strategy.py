@@ -97,6 +97,7 @@ class MegatronStrategy(DDPStrategy):
             config=model.model_config,
             order=model.order,
             vocabulary=model.tokenizer.vocabulary,
+            properties=model.property_table,
         )
 
     @staticmethod

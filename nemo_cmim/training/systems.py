@@ -57,9 +57,9 @@ def describe_systems() -> str:
     for one in map(system, SYSTEMS):
         network, augmentation = one.config.network, one.config.augmentation
         width = f"{network.latents if network.has_bottleneck else 'N'} x {network.hidden_size}"
-        string = "randomized SMILES" if augmentation.enumerate_smiles else "canonical SMILES"
+        string = "canonical SMILES" if augmentation.strings == "canonical" else "randomized SMILES"
         masked = f", {augmentation.mask_fraction:.0%} masked" if augmentation.mask_fraction else ""
-        other = "another randomized SMILES" if augmentation.enumerate_smiles else "the same"
+        other = "another randomized SMILES" if augmentation.strings == "different_random" else "the same"
         sizes = [f"{one.parameters / 1e6:.1f} M", f"{one.paper_millions} M"]
         rows.append([one.name, one.config.objective.name, width, f"{string}{masked}", other, *sizes])
     return f"{markdown_table(header, rows)}\n\n{_WHY}"

@@ -54,7 +54,7 @@ def test_all_settings_are_configurations(data: Path, tmp_path: Path) -> None:
     for name, (run,) in ablations.plan(ablations.arguments().parse_args(arguments(tmp_path / "out"))).items():
         settings = model_settings(compose(run.overrides))
         assert settings.optim.lr == 1e-3 and settings.train_ds.batch_size == 64
-        assert settings.augmentation.enumerate_smiles == (name == "randomized SMILES")
+        assert (settings.augmentation.strings == "different_random") == (name == "randomized SMILES")
         found[name] = (settings.objective.tau, settings.network.latents, settings.network.hidden_size, settings.network.ffn_size)
     assert found.pop(ablations.BASE) == found.pop("randomized SMILES") == (1, 1, 128, 512)
     assert list(found.values()) == [(t, 1, 128, 512) for t in (0.03, 0.1, 0.3)] + [(1, k, 128, 512) for k in (2, 4)] + [

@@ -16,7 +16,7 @@ from nemo_cmim.molecules import canonical_smiles, quiet_rdkit, randomized_smiles
 from nemo_cmim.tokenizers import SmilesTokenizer, Vocabulary, shipped_vocabulary
 from nemo_cmim.types import TokenBatch
 
-ENUMERATE = AugmentationConfig(enumerate_smiles=True)
+ENUMERATE = AugmentationConfig(strings="different_random")
 TOKENIZER = SmilesTokenizer()
 
 
@@ -29,8 +29,8 @@ def ids(smiles: str) -> np.ndarray:
 
 
 def batches(folder: Path, config: AugmentationConfig, steps: int = 6, start: int = 0, **settings: int) -> list[TokenBatch]:
-    data = DataConfig(folder=str(folder), **{"batch_size": 16, "workers": 0, "seed": 0, **settings})  # type: ignore[arg-type]
-    return list(make_loader(data, steps=steps, start_step=start, augmentation=config, max_tokens=64))
+    data = DataConfig(folder=str(folder), **{"batch_size": 16, "chunks": 1, "workers": 0, "seed": 0, **settings})  # type: ignore[arg-type]
+    return [batch.chunks[0] for batch in make_loader(data, steps=steps, start_step=start, augmentation=config, max_tokens=64)]
 
 
 def decoder_smiles(batch: TokenBatch) -> list[str]:
@@ -59,7 +59,7 @@ def test_randomized_smiles_keep_stereo_of_real_molecules(real_smiles: tuple[str,
 
 def test_augmentation_is_a_function_of_seed_epoch_and_molecule() -> None:
     smiles = ids("CC(C)Cc1ccc(cc1)C(C)C(=O)OCCN")
-    config = AugmentationConfig(enumerate_smiles=True, mask_fraction=0.2)
+    config = AugmentationConfig(strings="different_random", mask_fraction=0.2)
     first = augmentation(config)(smiles, 3, 5)
     assert augmentation(config)(smiles, 3, 5) == first
     others = [augmentation(config, seed=seed)(smiles, epoch, index) for seed, epoch, index in ((1, 3, 5), (0, 4, 5), (0, 3, 6))]
@@ -119,10 +119,10 @@ def test_short_molecules_can_be_masked(tokens: list[int]) -> None:
 def test_batches_hold_two_randomized_smiles_of_the_same_molecules(prepared: Path) -> None:
     plain = batches(prepared, AugmentationConfig())
     for batch, before in zip(batches(prepared, ENUMERATE), plain):
-        expected = [canonical_smiles(s) for s in encoder_smiles(before)]
-        assert [canonical_smiles(s) for s in decoder_smiles(batch)] == expected
-        assert [canonical_smiles(s) for s in encoder_smiles(batch)] == expected
-        assert sum(a != b for a, b in zip(encoder_smiles(batch), decoder_smiles(batch))) > len(expected) / 2
+        molecules = [canonical_smiles(s) for s in decoder_smiles(batch)]
+        assert sorted(molecules) == sorted(canonical_smiles(s) for s in encoder_smiles(before))
+        assert [canonical_smiles(s) for s in encoder_smiles(batch)] == molecules
+        assert sum(a != b for a, b in zip(encoder_smiles(batch), decoder_smiles(batch))) > len(molecules) / 2
         ids_BS, is_token_BS = batch.decoder_view
         assert [TOKENIZER.decode(r[m].numpy()) for r, m in zip(ids_BS, is_token_BS)] == decoder_smiles(batch)
 
@@ -136,23 +136,31 @@ def test_only_the_encoder_is_masked(prepared: Path) -> None:
 
 
 def test_strings_do_not_depend_on_workers_interruptions_or_ranks(prepared: Path) -> None:
-    config = AugmentationConfig(enumerate_smiles=True, mask_fraction=0.1)
+    config = AugmentationConfig(strings="different_random", mask_fraction=0.1)
     complete = batches(prepared, config)
     for other in (batches(prepared, config, workers=2), complete[:2] + batches(prepared, config, start=2)):
         for a, b in zip(complete, other, strict=True):
             assert all(torch.equal(x, y) for x, y in zip(a, b))
-    data = DataConfig(folder=str(prepared), batch_size=8, workers=0)
+    data = DataConfig(folder=str(prepared), batch_size=8, chunks=1, workers=0)
     halves = [list(make_loader(data, steps=6, rank=r, ranks=2, augmentation=config, max_tokens=64)) for r in (0, 1)]
     for step, batch in enumerate(complete):
-        both = [s for half in halves for s in zip(encoder_smiles(half[step]), decoder_smiles(half[step]))]
+        both = [s for half in halves for s in zip(encoder_smiles(half[step].chunks[0]), decoder_smiles(half[step].chunks[0]))]
         assert sorted(both) == sorted(zip(encoder_smiles(batch), decoder_smiles(batch)))
 
 
+def test_encoder_and_decoder_can_have_the_same_randomized_smiles(prepared: Path) -> None:
+    plain = batches(prepared, AugmentationConfig())
+    for batch, before in zip(batches(prepared, AugmentationConfig(strings="same_random")), plain):
+        assert encoder_smiles(batch) == decoder_smiles(batch)
+        assert sorted(map(canonical_smiles, decoder_smiles(batch))) == sorted(decoder_smiles(before))
+        assert len(set(decoder_smiles(batch)) & set(decoder_smiles(before))) < batch.encoder_BS.shape[0] / 2
+
+
 def test_each_epoch_has_new_randomized_smiles_but_validation_has_not(prepared: Path) -> None:
-    data = DataConfig(folder=str(prepared), batch_size=16, workers=0, limit=16)
-    first, second = (decoder_smiles(b) for b in make_loader(data, steps=2, augmentation=ENUMERATE, max_tokens=64))
+    data = DataConfig(folder=str(prepared), batch_size=16, chunks=1, workers=0, limit=16)
+    first, second = (decoder_smiles(b.chunks[0]) for b in make_loader(data, steps=2, augmentation=ENUMERATE, max_tokens=64))
     assert sorted(map(canonical_smiles, first)) == sorted(map(canonical_smiles, second))
     assert len(set(first) & set(second)) < 8
-    valid = DataConfig(folder=str(prepared), split="valid", batch_size=16, workers=0)
-    once, again = ([decoder_smiles(b) for b in make_validation_loader(valid, augmentation=ENUMERATE)] for _ in range(2))
+    valid = DataConfig(folder=str(prepared), split="valid", batch_size=16, chunks=1, workers=0)
+    once, again = ([decoder_smiles(b.chunks[0]) for b in make_validation_loader(valid, augmentation=ENUMERATE)] for _ in range(2))
     assert once == again

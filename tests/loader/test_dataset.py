@@ -11,30 +11,34 @@ from nemo_cmim.errors import ConfigError, DataError
 from nemo_cmim.loader.dataset import make_loader, make_validation_loader
 from nemo_cmim.store.token_store import TokenStore
 from nemo_cmim.tokenizers import SmilesTokenizer, Vocabulary, shipped_vocabulary
-from nemo_cmim.types import TokenBatch
+from nemo_cmim.types import MicroBatch, TokenBatch
 
 
 def config(folder: Path, **settings: object) -> DataConfig:
     return DataConfig(**{"folder": str(folder), "batch_size": 32, "workers": 0, **settings})  # type: ignore[arg-type]
 
 
-def assert_equal(left: list[TokenBatch], right: list[TokenBatch]) -> None:
-    assert len(left) == len(right)
-    for a, b in zip(left, right):
+def assert_equal(left: list[MicroBatch], right: list[MicroBatch]) -> None:
+    assert [len(batch.chunks) for batch in left] == [len(batch.chunks) for batch in right]
+    for a, b in zip(chunks_of(left), chunks_of(right)):
         for x, y in zip(a, b):
             torch.testing.assert_close(x, y, rtol=0, atol=0)
 
 
-def smiles_of(batches: list[TokenBatch]) -> list[str]:
-    tokenizer = SmilesTokenizer()
-    return [tokenizer.decode(row[mask].numpy()) for batch in batches for row, mask in zip(batch.encoder_BS, batch.is_token_BS)]
+def chunks_of(batches: list[MicroBatch]) -> list[TokenBatch]:
+    return [chunk for batch in batches for chunk in batch.chunks]
+
+
+def smiles_of(batches: list[MicroBatch]) -> list[str]:
+    decode = SmilesTokenizer().decode
+    return [decode(row[mask].numpy()) for chunk in chunks_of(batches) for row, mask in zip(chunk.encoder_BS, chunk.is_token_BS)]
 
 
 def test_batches_hold_the_molecules_of_the_split(prepared: Path) -> None:
     store, tokenizer = TokenStore.open(prepared, "train"), SmilesTokenizer()
     batches = list(make_loader(config(prepared), steps=-(-len(store) // 32)))  # one epoch, and the start of the next
-    assert isinstance(batches[0], TokenBatch)
-    assert {len(batch.encoder_BS) for batch in batches} == {32}
+    assert isinstance(batches[0], MicroBatch)
+    assert {batch.molecules for batch in batches} == {32}
     assert set(smiles_of(batches)) == {tokenizer.decode(tokens) for tokens in store.gather(range(len(store)))}
 
 
@@ -42,6 +46,32 @@ def test_batches_do_not_depend_on_workers(prepared: Path) -> None:
     alone = list(make_loader(config(prepared), steps=30))
     assert_equal(list(make_loader(config(prepared, workers=1), steps=30)), alone)
     assert_equal(list(make_loader(config(prepared, workers=2), steps=30)), alone)
+
+
+@pytest.mark.parametrize("split", ["train", "valid"])
+@pytest.mark.parametrize("chunks", [2, 4, 5, 100])
+def test_chunks_hold_the_same_molecules_by_length(prepared: Path, chunks: int, split: str) -> None:
+    """A micro-batch in chunks has the same molecules as in one part, from short to long, in chunks of almost equal numbers."""
+    batches = []
+    for number in (1, chunks):
+        settings = config(prepared, chunks=number, split=split)
+        batches.append(list(make_loader(settings, steps=5) if split == "train" else make_validation_loader(settings)))
+    for one, divided in zip(*batches, strict=True):
+        assert smiles_of([one]) == smiles_of([divided])
+        assert len(one.chunks) == 1 and len(divided.chunks) == min(chunks, one.molecules)
+        sizes = [len(chunk.encoder_BS) for chunk in divided.chunks]
+        assert max(sizes) - min(sizes) <= 1
+        lengths = np.concatenate([chunk.is_token_BS.sum(1).numpy() for chunk in divided.chunks])
+        np.testing.assert_array_equal(lengths, np.sort(lengths))
+        assert divided.tokens == one.tokens == (lengths + 1).sum()
+
+
+def test_batches_are_random_samples(prepared: Path) -> None:
+    """Every micro-batch has short and long molecules: the spread of lengths in one is that of the split."""
+    lengths = np.asarray(TokenStore.open(prepared, "train").lengths)
+    batches = list(make_loader(config(prepared), steps=len(lengths) // 32))
+    deviations = [float(torch.cat([chunk.is_token_BS.sum(1) for chunk in batch.chunks]).double().std()) for batch in batches]
+    assert np.mean(deviations) == pytest.approx(lengths.std(), rel=0.1)
 
 
 def test_a_resumed_run_sees_the_rest(prepared: Path) -> None:
@@ -73,14 +103,12 @@ def test_the_seed_changes_the_order(prepared: Path) -> None:
 
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("batch_size", [1, 7, 32, 1000])
-def test_validation_sees_each_molecule_once_from_short_to_long(batch_size: int, workers: int, prepared: Path) -> None:
+def test_validation_sees_each_molecule_once(batch_size: int, workers: int, prepared: Path) -> None:
     store = TokenStore.open(prepared, "valid")
     loader = make_validation_loader(config(prepared, split="valid", batch_size=batch_size, workers=workers))
     batches = list(loader)
-    lengths = np.concatenate([batch.is_token_BS.sum(1).numpy() for batch in batches])
-    np.testing.assert_array_equal(lengths, np.sort(np.asarray(store.lengths)))
-    assert len(set(smiles_of(batches))) == len(store)
-    sizes = [len(batch.encoder_BS) for batch in batches]
+    assert len(set(smiles_of(batches))) == len(smiles_of(batches)) == len(store)
+    sizes = [batch.molecules for batch in batches]
     assert max(sizes) <= batch_size and max(sizes) - min(sizes) <= 1
     assert len(loader) == len(batches)
     assert_equal(list(loader), batches)

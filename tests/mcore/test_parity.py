@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 pytest.importorskip("megatron.core", reason="needs the [train] extra")
 
-from nemo_cmim.config import NetworkConfig, ObjectiveConfig
-from nemo_cmim.losses import build_objective, log_p_x_given_z
+from nemo_cmim.config import HeadsConfig, NetworkConfig, ObjectiveConfig, ObservedPropertiesConfig
+from nemo_cmim.losses import build_objective, log_p_x_given_z, property_terms
 from nemo_cmim.models import CMIMNetwork
-from nemo_cmim.types import TokenBatch
+from nemo_cmim.models.heads import mean_state
+from nemo_cmim.types import ObservedProperties, TokenBatch
 from tests.mcore.parity_worker import main
 from tests.processes import run_ranks
 
@@ -29,14 +31,21 @@ def random_batch(network: NetworkConfig, lengths: list[int], generator: torch.Ge
     return TokenBatch(ids, is_token, torch.cat([start, ids], 1), target, is_target)
 
 
-CASES = {
+HEADS = {source: HeadsConfig(sources=source, values=("MolWt", "MolLogP", "TPSA"), bits=16) for source in ("h", "hz")}
+CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "one latent": ("cmim", {}),
     "three latents": ("cmim", {"latents": 3}),
     "bart": ("bart", {"encoder": "transformer", "posterior": "point"}),
     "hybrid": ("vae", {"encoder": "hybrid", "latents": 2}),
     "encoder only": ("infonce", {"posterior": "point", "decoder_layers": 0}),
+    "properties from h": ("mim", {"heads": HEADS["h"]}),
+    "properties from h and z": ("cmim", {"latents": 2, "heads": HEADS["hz"]}),
     "point": ("cae", {"posterior": "point", "latents": 2}),
 }
+
+
+def property_terms_of(config: NetworkConfig) -> list[str]:
+    return [f"log_p_{what}_given_{source}" for source in config.heads.sources for what in ("values", "bits")]
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -66,17 +75,32 @@ def test_posterior_logits_loss_and_gradients_agree(tmp_path: Path, ranks: int, c
     batch = batch._replace(encoder_BS=other.encoder_BS, is_token_BS=other.is_token_BS)  # as after enumeration
     posterior = network.encode(batch.encoder_BS, batch.is_token_BS)
     noise = torch.randn(posterior.mean_BKD.shape, generator=generator)
-    saved = {"network": config, "objective": objective_name, "weights": network.state_dict(), "batch": batch, "noise_BKD": noise}
+    values = torch.randn(5, 3, generator=generator)
+    values[2, 1] = float("nan")
+    observed = ObservedProperties(values, torch.randint(2, (5, 16), generator=generator).float())
+    weights = {name.removeprefix("log_p_"): 0.7 for name in property_terms_of(config)}
+    objective_config = ObjectiveConfig(name=objective_name, properties=ObservedPropertiesConfig(**weights, sigma=0.5))
+    saved = {
+        "network": config,
+        "objective": objective_config,
+        "observed": observed,
+        "weights": network.state_dict(),
+        "batch": batch,
+        "noise_BKD": noise,
+    }
     torch.save(saved, tmp_path / "case.pt")
 
     z_BKD = posterior.sample(noise)
     positive_BKD = network.encode(*batch.decoder_view).mean_BKD
-    logits, log_p_x = None, None
+    logits, log_p_x, log_p_y = None, None, None
     if config.decoder_layers:
-        logits = network(batch.decoder_BT, z_BKD, posterior.is_latent_BK)
+        states_BTD = network.hidden_states(batch.decoder_BT, z_BKD, posterior.is_latent_BK)
+        predicted = network.heads(mean_state(states_BTD, batch.is_target_BT), z_BKD)
+        log_p_y = property_terms(predicted, observed, sigma=0.5)
+        logits = network.logits(states_BTD)
         log_p_x = log_p_x_given_z(logits, batch.target_BT, batch.is_target_BT)
-    objective = build_objective(ObjectiveConfig(name=objective_name), config)
-    loss = objective(log_p_x, z_BKD, posterior, positive_BKD if objective.composition.needs_positive else None).loss
+    objective = build_objective(objective_config, config)
+    loss = objective(log_p_x, z_BKD, posterior, positive_BKD if objective.composition.needs_positive else None, log_p_y).loss
     loss.backward()
 
     run_ranks(main, ranks, tmp_path)

@@ -9,7 +9,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from nemo_cmim.config import NetworkConfig
+from nemo_cmim.config import HeadsConfig, NetworkConfig
 from nemo_cmim.errors import ConfigError
 from nemo_cmim.losses.contrastive import contrast
 from nemo_cmim.models import CMIMNetwork
@@ -33,6 +33,7 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "transformer": {"encoder": "transformer", "posterior": "point"},
     "hybrid": {"encoder": "hybrid", "latents": 3, "attention_heads": 8},
     "hybrid, one latent": {"encoder": "hybrid", "encoder_layers": 1},
+    "properties": {"latents": 2, "heads": HeadsConfig(sources="hz", values=("MolWt", "TPSA"), bits=16)},
     "encoder only": {"decoder_layers": 0, "posterior": "point"},
 }
 BATCHES = [Workload(molecules=3, encoder_tokens=7, decoder_tokens=9), Workload(molecules=5, encoder_tokens=40, decoder_tokens=41)]
@@ -54,7 +55,10 @@ def test_operations_equal_the_count_of_torch(case: str, work: Workload) -> None:
         total = posterior.mean_BKD.sum() + posterior.variance_BKD.sum()
         if config.decoder_layers:
             decoder = torch.randint(6, 60, (work.molecules, work.decoder_tokens))
-            total = total + network(decoder, posterior.mean_BKD, posterior.is_latent_BK).sum()
+            states_BTD = network.hidden_states(decoder, posterior.mean_BKD, posterior.is_latent_BK)
+            total = total + network.logits(states_BTD).sum()
+            for predicted in network.heads(states_BTD.mean(1), posterior.mean_BKD).values():
+                total = total + predicted.sum()
         forward = counter.get_total_flops()
         total.backward()
     assert (forward_flops(config, work), training_flops(config, work)) == (forward, counter.get_total_flops())

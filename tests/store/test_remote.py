@@ -21,7 +21,7 @@ from nemo_cmim.store import folder as folder_module
 from nemo_cmim.store.folder import ByteRange, RemoteFolder
 from nemo_cmim.store.shards import BlockShards, ShardMap
 from nemo_cmim.store.token_store import TokenStore
-from nemo_cmim.types import TokenBatch
+from nemo_cmim.types import MicroBatch
 from tests.store.sharded import write_sharded
 
 
@@ -54,8 +54,9 @@ def config(folder: Path | str, **settings: Any) -> DataConfig:
     return DataConfig(**{"folder": str(folder), "batch_size": 16, "workers": 0, "shuffle_block": 32, **settings})
 
 
-def equal(left: list[TokenBatch], right: list[TokenBatch]) -> bool:
-    return len(left) == len(right) and all(x.equal(y) for a, b in zip(left, right) for x, y in zip(a, b))
+def equal(left: list[MicroBatch], right: list[MicroBatch]) -> bool:
+    one, other = ([chunk for batch in batches for chunk in batch.chunks] for batches in (left, right))
+    return len(one) == len(other) and all(x.equal(y) for a, b in zip(one, other) for x, y in zip(a, b))
 
 
 @pytest.mark.parametrize("block", [1, 3, 64, 1000])

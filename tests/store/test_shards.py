@@ -19,7 +19,7 @@ from nemo_cmim.loader.dataset import make_loader, make_validation_loader
 from nemo_cmim.store import shards as shards_module
 from nemo_cmim.store.token_store import TokenStore
 from nemo_cmim.tokenizers.collate import collate
-from nemo_cmim.types import TokenBatch
+from nemo_cmim.types import MicroBatch
 from tests.store.sharded import COUNTS, write_sharded
 
 EDGES = [0, 6, 7, 8, 137, 138, 201, 202, 203, 204, 299]  # first and last molecules of the shards, and their neighbours
@@ -35,12 +35,13 @@ def config(folder: Path | str, **settings: Any) -> DataConfig:
     return DataConfig(**{"folder": str(folder), "batch_size": 16, "workers": 0, **settings})
 
 
-def rows_of(batch: TokenBatch) -> list[tuple[int, ...]]:
-    return [tuple(row[mask].tolist()) for row, mask in zip(batch.encoder_BS, batch.is_token_BS)]
+def rows_of(batch: MicroBatch) -> list[tuple[int, ...]]:
+    return [tuple(row[mask].tolist()) for chunk in batch.chunks for row, mask in zip(chunk.encoder_BS, chunk.is_token_BS)]
 
 
-def equal(left: list[TokenBatch], right: list[TokenBatch]) -> bool:
-    return len(left) == len(right) and all(x.equal(y) for a, b in zip(left, right) for x, y in zip(a, b))
+def equal(left: list[MicroBatch], right: list[MicroBatch]) -> bool:
+    one, other = ([chunk for batch in batches for chunk in batch.chunks] for batches in (left, right))
+    return len(one) == len(other) and all(x.equal(y) for a, b in zip(one, other) for x, y in zip(a, b))
 
 
 def test_lookups_against_the_concatenation_of_the_shards(sharded: tuple[Path, list[list[int]]]) -> None:
@@ -149,14 +150,15 @@ def test_batches_are_those_of_collated_molecules(sharded: tuple[Path, list[list[
     """Bit for bit, and with augmentation."""
     folder, truth = sharded
     store = TokenStore.open(folder, "train")
-    for batch in make_loader(config(folder), steps=3):
+    for batch in make_loader(config(folder, chunks=1), steps=3):
         index = {tuple(row): i for i, row in enumerate(truth)}
         rows = [truth[index[row]] for row in rows_of(batch)]
-        assert equal([batch], [collate(rows, store.vocabulary)])
+        assert equal([batch], [MicroBatch((collate(rows, store.vocabulary),))])
     masked = AugmentationConfig(mask_fraction=0.3)
     first, again = (list(make_loader(config(folder, workers=w), steps=4, augmentation=masked)) for w in (0, 2))
     assert equal(first, again)
-    assert (first[0].encoder_BS == store.vocabulary.mask_id).any() and not (first[0].decoder_BT == store.vocabulary.mask_id).any()
+    chunk, mask_id = first[0].chunks[-1], store.vocabulary.mask_id
+    assert (chunk.encoder_BS == mask_id).any() and not (chunk.decoder_BT == mask_id).any()
 
 
 def test_a_store_can_be_pickled(sharded: tuple[Path, list[list[int]]]) -> None:
@@ -166,7 +168,7 @@ def test_a_store_can_be_pickled(sharded: tuple[Path, list[list[int]]]) -> None:
     again = pickle.loads(pickle.dumps(store))
     assert [row.tolist() for row in again.gather(EDGES)] == [truth[i] for i in EDGES]
     loader = make_loader(config(folder), steps=4)
-    spawned: DataLoader[TokenBatch] = DataLoader(
+    spawned: DataLoader[MicroBatch] = DataLoader(
         loader.dataset, sampler=loader.sampler, batch_size=None, num_workers=1, multiprocessing_context="spawn"
     )
     assert equal(list(spawned), list(loader))

@@ -23,7 +23,7 @@ from nemo_cmim.prepare.prepare import prepare
 from nemo_cmim.tokenizers import Vocabulary
 from nemo_cmim.training.model import MegatronCMIMModel
 from nemo_cmim.training.run import compose, config_folder, train
-from nemo_cmim.types import TokenBatch
+from nemo_cmim.types import MicroBatch
 from tests.training.runs import config, overrides, scalars
 
 GOLDEN = Path(__file__).with_name("golden_loss.json")
@@ -89,7 +89,7 @@ def test_a_resumed_run_is_the_uninterrupted_one(data: Path, tmp_path: Path) -> N
         "trainer.val_check_interval=5",
         "model.network.dropout=0.1",
         "model.objective.queue=40",
-        "model.augmentation.enumerate_smiles=true",
+        "model.augmentation.strings=different_random",
         "model.augmentation.mask_fraction=0.1",
         "exp_manager.resume_if_exists=true",
     )
@@ -98,7 +98,7 @@ def test_a_resumed_run_is_the_uninterrupted_one(data: Path, tmp_path: Path) -> N
     with pytest.MonkeyPatch.context() as patch:  # stops after the checkpoint of step 5, with two more steps done
         step = MegatronCMIMModel.training_step
 
-        def stop(self: MegatronCMIMModel, batch: TokenBatch, batch_idx: int) -> torch.Tensor:
+        def stop(self: MegatronCMIMModel, batch: MicroBatch, batch_idx: int) -> torch.Tensor:
             if self.trainer.global_step == 7:
                 raise KeyboardInterrupt
             return step(self, batch, batch_idx)

@@ -93,7 +93,7 @@ def test_systems_are_those_of_the_paper() -> None:
         "molvae": ("perceiver", 4, "beta_vae"),
     }
     for name, one in found.items():
-        assert one.config.augmentation.enumerate_smiles == (name not in ("mim", "cmim"))
+        assert one.config.augmentation.strings == ("canonical" if name in ("mim", "cmim") else "different_random")
         assert one.config.augmentation.mask_fraction == (0.1 if name == "megamolbart" else 0.0)
     heads = sum(p.numel() for p in CMIMNetwork(found["molvae"].config.network).posterior.parameters())
     assert found["molvae"].parameters - found["perceiver_ae"].parameters == heads == 2 * (512 * 512 + 512)
@@ -102,14 +102,16 @@ def test_systems_are_those_of_the_paper() -> None:
 
 
 def test_two_equal_views_are_an_error(data: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"objective infonce compares two randomized SMILES.*augmentation.enumerate_smiles=true"):
+    with pytest.raises(
+        ConfigError, match=r"objective infonce compares two randomized SMILES.*augmentation.strings=different_random"
+    ):
         train(
             config(
                 data,
                 tmp_path / "log",
                 "objective=infonce",
                 "model.network.decoder_layers=0",
-                "model.augmentation.enumerate_smiles=false",
+                "model.augmentation.strings=canonical",
             )
         )
 

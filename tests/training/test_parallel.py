@@ -69,7 +69,12 @@ def train_and_wait(arguments: list[str], at_step: int, gate: Path) -> None:
 @pytest.mark.slow
 def test_ten_steps_are_five_a_kill_and_five_bit_for_bit(data: Path, tmp_path: Path) -> None:
     """At TP 2 x DP 2, with dropout, latent noise, SMILES enumeration, masked spans and a queue of negatives."""
-    more = (DROPOUT, "model.objective.queue=40", "model.augmentation.enumerate_smiles=true", "model.augmentation.mask_fraction=0.1")
+    more = (
+        DROPOUT,
+        "model.objective.queue=40",
+        "model.augmentation.strings=different_random",
+        "model.augmentation.mask_fraction=0.1",
+    )
     more += ("exp_manager.resume_if_exists=true",)
     start_training(tmp_path / "logs-straight", 4, layout(data, tmp_path / "straight", 2, *more)).succeed()
 

@@ -18,7 +18,7 @@ from nemo_cmim.signals import PREEMPTION_SIGNALS
 from nemo_cmim.training.model import MegatronCMIMModel
 from nemo_cmim.training.preemption import Preempted
 from nemo_cmim.training.run import train
-from nemo_cmim.types import TokenBatch
+from nemo_cmim.types import MicroBatch
 from tests.training.runs import config
 
 
@@ -50,7 +50,7 @@ def test_a_run_restores_signal_handlers_and_ends_its_workers(
     """Also while its exception, which keeps the variables of its functions alive, is in use."""
     step = MegatronCMIMModel.training_step
 
-    def stopped(self: MegatronCMIMModel, batch: TokenBatch, batch_idx: int) -> torch.Tensor:
+    def stopped(self: MegatronCMIMModel, batch: MicroBatch, batch_idx: int) -> torch.Tensor:
         assert all(signal.getsignal(number) is not handler for number in PREEMPTION_SIGNALS)
         assert multiprocessing.active_children()
         if end is RuntimeError:

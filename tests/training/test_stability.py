@@ -15,14 +15,14 @@ from nemo_cmim.errors import DivergenceError
 from nemo_cmim.training.divergence import LossWatch
 from nemo_cmim.training.model import MegatronCMIMModel
 from nemo_cmim.training.run import train
-from nemo_cmim.types import TokenBatch
+from nemo_cmim.types import MicroBatch
 from tests.training.runs import config, steps
 
 
 def multiply_weights(monkeypatch: pytest.MonkeyPatch, at_step: int, factor: float) -> None:
     step = MegatronCMIMModel.training_step
 
-    def with_multiplied_weights(self: MegatronCMIMModel, batch: TokenBatch, batch_idx: int) -> Any:
+    def with_multiplied_weights(self: MegatronCMIMModel, batch: MicroBatch, batch_idx: int) -> Any:
         if self.trainer.global_step == at_step:
             self.network.posterior.mean.weight.data.mul_(factor)
         return step(self, batch, batch_idx)
@@ -42,7 +42,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(
     assert facts["step"] == 3 and facts["rank"] == 0 and facts["why"] == "The loss is nan"
     assert len(facts["smiles"]) == 16
     saved = torch.load(facts_file.with_suffix(".pt"))
-    assert TokenBatch(**saved).encoder_BS.shape[0] == 16
+    assert sum(len(chunk["encoder_BS"]) for chunk in saved["chunks"]) == 16 and saved["observed"] == {}
     prepared = {line for file in data.parent.glob("*.smi") for line in file.read_text().split()}
     assert prepared & set(facts["smiles"]), "the molecules are readable"
     assert len(steps(tmp_path / "run")) == 3, "the step did not happen"
@@ -51,9 +51,9 @@ def test_a_loss_that_is_not_finite_stops_the_run(
 def test_the_saved_batch_is_the_cause(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     step, culprits = MegatronCMIMModel.training_step, []
 
-    def first_is_bad(self: MegatronCMIMModel, batch: TokenBatch, batch_idx: int) -> Any:
+    def first_is_bad(self: MegatronCMIMModel, batch: MicroBatch, batch_idx: int) -> Any:
         if batch_idx == 2:  # the first of two micro-batches of step 1
-            culprits.append(batch.target_BT)
+            culprits.append(batch.chunks[0].target_BT)
             kept = self.network.posterior.mean.bias.data.clone()
             self.network.posterior.mean.bias.data.fill_(float("nan"))
             loss = step(self, batch, batch_idx)
@@ -65,7 +65,7 @@ def test_the_saved_batch_is_the_cause(data: Path, tmp_path: Path, monkeypatch: p
     with pytest.raises(DivergenceError, match="The loss is nan at step 1"):
         train(config(data, tmp_path / "run", "trainer.max_steps=4", "trainer.accumulate_grad_batches=2"))
     saved = torch.load(next((tmp_path / "run" / "failed").glob("*.pt")))
-    assert torch.equal(saved["target_BT"], culprits[0])
+    assert torch.equal(saved["chunks"][0]["target_BT"], culprits[0])
 
 
 def test_a_gradient_that_is_not_finite_stops_a_run_in_fp32(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

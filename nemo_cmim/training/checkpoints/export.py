@@ -24,6 +24,7 @@ from ...inference.model_file import ModelFile, write_model_file
 from ...mappings import from_mapping
 from ...mcore.network import MegatronCMIMNetwork
 from ...mcore.parallel import is_sharded
+from ...observed import PROPERTIES, PropertyTable
 from ...tokenizers import Vocabulary
 from .format import TENSORS, VOCABULARY, newest_valid, verify
 
@@ -111,7 +112,9 @@ def export_checkpoint(folder: Path, nemo_file: Path) -> None:
     names = {path: path.removeprefix("weights/") for path in weights}
     heads = config.network.attention_heads
     plain = {_plain_name(name): _to_plain_layout(name, weights[path], heads).contiguous() for path, name in names.items()}
-    write_model_file(nemo_file, ModelFile(config, Vocabulary.load(folder / VOCABULARY), plain, card=None))
+    path = folder / PROPERTIES
+    properties = PropertyTable.loads(path.read_text(encoding="utf-8"), str(path)) if path.exists() else None
+    write_model_file(nemo_file, ModelFile(config, Vocabulary.load(folder / VOCABULARY), plain, properties=properties))
 
 
 def export_from(place: str | Path, nemo_file: str | Path) -> Path:

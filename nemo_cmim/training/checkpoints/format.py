@@ -5,6 +5,7 @@
       tensors/         weights, optimiser states and queues in the format of `torch.distributed.checkpoint`
       state.pt         learning rate, loss scale and progress: plain values
       vocabulary.txt
+      properties.json  table of the observed properties that heads predict, if there are any
 
 It is written under a hidden name, synchronised to disk and then renamed. A process that is killed while it writes leaves the earlier
 checkpoints and no incomplete folder with the name of a checkpoint.
@@ -132,8 +133,8 @@ def commit(folder: Path, manifest: CheckpointManifest) -> None:
         json.dump({"format": _FORMAT, "digest": _digest_of(content), **content}, file, indent=1)
         file.flush()
         os.fsync(file.fileno())
-    for name in (STATE, VOCABULARY, TENSORS):
-        fsync(partial / name)
+    for path in partial.iterdir():
+        fsync(path)
     fsync(partial)
     partial.rename(folder)
     fsync(folder.parent)

@@ -18,6 +18,10 @@ from .export import load_plain, to_plain
 __all__ = ["CMIMSaveRestoreConnector"]
 
 
+def _content(model: Any, weights: dict[str, torch.Tensor]) -> ModelFile:
+    return ModelFile(model.model_config, model.tokenizer.vocabulary, weights, properties=model.property_table)
+
+
 class CMIMSaveRestoreConnector(SaveRestoreConnector):
     """Writes and reads the model files of `nemo_cmim.load`: settings, vocabulary and the weights of the plain network, no pickle."""
 
@@ -25,7 +29,7 @@ class CMIMSaveRestoreConnector(SaveRestoreConnector):
         """Writes a `MegatronCMIMModel` to a `.nemo` file. All tensor-parallel ranks must call it; rank 0 writes."""
         weights = to_plain(model.network)
         if torch.distributed.get_rank() == 0:
-            write_model_file(save_path, ModelFile(model.model_config, model.tokenizer.vocabulary, weights, card=None))
+            write_model_file(save_path, _content(model, weights))
 
     def restore_from(
         self,
@@ -58,7 +62,7 @@ class CMIMSaveRestoreConnector(SaveRestoreConnector):
             return config
         calling_cls._set_model_restore_state(is_being_restored=True)
         try:
-            model = calling_cls(config, trainer, vocabulary=checkpoint.vocabulary)
+            model = calling_cls(config, trainer, vocabulary=checkpoint.vocabulary, properties=checkpoint.properties)
         finally:
             calling_cls._set_model_restore_state(is_being_restored=False)
         load_plain(model.network, checkpoint.weights)

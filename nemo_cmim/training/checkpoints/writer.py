@@ -24,7 +24,7 @@ from torch.distributed.tensor import DTensor, Replicate, Shard
 from ...errors import CheckpointError
 from ...mappings import to_mapping
 from ...mcore.parallel import is_sharded
-from ...tokenizers import Vocabulary
+from ...observed import PROPERTIES
 from ...version import __version__
 from ..state import TrainingState
 from .format import (
@@ -94,7 +94,7 @@ class CheckpointWriter:
             versions={"nemo_cmim": __version__, "torch": torch.__version__, "megatron-core": megatron.core.__version__},
             files={},
         )
-        self._submit(self._write, folder, snapshot, values, manifest, state.vocabulary)
+        self._submit(self._write, folder, snapshot, values, manifest, state)
 
     def _start_group(self) -> None:
         """Creates a gloo group for checkpoints, so that the thread that writes them does not interfere with messages of training."""
@@ -128,7 +128,7 @@ class CheckpointWriter:
             self.wait()
 
     def _write(
-        self, folder: Path, tensors: dict[str, Tensor], values: dict[str, Any], manifest: CheckpointManifest, vocabulary: Vocabulary
+        self, folder: Path, tensors: dict[str, Tensor], values: dict[str, Any], manifest: CheckpointManifest, state: TrainingState
     ) -> None:
         partial, rank = partial_of(folder), torch.distributed.get_rank()
         entries: dict[str, tuple[int, str]] = {}
@@ -137,7 +137,9 @@ class CheckpointWriter:
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
             torch.save(values, partial / STATE)
-            vocabulary.save(partial / VOCABULARY)
+            state.vocabulary.save(partial / VOCABULARY)
+            if state.properties is not None:
+                (partial / PROPERTIES).write_text(state.properties.dumps(), encoding="utf-8")
 
         def write_tensors() -> None:
             writer = FileSystemWriter(partial / TENSORS)
@@ -146,7 +148,7 @@ class CheckpointWriter:
         def digest() -> None:
             own = sorted((partial / TENSORS).glob(f"__{rank}_*.distcp"))
             if rank == 0:
-                own += [partial / TENSORS / ".metadata", partial / STATE, partial / VOCABULARY]
+                own += [partial / TENSORS / ".metadata", *(path for path in sorted(partial.iterdir()) if path.is_file())]
             entries.update(digest_files(partial, own))
 
         def finish() -> None:
