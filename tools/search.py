@@ -1,0 +1,123 @@
+"""Chooses a recipe by successive halving: trains each with few molecules, keeps the best half, and trains these with more.
+
+    python -m tools.search tools/search.yaml --data mix=DATA --held-out DATA --sets FOLDER -o OUTPUT
+
+The file lists the numbers of molecules of the rungs, overrides that all recipes share, and the overrides of each recipe. A rung trains from
+scratch, with a complete learning-rate schedule, by `nemo-cmim train` in a process of one thread. The score of a recipe is its mean rank
+over token accuracy (held-out molecules, teacher forcing), exact reconstruction and the sets of `tools.validation`. Hours are CPU time, so
+that other work on the machine does not count.
+
+Run the command again to resume. Writes results.jsonl and table.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from nemo_cmim.evaluation.decoding import decoding
+from nemo_cmim.evaluation.held_out import held_out_molecules
+from nemo_cmim.inference.shipped import load
+from nemo_cmim.mappings import hydra_quoted
+from nemo_cmim.markdown import markdown_table
+from tools.validation import LOWER_IS_BETTER, validation_scores
+
+BATCH = "model.train_ds.batch_size="
+NOT_RANKED = ("recipe", "molecules", "hours", "validity")
+
+
+def trained(folder: Path, overrides: list[str], molecules: int) -> tuple[Path, float]:
+    """Trains a recipe, or resumes it. Returns the model and the hours of CPU time of this call."""
+    batch = next(int(one.removeprefix(BATCH)) for one in reversed(overrides) if one.startswith(BATCH))
+    run = [f"trainer.max_steps={molecules // batch}", f"exp_manager.explicit_log_dir={hydra_quoted(folder.absolute())}"]
+    command = [sys.executable, "-m", "nemo_cmim.cli", "train", *overrides, *run, "exp_manager.resume_if_exists=true"]
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    with folder.with_suffix(".log").open("ab") as log:
+        subprocess.run(command, check=True, stdout=log, stderr=log, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    hours = (after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime) / 3600
+    return next((folder / "checkpoints").glob("*.nemo")), hours
+
+
+def measured(name: str, overrides: list[str], molecules: int, args: argparse.Namespace) -> dict[str, Any]:
+    """Trains a recipe and scores its model."""
+    path, hours = trained(args.output / f"{name.replace(' ', '-')}-{molecules}", overrides, molecules)
+    model = load(path)
+    held_out = held_out_molecules(args.held_out, args.decoded, model.config.network.max_tokens)
+    return {
+        "recipe": name,
+        "molecules": molecules,
+        "hours": hours,
+        **decoding(model, held_out),
+        **validation_scores(model, args.sets),
+    }
+
+
+def ranked(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    """The rows with their mean rank, the best first."""
+    table = pd.DataFrame(rows)
+    ranks = [table[column].rank(ascending=column.endswith(LOWER_IS_BETTER)) for column in table if column not in NOT_RANKED]
+    return table.assign(**{"mean rank": pd.concat(ranks, axis=1).mean(axis=1)}).sort_values("mean rank")
+
+
+def _with_folders(override: str, folders: dict[str, str]) -> str:
+    for name, path in folders.items():
+        override = override.replace("{" + name + "}", path)
+    return override
+
+
+def arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("spec", type=Path, metavar="SPEC", help="YAML file with rungs, common and recipes")
+    add("--data", action="append", required=True, metavar="NAME=FOLDER", help="prepared data, for {NAME} in overrides; repeatable")
+    add(
+        "--held-out",
+        type=Path,
+        required=True,
+        metavar="FOLDER",
+        help="prepared data with the molecules to decode, in its test split",
+    )
+    add("--decoded", type=int, default=1000, metavar="N", help="number of molecules to decode (default: %(default)s)")
+    add("--sets", type=Path, required=True, metavar="FOLDER", help="property sets, see tools.validation")
+    add("--keep", type=float, default=0.5, help="fraction of the recipes that the next rung trains (default: %(default)s)")
+    add("-o", "--output", type=Path, required=True, metavar="FOLDER", help="output folder")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Trains, scores, and writes the table."""
+    args = arguments()
+    folders = {name: hydra_quoted(Path(path).absolute()) for name, _, path in (one.partition("=") for one in args.data)}
+    spec = yaml.safe_load(args.spec.read_text(encoding="utf-8"))
+    args.output.mkdir(parents=True, exist_ok=True)
+    results = args.output / "results.jsonl"
+    done = [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
+    names, tables = list(spec["recipes"]), []
+    for molecules in spec["rungs"]:
+        for name in names:
+            if not any((row["recipe"], row["molecules"]) == (name, molecules) for row in done):
+                overrides = [_with_folders(one, folders) for one in (*spec["common"], *spec["recipes"][name])]
+                done.append(measured(name, overrides, molecules, args))
+                with results.open("a") as file:
+                    file.write(json.dumps(done[-1]) + "\n")
+        table = ranked([row for row in done if row["molecules"] == molecules and row["recipe"] in names])
+        tables.append(table)
+        names = table["recipe"].tolist()[: max(1, round(len(names) * args.keep))]
+        print(table.to_string(), flush=True)
+    rows = pd.concat(tables).map(lambda value: f"{value:.4g}" if isinstance(value, float) else str(value))
+    (args.output / "table.md").write_text(markdown_table(list(rows), rows.to_numpy().tolist()) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

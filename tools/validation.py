@@ -1,0 +1,66 @@
+"""Scores of an embedding on property sets that recipes are chosen by, and not reported.
+
+FOLDER has CSV files with a column `smiles`. A column `target` is predicted by an SVM (RBF kernel, C = 10; RMSE, lower is better). All other
+columns are classes 0 and 1, or empty, and are predicted by logistic regression (ROC-AUC, averaged over columns, higher is better). Both on
+standardised vectors, by 5-fold cross-validation with random folds. A molecule that the model cannot embed gets the mean vector.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score, root_mean_squared_error
+from sklearn.model_selection import KFold, StratifiedKFold, cross_val_predict
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVR
+
+from nemo_cmim.inference import CMIMModel
+
+__all__ = ["LOWER_IS_BETTER", "validation_scores"]
+
+LOWER_IS_BETTER = "RMSE"
+_FEWEST = 25  # molecules of the rarer class; columns with fewer have no reliable ROC-AUC
+
+
+def validation_scores(model: CMIMModel, folder: Path, kind: str = "informative") -> dict[str, float]:
+    """The score of each set, by its name and metric."""
+    scores = {}
+    for path in sorted(folder.glob("*.csv")):
+        table = pd.read_csv(path)
+        vectors = _vectors(model, table.pop("smiles"), kind)
+        if list(table) == ["target"]:
+            scores[f"{path.stem} {LOWER_IS_BETTER}"] = _rmse(vectors, table["target"].to_numpy())
+        else:
+            aucs = [_roc_auc(vectors, table[column]) for column in table if table[column].value_counts().min() >= _FEWEST]
+            scores[f"{path.stem} ROC-AUC"] = float(np.mean(aucs))
+    return scores
+
+
+def _vectors(model: CMIMModel, smiles: pd.Series, kind: str) -> NDArray[np.float32]:
+    is_valid = np.array([model.invalid_reason(one) is None for one in smiles])
+    vectors = np.empty((len(smiles), model.width(kind)), np.float32)
+    vectors[is_valid] = model.embed(smiles[is_valid], kind)
+    vectors[~is_valid] = vectors[is_valid].mean(0)
+    return vectors
+
+
+def _rmse(vectors: NDArray[np.float32], targets: NDArray[np.float64]) -> float:
+    mean, spread = targets.mean(), targets.std()
+    head = make_pipeline(StandardScaler(), SVR(C=10))
+    folds = KFold(5, shuffle=True, random_state=0)
+    return float(
+        root_mean_squared_error(targets, mean + spread * cross_val_predict(head, vectors, (targets - mean) / spread, cv=folds))
+    )
+
+
+def _roc_auc(vectors: NDArray[np.float32], labels: pd.Series) -> float:
+    known = labels.notna().to_numpy()
+    head = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=1000))
+    folds = StratifiedKFold(5, shuffle=True, random_state=0)
+    classes = labels[known].astype(int)
+    return float(roc_auc_score(classes, cross_val_predict(head, vectors[known], classes, cv=folds, method="decision_function")))
