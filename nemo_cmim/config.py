@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from .mappings import check
+from .mappings import check, to_mapping
 
 __all__ = [
     "AugmentationConfig",
@@ -26,6 +26,7 @@ ENCODERS = ("perceiver", "transformer", "hybrid")
 POSTERIORS = ("gaussian", "point")
 NEGATIVES = ("local", "global")
 STRINGS = ("canonical", "same_random", "different_random")
+_OF_MUON = ("momentum", "iterations")  # settings of OptimConfig that other optimisers do not have
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -265,15 +266,31 @@ class SchedConfig:
 class OptimConfig:
     """Optimiser, with NeMo's names."""
 
-    name: str = "adam"
+    name: str = (
+        "adam"  # adam, adamw, ...: a name in NeMo's registry | muon: Muon for the hidden matrices, Adam for the other weights
+    )
     lr: float = 1e-4
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
     weight_decay: float = 0.0
+    momentum: float = 0.95  # muon only
+    iterations: int = 5  # muon only: Newton-Schulz iterations per update
     sched: SchedConfig | None = field(default_factory=SchedConfig)
 
     def __post_init__(self) -> None:
         check(self.lr > 0, f"optim.lr must be positive, found {self.lr}.")
+        check(0.0 <= self.momentum < 1.0, f"optim.momentum must be in [0, 1), found {self.momentum}.")
+        check(self.iterations >= 1, f"optim.iterations must be at least 1, found {self.iterations}.")
+        for name in () if self.name == "muon" else _OF_MUON:
+            value, default = getattr(self, name), getattr(OptimConfig, name)
+            check(
+                value == default, f"optim.{name}={value} has no effect with optim.name={self.name}. Remove it, or set name to muon."
+            )
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The settings of the optimiser that `name` names, without the schedule."""
+        return {k: v for k, v in to_mapping(self).items() if k != "sched" and (self.name == "muon" or k not in _OF_MUON)}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,6 +27,12 @@ def test_mapping_round_trip() -> None:
     assert from_mapping(ModelConfig, yaml.safe_load(yaml.safe_dump(to_mapping(config)))) == config
 
 
+def test_an_optimiser_gets_only_its_own_arguments() -> None:
+    shared = {"lr": 1e-4, "betas": [0.9, 0.999], "eps": 1e-8, "weight_decay": 0.0}
+    assert OptimConfig(name="adamw").arguments == {"name": "adamw", **shared}
+    assert OptimConfig(name="muon", momentum=0.9).arguments == {"name": "muon", **shared, "momentum": 0.9, "iterations": 5}
+
+
 @pytest.mark.parametrize(
     ("mapping", "message"),
     [
@@ -40,6 +46,9 @@ def test_mapping_round_trip() -> None:
         ({"network": {"latents": 0}}, "network.latents must be at least 1, found 0."),
         ({"objective": {"tau": 0}}, "objective.tau must be positive, found 0.0."),
         ({"optim": {"betas": [0.9]}}, "model.optim.betas must be a list of 2 numbers, found [0.9]."),
+        ({"optim": {"momentum": 0.9}}, "optim.momentum=0.9 has no effect with optim.name=adam. Remove it, or set name to muon."),
+        ({"optim": {"name": "muon", "iterations": 0}}, "optim.iterations must be at least 1, found 0."),
+        ({"optim": {"name": "muon", "momentum": 1.0}}, "optim.momentum must be in [0, 1), found 1.0."),
         ({"parallel": {"pipeline_model_parallel_size": 2}}, "pipeline parallelism is not supported"),
         ({"parallel": {"tensor_model_parallel_size": 3}}, "must be a multiple of parallel.tensor_model_parallel_size (3)."),
         ({"train_ds": {"folder": "x", "split": "dev"}}, "split must be train, valid or test, found 'dev'."),

@@ -212,7 +212,7 @@ def _training(facts: Facts) -> Iterator[str]:
         "steps": f"{run.step:,}, of a run of {run.last_step:,}",
         "molecules seen": f"{run.molecules:,}, {epochs:.2f} times the training data",
         "batch": f"{run.batch:,} molecules",
-        "optimiser": _flow(to_mapping(config.optim), without=("lr", "sched")),
+        "optimiser": _flow(config.optim.arguments, without=("lr",)),
         "learning rate": f"peak {config.optim.lr:g}; {sched}",
         "augmentation": _flow(to_mapping(config.augmentation)),
         "seed of the order of molecules": str(run.order["seed"]),

@@ -33,6 +33,7 @@ from .divergence import LossWatch, save_batch
 from .forward import NetworkOutput, compute
 from .health import latent_health
 from .metrics import PER_TOKEN, StepTotals, readable
+from .muon import hidden_matrices
 from .observe import StepClock, TimedLoader
 from .optimisation import nemo_optim_config
 from .property_heads import check_table, find_table, with_heads
@@ -182,6 +183,15 @@ class MegatronCMIMModel(ModelPT):
         if optim_config is None:
             optim_config = OmegaConf.create(nemo_optim_config(self.model_config.optim, self.trainer.max_steps))
         return super().setup_optimization(optim_config, optim_kwargs)
+
+    def setup_optimizer_param_groups(self) -> None:
+        """Chooses the weights that Muon updates as matrices; any other optimiser gets one group. A hook of `ModelPT`."""
+        super().setup_optimizer_param_groups()
+        if self.model_config.optim.name == "muon":
+            matrices = hidden_matrices(self.network)
+            is_matrix = set(matrices)
+            others = [parameter for parameter in self.parameters() if parameter not in is_matrix]
+            self._optimizer_param_groups = [{"params": matrices, "is_matrix": True}, {"params": others}]
 
     # ---- steps
 

@@ -25,10 +25,9 @@ def nemo_optim_config(optim: OptimConfig, max_steps: int) -> dict[str, Any]:
     Raises:
         ConfigError: If the schedule is used without a limit of steps, or with both a ratio and a number of warm-up steps.
     """
-    mapping = to_mapping(optim)
     if optim.sched is None:
-        return {key: value for key, value in mapping.items() if key != "sched"}
-    sched = {key: value for key, value in mapping["sched"].items() if value is not None}
+        return optim.arguments
+    sched = {key: value for key, value in to_mapping(optim.sched).items() if value is not None}
     ratio, steps = optim.sched.warmup_ratio, optim.sched.warmup_steps
     if ratio is not None and steps is not None:
         raise ConfigError(
@@ -40,4 +39,4 @@ def nemo_optim_config(optim: OptimConfig, max_steps: int) -> dict[str, Any]:
     if optim.sched.name == "NoamAnnealing":
         warmup = steps if steps is not None else int((ratio or 0.0) * max_steps)
         sched["d_model"] = 1.0 / max(1, warmup)
-    return mapping | {"sched": sched}
+    return optim.arguments | {"sched": sched}

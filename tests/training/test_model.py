@@ -83,8 +83,12 @@ def test_restored_model_is_the_same_network(run: Path, tmp_path: Path) -> None:
 
 
 def test_a_resumed_run_is_the_uninterrupted_one(data: Path, tmp_path: Path) -> None:
-    """5 steps, an interruption and 5 steps equal 10 steps bit for bit: SMILES, latent noise, dropout, queue and learning rates."""
+    """5 steps, an interruption and 5 steps equal 10 steps bit for bit: SMILES, latent noise, dropout, queue and learning rates.
+
+    Muon updates the hidden matrices, and Adam the other weights.
+    """
     more = (
+        "model.optim.name=muon",
         "trainer.max_steps=10",
         "trainer.val_check_interval=5",
         "model.network.dropout=0.1",

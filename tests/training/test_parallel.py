@@ -21,12 +21,13 @@ from tests.training.ranks import as_srun, start_function, start_training, train_
 from tests.training.runs import overrides, steps
 
 DROPOUT = "model.network.dropout=0.1"
+OPTIMISER = "model.optim.name=muon"  # gathers shards; Adam updates the other weights, and the sharded token embedding
 BATCH = ("model.train_ds.batch_size=8", "model.global_batch_size=16", "trainer.max_steps=10", "trainer.val_check_interval=10")
 
 
 def layout(data: Path, folder: Path, tp: int, *more: str) -> list[str]:
     every = "exp_manager.checkpoint_callback_params.every_n_train_steps=5"
-    return overrides(data, folder, *BATCH, f"model.parallel.tensor_model_parallel_size={tp}", every, *more)
+    return overrides(data, folder, *BATCH, OPTIMISER, f"model.parallel.tensor_model_parallel_size={tp}", every, *more)
 
 
 @pytest.fixture(scope="module")
