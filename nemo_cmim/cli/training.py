@@ -39,15 +39,24 @@ def _run_train(args: argparse.Namespace) -> None:
 
 
 def _add_export(commands: Commands) -> None:
-    about = "Converts a training checkpoint, written at any parallel sizes, to a .nemo file, which nemo_cmim.load reads."
+    about = (
+        "Converts a training checkpoint, written at any parallel sizes, to a .nemo file, which nemo_cmim.load reads. Also converts "
+        "a .nemo file without checksums, which an older version of nemo_cmim wrote, to the current format."
+    )
     parser = commands.add_parser("export", help="convert a checkpoint to a .nemo file (requires [train])", description=about)
-    checkpoint = "checkpoint folder step=*.ckpt, or folder of a run, whose newest valid checkpoint is exported"
+    checkpoint = "checkpoint folder step=*.ckpt; folder of a run, whose newest valid checkpoint is exported; or model file"
     parser.add_argument("checkpoint", metavar="CHECKPOINT", help=checkpoint)
     parser.add_argument("-o", "--output", required=True, metavar="FILE", help=".nemo file to write")
     parser.set_defaults(run=_run_export)
 
 
 def _run_export(args: argparse.Namespace) -> None:
+    from ..inference.model_file import is_model_file, read_model_file, write_model_file
+
+    if is_model_file(args.checkpoint):
+        write_model_file(args.output, read_model_file(args.checkpoint))
+        print(f"{args.output}: converted {args.checkpoint}")
+        return
     print(f"{args.output}: exported {_training('checkpoints.export').export_from(args.checkpoint, args.output)}")
 
 

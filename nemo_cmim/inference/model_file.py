@@ -1,7 +1,8 @@
-"""Reads and writes model files (`.nemo`); the only module that depends on their format.
+"""Reads and writes model files (`.nemo`).
 
-A model file is a tar archive, like NeMo's, with the members `model_config.yaml`, `model_weights.safetensors` (state dict of the PyTorch
-network), `vocabulary.txt` and optionally `model_card.md`. A folder with these files can be read as well.
+A model file is a tar archive, like NeMo's, with the members `manifest.json` (checksums, see `model_archive`), `model_config.yaml`,
+`model_weights.safetensors` (state dict of the PyTorch network), `vocabulary.txt` and optionally `model_card.md`. A folder with these files
+can be read as well.
 
 Model files may come from untrusted sources. Reading one runs no code and writes nothing: members are read into memory, YAML is loaded
 as plain data, tensors as safetensors, and pickles are never opened. A small file cannot use much memory or time: members are limited in
@@ -11,11 +12,8 @@ size, absolutely and relative to the file, and YAML aliases and layers without w
 from __future__ import annotations
 
 import dataclasses
-import io
-import lzma
-import tarfile
-import zlib
-from collections.abc import Container, Mapping
+import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,20 +26,15 @@ from torch import Tensor
 
 from ..config import ModelConfig
 from ..errors import CheckpointError, ConfigError, DataError
-from ..files import atomic_write
 from ..mappings import from_mapping, to_mapping
 from ..models import CMIMNetwork
 from ..observed import PropertyTable
 from ..tokenizers import Vocabulary
 from ..version import __version__
+from .model_archive import CARD, CONFIG, MANIFEST, VOCABULARY, WEIGHTS, read_members, write_members
 
-__all__ = ["ModelFile", "read_model_file", "write_model_file"]
+__all__ = ["ModelFile", "is_model_file", "read_model_file", "write_model_file"]
 
-CONFIG, WEIGHTS, VOCABULARY, CARD = "model_config.yaml", "model_weights.safetensors", "vocabulary.txt", "model_card.md"
-_MAX_BYTES = {CONFIG: 2**16, WEIGHTS: 2**36, VOCABULARY: 2**24, CARD: 2**20}
-_MAX_MEMBERS = 1000
-_MAX_COMPRESSION = 20  # ratio; weights of a trained network hardly compress at all
-_PICKLES = (".ckpt", ".pt", ".pth", ".pkl", ".distcp")
 _PRECISIONS = (torch.float32, torch.float16, torch.bfloat16)
 _FINGERPRINT = "vocabulary_fingerprint"
 _MORE_KEYS = {"target", "nemo_version", "nemo_cmim_version", _FINGERPRINT}
@@ -90,15 +83,12 @@ def write_model_file(path: str | Path, content: ModelFile, dtype: torch.dtype | 
     }
     if content.card is not None:
         members[CARD] = content.card.encode()
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(target) as staging:
-        with tarfile.open(staging, "w", format=tarfile.USTAR_FORMAT) as archive:
-            for name, data in members.items():
-                entry = tarfile.TarInfo(name)
-                entry.size = len(data)
-                archive.addfile(entry, io.BytesIO(data))
-        staging.chmod(0o644)  # readable by others, whatever the umask
+    write_members(Path(path), members)
+
+
+def is_model_file(path: str | Path) -> bool:
+    """True for a file, and for a folder with the settings of a model; the content is not checked."""
+    return Path(path).is_file() or (Path(path) / CONFIG).is_file()
 
 
 def read_model_file(path: str | Path, data: bytes | None = None) -> ModelFile:
@@ -110,16 +100,16 @@ def read_model_file(path: str | Path, data: bytes | None = None) -> ModelFile:
 
     Raises:
         CheckpointError: If the file does not exist, is damaged or was written by another project, or if its members do not match.
+
+    Warns:
+        UserWarning: If the file has version 1, which has no checksums.
     """
     path = Path(path)
     if data is None and not path.exists():
         raise CheckpointError(
             f"There is no model at {path}. Pass a .nemo file, or a folder with {CONFIG}, {WEIGHTS} and {VOCABULARY}."
         )
-    members = _read_folder(path) if data is None and path.is_dir() else _read_archive(path, data)
-    missing = [name for name in (CONFIG, WEIGHTS, VOCABULARY) if name not in members]
-    if missing:
-        raise CheckpointError(f"{path} does not contain {', '.join(missing)}: it is not a model of nemo_cmim, or it is incomplete.")
+    members = read_members(path, data)
     config, fingerprint = _parse_config(members[CONFIG], path)
     vocabulary = _parse_vocabulary(members[VOCABULARY], path)
     content = ModelFile(
@@ -134,57 +124,13 @@ def read_model_file(path: str | Path, data: bytes | None = None) -> ModelFile:
             f"{path}: the model was trained with the vocabulary {fingerprint[:12]}, but {VOCABULARY} is {vocabulary.fingerprint[:12]}. "
             f"Replace {VOCABULARY} by the vocabulary of the training run."
         )
+    if MANIFEST not in members:
+        warnings.warn(
+            f"{path} has no checksums, so damage to it cannot be detected: it is a model file of version 1. Write it again with checksums: "
+            f"nemo-cmim export {path} -o NEW.nemo",
+            stacklevel=2,
+        )
     return content
-
-
-def _read_folder(folder: Path) -> dict[str, bytes]:
-    return {name: (folder / name).read_bytes() for name in _MAX_BYTES if (folder / name).is_file()}
-
-
-def _read_archive(path: Path, data: bytes | None) -> dict[str, bytes]:
-    """The known members of a tar file, by name. Other members are skipped, whatever their paths."""
-    members: dict[str, bytes] = {}
-    try:
-        size = path.stat().st_size if data is None else len(data)
-        with tarfile.open(path, "r:*", fileobj=None if data is None else io.BytesIO(data)) as archive:
-            for count, entry in enumerate(archive, 1):
-                name = entry.name.removeprefix("./")
-                _check_entry(entry, name, count, members, path, size)
-                if name in _MAX_BYTES:
-                    member = archive.extractfile(entry)
-                    assert member is not None, "a regular member has content"
-                    members[name] = member.read()
-                    if len(members[name]) != entry.size:
-                        raise CheckpointError(f"{path} is truncated inside {name}. Copy or export the file again.")
-    except (tarfile.TarError, EOFError, OSError, ValueError, zlib.error, lzma.LZMAError) as error:
-        if isinstance(error, CheckpointError):
-            raise
-        raise CheckpointError(f"{path} is not a .nemo file, or it is damaged ({error}). Copy or export the file again.") from error
-    return members
-
-
-def _check_entry(entry: tarfile.TarInfo, name: str, count: int, members: Container[str], path: Path, size: int) -> None:
-    """Raises an error if the archive was written by another project, or is corrupt or malicious."""
-    if name.endswith(_PICKLES) or "model_weights/" in name:
-        raise CheckpointError(
-            f"{path} contains {name!r}: it is a .nemo file of another kind (for example of NeMo or BioNeMo), whose weights are pickled and "
-            f"are not opened. nemo_cmim reads archives that contain {WEIGHTS}."
-        )
-    if count > _MAX_MEMBERS or entry.size > _MAX_COMPRESSION * size:
-        raise CheckpointError(
-            f"{path} has an implausible size or number of members ({count:,} members so far, {name!r} with {entry.size:,} bytes) for a "
-            f"file of {size:,} bytes. The file is corrupt or malicious."
-        )
-    if name not in _MAX_BYTES:
-        return
-    if not entry.isreg():
-        raise CheckpointError(
-            f"{path}: the member {name} is a link or another special member, not a file. The archive is corrupt or malicious."
-        )
-    if entry.size > _MAX_BYTES[name]:
-        raise CheckpointError(f"{path}: the member {name} has {entry.size:,} bytes, more than the maximum of {_MAX_BYTES[name]:,}.")
-    if name in members:
-        raise CheckpointError(f"{path} contains the member {name} twice.")
 
 
 def _parse_config(content: bytes, path: Path) -> tuple[ModelConfig, str]:

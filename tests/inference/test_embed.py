@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import os
 import re
-import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from safetensors.torch import load_file, save_file
 import nemo_cmim
 from nemo_cmim.errors import CheckpointError, ConfigError, InvalidShapeError, InvalidSmilesError, UnknownTokenError
 from nemo_cmim.inference import CMIMModel, load
+from tests.inference.archives import MANIFEST, manifest, members, unpack
 
 SMILES = ["CCO", "c1ccccc1O", "CC(=O)Oc1ccccc1C(=O)O", "C", "F/C=C\\F", "CN1CCC[C@H]1c1cccnc1", "[Na+].[Cl-]"]
 
@@ -241,14 +241,17 @@ def test_embed_function_caches_the_model(model_file: Path, model: CMIMModel, mon
 
 
 def test_embed_function_reloads_a_changed_folder(model_file: Path, tmp_path: Path) -> None:
-    with tarfile.open(model_file) as archive:
-        archive.extractall(tmp_path, filter="data")
-    first = nemo_cmim.embed(SMILES, model=tmp_path)
-    (weights,) = tmp_path.glob("*.safetensors")
+    content = members(model_file)
+    folder = unpack(tmp_path / "model", {MANIFEST: manifest(content), **content})
+    first = nemo_cmim.embed(SMILES, model=folder)
+    (weights,) = folder.glob("*.safetensors")
     tensors = load_file(weights)
     save_file({name: -tensor for name, tensor in tensors.items()}, weights)
+    with pytest.raises(CheckpointError, match="is damaged"):
+        nemo_cmim.embed(SMILES, model=folder)
+    (folder / MANIFEST).write_bytes(manifest(content | {weights.name: weights.read_bytes()}))
     os.utime(weights, ns=(1, 1))
-    assert not np.allclose(nemo_cmim.embed(SMILES, model=tmp_path), first)
+    assert not np.allclose(nemo_cmim.embed(SMILES, model=folder), first)
 
 
 def test_a_missing_model_is_reported() -> None:
