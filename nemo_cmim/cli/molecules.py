@@ -19,13 +19,17 @@ def add_commands(commands: Commands) -> None:
 
 
 def _add_models(commands: Commands) -> None:
-    about = "Lists the models that ship with the package, the default first. With MODEL, shows the card of that model."
+    about = (
+        "Lists the models that ship with the package, the default first, with the first 12 digits of the fingerprint of their embedding. "
+        "With MODEL, shows the card of that model."
+    )
     parser = commands.add_parser("models", help="list the shipped models, or show the card of a model", description=about)
     parser.add_argument("model", nargs="?", metavar="MODEL", help="name of a shipped model, or path of a .nemo file")
     parser.set_defaults(run=_run_models)
 
 
 def _run_models(args: argparse.Namespace) -> None:
+    from ..inference.model import CMIMModel
     from ..inference.shipped import list_models, model_file_of
 
     if args.model is not None:
@@ -35,9 +39,11 @@ def _run_models(args: argparse.Namespace) -> None:
         model = model_file_of(name)
         network, parameters = model.config.network, sum(weight.numel() for weight in model.weights.values())
         latents = f"{network.latents} x {network.hidden_size}" if network.has_bottleneck else "none"
+        kind = "informative" if network.decoder_layers else "mean"
         print(
             f"{name:16} objective {model.config.objective.name}, {parameters / 1e6:.1f} M parameters, latents {latents}, "
-            f"SMILES of at most {network.max_tokens} tokens"
+            f"SMILES of at most {network.max_tokens} tokens, "
+            f"fingerprint of the {kind} embedding {CMIMModel(model, 'cpu').fingerprint(kind)[:12]}"
         )
 
 

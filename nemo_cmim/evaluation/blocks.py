@@ -21,7 +21,7 @@ import pandas as pd
 from ..downstream import RegressionData
 from ..files import atomic_write
 from ..inference.shipped import resolve
-from .digest import code_digest, data_digest, digest_of, model_fingerprint
+from .digest import code_digest, data_digest, digest_of
 from .features import FeatureSet
 from .measure import Protocol, measure
 
@@ -59,12 +59,12 @@ def measure_all(
         The predictions of all blocks, with the columns of `measure`.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    models = {one.model: model_fingerprint(resolve(one.model)) for one in features if one.model}
+    embeddings = {one.name: _fingerprints(one) for one in features}
     code, contents = code_digest(__name__), {one.name: data_digest(one) for one in sets}
     paths, missing = {}, {}
     for data in sets:
         for one in features:
-            content = (replace(one, model=""), models.get(one.model), data.name, contents[data.name])  # not the path of a model
+            content = (replace(one, model=""), embeddings[one.name], data.name, contents[data.name])  # not the path of a model
             digest = digest_of(code, _device(), protocol, *content)
             path = paths[data.name, one.name] = block_path(folder, f"{data.name} {one.name}", digest, ".parquet")
             if not path.exists():
@@ -80,6 +80,11 @@ def measure_all(
             done += 1
             say(f"{done}/{len(paths)} {name}, after {time.monotonic() - start:.0f} s")
     return pd.concat([pd.read_parquet(path) for path in paths.values()], ignore_index=True)
+
+
+def _fingerprints(features: FeatureSet) -> list[str]:
+    """Fingerprints of the embeddings; for random weights, those of the model whose settings are used."""
+    return [resolve(features.model).fingerprint(*spec) for spec in features.embeddings]
 
 
 def _device() -> str:

@@ -15,7 +15,7 @@ from ..inference.reconstruction import reconstruction_scores
 from ..inference.shipped import resolve
 from ..tokenizers.collate import collate
 from .blocks import block_path
-from .digest import code_digest, digest_of, model_fingerprint
+from .digest import code_digest, digest_of
 
 __all__ = ["MEASURES", "decode_all", "decoding"]
 
@@ -67,7 +67,8 @@ def decode_all(models: Mapping[str, str], smiles: Sequence[str], folder: Path) -
     rows, code = [], code_digest(__name__)
     for label, name in models.items():
         model = resolve(name)
-        path = block_path(folder, f"decoding {label}", digest_of(code, model_fingerprint(model), list(smiles)), ".json")
+        digest = digest_of(code, model.fingerprint("mean"), model.device.type, list(smiles))
+        path = block_path(folder, f"decoding {label}", digest, ".json")
         if not path.exists():
             with atomic_write(path) as staging:
                 staging.write_text(json.dumps(decoding(model, smiles)), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""What measured numbers depend on, as digests for the names of kept blocks: code, package versions, models, data."""
+"""What measured numbers depend on, as digests for the names of kept blocks: code, package versions, data."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 from ..downstream import RegressionData
-from ..inference import CMIMModel
 
-__all__ = ["code_digest", "data_digest", "digest_of", "model_fingerprint", "sources"]
+__all__ = ["code_digest", "data_digest", "digest_of", "sources"]
 
 PACKAGE = Path(__file__).resolve().parents[1]
 LIBRARIES = ("rdkit", "scikit-learn", "torch", "numpy")
@@ -20,17 +19,6 @@ LIBRARIES = ("rdkit", "scikit-learn", "torch", "numpy")
 def digest_of(*parts: object) -> str:
     """SHA-256 of the `repr` of these parts, in hex."""
     return hashlib.sha256(repr(parts).encode()).hexdigest()
-
-
-def model_fingerprint(model: CMIMModel) -> str:
-    """SHA-256 of a model's settings, tokenizer, vocabulary and weights, and of the type of its device."""
-    tokenizer = type(model.tokenizer).__qualname__
-    parts = (model.config, tokenizer, model.tokenizer.vocabulary.fingerprint, model.device.type)
-    digest = hashlib.sha256(repr(parts).encode())
-    for name, weight in sorted(model.network.state_dict().items()):
-        digest.update(f"{name} {weight.dtype} {tuple(weight.shape)}".encode())
-        digest.update(weight.cpu().numpy().tobytes())
-    return digest.hexdigest()
 
 
 def data_digest(data: RegressionData) -> str:

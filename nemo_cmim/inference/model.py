@@ -5,6 +5,7 @@ Shape letters: N rows, B molecules in a batch, T decoder positions, K latents (S
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
@@ -31,6 +32,7 @@ from .capabilities import (
     require_decoder,
     require_prior,
 )
+from .fingerprint import embedding_fingerprint, weights_digest
 from .inputs import invalid_reason, tokenize
 from .model_file import ModelFile
 
@@ -142,6 +144,18 @@ class CMIMModel:
     def width(self, kind: str = "informative", layers: Sequence[int] | None = None, pooling: str = "mean") -> int:
         """Length of the vector that `embed` returns for a molecule; see `embed` for arguments and errors."""
         return embedding_spec(self.config, kind, layers, pooling).width
+
+    def fingerprint(
+        self, kind: str = "informative", layers: Sequence[int] | None = None, pooling: str = "mean", canonical: bool = True
+    ) -> str:
+        """SHA-256, in hex, of everything that the vectors of `embed` with these arguments depend on. Equal fingerprints mean equal vectors.
+
+        `inference/fingerprint.py` lists what it covers. The weights are hashed at the first call and must not be changed in place
+        after it. See `embed` for arguments and errors.
+        """
+        spec = embedding_spec(self.config, kind, layers, pooling)
+        vocabulary = self.tokenizer.vocabulary.fingerprint
+        return embedding_fingerprint(self._weights_digest, self.config.network, vocabulary, spec, canonical=canonical)
 
     def invalid_reason(self, molecule: Any) -> str | None:
         """Why `embed` cannot use a molecule (not parsable, too long, a token outside the vocabulary); None if it can."""
@@ -259,6 +273,10 @@ class CMIMModel:
         start, end = self.encode([a, b]).mean_BKD
         fraction = torch.linspace(0, 1, steps)[:, None, None]
         return self.decode(torch.lerp(start, end, fraction), max_tokens=max_tokens)
+
+    @functools.cached_property
+    def _weights_digest(self) -> str:
+        return weights_digest(self.network.state_dict())
 
     def _limits(self, batch_size: int | None) -> BatchLimits:
         return batch_limits(self.config.network, batch_size, on_gpu=self.device.type == "cuda")
