@@ -28,12 +28,14 @@ _CANONICALISATION = "rdkit-fixed-point-1"
 
 
 def weights_digest(weights: Mapping[str, Tensor]) -> str:
-    """SHA-256 of names, shapes and float32 values of weights, in hex.
+    """SHA-256 of names, shapes and float32 values of the weights that vectors depend on, in hex; property heads are left out.
 
     Weights that are stored in half precision have the digest of their float32 values, with which the network computes.
     """
     digest = hashlib.sha256()
     for name, weight in sorted(weights.items()):
+        if name.startswith("heads."):
+            continue
         digest.update(f"{name} {list(weight.shape)}\n".encode())
         digest.update(weight.detach().float().cpu().numpy().astype("<f4", copy=False).tobytes())
     return digest.hexdigest()
@@ -44,13 +46,14 @@ def embedding_fingerprint(weights: str, network: NetworkConfig, vocabulary: str,
 
     Args:
         weights: `weights_digest` of the network.
-        network: Settings of the network. Only those that differ from their defaults count, so that a setting that a later version adds
-            does not change the fingerprints of existing models.
+        network: Settings of the network, without its property heads. Only those that differ from their defaults count, so that a
+            setting that a later version adds does not change the fingerprints of existing models.
         vocabulary: `Vocabulary.fingerprint`.
         spec: The embedding.
         canonical: Whether SMILES are canonicalised first.
     """
-    settings = {f.name: getattr(network, f.name) for f in dataclasses.fields(network) if getattr(network, f.name) != f.default}
+    fields = [field for field in dataclasses.fields(network) if field.name != "heads"]
+    settings = {f.name: getattr(network, f.name) for f in fields if getattr(network, f.name) != f.default}
     content = {
         "version": _VERSION,
         "weights": weights,

@@ -49,12 +49,14 @@ class CMIMModel:
         tokenizer: The tokenizer that it was trained with.
         config: All settings that it was trained with.
         card: Model card (Markdown), or None.
+        property_table: Table of the observed properties that heads of the network predict; None without heads.
         device: Device of the network.
     """
 
     def __init__(self, model_file: ModelFile, device: str | torch.device | None = None) -> None:
         self.config: ModelConfig = model_file.config
         self.card = model_file.card
+        self.property_table = model_file.properties
         self.tokenizer = SmilesTokenizer(model_file.vocabulary)
         with torch.device("meta"):
             network = CMIMNetwork(model_file.config.network)
@@ -156,6 +158,39 @@ class CMIMModel:
         spec = embedding_spec(self.config, kind, layers, pooling)
         vocabulary = self.tokenizer.vocabulary.fingerprint
         return embedding_fingerprint(self._weights_digest, self.config.network, vocabulary, spec, canonical=canonical)
+
+    @torch.inference_mode()
+    def predict_properties(
+        self, smiles: Any, *, on_invalid: str = "raise", batch_size: int | None = None, canonical: bool = True
+    ) -> dict[str, NDArray[np.float64]]:
+        """Predicts the observed properties that the model was trained with, from the informative embedding or else the latents.
+
+        They are properties of the structure, which RDKit computes exactly: the predictions show what a vector knows about a molecule.
+
+        Args:
+            smiles: N SMILES or RDKit molecules; see `embed` for all arguments.
+            on_invalid: "raise", or "nan" to return NaN.
+            batch_size: Maximum number of molecules in a batch; None: chosen for speed.
+            canonical: Canonicalise each SMILES first.
+
+        Returns:
+            For each property, by RDKit's name and in its unit, float64 [N].
+
+        Raises:
+            InvalidSmilesError: If there are no molecules, or if one cannot be used and `on_invalid="raise"`.
+            ConfigError: If the model was trained without observed properties.
+        """
+        sources, table = self.config.network.heads.sources, self.property_table
+        if table is None or not table.values:
+            raise ConfigError(
+                f"predict_properties: {model_name(self.config)} was trained without observed properties. Use a model that was trained "
+                "with objective.properties."
+            )
+        source, kind = ("h", "informative") if "h" in sources else ("z", "mean")
+        vectors = self.embed(smiles, kind, on_invalid=on_invalid, batch_size=batch_size, canonical=canonical)
+        head = self.network.heads[source]
+        scores = head(torch.from_numpy(vectors).to(self.device))[:, : len(table.values)]
+        return dict(zip(table.values, table.from_scores(scores.cpu().numpy()).T))
 
     def invalid_reason(self, molecule: Any) -> str | None:
         """Why `embed` cannot use a molecule (not parsable, too long, a token outside the vocabulary); None if it can."""

@@ -23,15 +23,16 @@ from typing import IO, Any, NamedTuple
 
 from ..errors import CheckpointError
 from ..files import atomic_write
+from ..observed import PROPERTIES
 from ..version import __version__
 
 __all__ = ["CARD", "CONFIG", "MANIFEST", "VOCABULARY", "WEIGHTS", "read_members", "write_members"]
 
 CONFIG, WEIGHTS, VOCABULARY, CARD = "model_config.yaml", "model_weights.safetensors", "vocabulary.txt", "model_card.md"
 MANIFEST = "manifest.json"
-_MAX_BYTES = {MANIFEST: 2**20, CONFIG: 2**16, WEIGHTS: 2**36, VOCABULARY: 2**24, CARD: 2**20}
+_MAX_BYTES = {MANIFEST: 2**20, CONFIG: 2**16, WEIGHTS: 2**36, VOCABULARY: 2**24, CARD: 2**20, PROPERTIES: 2**24}
 _REQUIRED = (CONFIG, WEIGHTS, VOCABULARY)
-_OPTIONAL = (CARD,)
+_OPTIONAL = (CARD, PROPERTIES)
 _FORMAT = "nemo_cmim model 2"
 _MAX_MEMBERS = 1000
 _MAX_COMPRESSION = 20  # ratio; weights of a trained network hardly compress at all

@@ -1,8 +1,8 @@
 """Reads and writes model files (`.nemo`).
 
 A model file is a tar archive, like NeMo's, with the members `manifest.json` (checksums, see `model_archive`), `model_config.yaml`,
-`model_weights.safetensors` (state dict of the PyTorch network), `vocabulary.txt` and optionally `model_card.md`. A folder with these files
-can be read as well.
+`model_weights.safetensors` (state dict of the PyTorch network), `vocabulary.txt` and optionally `model_card.md` and `properties.json`
+(table of the properties that heads predict). A folder with these files can be read as well.
 
 Model files may come from untrusted sources. Reading one runs no code and writes nothing: members are read into memory, YAML is loaded
 as plain data, tensors as safetensors, and pickles are never opened. A small file cannot use much memory or time: members are limited in
@@ -28,7 +28,7 @@ from ..config import ModelConfig
 from ..errors import CheckpointError, ConfigError, DataError
 from ..mappings import from_mapping, to_mapping
 from ..models import CMIMNetwork
-from ..observed import PropertyTable
+from ..observed import PROPERTIES, PropertyTable
 from ..tokenizers import Vocabulary
 from ..version import __version__
 from .model_archive import CARD, CONFIG, MANIFEST, VOCABULARY, WEIGHTS, read_members, write_members
@@ -83,6 +83,8 @@ def write_model_file(path: str | Path, content: ModelFile, dtype: torch.dtype | 
     }
     if content.card is not None:
         members[CARD] = content.card.encode()
+    if content.properties is not None:
+        members[PROPERTIES] = content.properties.dumps().encode()
     write_members(Path(path), members)
 
 
@@ -117,6 +119,7 @@ def read_model_file(path: str | Path, data: bytes | None = None) -> ModelFile:
         vocabulary,
         _parse_weights(members[WEIGHTS], path),
         members[CARD].decode(errors="replace") if CARD in members else None,
+        _parse_properties(members[PROPERTIES], path) if PROPERTIES in members else None,
     )
     _check_fit(content, path)
     if fingerprint != vocabulary.fingerprint:
@@ -157,6 +160,13 @@ def _parse_vocabulary(content: bytes, path: Path) -> Vocabulary:
         raise CheckpointError(f"{path}: {VOCABULARY} is damaged. {error}") from error
 
 
+def _parse_properties(content: bytes, path: Path) -> PropertyTable:
+    try:
+        return PropertyTable.loads(content.decode(), PROPERTIES)
+    except (DataError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{path}: {PROPERTIES} is damaged. {error}") from error
+
+
 def _parse_weights(content: bytes, path: Path) -> dict[str, Tensor]:
     try:
         weights = safetensors.torch.load(content)
@@ -176,6 +186,12 @@ def _check_fit(content: ModelFile, path: str | Path) -> None:
     if len(content.vocabulary) != network.vocabulary_size:
         raise CheckpointError(
             f"{path}: the network has {network.vocabulary_size} tokens, but the vocabulary has {len(content.vocabulary)}."
+        )
+    heads, table = network.heads, content.properties
+    if heads.sources and (table is None or (table.values, table.bits) != (heads.values, heads.bits)):
+        state = "missing" if table is None else f"that of {len(table.values)} properties and {table.bits} bits"
+        raise CheckpointError(
+            f"{path}: the heads predict {len(heads.values)} properties and {heads.bits} bits, but their table {PROPERTIES} is {state}."
         )
     layers = network.encoder_layers + network.decoder_layers
     if layers > len(content.weights):
