@@ -69,7 +69,7 @@ def write_model_file(path: str | Path, content: ModelFile, dtype: torch.dtype | 
         dtype: Precision in which weights are stored; None: the precision of each tensor.
 
     Raises:
-        CheckpointError: If vocabulary or weights do not match the network of the settings.
+        CheckpointError: If vocabulary, weights or properties do not match the network of the settings.
     """
     _check_fit(content, path)
     config = dataclasses.replace(content.config, train_ds=None, validation_ds=None, vocabulary=None)
@@ -163,7 +163,7 @@ def _parse_vocabulary(content: bytes, path: Path) -> Vocabulary:
 def _parse_properties(content: bytes, path: Path) -> PropertyTable:
     try:
         return PropertyTable.loads(content.decode(), PROPERTIES)
-    except (DataError, UnicodeDecodeError) as error:
+    except (DataError, UnicodeDecodeError, RecursionError, OverflowError) as error:
         raise CheckpointError(f"{path}: {PROPERTIES} is damaged. {error}") from error
 
 
@@ -181,7 +181,7 @@ def _parse_weights(content: bytes, path: Path) -> dict[str, Tensor]:
 
 
 def _check_fit(content: ModelFile, path: str | Path) -> None:
-    """Raises an error unless vocabulary and weights match the network that the config describes."""
+    """Raises an error unless vocabulary, weights and properties match the network that the config describes."""
     network = content.config.network
     if len(content.vocabulary) != network.vocabulary_size:
         raise CheckpointError(

@@ -19,7 +19,7 @@ def members(path: Path) -> dict[str, bytes]:
         return {m.name: archive.extractfile(m).read() for m in archive if m.name != MANIFEST}  # type: ignore[union-attr]
 
 
-def manifest(content: dict[str, bytes], optional: Container[str] = ("model_card.md",), **changes: Any) -> bytes:
+def manifest(content: dict[str, bytes], optional: Container[str] = ("model_card.md", "properties.json"), **changes: Any) -> bytes:
     """A manifest whose checksums are right; `changes` replaces fields of it."""
     entries = {
         name.removeprefix("./"): {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest(), "optional": name in optional}

@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from nemo_cmim.config import ModelConfig, NetworkConfig
+from nemo_cmim.config import HeadsConfig, ModelConfig, NetworkConfig
 from nemo_cmim.inference import CMIMModel, load
 from nemo_cmim.inference.model_file import ModelFile, write_model_file
 from nemo_cmim.models import CMIMNetwork
 from nemo_cmim.tokenizers import SmilesTokenizer
 
 
-def random_model(latents: int = 1) -> ModelFile:
+def random_model(latents: int = 1, heads: HeadsConfig | None = None) -> ModelFile:
     torch.manual_seed(0)
     network = NetworkConfig(
         hidden_size=32,
@@ -25,6 +25,7 @@ def random_model(latents: int = 1) -> ModelFile:
         latents=latents,
         max_positions=64,
         init_std=0.2,
+        heads=heads or HeadsConfig(),
     )
     return ModelFile(ModelConfig(network=network), SmilesTokenizer().vocabulary, CMIMNetwork(network).state_dict())
 

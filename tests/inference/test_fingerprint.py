@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from nemo_cmim.cli import main
-from nemo_cmim.config import NetworkConfig
+from nemo_cmim.config import HeadsConfig, NetworkConfig
 from nemo_cmim.errors import ConfigError
 from nemo_cmim.inference import CMIMModel, capabilities, fingerprint, list_models, load
 from nemo_cmim.inference.model_file import ModelFile, write_model_file
@@ -38,6 +38,13 @@ def test_file_name_card_training_settings_and_stored_precision_do_not_matter(tmp
     write_model_file(tmp_path / "other.nemo", dataclasses.replace(own, config=training, card="# Other"))
     assert load(tmp_path / "other.nemo").fingerprint() == of(own)
     assert of(half) == of(dataclasses.replace(own, weights={name: weight.float() for name, weight in weights.items()})) != of(own)
+
+
+def test_property_heads_do_not_matter() -> None:
+    own, heads = random_model(), random_model(heads=HeadsConfig(sources="hz", values=("MolWt",)))
+    weights = {name: own.weights.get(name, weight) for name, weight in heads.weights.items()}
+    assert weights.keys() > own.weights.keys()
+    assert of(dataclasses.replace(heads, weights=weights)) == of(own)
 
 
 def test_every_argument_that_changes_vectors_changes_the_fingerprint(model: CMIMModel) -> None:

@@ -11,13 +11,15 @@ import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
 
-from nemo_cmim.config import DataConfig
+from nemo_cmim.config import DataConfig, HeadsConfig
 from nemo_cmim.errors import CheckpointError
-from nemo_cmim.inference.model_file import CONFIG, VOCABULARY, WEIGHTS, read_model_file, write_model_file
+from nemo_cmim.inference.model_file import CONFIG, VOCABULARY, WEIGHTS, ModelFile, read_model_file, write_model_file
+from nemo_cmim.observed import PROPERTIES, PropertyTable
 from tests.inference.archives import MANIFEST, manifest, members, pack, pack_as_is, unpack
 from tests.inference.conftest import random_model
 
@@ -41,6 +43,39 @@ def test_round_trip_is_exact_and_bytes_are_reproducible(tmp_path: Path) -> None:
     write_model_file(tmp_path / "b.nemo", read)
     assert (tmp_path / "a.nemo").read_bytes() == (tmp_path / "b.nemo").read_bytes()
     assert {p.name for p in tmp_path.iterdir()} == {"a.nemo", "b.nemo"}
+
+
+def with_properties() -> ModelFile:
+    names = ("MolWt", "TPSA")
+    table = PropertyTable.fit(names, 8, np.random.default_rng(0).normal(size=(300, 2)))
+    return dataclasses.replace(random_model(heads=HeadsConfig(sources="hz", values=names, bits=8)), properties=table)
+
+
+def test_the_table_of_observed_properties_is_stored(tmp_path: Path) -> None:
+    content = with_properties()
+    write_model_file(tmp_path / "a.nemo", content)
+    read = read_model_file(tmp_path / "a.nemo")
+    assert read.properties == content.properties and read.config == content.config
+    assert all(torch.equal(read.weights[name], weight) for name, weight in content.weights.items())
+
+
+def test_a_table_of_other_properties_raises(tmp_path: Path) -> None:
+    content = with_properties()
+    assert content.properties is not None
+    for change in ({"values": ("MolWt", "qed")}, {"bits": 16}):
+        other = dataclasses.replace(content, properties=dataclasses.replace(content.properties, **change))  # type: ignore[arg-type]
+        with pytest.raises(
+            CheckpointError, match=r"predict 2 properties and 8 bits, but their table properties\.json is that of 2"
+        ):
+            write_model_file(tmp_path / "a.nemo", other)
+    write_model_file(tmp_path / "a.nemo", content)
+    files = members(tmp_path / "a.nemo")
+    with pytest.raises(CheckpointError, match=r"their table properties\.json is missing"):
+        read_model_file(pack(tmp_path / "b.nemo", {name: data for name, data in files.items() if name != PROPERTIES}))
+    bits = files[PROPERTIES].replace(b'"bits": 8', b'"bits": Infinity')
+    for damaged in (b"[]", b"{", b"\xff", bits, b"[" * 100_000, pickle.dumps(3)):
+        with pytest.raises(CheckpointError, match=r"properties\.json is damaged"):
+            read_model_file(pack(tmp_path / "b.nemo", files | {PROPERTIES: damaged}))
 
 
 def test_half_precision_storage_halves_the_file(tmp_path: Path) -> None:

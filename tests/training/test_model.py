@@ -19,8 +19,11 @@ from omegaconf import OmegaConf
 
 import nemo_cmim
 from nemo_cmim.errors import CheckpointError, ConfigError, DataError
+from nemo_cmim.inference.model_file import read_model_file
 from nemo_cmim.prepare.prepare import prepare
+from nemo_cmim.store.token_store import TokenStore
 from nemo_cmim.tokenizers import Vocabulary
+from nemo_cmim.training.checkpoints.export import export_from
 from nemo_cmim.training.model import MegatronCMIMModel
 from nemo_cmim.training.run import compose, config_folder, train
 from nemo_cmim.types import MicroBatch
@@ -80,6 +83,27 @@ def test_restored_model_is_the_same_network(run: Path, tmp_path: Path) -> None:
     assert (tmp_path / "again.nemo").read_bytes() == nemo_file.read_bytes()
     config_only = MegatronCMIMModel.restore_from(str(nemo_file), return_config=True)
     assert config_only.network.hidden_size == 32
+
+
+def test_model_files_keep_the_table_of_observed_properties(tmp_path: Path) -> None:
+    """Written at the end of a run, by `save_to` and by `export_from`; read by `restore_from`."""
+    lines = [f"{'C' * i}O{'C' * j}" for i in range(1, 12) for j in range(1, 12)]
+    (tmp_path / "ethers.smi").write_text("\n".join(lines) + "\n")
+    prepare(
+        [tmp_path / "ethers.smi"], tmp_path / "data", valid_fraction=0.2, test_fraction=0, processes=1, progress=False,
+        properties="MolWt,TPSA", fingerprint_bits=16,
+    )  # fmt: skip
+    more = ("trainer.max_steps=1", "model.objective.properties.values_given_h=1", "model.objective.properties.bits_given_h=1")
+    run = train(config(tmp_path / "data", tmp_path / "log", *more))
+    (nemo_file,) = (run / "checkpoints").glob("*.nemo")
+    table = TokenStore.open(tmp_path / "data", "train").properties
+    assert table is not None and table == read_model_file(nemo_file).properties
+    model = MegatronCMIMModel.restore_from(str(nemo_file))
+    assert model.property_table == table
+    model.save_to(str(tmp_path / "again.nemo"))
+    assert (tmp_path / "again.nemo").read_bytes() == nemo_file.read_bytes()
+    export_from(run, tmp_path / "exported.nemo")
+    assert read_model_file(tmp_path / "exported.nemo").properties == table
 
 
 def test_a_resumed_run_is_the_uninterrupted_one(data: Path, tmp_path: Path) -> None:
