@@ -280,7 +280,7 @@ class OptimConfig:
     def __post_init__(self) -> None:
         check(self.lr > 0, f"optim.lr must be positive, found {self.lr}.")
         check(0.0 <= self.momentum < 1.0, f"optim.momentum must be in [0, 1), found {self.momentum}.")
-        check(self.iterations >= 1, f"optim.iterations must be at least 1, found {self.iterations}.")
+        check(1 <= self.iterations <= 6, f"optim.iterations must be from 1 to 6, found {self.iterations}.")
         for name in () if self.name == "muon" else _OF_MUON:
             value, default = getattr(self, name), getattr(OptimConfig, name)
             check(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -99,8 +100,8 @@ def loss(
     return total / len(log_p_x_B)
 
 
-def muon(weight_RC: Tensor, gradients: list[Tensor], lr: float, momentum: float, decay: float, polynomials: list) -> Tensor:
-    """A matrix after one step of Muon for each gradient (Jordan et al. 2024), with a singular value decomposition, value by value."""
+def muon(weight_RC: Tensor, gradients: list[Tensor], lr: float, momentum: float, decay: float, update_of: Callable) -> Tensor:
+    """A matrix after one step of Muon for each gradient, by singular value decomposition. `update_of`: of a value over the norm."""
     weight, average = weight_RC.double(), torch.zeros_like(weight_RC, dtype=torch.float64)
     for gradient in gradients:
         average = momentum * average + (1 - momentum) * gradient.double()
@@ -108,9 +109,6 @@ def muon(weight_RC: Tensor, gradients: list[Tensor], lr: float, momentum: float,
         norm = math.sqrt(sum(float(value) ** 2 for value in values))
         update = torch.zeros_like(weight)
         for i, value in enumerate(values):
-            x = float(value) / norm
-            for a, b, c in polynomials:
-                x = a * x + b * x**3 + c * x**5
-            update = update + x * torch.outer(left[:, i], right[i])
+            update = update + update_of(float(value) / norm) * torch.outer(left[:, i], right[i])
         weight = weight - lr * decay * weight - lr * 0.2 * math.sqrt(max(weight.shape)) * update
     return weight

@@ -47,7 +47,7 @@ def test_an_optimiser_gets_only_its_own_arguments() -> None:
         ({"objective": {"tau": 0}}, "objective.tau must be positive, found 0.0."),
         ({"optim": {"betas": [0.9]}}, "model.optim.betas must be a list of 2 numbers, found [0.9]."),
         ({"optim": {"momentum": 0.9}}, "optim.momentum=0.9 has no effect with optim.name=adam. Remove it, or set name to muon."),
-        ({"optim": {"name": "muon", "iterations": 0}}, "optim.iterations must be at least 1, found 0."),
+        ({"optim": {"name": "muon", "iterations": 0}}, "optim.iterations must be from 1 to 6, found 0."),
         ({"optim": {"name": "muon", "momentum": 1.0}}, "optim.momentum must be in [0, 1), found 1.0."),
         ({"parallel": {"pipeline_model_parallel_size": 2}}, "pipeline parallelism is not supported"),
         ({"parallel": {"tensor_model_parallel_size": 3}}, "must be a multiple of parallel.tensor_model_parallel_size (3)."),
