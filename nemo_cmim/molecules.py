@@ -6,6 +6,7 @@ import difflib
 import functools
 import re
 import threading
+import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = [
+    "CANONICALISATION",
     "Mol",
     "Properties",
     "canonical_or_none",
@@ -26,6 +28,7 @@ __all__ = [
     "check_properties",
     "descriptors",
     "drawing",
+    "forbidden_character",
     "is_valid",
     "logp",
     "molecular_weight",
@@ -41,6 +44,9 @@ __all__ = [
 ]
 
 Mol = Chem.Mol
+
+CANONICALISATION = "rdkit-fixed-point-1"
+"""Name of the definition of `canonical_smiles`. Embeddings of molecules that were canonicalised differently are not comparable."""
 
 
 class Properties(NamedTuple):
@@ -90,7 +96,8 @@ def parse(smiles: str, *, name: str = "the SMILES", quiet: bool = True) -> Mol:
         quiet: Keep RDKit from printing. For a loop, it is faster to wrap the loop in `quiet_rdkit` and to pass False.
 
     Raises:
-        InvalidSmilesError: If the SMILES is not text, is empty, contains white space or cannot be parsed.
+        InvalidSmilesError: If the SMILES is not text, is empty, contains white space or a character that is not printable ASCII, or cannot
+            be parsed.
     """
     if not isinstance(smiles, str):
         raise InvalidSmilesError(f"{name} must be text, found {smiles!r} ({type(smiles).__name__})")
@@ -98,6 +105,8 @@ def parse(smiles: str, *, name: str = "the SMILES", quiet: bool = True) -> Mol:
         raise InvalidSmilesError(f"{name} is empty")
     if smiles.split() != [smiles]:
         raise InvalidSmilesError(f"{name} ({smiles!r}) contains white space, which is not allowed in a SMILES")
+    if found := forbidden_character(smiles):
+        raise InvalidSmilesError(f"{name} ({smiles!r}) contains {found}. A SMILES consists of printable ASCII characters only")
     if quiet:
         with quiet_rdkit():
             mol = Chem.MolFromSmiles(smiles)
@@ -106,6 +115,17 @@ def parse(smiles: str, *, name: str = "the SMILES", quiet: bool = True) -> Mol:
     if mol is None or mol.GetNumAtoms() == 0:
         raise InvalidSmilesError(f"{name} ({smiles!r}) could not be parsed")
     return mol
+
+
+def forbidden_character(smiles: str) -> str | None:
+    """The first character that is not printable ASCII, with its position; None if there is none.
+
+    RDKit removes such characters at the ends of a SMILES without a message, so that it would read another molecule.
+    """
+    if smiles.isascii() and smiles.isprintable():
+        return None
+    position, character = next((i, c) for i, c in enumerate(smiles) if not "!" <= c <= "~")
+    return f"U+{ord(character):04X} ({unicodedata.name(character, 'a control character')}) at index {position}"
 
 
 def is_valid(smiles: str) -> bool:
@@ -118,7 +138,10 @@ def is_valid(smiles: str) -> bool:
 
 
 def canonical_smiles(molecule: str | Mol, *, name: str = "the SMILES") -> str:
-    """RDKit's canonical isomeric SMILES.
+    """RDKit's canonical isomeric SMILES, as a fixed point: canonicalising it again gives the same text.
+
+    For some symmetric molecules, RDKit's canonical form depends on the order of the atoms (rdkit#8721). Therefore it is canonicalised again
+    until it does not change. This costs nothing if the SMILES is canonical already, and parsing it once more otherwise.
 
     Args:
         molecule: A SMILES, or an RDKit molecule.
@@ -131,12 +154,27 @@ def canonical_smiles(molecule: str | Mol, *, name: str = "the SMILES") -> str:
         if molecule.GetNumAtoms() == 0:
             raise InvalidSmilesError(f"{name} is a molecule without atoms")
         molecule = Chem.MolToSmiles(molecule)  # parsed again, so that explicit hydrogens of a structure file have no effect
-    return Chem.MolToSmiles(parse(molecule, name=name))
+    mol = parse(molecule, name=name)
+    with quiet_rdkit():
+        return to_canonical_smiles(mol, molecule)
 
 
-def to_canonical_smiles(mol: Mol) -> str:
-    """RDKit's canonical isomeric SMILES of a molecule from `parse`; half the cost of `canonical_smiles`, which parses it again."""
-    return Chem.MolToSmiles(mol)
+def to_canonical_smiles(mol: Mol, smiles: str | None = None) -> str:
+    """`canonical_smiles` of a molecule from `parse`, without parsing it again. RDKit may print; see `quiet_rdkit`.
+
+    Args:
+        mol: The molecule.
+        smiles: The SMILES that it was parsed from, if it was not changed since. If it is canonical, there is no second pass.
+    """
+    forms = [] if smiles is None else [smiles]
+    form = Chem.MolToSmiles(mol)
+    while form not in forms:
+        forms.append(form)
+        mol = Chem.MolFromSmiles(form)
+        if mol is None:  # RDKit cannot read its own SMILES
+            return form
+        form = Chem.MolToSmiles(mol)
+    return min(forms[forms.index(form) :])  # one form, or those of a cycle
 
 
 def without_stereo(mol: Mol) -> str:
@@ -224,7 +262,10 @@ def murcko_scaffold(smiles: str) -> str:
     """Canonical SMILES of the Bemis-Murcko scaffold, without stereo; empty for a molecule without rings."""
     from rdkit.Chem.Scaffolds import MurckoScaffold
 
-    return MurckoScaffold.MurckoScaffoldSmiles(mol=parse(smiles), includeChirality=False)
+    scaffold: str = MurckoScaffold.MurckoScaffoldSmiles(mol=parse(smiles), includeChirality=False)
+    with quiet_rdkit():
+        mol = Chem.MolFromSmiles(scaffold)
+        return scaffold if mol is None else to_canonical_smiles(mol, scaffold)
 
 
 def morgan_fingerprints(smiles: Sequence[str], bits: int = 2048, radius: int = 2) -> NDArray[np.float32]:

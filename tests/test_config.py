@@ -44,8 +44,22 @@ def test_an_optimiser_gets_only_its_own_arguments() -> None:
         ({"network": {"hidden_size": 511}}, "network.hidden_size (511) must be a multiple of network.attention_heads (8)."),
         ({"network": {"dropout": 1.0}}, "network.dropout must be in [0, 1), found 1.0."),
         ({"network": {"latents": 0}}, "network.latents must be at least 1, found 0."),
+        ({"network": {"heads": {"sources": "x"}}}, 'network.heads.sources must be "", "h", "z" or "hz", found \'x\'.'),
+        ({"network": {"heads": {"sources": "h"}}}, "network.heads.sources=h has nothing to predict: set values or bits."),
+        (
+            {"network": {"decoder_layers": 0, "heads": {"sources": "h", "bits": 8}}},
+            "network.heads.sources=h needs a decoder, but decoder_layers is 0.",
+        ),
+        ({"objective": {"properties": {"sigma": 0}}}, "objective.properties.sigma must be positive, found 0.0."),
+        ({"objective": {"properties": {"bits_given_z": -1}}}, "objective.properties.bits_given_z must be at least 0, found -1.0."),
+        ({"objective": {"weights": [1]}}, "model.objective.weights must be a mapping, found [1]."),
+        ({"objective": {"weights": {"log_p_k1": "x"}}}, "model.objective.weights.log_p_k1 must be of type float, found 'x' (str)."),
+        (
+            {"augmentation": {"strings": "random"}},
+            "augmentation.strings must be canonical | same_random | different_random, found 'random'.",
+        ),
         ({"objective": {"tau": 0}}, "objective.tau must be positive, found 0.0."),
-        ({"optim": {"betas": [0.9]}}, "model.optim.betas must be a list of 2 numbers, found [0.9]."),
+        ({"optim": {"betas": [0.9]}}, "model.optim.betas must be a list of 2 values, found [0.9]."),
         ({"optim": {"momentum": 0.9}}, "optim.momentum=0.9 has no effect with optim.name=adam. Remove it, or set name to muon."),
         ({"optim": {"name": "muon", "iterations": 0}}, "optim.iterations must be from 1 to 6, found 0."),
         ({"optim": {"name": "muon", "momentum": 1.0}}, "optim.momentum must be in [0, 1), found 1.0."),
@@ -57,3 +71,16 @@ def test_an_optimiser_gets_only_its_own_arguments() -> None:
 def test_invalid_configs_are_errors(mapping: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(message)):
         from_mapping(ModelConfig, mapping, "model")
+
+
+@pytest.mark.parametrize(
+    ("old", "strings"),
+    [
+        ({"enumerate_smiles": True}, "different_random"),
+        ({"enumerate_smiles": False}, "canonical"),
+        ({"enumerate_smiles": True, "strings": "canonical"}, "different_random"),  # an old override of the new defaults
+        ({"enumerate_smiles": False, "strings": "same_random"}, "same_random"),
+    ],
+)
+def test_the_key_of_earlier_versions_for_strings(old: dict[str, Any], strings: str) -> None:
+    assert from_mapping(ModelConfig, {"augmentation": old}, "model").augmentation.strings == strings

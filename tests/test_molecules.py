@@ -7,11 +7,65 @@ import pytest
 from rdkit import Chem
 
 from nemo_cmim.errors import InvalidSmilesError
-from nemo_cmim.molecules import canonical_smiles, descriptors, is_valid, morgan_fingerprints, murcko_scaffold, parse, properties
+from nemo_cmim.molecules import (
+    canonical_smiles,
+    descriptors,
+    is_valid,
+    morgan_fingerprints,
+    murcko_scaffold,
+    parse,
+    properties,
+    randomized_smiles,
+    to_canonical_smiles,
+)
 
 
 def test_all_smiles_of_a_molecule_have_one_canonical_smiles() -> None:
     assert canonical_smiles("OCC") == canonical_smiles("C(O)C") == canonical_smiles(Chem.MolFromSmiles("CCO")) == "CCO"
+
+
+PHTHALIMIDE = "O=C(c1ccccc1C(=O)N1C(=O)c2ccccc2C1=O)N1C(=O)c2ccccc2C1=O"  # rdkit#8721
+
+
+def test_a_symmetric_molecule_has_one_canonical_smiles() -> None:
+    mol = Chem.MolFromSmiles(PHTHALIMIDE)
+    forms = list(Chem.MolToRandomSmilesVect(mol, 50, randomSeed=7))
+    assert len({Chem.MolToSmiles(Chem.MolFromSmiles(form)) for form in forms}) > 1, "RDKit alone gives several"
+    assert {canonical_smiles(form) for form in forms} == {canonical_smiles(mol)}
+    assert {to_canonical_smiles(Chem.MolFromSmiles(form)) for form in forms} == {canonical_smiles(mol)}
+
+
+def test_the_canonical_smiles_of_real_molecules_is_a_fixed_point(real_smiles: tuple[str, ...]) -> None:
+    for number, smiles in enumerate(real_smiles[::4], 1):
+        canonical = canonical_smiles(smiles)
+        assert canonical_smiles(canonical) == canonical
+        for randomized in randomized_smiles(smiles, 2, number):
+            assert canonical_smiles(randomized) == canonical
+
+
+def test_a_cycle_of_canonical_smiles_has_one_representative(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From wherever it is entered. No molecule of the sample has one, so RDKit's writer is replaced: C -> CC -> CCC -> CC -> ..."""
+    following = {"C": "CC", "CC": "CCC", "CCC": "CC"}
+    write = Chem.MolToSmiles
+    monkeypatch.setattr(Chem, "MolToSmiles", lambda mol: following[write(mol)])
+    assert [canonical_smiles(smiles) for smiles in following] == ["CC", "CC", "CC"]
+
+
+@pytest.mark.parametrize(
+    ("smiles", "found"),
+    [
+        ("CC(=O)\u041e", r"U\+041E \(CYRILLIC CAPITAL LETTER O\) at index 6"),
+        ("\u041eC=O", r"U\+041E .* at index 0"),
+        ("C\u200bC", r"U\+200B \(ZERO WIDTH SPACE\) at index 1"),
+        ("CCO\x00", r"U\+0000 \(a control character\) at index 3"),
+        ("CC\u00d7O", r"U\+00D7 \(MULTIPLICATION SIGN\) at index 2"),
+        ("\uff23C", r"U\+FF23 \(FULLWIDTH LATIN CAPITAL LETTER C\) at index 0"),
+    ],
+)
+def test_only_printable_ascii_is_read(smiles: str, found: str) -> None:
+    """RDKit removes other characters at the ends of a SMILES in silence."""
+    with pytest.raises(InvalidSmilesError, match=rf"molecule 3 .* contains {found}\. A SMILES consists of printable ASCII"):
+        canonical_smiles(smiles, name="molecule 3")
 
 
 def test_stereo_is_kept() -> None:

@@ -19,12 +19,12 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from ..config import NetworkConfig
+from ..molecules import CANONICALISATION
 from .capabilities import EmbeddingSpec
 
 __all__ = ["embedding_fingerprint", "weights_digest"]
 
 _VERSION = "nemo_cmim embedding 1"  # increase the number when a change of the code changes vectors
-_CANONICALISATION = "rdkit-fixed-point-1"
 
 
 def weights_digest(weights: Mapping[str, Tensor]) -> str:
@@ -62,7 +62,7 @@ def embedding_fingerprint(weights: str, network: NetworkConfig, vocabulary: str,
         "kind": spec.kind,
         "layers": [int(layer) for layer in spec.layers],
         "pooling": spec.pooling,
-        "canonicalisation": _CANONICALISATION if canonical else "none",
+        "canonicalisation": CANONICALISATION if canonical else "none",
         "engine": "torch",
         "precision": "float32",
     }

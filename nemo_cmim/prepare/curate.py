@@ -17,9 +17,10 @@ from .settings import Rules
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["NOT_A_MOLECULE", "UNKNOWN_TOKEN", "Curated", "Rejection", "canonicalise", "curate", "digest_of"]
+__all__ = ["NOT_ASCII", "NOT_A_MOLECULE", "UNKNOWN_TOKEN", "Curated", "Rejection", "canonicalise", "curate", "digest_of"]
 
 NOT_A_MOLECULE = "not a molecule to RDKit"
+NOT_ASCII = "not printable ASCII"
 UNKNOWN_TOKEN = "unknown token"
 
 
@@ -91,6 +92,8 @@ def digest_of(canonical: str) -> bytes:
 
 def canonicalise(smiles: str, rules: Rules, *, logp_is_known: bool = False) -> str | Rejection:
     """The canonical SMILES of a molecule, or why it is rejected. RDKit prints its messages unless called under `quiet_rdkit`."""
+    if found := molecules.forbidden_character(smiles):
+        return Rejection(NOT_ASCII, found)
     try:
         mol = molecules.parse(smiles, quiet=False)
     except InvalidSmilesError:
@@ -104,7 +107,7 @@ def canonicalise(smiles: str, rules: Rules, *, logp_is_known: bool = False) -> s
         return Rejection(f"molecular weight above {rules.max_molecular_weight:g}", f"{weight:.2f}")
     if not logp_is_known and rules.max_logp != math.inf and (logp := molecules.logp(mol)) > rules.max_logp:
         return Rejection(f"logP above {rules.max_logp:g}", f"{logp:.3f}")
-    return molecules.to_canonical_smiles(mol)
+    return molecules.to_canonical_smiles(mol, None if rules.desalt or rules.neutralise else smiles)
 
 
 def _token_rejection(smiles: str, rules: Rules, tokenizer: SmilesTokenizer) -> Rejection:

@@ -16,7 +16,7 @@ __all__ = ["MANIFEST", "StoreManifest"]
 
 MANIFEST = "manifest.json"
 _HASH_BLOCK = 8 << 20  # bytes
-_FORMAT = "nemo_cmim token store 2"
+_FORMAT = "nemo_cmim token store 3"  # 2: RDKit's canonical form in one pass, no observed properties
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +68,10 @@ class StoreManifest:
         try:
             content = json.loads(files.read(MANIFEST))
             if (found := content.pop("format")) != _FORMAT:
-                raise ValueError(f"format {found!r}, not {_FORMAT!r}")
+                raise DataError(
+                    f"{files.location(MANIFEST)} has the format {found!r}, but this version of nemo_cmim reads {_FORMAT!r}. Prepare the "
+                    "folder again from its inputs: nemo-cmim prepare INPUT... -o FOLDER --overwrite"
+                )
             return cls(**content)
         except (FileNotFoundError, NotADirectoryError) as error:
             raise DataError(
@@ -77,9 +80,7 @@ class StoreManifest:
         except (ValueError, AttributeError, KeyError, TypeError) as error:
             if isinstance(error, DataError):
                 raise
-            raise DataError(
-                f"{files.location(MANIFEST)} is damaged or has a different version ({error!r}). Prepare the folder again."
-            ) from error
+            raise DataError(f"{files.location(MANIFEST)} is damaged ({error!r}). Prepare the folder again.") from error
 
     def check_files(self, folder: str | Path, names: list[str], *, contents: bool) -> None:
         """Compares the sizes of files of `folder` with the manifest, and their SHA-256 if `contents` is True.

@@ -83,9 +83,9 @@ class MegatronCMIMModel(ModelPT):
         self.tokenizer = SmilesTokenizer(vocabulary)
         self.property_table = properties or find_table(self.model_config)
         self.model_config = with_heads(self.model_config, self.property_table)
+        initialise(self.model_config.parallel)  # the loaders of `super().__init__` need the ranks
         super().__init__(cfg=OmegaConf.create(plain), trainer=trainer)
         self._save_restore_connector = CMIMSaveRestoreConnector()
-        initialise(self.model_config.parallel)
         network = self.model_config.network
         self.objective = build_objective(self.model_config.objective, network, group=parallel_state.get_data_parallel_group())
         check_views(self.objective, self.model_config)

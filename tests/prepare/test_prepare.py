@@ -17,6 +17,7 @@ from rdkit.Chem import Crippen, Descriptors
 from nemo_cmim import cli
 from nemo_cmim.errors import ConfigError, DataError
 from nemo_cmim.prepare.prepare import prepare
+from nemo_cmim.report.overlap import find_overlap
 from nemo_cmim.store.token_store import SPLITS, TokenStore
 from nemo_cmim.tokenizers import SmilesTokenizer, Vocabulary, shipped_vocabulary
 
@@ -374,3 +375,15 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert (settings["max_tokens"], settings["max_logp"]) == (5, None)
     assert cli.main(arguments) == 2
     assert capsys.readouterr().err.splitlines()[-1].startswith("nemo-cmim prepare: ")
+
+
+def test_one_copy_of_a_molecule_with_several_canonical_smiles(tmp_path: Path) -> None:
+    """rdkit#8721. Characters that RDKit would remove in silence are a reason of their own."""
+    mol = Chem.MolFromSmiles("O=C(c1ccccc1C(=O)N1C(=O)c2ccccc2C1=O)N1C(=O)c2ccccc2C1=O")
+    lines = [*Chem.MolToRandomSmilesVect(mol, 20, randomSeed=7), "CC(=O)\u041e", "CCO"]
+    (tmp_path / "in.smi").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    manifest = prepare([tmp_path / "in.smi"], tmp_path / "out", processes=1, progress=False)
+    assert manifest.counts["kept"] == 2
+    assert manifest.rejected == {"duplicate": 19, "not printable ASCII": 1}
+    found = find_overlap(tmp_path / "out", lines[:5], stereo=True)
+    assert sum(hits.sum() for hits in found.same.values()) == 5

@@ -227,6 +227,7 @@ def test_the_older_format_is_an_error(tmp_path: Path) -> None:
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
     (tmp_path / "out" / "manifest.json").write_text(json.dumps({**manifest, "format": "nemo_cmim token store 1"}))
     with pytest.raises(
-        DataError, match=r"format 'nemo_cmim token store 1', not 'nemo_cmim token store 2'.*Prepare the folder again"
+        DataError,
+        match=r"format 'nemo_cmim token store 1', but .* reads 'nemo_cmim token store 3'.*Prepare the folder again.*--overwrite",
     ):
         TokenStore.open(tmp_path / "out", "train")
