@@ -1,4 +1,4 @@
-"""Number of tokens per molecule and padded length of micro-batches in chunks, as used in docs/scaling.md.
+"""Number of tokens per molecule and padded length of micro-batches in buckets, as used in docs/scaling.md.
 
     python -m benchmarks.padding [FILE] [--record]
 
@@ -23,10 +23,10 @@ from nemo_cmim.store.token_store import TokenStore
 BATCHES, CHUNKS = (64, 128, 256), (1, 2, 4, 8)
 
 
-def padded(lengths: NDArray[np.int32], batch_size: int, chunks: int) -> float:
+def padded(lengths: NDArray[np.int32], batch_size: int, buckets: int) -> float:
     """Mean over molecules of the length that they are padded to in random micro-batches."""
     sample = np.random.default_rng(0).permutation(lengths)[: 200 * batch_size].reshape(-1, batch_size)
-    parts = np.array_split(np.sort(sample, axis=1), chunks, axis=1)
+    parts = np.array_split(np.sort(sample, axis=1), buckets, axis=1)
     return float(np.mean(np.concatenate([np.broadcast_to(part[:, -1:], part.shape) for part in parts], axis=1)))
 
 
@@ -46,11 +46,11 @@ def main() -> None:
         lengths = np.asarray(TokenStore.open(folder / "data", "train").lengths)
         lines = [
             f"{len(lengths):,} molecules: {lengths.mean():.1f} tokens on average, median {np.median(lengths):.0f}, 95 % at most "
-            f"{np.percentile(lengths, 95):.0f}, longest {lengths.max()}. Tokens per molecule with padding, by chunks:",
+            f"{np.percentile(lengths, 95):.0f}, longest {lengths.max()}. Tokens per molecule with padding, by buckets:",
             "",
             markdown_table(
-                ["molecules in a micro-batch", *(f"{chunks} chunks" for chunks in CHUNKS)],
-                [[str(size), *(f"{padded(lengths, size, chunks):.1f}" for chunks in CHUNKS)] for size in BATCHES],
+                ["molecules in a micro-batch", *(f"{buckets} buckets" for buckets in CHUNKS)],
+                [[str(size), *(f"{padded(lengths, size, buckets):.1f}" for buckets in CHUNKS)] for size in BATCHES],
             ),
         ]
     print("\n".join(lines))

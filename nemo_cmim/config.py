@@ -232,14 +232,14 @@ class DataConfig:
     folder: str = "???"  # a path, or a URL that fsspec supports: s3://, gs://, http://, ...
     split: str = "train"
     batch_size: int = 256  # molecules in a micro-batch of one rank
-    chunks: int = 4  # a micro-batch is computed in this many chunks of molecules of similar length; affects only speed
+    buckets: int = 4  # a micro-batch is computed in this many buckets of molecules of similar length; affects only speed
     seed: int = 0
     workers: int = 2
     limit: int | None = None  # use only this many molecules, a fixed random sample; None: all
     shuffle_block: int = 1  # consecutive molecules that are shuffled as one block; 1: each on its own; about 4096 for a URL
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "chunks"):
+        for name in ("batch_size", "buckets"):
             check(getattr(self, name) >= 1, f"{name} must be at least 1, found {getattr(self, name)}.")
         check(self.workers >= 0, f"workers must be at least 0, found {self.workers}.")
         check(self.limit is None or self.limit >= 1, f"limit must be at least 1, found {self.limit}.")

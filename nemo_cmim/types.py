@@ -58,31 +58,31 @@ class ObservedProperties(NamedTuple):
 
 
 class MicroBatch(NamedTuple):
-    """A random sample of molecules for one forward and backward pass, divided into chunks of similar length.
+    """A random sample of molecules for one forward and backward pass, divided into buckets of similar length.
 
-    The network computes one chunk at a time, so that little of a batch is padding. The loss is that of all molecules together.
+    The network computes one bucket at a time, so that little of a batch is padding. The loss is that of all molecules together.
 
     Attributes:
-        chunks: The molecules, the shortest first.
-        observed: Properties of all molecules in the order of the chunks; None if the objective does not use them.
+        buckets: The molecules, the shortest first.
+        observed: Properties of all molecules in the order of the buckets; None if the objective does not use them.
     """
 
-    chunks: tuple[TokenBatch, ...]
+    buckets: tuple[TokenBatch, ...]
     observed: ObservedProperties | None = None
 
     @property
     def molecules(self) -> int:
-        """B, the number of molecules of all chunks."""
-        return sum(len(chunk.encoder_BS) for chunk in self.chunks)
+        """B, the number of molecules of all buckets."""
+        return sum(len(bucket.encoder_BS) for bucket in self.buckets)
 
     @property
     def tokens(self) -> Tensor:
-        """The number of real targets of all chunks, int64 scalar."""
-        return sum((chunk.is_target_BT.sum() for chunk in self.chunks[1:]), self.chunks[0].is_target_BT.sum())
+        """The number of real targets of all buckets, int64 scalar."""
+        return sum((bucket.is_target_BT.sum() for bucket in self.buckets[1:]), self.buckets[0].is_target_BT.sum())
 
     def to(self, device: object) -> MicroBatch:
         """The same micro-batch on `device`."""
-        return MicroBatch(tuple(chunk.to(device) for chunk in self.chunks), self.observed and self.observed.to(device))
+        return MicroBatch(tuple(bucket.to(device) for bucket in self.buckets), self.observed and self.observed.to(device))
 
 
 class Posterior(NamedTuple):

@@ -36,7 +36,7 @@ __all__ = ["SmilesBatches", "make_loader", "make_validation_loader", "open_store
 
 
 class SmilesBatches(Dataset[MicroBatch]):
-    """Micro-batches of a store by number: item i has the molecules `members_of(i)`, sorted by length and divided into chunks."""
+    """Micro-batches of a store by number: item i has the molecules `members_of(i)`, sorted by length and divided into buckets."""
 
     def __init__(
         self,
@@ -44,14 +44,14 @@ class SmilesBatches(Dataset[MicroBatch]):
         members_of: Callable[[int], Members],
         augmentation: Augmentation | None,
         *,
-        chunks: int,
+        buckets: int,
         with_properties: bool = False,
     ) -> None:
         self.with_properties = with_properties
         self.store = store
         self.members_of = members_of
         self.augmentation = augmentation
-        self.chunks = chunks
+        self.buckets = buckets
 
     def __getitem__(self, number: int) -> MicroBatch:
         members = self.members_of(number)
@@ -62,9 +62,9 @@ class SmilesBatches(Dataset[MicroBatch]):
                 molecules = zip(stored, members.epochs.tolist(), members.indices.tolist())
                 pairs = [self.augmentation(*molecule) for molecule in molecules]
         order = np.argsort([len(decoder) for _, decoder in pairs], kind="stable")
-        parts = np.array_split(order, min(self.chunks, len(order)))
-        chunks = tuple(self._collated([pairs[i] for i in part]) for part in parts)
-        return MicroBatch(chunks, self._observed(members.indices[order]) if self.with_properties else None)
+        parts = np.array_split(order, min(self.buckets, len(order)))
+        buckets = tuple(self._collated([pairs[i] for i in part]) for part in parts)
+        return MicroBatch(buckets, self._observed(members.indices[order]) if self.with_properties else None)
 
     def _observed(self, indices: NDArray[np.int64]) -> ObservedProperties:
         return ObservedProperties(*map(torch.from_numpy, self.store.gather_properties(indices)))
@@ -127,7 +127,7 @@ def make_loader(
     order = BatchOrder(len(store), batch_size, seed=config.seed, limit=config.limit, block=config.shuffle_block)
     members_of = functools.partial(_micro_batch, order, rank, ranks, accumulation)
     augmenting = _augmentation(augmentation, config, store, max_tokens)
-    batches = SmilesBatches(store, members_of, augmenting, chunks=config.chunks, with_properties=with_properties)
+    batches = SmilesBatches(store, members_of, augmenting, buckets=config.buckets, with_properties=with_properties)
     return _loader(batches, _Steps(start_step * accumulation, steps * accumulation), config.workers)
 
 
@@ -170,7 +170,7 @@ def make_validation_loader(
     count = min(-(-len(indices) // (config.batch_size * ranks)), len(indices) // ranks)  # every rank has molecules of each batch
     members = [Members(batch[rank::ranks], np.zeros_like(batch[rank::ranks])) for batch in np.array_split(indices, count)]
     augmenting = _augmentation(augmentation, config, store, max_tokens)
-    batches = SmilesBatches(store, members.__getitem__, augmenting, chunks=config.chunks, with_properties=with_properties)
+    batches = SmilesBatches(store, members.__getitem__, augmenting, buckets=config.buckets, with_properties=with_properties)
     return _loader(batches, _Steps(0, len(members)), config.workers)
 
 

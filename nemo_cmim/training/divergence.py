@@ -50,7 +50,7 @@ class LossWatch:
 
 
 def save_batch(folder: Path, name: str, batch: MicroBatch, tokenizer: SmilesTokenizer, facts: dict[str, Any]) -> Path:
-    """Saves a batch: the tensors of its chunks and the properties to `NAME.pt`, the facts and the decoder's SMILES to `NAME.json`.
+    """Saves a batch: the tensors of its buckets and the properties to `NAME.pt`, the facts and the decoder's SMILES to `NAME.json`.
 
     Returns:
         The JSON file.
@@ -58,8 +58,8 @@ def save_batch(folder: Path, name: str, batch: MicroBatch, tokenizer: SmilesToke
     folder.mkdir(parents=True, exist_ok=True)
     batch = batch.to("cpu")
     observed = {} if batch.observed is None else batch.observed._asdict()
-    torch.save({"chunks": [chunk._asdict() for chunk in batch.chunks], "observed": observed}, folder / f"{name}.pt")
-    rows = [row for chunk in batch.chunks for row in zip(chunk.target_BT.tolist(), (chunk.is_target_BT.sum(1) - 1).tolist())]
+    torch.save({"buckets": [bucket._asdict() for bucket in batch.buckets], "observed": observed}, folder / f"{name}.pt")
+    rows = [row for bucket in batch.buckets for row in zip(bucket.target_BT.tolist(), (bucket.is_target_BT.sum(1) - 1).tolist())]
     smiles = [tokenizer.decode(ids[:length]) for ids, length in rows]  # without <EOS>
     path = folder / f"{name}.json"
     path.write_text(json.dumps({**facts, "smiles": smiles}, indent=1) + "\n", encoding="utf-8")

@@ -228,17 +228,17 @@ class MegatronCMIMModel(ModelPT):
         objective, output = self(batch)
         if self._totals.loss_is_finite():  # otherwise, an earlier micro-batch of this step is the cause
             self._batch = batch
-        flops = sum(training_flops(self.model_config.network, self._workload(chunk, batch, ranks)) for chunk in batch.chunks)
+        flops = sum(training_flops(self.model_config.network, self._workload(bucket, batch, ranks)) for bucket in batch.buckets)
         self._totals.add(objective.loss, readable(objective.terms, batch, output), batch, flops)
         return objective.loss
 
-    def _workload(self, chunk: TokenBatch, batch: MicroBatch, ranks: int) -> Workload:
+    def _workload(self, bucket: TokenBatch, batch: MicroBatch, ranks: int) -> Workload:
         composition, config = self.objective.composition, self.model_config.objective
         compared = batch.molecules * (ranks if config.negatives == "global" else 1) + config.queue
         return Workload(
-            molecules=len(chunk.encoder_BS),
-            encoder_tokens=chunk.encoder_BS.shape[1],
-            decoder_tokens=chunk.decoder_BT.shape[1],
+            molecules=len(bucket.encoder_BS),
+            encoder_tokens=bucket.encoder_BS.shape[1],
+            decoder_tokens=bucket.decoder_BT.shape[1],
             candidates=compared if composition.is_contrastive else 0,
             encodings=2 if composition.needs_positive else 1,
         )

@@ -29,8 +29,8 @@ def ids(smiles: str) -> np.ndarray:
 
 
 def batches(folder: Path, config: AugmentationConfig, steps: int = 6, start: int = 0, **settings: int) -> list[TokenBatch]:
-    data = DataConfig(folder=str(folder), **{"batch_size": 16, "chunks": 1, "workers": 0, "seed": 0, **settings})  # type: ignore[arg-type]
-    return [batch.chunks[0] for batch in make_loader(data, steps=steps, start_step=start, augmentation=config, max_tokens=64)]
+    data = DataConfig(folder=str(folder), **{"batch_size": 16, "buckets": 1, "workers": 0, "seed": 0, **settings})  # type: ignore[arg-type]
+    return [batch.buckets[0] for batch in make_loader(data, steps=steps, start_step=start, augmentation=config, max_tokens=64)]
 
 
 def decoder_smiles(batch: TokenBatch) -> list[str]:
@@ -141,10 +141,10 @@ def test_strings_do_not_depend_on_workers_interruptions_or_ranks(prepared: Path)
     for other in (batches(prepared, config, workers=2), complete[:2] + batches(prepared, config, start=2)):
         for a, b in zip(complete, other, strict=True):
             assert all(torch.equal(x, y) for x, y in zip(a, b))
-    data = DataConfig(folder=str(prepared), batch_size=8, chunks=1, workers=0)
+    data = DataConfig(folder=str(prepared), batch_size=8, buckets=1, workers=0)
     halves = [list(make_loader(data, steps=6, rank=r, ranks=2, augmentation=config, max_tokens=64)) for r in (0, 1)]
     for step, batch in enumerate(complete):
-        both = [s for half in halves for s in zip(encoder_smiles(half[step].chunks[0]), decoder_smiles(half[step].chunks[0]))]
+        both = [s for half in halves for s in zip(encoder_smiles(half[step].buckets[0]), decoder_smiles(half[step].buckets[0]))]
         assert sorted(both) == sorted(zip(encoder_smiles(batch), decoder_smiles(batch)))
 
 
@@ -157,10 +157,10 @@ def test_encoder_and_decoder_can_have_the_same_randomized_smiles(prepared: Path)
 
 
 def test_each_epoch_has_new_randomized_smiles_but_validation_has_not(prepared: Path) -> None:
-    data = DataConfig(folder=str(prepared), batch_size=16, chunks=1, workers=0, limit=16)
-    first, second = (decoder_smiles(b.chunks[0]) for b in make_loader(data, steps=2, augmentation=ENUMERATE, max_tokens=64))
+    data = DataConfig(folder=str(prepared), batch_size=16, buckets=1, workers=0, limit=16)
+    first, second = (decoder_smiles(b.buckets[0]) for b in make_loader(data, steps=2, augmentation=ENUMERATE, max_tokens=64))
     assert sorted(map(canonical_smiles, first)) == sorted(map(canonical_smiles, second))
     assert len(set(first) & set(second)) < 8
-    valid = DataConfig(folder=str(prepared), split="valid", batch_size=16, chunks=1, workers=0)
-    once, again = ([decoder_smiles(b.chunks[0]) for b in make_validation_loader(valid, augmentation=ENUMERATE)] for _ in range(2))
+    valid = DataConfig(folder=str(prepared), split="valid", batch_size=16, buckets=1, workers=0)
+    once, again = ([decoder_smiles(b.buckets[0]) for b in make_validation_loader(valid, augmentation=ENUMERATE)] for _ in range(2))
     assert once == again

@@ -19,19 +19,19 @@ def config(folder: Path, **settings: object) -> DataConfig:
 
 
 def assert_equal(left: list[MicroBatch], right: list[MicroBatch]) -> None:
-    assert [len(batch.chunks) for batch in left] == [len(batch.chunks) for batch in right]
-    for a, b in zip(chunks_of(left), chunks_of(right)):
+    assert [len(batch.buckets) for batch in left] == [len(batch.buckets) for batch in right]
+    for a, b in zip(buckets_of(left), buckets_of(right)):
         for x, y in zip(a, b):
             torch.testing.assert_close(x, y, rtol=0, atol=0)
 
 
-def chunks_of(batches: list[MicroBatch]) -> list[TokenBatch]:
-    return [chunk for batch in batches for chunk in batch.chunks]
+def buckets_of(batches: list[MicroBatch]) -> list[TokenBatch]:
+    return [bucket for batch in batches for bucket in batch.buckets]
 
 
 def smiles_of(batches: list[MicroBatch]) -> list[str]:
     decode = SmilesTokenizer().decode
-    return [decode(row[mask].numpy()) for chunk in chunks_of(batches) for row, mask in zip(chunk.encoder_BS, chunk.is_token_BS)]
+    return [decode(row[mask].numpy()) for bucket in buckets_of(batches) for row, mask in zip(bucket.encoder_BS, bucket.is_token_BS)]
 
 
 def test_batches_hold_the_molecules_of_the_split(prepared: Path) -> None:
@@ -49,19 +49,19 @@ def test_batches_do_not_depend_on_workers(prepared: Path) -> None:
 
 
 @pytest.mark.parametrize("split", ["train", "valid"])
-@pytest.mark.parametrize("chunks", [2, 4, 5, 100])
-def test_chunks_hold_the_same_molecules_by_length(prepared: Path, chunks: int, split: str) -> None:
-    """A micro-batch in chunks has the same molecules as in one part, from short to long, in chunks of almost equal numbers."""
+@pytest.mark.parametrize("buckets", [2, 4, 5, 100])
+def test_buckets_hold_the_same_molecules_by_length(prepared: Path, buckets: int, split: str) -> None:
+    """A micro-batch in buckets has the same molecules as in one part, from short to long, in buckets of almost equal numbers."""
     batches = []
-    for number in (1, chunks):
-        settings = config(prepared, chunks=number, split=split)
+    for number in (1, buckets):
+        settings = config(prepared, buckets=number, split=split)
         batches.append(list(make_loader(settings, steps=5) if split == "train" else make_validation_loader(settings)))
     for one, divided in zip(*batches, strict=True):
         assert smiles_of([one]) == smiles_of([divided])
-        assert len(one.chunks) == 1 and len(divided.chunks) == min(chunks, one.molecules)
-        sizes = [len(chunk.encoder_BS) for chunk in divided.chunks]
+        assert len(one.buckets) == 1 and len(divided.buckets) == min(buckets, one.molecules)
+        sizes = [len(bucket.encoder_BS) for bucket in divided.buckets]
         assert max(sizes) - min(sizes) <= 1
-        lengths = np.concatenate([chunk.is_token_BS.sum(1).numpy() for chunk in divided.chunks])
+        lengths = np.concatenate([bucket.is_token_BS.sum(1).numpy() for bucket in divided.buckets])
         np.testing.assert_array_equal(lengths, np.sort(lengths))
         assert divided.tokens == one.tokens == (lengths + 1).sum()
 
@@ -70,7 +70,7 @@ def test_batches_are_random_samples(prepared: Path) -> None:
     """Every micro-batch has short and long molecules: the spread of lengths in one is that of the split."""
     lengths = np.asarray(TokenStore.open(prepared, "train").lengths)
     batches = list(make_loader(config(prepared), steps=len(lengths) // 32))
-    deviations = [float(torch.cat([chunk.is_token_BS.sum(1) for chunk in batch.chunks]).double().std()) for batch in batches]
+    deviations = [float(torch.cat([bucket.is_token_BS.sum(1) for bucket in batch.buckets]).double().std()) for batch in batches]
     assert np.mean(deviations) == pytest.approx(lengths.std(), rel=0.1)
 
 

@@ -95,7 +95,7 @@ def test_blocks_of_a_url_give_the_same_properties(folder: Path, block: int) -> N
     files.rm(f"/properties-{block}", recursive=True)
 
 
-def test_loaders_give_properties_in_the_order_of_the_chunks(folder: Path) -> None:
+def test_loaders_give_properties_in_the_order_of_the_buckets(folder: Path) -> None:
     store, tokenizer = TokenStore.open(folder, "train"), SmilesTokenizer()
     index = {smiles: i for i, smiles in enumerate(smiles_of(store))}
     train = make_loader(DataConfig(folder=str(folder), batch_size=16, workers=0), steps=3, with_properties=True)
@@ -103,7 +103,7 @@ def test_loaders_give_properties_in_the_order_of_the_chunks(folder: Path) -> Non
     for batch in [*train, next(iter(valid))]:
         assert batch.observed is not None
         rows = [
-            tokenizer.decode(ids[:-1]) for c in batch.chunks for ids in (r[m].numpy() for r, m in zip(c.target_BT, c.is_target_BT))
+            tokenizer.decode(ids[:-1]) for c in batch.buckets for ids in (r[m].numpy() for r, m in zip(c.target_BT, c.is_target_BT))
         ]
         expected = store.gather_properties([index[smiles] for smiles in rows])
         for tensor, array in zip(batch.observed, expected):

@@ -55,7 +55,7 @@ def config(folder: Path | str, **settings: Any) -> DataConfig:
 
 
 def equal(left: list[MicroBatch], right: list[MicroBatch]) -> bool:
-    one, other = ([chunk for batch in batches for chunk in batch.chunks] for batches in (left, right))
+    one, other = ([bucket for batch in batches for bucket in batch.buckets] for batches in (left, right))
     return len(one) == len(other) and all(x.equal(y) for a, b in zip(one, other) for x, y in zip(a, b))
 
 

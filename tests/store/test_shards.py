@@ -36,11 +36,11 @@ def config(folder: Path | str, **settings: Any) -> DataConfig:
 
 
 def rows_of(batch: MicroBatch) -> list[tuple[int, ...]]:
-    return [tuple(row[mask].tolist()) for chunk in batch.chunks for row, mask in zip(chunk.encoder_BS, chunk.is_token_BS)]
+    return [tuple(row[mask].tolist()) for bucket in batch.buckets for row, mask in zip(bucket.encoder_BS, bucket.is_token_BS)]
 
 
 def equal(left: list[MicroBatch], right: list[MicroBatch]) -> bool:
-    one, other = ([chunk for batch in batches for chunk in batch.chunks] for batches in (left, right))
+    one, other = ([bucket for batch in batches for bucket in batch.buckets] for batches in (left, right))
     return len(one) == len(other) and all(x.equal(y) for a, b in zip(one, other) for x, y in zip(a, b))
 
 
@@ -150,15 +150,15 @@ def test_batches_are_those_of_collated_molecules(sharded: tuple[Path, list[list[
     """Bit for bit, and with augmentation."""
     folder, truth = sharded
     store = TokenStore.open(folder, "train")
-    for batch in make_loader(config(folder, chunks=1), steps=3):
+    for batch in make_loader(config(folder, buckets=1), steps=3):
         index = {tuple(row): i for i, row in enumerate(truth)}
         rows = [truth[index[row]] for row in rows_of(batch)]
         assert equal([batch], [MicroBatch((collate(rows, store.vocabulary),))])
     masked = AugmentationConfig(mask_fraction=0.3)
     first, again = (list(make_loader(config(folder, workers=w), steps=4, augmentation=masked)) for w in (0, 2))
     assert equal(first, again)
-    chunk, mask_id = first[0].chunks[-1], store.vocabulary.mask_id
-    assert (chunk.encoder_BS == mask_id).any() and not (chunk.decoder_BT == mask_id).any()
+    bucket, mask_id = first[0].buckets[-1], store.vocabulary.mask_id
+    assert (bucket.encoder_BS == mask_id).any() and not (bucket.decoder_BT == mask_id).any()
 
 
 def test_a_store_can_be_pickled(sharded: tuple[Path, list[list[int]]]) -> None:

@@ -1,4 +1,4 @@
-"""Training with observed properties, and micro-batches in chunks."""
+"""Training with observed properties, and micro-batches in buckets."""
 
 from __future__ import annotations
 
@@ -87,17 +87,17 @@ def test_a_resumed_run_with_properties_is_the_uninterrupted_one(with_properties:
     assert checkpoint is not None and (checkpoint / "properties.json").is_file()
 
 
-def test_the_loss_does_not_depend_on_chunks(with_properties: Path, tmp_path: Path) -> None:
+def test_the_loss_does_not_depend_on_buckets(with_properties: Path, tmp_path: Path) -> None:
     """Nor do the gradients, with the contrastive term over the whole micro-batch."""
     results = []
-    for chunks in (1, 3, 16):
+    for buckets in (1, 3, 16):
         settings = config(
-            with_properties, tmp_path, *GIVEN_H, *GIVEN_Z, f"model.train_ds.chunks={chunks}", "model.objective.tau=0.1"
+            with_properties, tmp_path, *GIVEN_H, *GIVEN_Z, f"model.train_ds.buckets={buckets}", "model.objective.tau=0.1"
         )
         torch.manual_seed(0)
         model = model_of(settings)
         (batch,) = make_loader(model.model_config.train_ds, steps=1, with_properties=True)
-        assert len(batch.chunks) == chunks
+        assert len(batch.buckets) == buckets
         objective, _ = model(batch, torch.Generator().manual_seed(1))
         objective.loss.backward()
         results.append((objective, {name: p.grad.clone() for name, p in model.network.named_parameters()}))

@@ -42,7 +42,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(
     assert facts["step"] == 3 and facts["rank"] == 0 and facts["why"] == "The loss is nan"
     assert len(facts["smiles"]) == 16
     saved = torch.load(facts_file.with_suffix(".pt"))
-    assert sum(len(chunk["encoder_BS"]) for chunk in saved["chunks"]) == 16 and saved["observed"] == {}
+    assert sum(len(bucket["encoder_BS"]) for bucket in saved["buckets"]) == 16 and saved["observed"] == {}
     prepared = {line for file in data.parent.glob("*.smi") for line in file.read_text().split()}
     assert prepared & set(facts["smiles"]), "the molecules are readable"
     assert len(steps(tmp_path / "run")) == 3, "the step did not happen"
@@ -53,7 +53,7 @@ def test_the_saved_batch_is_the_cause(data: Path, tmp_path: Path, monkeypatch: p
 
     def first_is_bad(self: MegatronCMIMModel, batch: MicroBatch, batch_idx: int) -> Any:
         if batch_idx == 2:  # the first of two micro-batches of step 1
-            culprits.append(batch.chunks[0].target_BT)
+            culprits.append(batch.buckets[0].target_BT)
             kept = self.network.posterior.mean.bias.data.clone()
             self.network.posterior.mean.bias.data.fill_(float("nan"))
             loss = step(self, batch, batch_idx)
@@ -65,7 +65,7 @@ def test_the_saved_batch_is_the_cause(data: Path, tmp_path: Path, monkeypatch: p
     with pytest.raises(DivergenceError, match="The loss is nan at step 1"):
         train(config(data, tmp_path / "run", "trainer.max_steps=4", "trainer.accumulate_grad_batches=2"))
     saved = torch.load(next((tmp_path / "run" / "failed").glob("*.pt")))
-    assert torch.equal(saved["chunks"][0]["target_BT"], culprits[0])
+    assert torch.equal(saved["buckets"][0]["target_BT"], culprits[0])
 
 
 def test_a_gradient_that_is_not_finite_stops_a_run_in_fp32(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
