@@ -58,7 +58,8 @@ def main() -> None:
                 rates[title].append(loaded(folder / "data", augmentation, args.steps))
         initialise(ParallelConfig())
         config, size = SIZES["tiny"]
-        batches = list(make_loader(DataConfig(folder=str(folder / "data"), batch_size=size, workers=0), steps=8))
+        whole = DataConfig(folder=str(folder / "data"), batch_size=size, buckets=1, workers=0)
+        batches = [batch.buckets[0] for batch in make_loader(whole, steps=8)]
         step = size / measure(config, batches, 7)["Megatron"]
     lines = ["| augmentation | molecules/s of one worker | multiple of the tiny network's training speed |", "|---|---|---|"]
     for title, values in rates.items():

@@ -43,7 +43,7 @@ SIZES = (  # molecules, and molecules per shard
     (10_000 * MILLION, 4 * MILLION),
 )
 BATCH, WINDOW = 1024, 64
-BATCHES = 2 * WINDOW  # per measurement: includes the sorting of two windows
+BATCHES = 2 * WINDOW  # per measurement: with blocks, two windows
 BLOCK = 4096
 
 
@@ -156,7 +156,7 @@ def against_megatron(folder: Path, repeats: int) -> str:
         f"{ratio:.2f}x ({statistics.median(peer.private for peer, _ in pairs):.0f} MB and "
         f"{statistics.median(own.private for _, own in pairs):.0f} MB of private memory). Calculated, not measured: the list of "
         f"730 million indices of RandomSampler needs {730e6 * 40 / 1e9:.0f} GB (8 bytes per entry and 32 per integer), a numpy array "
-        f"{730e6 * 8 / 1e9:.1f} GB. Its batches contain random molecules, ours molecules of similar length, so ours have less padding."
+        f"{730e6 * 8 / 1e9:.1f} GB."
     )
 
 

@@ -166,10 +166,10 @@ def train(data: Path, folder: Path, override: str, micro_batch: int, layout: tup
 
 
 def padded_tokens(data: Path, micro_batch: int, data_parallel: int, steps: range) -> float:
-    """Mean padded number of encoder tokens in the batches of these steps."""
+    """Mean padded number of encoder tokens of a molecule in the micro-batches of these steps."""
     config = DataConfig(folder=str(data), batch_size=micro_batch, workers=0)
     loader = make_loader(config, steps=steps.stop, start_step=steps.start, ranks=data_parallel, max_tokens=127)
-    return statistics.mean(batch.encoder_BS.shape[1] for batch in loader)
+    return statistics.mean(bucket.encoder_BS.shape[1] for batch in loader for bucket in batch.buckets)
 
 
 def planned(
@@ -254,7 +254,7 @@ def main() -> None:
     lines += [
         "",
         "Weak scaling: the micro-batch of a data-parallel rank is constant. Processes of one thread over gloo on "
-        f"{CORES} cores, fp32, no dropout, MOSES in batches sorted by length; medians of {args.steps - args.warm_up} steps and of "
+        f"{CORES} cores, fp32, no dropout, MOSES in random micro-batches of four buckets; medians of {args.steps - args.warm_up} steps and of "
         f"{args.repeats} run(s), without the time to load data. Efficiency: molecules/s relative to one process, divided by the cores in "
         f"use (at most {CORES}). Predictions use rates measured without the network.",
     ]
