@@ -20,12 +20,13 @@ from nemo_cmim.markdown import markdown_table
 from nemo_cmim.prepare.prepare import prepare
 from nemo_cmim.store.token_store import TokenStore
 
-BATCHES, CHUNKS = (64, 128, 256), (1, 2, 4, 8)
+BATCHES, BUCKETS = (64, 128, 256), (1, 2, 4, 8)
 
 
 def padded(lengths: NDArray[np.int32], batch_size: int, buckets: int) -> float:
     """Mean over molecules of the length that they are padded to in random micro-batches."""
-    sample = np.random.default_rng(0).permutation(lengths)[: 200 * batch_size].reshape(-1, batch_size)
+    batches = min(200, len(lengths) // batch_size)
+    sample = np.random.default_rng(0).permutation(lengths)[: batches * batch_size].reshape(batches, batch_size)
     parts = np.array_split(np.sort(sample, axis=1), buckets, axis=1)
     return float(np.mean(np.concatenate([np.broadcast_to(part[:, -1:], part.shape) for part in parts], axis=1)))
 
@@ -49,8 +50,8 @@ def main() -> None:
             f"{np.percentile(lengths, 95):.0f}, longest {lengths.max()}. Tokens per molecule with padding, by buckets:",
             "",
             markdown_table(
-                ["molecules in a micro-batch", *(f"{buckets} buckets" for buckets in CHUNKS)],
-                [[str(size), *(f"{padded(lengths, size, buckets):.1f}" for buckets in CHUNKS)] for size in BATCHES],
+                ["molecules in a micro-batch", *(f"buckets: {buckets}" for buckets in BUCKETS)],
+                [[str(size), *(f"{padded(lengths, size, buckets):.1f}" for buckets in BUCKETS)] for size in BATCHES],
             ),
         ]
     print("\n".join(lines))

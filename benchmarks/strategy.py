@@ -37,7 +37,8 @@ def settings(data: Path, folder: Path, size: str, *more: str) -> list[str]:
     model, batch = SIZES[size]
     return [
         f"model={model}", "model.network.dropout=0.0", f"model.train_ds.folder={hydra_quoted(data)}", f"model.train_ds.batch_size={batch}",
-        "model.train_ds.buckets=1", "model.train_ds.workers=0", "model.validation_ds.workers=0", f"trainer.max_steps={STEPS}", "trainer.accelerator=cpu",
+        "model.train_ds.buckets=1", "model.train_ds.workers=0", "model.validation_ds.workers=0", f"trainer.max_steps={STEPS}",
+        "trainer.accelerator=cpu",
         "trainer.limit_val_batches=0", "trainer.num_sanity_val_steps=0", "trainer.enable_progress_bar=false", "trainer.devices=2",
         f"exp_manager.explicit_log_dir={hydra_quoted(folder)}", "exp_manager.checkpoint_callback_params.save_nemo_on_train_end=false",
         *more,
