@@ -13,7 +13,7 @@ pytest.importorskip("nemo.core", reason="needs the [train] extra")
 
 from torch import Tensor, nn
 
-from nemo_cmim.config import NetworkConfig, ParallelConfig
+from nemo_cmim.config import HeadsConfig, NetworkConfig, ParallelConfig
 from nemo_cmim.mcore.network import MegatronCMIMNetwork
 from nemo_cmim.mcore.parallel import initialise
 from nemo_cmim.training import muon
@@ -173,13 +173,14 @@ DECODER = {
     True: (*TOKEN_LAYER, "cross_attention.linear_v", "cross_attention.linear_proj"),
     False: (*TOKEN_LAYER, "cross_attention.linear_q", "cross_attention.linear_kv", "cross_attention.linear_proj"),
 }
-OTHER_MATRICES = {"embedding.word_embeddings.weight", "embedding.position_embeddings.weight"}
+OTHER_MATRICES = {"embedding.word_embeddings.weight", "embedding.position_embeddings.weight", "heads.h.weight"}
 
 
 @pytest.mark.parametrize("encoder", HIDDEN)
 def test_hidden_matrices_are_those_of_the_layers(encoder: str) -> None:
     has_latents = encoder != "transformer"
-    settings = NetworkConfig(**SIZES, encoder=encoder, posterior="gaussian" if has_latents else "point")
+    posterior, heads = "gaussian" if has_latents else "point", HeadsConfig(sources="h", bits=3)
+    settings = NetworkConfig(**SIZES, encoder=encoder, posterior=posterior, heads=heads)
     initialise(ParallelConfig())
     network = MegatronCMIMNetwork(settings, ParallelConfig())
     chosen = set(hidden_matrices(network))
