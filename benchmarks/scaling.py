@@ -255,8 +255,8 @@ def main() -> None:
         "",
         "Weak scaling: the micro-batch of a data-parallel rank is constant. Processes of one thread over gloo on "
         f"{CORES} cores, fp32, no dropout, MOSES in random micro-batches of four buckets; medians of "
-        f"{args.steps - args.warm_up} steps and of {args.repeats} run(s), without the time to load data. Efficiency: molecules/s relative to one process, divided by the cores in "
-        f"use (at most {CORES}). Predictions use rates measured without the network.",
+        f"{args.steps - args.warm_up} steps and of {args.repeats} run(s), without the time to load data. Efficiency: molecules/s "
+        f"relative to one process, divided by the cores in use (at most {CORES}). Predictions use rates measured without the network.",
     ]
     print("\n".join(lines))
     if args.record:
