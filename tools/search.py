@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -29,15 +30,15 @@ from nemo_cmim.evaluation.held_out import held_out_molecules
 from nemo_cmim.inference.shipped import load
 from nemo_cmim.mappings import hydra_quoted
 from nemo_cmim.markdown import markdown_table
+from nemo_cmim.training.run import compose
 from tools.validation import LOWER_IS_BETTER, validation_scores
 
-BATCH = "model.train_ds.batch_size="
 NOT_RANKED = ("recipe", "molecules", "hours", "validity")
 
 
 def trained(folder: Path, overrides: list[str], molecules: int) -> tuple[Path, float]:
     """Trains a recipe, or resumes it. Returns the model and the hours of CPU time of this call."""
-    batch = next(int(one.removeprefix(BATCH)) for one in reversed(overrides) if one.startswith(BATCH))
+    batch = compose(overrides).model.train_ds.batch_size
     run = [f"trainer.max_steps={molecules // batch}", f"exp_manager.explicit_log_dir={hydra_quoted(folder.absolute())}"]
     command = [sys.executable, "-m", "nemo_cmim.cli", "train", *overrides, *run, "exp_manager.resume_if_exists=true"]
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -50,7 +51,7 @@ def trained(folder: Path, overrides: list[str], molecules: int) -> tuple[Path, f
 
 def measured(name: str, overrides: list[str], molecules: int, args: argparse.Namespace) -> dict[str, Any]:
     """Trains a recipe and scores its model."""
-    path, hours = trained(args.output / f"{name.replace(' ', '-')}-{molecules}", overrides, molecules)
+    path, hours = trained(args.output / f"{re.sub(r'[^a-z0-9]+', '-', name.lower())}-{molecules}", overrides, molecules)
     model = load(path)
     held_out = held_out_molecules(args.held_out, args.decoded, model.config.network.max_tokens)
     return {
