@@ -101,7 +101,7 @@ def test_verify_finds_a_changed_byte(folder: Path) -> None:
         store.verify()
 
 
-@pytest.mark.parametrize("content", [b"", b"[]", b"{}", b'{"format": "x"}', b'{"format": "nemo_cmim token store 1"}', b"\xff"])
+@pytest.mark.parametrize("content", [b"", b"[]", b"{}", b'{"format": "nemo_cmim token store 3"}', b"\xff"])
 def test_a_damaged_manifest(content: bytes, folder: Path) -> None:
     (folder / "manifest.json").write_bytes(content)
     with pytest.raises(DataError, match=r"manifest\.json is damaged.*Prepare the folder again"):
