@@ -93,7 +93,7 @@ class Muon(Optimizer):
                 loss = closure()
         for group in self.param_groups:
             parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
-            for parameter in parameters:
+            for parameter in parameters if group["weight_decay"] else ():
                 parameter.mul_(1 - group["lr"] * group["weight_decay"])
             if parameters:
                 self._step_matrices(parameters, group) if group["is_matrix"] else self._step_adam(parameters, group)
