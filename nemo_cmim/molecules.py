@@ -142,6 +142,7 @@ def canonical_smiles(molecule: str | Mol, *, name: str = "the SMILES") -> str:
 
     For some symmetric molecules, RDKit's canonical form depends on the order of the atoms (rdkit#8721). Therefore it is canonicalised again
     until it does not change. This costs nothing if the SMILES is canonical already, and parsing it once more otherwise.
+    Molecules with non-tetrahedral stereo (`@TB`, `@OH`: some complexes of metals) may still have several such forms.
 
     Args:
         molecule: A SMILES, or an RDKit molecule.
