@@ -103,9 +103,9 @@ def parse(smiles: str, *, name: str = "the SMILES", quiet: bool = True) -> Mol:
         raise InvalidSmilesError(f"{name} must be text, found {smiles!r} ({type(smiles).__name__})")
     if not smiles:
         raise InvalidSmilesError(f"{name} is empty")
-    if smiles.split() != [smiles]:
-        raise InvalidSmilesError(f"{name} ({smiles!r}) contains white space, which is not allowed in a SMILES")
     if found := forbidden_character(smiles):
+        if smiles.split() != [smiles]:
+            raise InvalidSmilesError(f"{name} ({smiles!r}) contains white space, which is not allowed in a SMILES: {found}")
         raise InvalidSmilesError(f"{name} ({smiles!r}) contains {found}. A SMILES consists of printable ASCII characters only")
     if quiet:
         with quiet_rdkit():
@@ -118,14 +118,15 @@ def parse(smiles: str, *, name: str = "the SMILES", quiet: bool = True) -> Mol:
 
 
 def forbidden_character(smiles: str) -> str | None:
-    """The first character that is not printable ASCII, with its position; None if there is none.
+    """The first character that is white space or not printable ASCII, with its position; None if there is none.
 
-    RDKit removes such characters at the ends of a SMILES without a message, so that it would read another molecule.
+    RDKit removes such characters at the ends of a SMILES, and all text after white space, without a message. It would read another
+    molecule.
     """
-    if smiles.isascii() and smiles.isprintable():
+    if smiles.isascii() and smiles.isprintable() and " " not in smiles:
         return None
     position, character = next((i, c) for i, c in enumerate(smiles) if not "!" <= c <= "~")
-    return f"U+{ord(character):04X} ({unicodedata.name(character, 'a control character')}) at index {position}"
+    return f"U+{ord(character):04X} ({unicodedata.name(character, 'a control character')}) at index {position}, counted from 0"
 
 
 def is_valid(smiles: str) -> bool:
@@ -141,8 +142,12 @@ def canonical_smiles(molecule: str | Mol, *, name: str = "the SMILES") -> str:
     """RDKit's canonical isomeric SMILES, as a fixed point: canonicalising it again gives the same text.
 
     For some symmetric molecules, RDKit's canonical form depends on the order of the atoms (rdkit#8721). Therefore it is canonicalised again
-    until it does not change. This costs nothing if the SMILES is canonical already, and parsing it once more otherwise.
-    Molecules with non-tetrahedral stereo (`@TB`, `@OH`: some complexes of metals) may still have several such forms.
+    until a text occurs for the second time. If several texts alternate, the smallest is taken. This costs nothing if the
+    SMILES is canonical already, and parsing it once more otherwise.
+
+    Two SMILES of one molecule can still give two texts if an atom has non-tetrahedral stereo (`@SP`, `@TB`, `@OH`), because RDKit then
+    has several fixed points. No other such molecule was found: see docs/data.md. The shipped vocabulary has no token for such
+    atoms.
 
     Args:
         molecule: A SMILES, or an RDKit molecule.

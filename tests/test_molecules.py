@@ -35,6 +35,28 @@ def test_a_symmetric_molecule_has_one_canonical_smiles() -> None:
     assert {to_canonical_smiles(Chem.MolFromSmiles(form)) for form in forms} == {canonical_smiles(mol)}
 
 
+@pytest.mark.parametrize(
+    "smiles",
+    [
+        "[C@H]12[C@H]3[C@@H]4[C@H]5[C@@H]([C@H]1N24)N53",
+        "COC(=O)CC[C@@H](C)[C@H]1CC[C@H]2[C@H]3[C@H](CC[C@@]21C)[C@@]1(C)CC[C@]2(C[C@H]1C[C@H]3OC(C)=O)OOC1(CC[C@@H](C)CC1)OO2",
+        "COC(=O)[C@@]12[C@@H]3N([C@H]4[C@@]5([C@@H](N([C@H]1[C@]3(C5c1ccc(OC)cc1)C(=O)OC)C(=O)OCc1ccccc1)[C@]4([C@H]2c1ccc(OC)cc1)"
+        "C(=O)OC)C(=O)OC)C(=O)OCc1ccccc1",
+        "CC(C)=CCC/C(C)=C/CNCCN[C@H]1[C@@H]2C[C@H]3C[C@@H](C2)C[C@@H]1C3",
+    ],
+    ids=["rdkit#7759", "rdkit#4710", "rdkit#7429", "adamantane"],
+)
+def test_other_molecules_with_several_canonical_smiles_of_rdkit_have_one(smiles: str) -> None:
+    """One of them is a fixed point (rdkit#4710, adamantane), or they alternate (rdkit#7759, rdkit#7429)."""
+    forms = randomized_smiles(smiles, 40, 7)
+    assert len({Chem.MolToSmiles(Chem.MolFromSmiles(form)) for form in forms}) > 1, "RDKit alone gives several"
+    assert len({canonical_smiles(form) for form in forms}) == 1
+
+
+def test_the_scaffold_of_a_symmetric_molecule_is_one() -> None:
+    assert len({murcko_scaffold(form) for form in randomized_smiles(PHTHALIMIDE, 40, 7)}) == 1
+
+
 def test_the_canonical_smiles_of_real_molecules_is_a_fixed_point(real_smiles: tuple[str, ...]) -> None:
     for number, smiles in enumerate(real_smiles[::4], 1):
         canonical = canonical_smiles(smiles)
@@ -64,8 +86,17 @@ def test_a_cycle_of_canonical_smiles_has_one_representative(monkeypatch: pytest.
 )
 def test_only_printable_ascii_is_read(smiles: str, found: str) -> None:
     """RDKit removes other characters at the ends of a SMILES in silence."""
-    with pytest.raises(InvalidSmilesError, match=rf"molecule 3 .* contains {found}\. A SMILES consists of printable ASCII"):
+    with pytest.raises(
+        InvalidSmilesError, match=rf"molecule 3 .* contains {found}, counted from 0\. A SMILES consists of printable ASCII"
+    ):
         canonical_smiles(smiles, name="molecule 3")
+
+
+@pytest.mark.parametrize("smiles", ["CCO |$_AV:a$|", "CCO\tethanol", "CCO\n", " CCO", "CCO\u00a0"])
+def test_white_space_is_not_read(smiles: str) -> None:
+    """RDKit ignores what follows it, or reads it as a name or an extension of SMILES."""
+    with pytest.raises(InvalidSmilesError, match=r"contains white space, .*: U\+00[0-9A-F]{2} \(.+\) at index \d, counted from 0"):
+        parse(smiles)
 
 
 def test_stereo_is_kept() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
+import string
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -117,7 +118,7 @@ def load_csv(
     targets: list[float] = []
     dropped: list[DroppedRow] = []
     for line, row in read_csv_rows(path, (smiles, target)):
-        text = (row[smiles] or "").strip()
+        text = (row[smiles] or "").strip(string.whitespace)
         try:
             value = _number(row, target)
             parse(text)

@@ -17,10 +17,10 @@ from .settings import Rules
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["NOT_ASCII", "NOT_A_MOLECULE", "UNKNOWN_TOKEN", "Curated", "Rejection", "canonicalise", "curate", "digest_of"]
+__all__ = ["FORBIDDEN_CHARACTER", "NOT_A_MOLECULE", "UNKNOWN_TOKEN", "Curated", "Rejection", "canonicalise", "curate", "digest_of"]
 
+FORBIDDEN_CHARACTER = "forbidden character"
 NOT_A_MOLECULE = "not a molecule to RDKit"
-NOT_ASCII = "not printable ASCII"
 UNKNOWN_TOKEN = "unknown token"
 
 
@@ -93,7 +93,7 @@ def digest_of(canonical: str) -> bytes:
 def canonicalise(smiles: str, rules: Rules, *, logp_is_known: bool = False) -> str | Rejection:
     """The canonical SMILES of a molecule, or why it is rejected. RDKit prints its messages unless called under `quiet_rdkit`."""
     if found := molecules.forbidden_character(smiles):
-        return Rejection(NOT_ASCII, found)
+        return Rejection(FORBIDDEN_CHARACTER, found)
     try:
         mol = molecules.parse(smiles, quiet=False)
     except InvalidSmilesError:

@@ -22,7 +22,7 @@ import numpy as np
 from .. import molecules
 from ..errors import ConfigError, DataError
 from ..loader.order import permute
-from ..prepare.curate import NOT_A_MOLECULE, NOT_ASCII
+from ..prepare.curate import FORBIDDEN_CHARACTER, NOT_A_MOLECULE
 from ..prepare.merge import DUPLICATE
 from ..prepare.rejects import REJECTED
 from ..store.manifest import StoreManifest
@@ -268,7 +268,7 @@ def _kept_figure(kept: _Kept) -> _Figure:
 
 
 def _rejected_figure(row: _Rejected) -> _Figure:
-    smiles = "" if row.reason in (NOT_A_MOLECULE, NOT_ASCII) else _molecule_in(row.text)
+    smiles = "" if row.reason in (FORBIDDEN_CHARACTER, NOT_A_MOLECULE) else _molecule_in(row.text)
     return _figure(smiles, f"{row.file}, line {row.line}: {row.reason}", row.text)
 
 

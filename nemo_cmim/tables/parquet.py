@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import string
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -60,6 +61,6 @@ def read_parquet(path: Path, smiles_column: int, offset: int) -> Iterator[RawLin
                     for smiles in batch.column(0).slice(skip).to_pylist():
                         row += 1
                         problem = "" if smiles and smiles.strip() else "no SMILES"
-                        yield RawLine(row, row - 1, "" if problem else smiles.strip(), smiles or "", problem)
+                        yield RawLine(row, row - 1, "" if problem else smiles.strip(string.whitespace), smiles or "", problem)
     except (*READ_ERRORS, pyarrow.ArrowException) as error:
         raise damaged_file(path, error, f"row {row}") from error

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import re
+import string
 from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,6 +14,8 @@ from .formats import READ_ERRORS, damaged_file, open_decompressed
 from .layout import Layout, RawLine
 
 __all__ = ["Record", "line_starts", "raw_line", "read_records"]
+
+_FIELD = re.compile(f"[^{string.whitespace}]+")  # only ASCII separates fields: U+00A0 inside a SMILES must not shorten it
 
 
 class _Line(NamedTuple):
@@ -65,7 +69,7 @@ def line_starts(path: Path, has_header: bool, copy: IO[bytes] | None = None) -> 
 def raw_line(record: Record, layout: Layout) -> RawLine:
     """The SMILES of a record, or the reason why it has none."""
     problem = record.problem or _problem(record, layout)
-    smiles = "" if problem else record.fields[layout.smiles_column].strip()
+    smiles = "" if problem else record.fields[layout.smiles_column].strip(string.whitespace)
     return RawLine(record.number, record.offset, smiles, record.text, problem)
 
 
@@ -114,7 +118,7 @@ def _decoded(lines: Iterator[tuple[int, int, bytes]]) -> Iterator[_Line]:
 def _split_records(lines: Iterator[_Line], with_tabs: bool) -> Iterator[Record]:
     for number, offset, line, is_utf8 in lines:
         text = line.rstrip("\r\n")
-        fields = text.split("\t") if with_tabs and "\t" in text else text.split()
+        fields = text.split("\t") if with_tabs and "\t" in text else _FIELD.findall(text)
         yield Record(number, offset, fields, text, line != text, "" if is_utf8 else "not UTF-8 text")
 
 

@@ -53,6 +53,7 @@ def test_duplicates_are_kept_with_the_same_canonical_smiles(write):
         ("smiles,target\nCCO,nan\n", "'nan', not a finite number"),
         ("smiles,target\nCCO,inf\n", "'inf', not a finite number"),
         ("smiles,target\nCCO,1,5\n", "more fields than the header"),
+        ("smiles,target\nCC(=O)\u3000,1\n", r"line 2: .*U\+3000 \(IDEOGRAPHIC SPACE\) at index 6"),
         ("smiles,target\nCC,1\nC1,2\nC2,2\n", "1 more row is invalid"),
         ('smiles,target\n"CCO,1\n', "is not CSV text"),
     ],

@@ -384,6 +384,6 @@ def test_one_copy_of_a_molecule_with_several_canonical_smiles(tmp_path: Path) ->
     (tmp_path / "in.smi").write_text("\n".join(lines) + "\n", encoding="utf-8")
     manifest = prepare([tmp_path / "in.smi"], tmp_path / "out", processes=1, progress=False)
     assert manifest.counts["kept"] == 2
-    assert manifest.rejected == {"duplicate": 19, "not printable ASCII": 1}
+    assert manifest.rejected == {"duplicate": 19, "forbidden character": 1}
     found = find_overlap(tmp_path / "out", lines[:5], stereo=True)
     assert sum(hits.sum() for hits in found.same.values()) == 5

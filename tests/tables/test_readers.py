@@ -63,6 +63,9 @@ def test_every_format_with_every_compression(suffix: str, compression: str, tmp_
         ("both.csv", "canonical_smiles,smiles\nCCO,OCC\n", ["OCC"]),
         ("marked.csv", "\ufeffsmiles,y\nCCO,1\n", ["CCO"]),
         ("quoted.csv", 'name,smiles\n"a, b\nc",CCO\n"say ""x""",CN\n', ["CCO", "CN"]),
+        ("no_break_space.smi", "CC(=O)\u00a0O acid\n", ["CC(=O)\u00a0O"]),  # rejected later, not shortened to CC=O
+        ("ideographic_space.csv", "smiles,y\nCC(=O)\u3000 ,1\n", ["CC(=O)\u3000"]),
+        ("separator.txt", "CC(=O)\x1fO acid\n", ["CC(=O)\x1fO"]),
         ("no_last_line_end.csv", "zinc_id,smiles\n1,CCO\n2,CN", ["CCO", "CN"]),
     ],
 )
