@@ -37,7 +37,7 @@ NOT_RANKED = ("recipe", "molecules", "hours", "validity")
 
 
 def trained(folder: Path, overrides: list[str], molecules: int) -> tuple[Path, float]:
-    """Trains a recipe, or resumes it. Returns the model and the hours of CPU time of this call."""
+    """Trains a recipe, or resumes it. Returns the model and the hours of CPU time of all calls that ended."""
     batch = compose(overrides).model.train_ds.batch_size
     run = [f"trainer.max_steps={molecules // batch}", f"exp_manager.explicit_log_dir={hydra_quoted(folder.absolute())}"]
     command = [sys.executable, "-m", "nemo_cmim.cli", "train", *overrides, *run, "exp_manager.resume_if_exists=true"]
@@ -45,7 +45,10 @@ def trained(folder: Path, overrides: list[str], molecules: int) -> tuple[Path, f
     with folder.with_suffix(".log").open("ab") as log:
         subprocess.run(command, check=True, stdout=log, stderr=log, env=os.environ | {"OMP_NUM_THREADS": "1"})
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    hours = (after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime) / 3600
+    with folder.with_suffix(".seconds").open("a+") as file:
+        file.write(f"{after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime}\n")
+        file.seek(0)
+        hours = sum(map(float, file)) / 3600
     return next((folder / "checkpoints").glob("*.nemo")), hours
 
 

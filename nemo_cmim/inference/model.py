@@ -180,13 +180,13 @@ class CMIMModel:
             InvalidSmilesError: If there are no molecules, or if one cannot be used and `on_invalid="raise"`.
             ConfigError: If the model was trained without observed properties.
         """
-        sources, table = self.config.network.heads.sources, self.property_table
-        if table is None or not table.values:
+        weights, table = self.config.objective.properties, self.property_table
+        if table is None or not table.values or not (weights.values_given_h or weights.values_given_z):
             raise ConfigError(
                 f"predict_properties: {model_name(self.config)} was trained without observed properties. Use a model that was trained "
                 "with objective.properties."
             )
-        source, kind = ("h", "informative") if "h" in sources else ("z", "mean")
+        source, kind = ("h", "informative") if weights.values_given_h else ("z", "mean")  # a head whose values were trained
         vectors = self.embed(smiles, kind, on_invalid=on_invalid, batch_size=batch_size, canonical=canonical)
         head = self.network.heads[source]
         scores = head(torch.from_numpy(vectors).to(self.device))[:, : len(table.values)]

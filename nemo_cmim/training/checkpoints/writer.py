@@ -24,7 +24,7 @@ from torch.distributed.tensor import DTensor, Replicate, Shard
 from ...errors import CheckpointError
 from ...mappings import to_mapping
 from ...mcore.parallel import is_sharded
-from ...observed import PROPERTIES
+from ...observed import PROPERTIES, PropertyTable
 from ...version import __version__
 from ..state import TrainingState
 from .format import (
@@ -197,6 +197,7 @@ class CheckpointWriter:
         """
         manifest = CheckpointManifest.read(folder)
         _check_compatible(manifest, state, folder)
+        _check_properties(state, folder)
         self._start_group()
         reader = FileSystemReader(folder / TENSORS)
         rank = parallel_state.get_data_parallel_rank() % manifest.parallel["data"]  # the rank whose queue is loaded
@@ -230,6 +231,16 @@ def _check_compatible(manifest: CheckpointManifest, state: TrainingState, folder
             f"{folder} belongs to a run with different settings: {'; '.join(differences)}. Use the settings of the checkpoint, or choose a "
             "different exp_manager.explicit_log_dir. (The global batch is micro-batch x data-parallel ranks x accumulation. Set "
             "model.global_batch_size to keep it on a different number of ranks.)"
+        )
+
+
+def _check_properties(state: TrainingState, folder: Path) -> None:
+    path = folder / PROPERTIES
+    saved = PropertyTable.loads(path.read_text(encoding="utf-8"), str(path)) if path.exists() else None
+    if saved != state.properties:
+        raise CheckpointError(
+            f"{folder} was trained with other observed properties, or other quantiles of them, than the data have. Use the data of that "
+            "run, or choose a different exp_manager.explicit_log_dir."
         )
 
 
