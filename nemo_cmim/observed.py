@@ -103,6 +103,10 @@ class PropertyTable:
             table = cls(tuple(map(str, content["values"])), int(content["bits"]), rows)
             if len(rows) != len(table.values) or any(len(row) != _QUANTILES for row in rows):
                 raise ValueError(f"{len(table.values)} properties need {_QUANTILES} quantiles each")
+            if table.bits < 0 or table.bits % 8:
+                raise ValueError(f"the number of bits must be a multiple of 8, found {table.bits}")
+            if not np.isfinite(table._quantiles_PQ).all() or (np.diff(table._quantiles_PQ, axis=1) < 0).any():
+                raise ValueError("quantiles must be finite and ascending")
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(f"{where} does not contain a table of observed properties ({error}).") from error
         return table

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -42,7 +44,9 @@ def test_missing_and_extreme_values() -> None:
 
 def test_a_table_survives_its_file() -> None:
     assert PropertyTable.loads(TABLE.dumps(), "FILE") == TABLE
-    for text in ("", "[]", "{}", '{"values": ["a"], "bits": 0, "quantiles": [[1, 2]]}'):
+    falling = json.dumps({**TABLE.as_json(), "quantiles": [row[::-1] for row in TABLE.quantiles]})
+    bits = json.dumps({**TABLE.as_json(), "bits": -8})
+    for text in ("", "[]", "{}", '{"values": ["a"], "bits": 0, "quantiles": [[1, 2]]}', falling, bits):
         with pytest.raises(DataError, match="FILE"):
             PropertyTable.loads(text, "FILE")
 

@@ -36,9 +36,14 @@ def validation_scores(model: CMIMModel, folder: Path, kind: str = "informative")
         if list(table) == ["target"]:
             scores[f"{path.stem} {LOWER_IS_BETTER}"] = _rmse(vectors, table["target"].to_numpy())
         else:
-            aucs = [_roc_auc(vectors, table[column]) for column in table if table[column].value_counts().min() >= _FEWEST]
+            aucs = [_roc_auc(vectors, table[column]) for column in table if _has_two_classes(table[column])]
             scores[f"{path.stem} ROC-AUC"] = float(np.mean(aucs))
     return scores
+
+
+def _has_two_classes(labels: pd.Series) -> bool:
+    counts = labels.value_counts()
+    return len(counts) == 2 and counts.min() >= _FEWEST
 
 
 def _vectors(model: CMIMModel, smiles: pd.Series, kind: str) -> NDArray[np.float32]:

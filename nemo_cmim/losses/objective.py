@@ -6,6 +6,7 @@ size, sequence length or number of devices.
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -174,6 +175,11 @@ def build_objective(
         raise ConfigError(f"Unknown objective {config.name!r}. Known: {', '.join(OBJECTIVES)}.")
     composition = OBJECTIVES[config.name]
     _check_network(config.name, composition, network)
+    for given, is_possible, part in (("h", composition.decodes, "decoder"), ("z", network.has_bottleneck, "bottleneck")):
+        if given in config.properties.sources and not is_possible:
+            raise ConfigError(
+                f"objective.properties: terms given {given} need a {part}, which objective {config.name} does not have."
+            )
     _warn_about_unused_settings(config, composition)
     weights = dict(composition.weights)
     if composition.free_beta:
@@ -183,6 +189,9 @@ def build_objective(
             raise ConfigError(
                 f"objective.weights.{name}: the objective {config.name} has no such term. Its terms: {', '.join(weights)}."
             )
+        if not math.isfinite(weight) or weight * weights[name] < 0:
+            sign = "negative" if weights[name] < 0 else "positive"
+            raise ConfigError(f"objective.weights.{name} must be a finite number that is 0 or {sign}, found {weight}.")
         weights[name] = weight
     weights |= {name: weight for name, weight in config.properties.weights.items() if weight}
     candidates = Candidates(

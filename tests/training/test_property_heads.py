@@ -19,7 +19,7 @@ from nemo_cmim.molecules import observed_properties
 from nemo_cmim.prepare.prepare import prepare
 from nemo_cmim.training.checkpoints.format import newest_valid
 from nemo_cmim.training.model import MegatronCMIMModel
-from nemo_cmim.training.run import train
+from nemo_cmim.training.run import model_settings, train
 from tests.training.runs import RESUME, config, scalars, steps
 
 GIVEN_H = ("model.objective.properties.values_given_h=5", "model.objective.properties.bits_given_h=0.5")
@@ -119,6 +119,14 @@ def test_data_without_properties(data: Path, with_properties: Path, tmp_path: Pa
     heads = "model.network.heads={sources: h, values: [TPSA], bits: 8}"
     with pytest.raises(ConfigError, match=r"network\.heads has 1 properties and 8 bits given h, but .* need 2 and 32 given h"):
         model_of(config(with_properties, tmp_path, *GIVEN_H, heads))
+
+
+def test_terms_that_the_objective_cannot_have(with_properties: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="terms given h need a decoder, which objective infonce does not have"):
+        model_settings(config(with_properties, tmp_path, *GIVEN_H, "objective=infonce", "model.network.decoder_layers=0"))
+    for weight in ("1", "nan"):
+        with pytest.raises(ConfigError, match=r"objective\.weights\.kl must be a finite number that is 0 or negative"):
+            model_of(config(with_properties, tmp_path, "objective=vae", f"+model.objective.weights.kl={weight}"))
 
 
 def test_weights_of_terms(with_properties: Path, tmp_path: Path) -> None:

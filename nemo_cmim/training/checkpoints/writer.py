@@ -223,6 +223,11 @@ def _check_compatible(manifest: CheckpointManifest, state: TrainingState, folder
             f"{state.vocabulary.fingerprint[:12]}. Prepare the data with the vocabulary of the checkpoint: nemo-cmim prepare --vocabulary "
             f"{folder / VOCABULARY}."
         )
+    if manifest.order.get("order version") != state.order.get("order version"):
+        raise CheckpointError(
+            f"{folder} was written by another version of nemo_cmim, which trained on the molecules in a different order. It cannot be "
+            "resumed. Export its model with nemo-cmim export, or choose a different exp_manager.explicit_log_dir to start a new run."
+        )
     own, parts = to_mapping(state.config), ("network", "objective", "optim")
     differences = differing({part: manifest.model[part] for part in parts}, {part: own[part] for part in parts}, "model.")
     differences += differing(manifest.order, state.order)
