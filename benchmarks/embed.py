@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import functools
 import statistics
-import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -21,6 +20,7 @@ from transformers import BartConfig, BartModel
 
 from benchmarks.molecules import sample_smiles
 from benchmarks.report import record
+from benchmarks.timing import take_turns
 from nemo_cmim.config import ModelConfig
 from nemo_cmim.inference import CMIMModel
 from nemo_cmim.inference.model_file import ModelFile
@@ -103,18 +103,6 @@ def bart(tokens: Sequence[Sequence[int]], size: int, encoder_only: bool) -> Call
             (states * real.unsqueeze(-1)).sum(1) / real.sum(1, keepdim=True)
 
     return run
-
-
-def take_turns(functions: dict[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
-    """Seconds of each function in each of `repeats` rounds, after one warm-up round."""
-    seconds: dict[str, list[float]] = {name: [] for name in functions}
-    for round_ in range(repeats + 1):
-        for name, function in functions.items():
-            start = time.perf_counter()
-            function()
-            if round_:
-                seconds[name].append(time.perf_counter() - start)
-    return seconds
 
 
 def ratio(of: list[float], to: list[float]) -> float:

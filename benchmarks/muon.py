@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import functools
 import statistics
-import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -19,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.report import record
+from benchmarks.timing import take_turns
 from nemo_cmim.config import ParallelConfig
 from nemo_cmim.mcore.network import MegatronCMIMNetwork
 from nemo_cmim.mcore.parallel import initialise
@@ -68,15 +68,8 @@ def measure_products(repeats: int) -> dict[str, float]:
 
 
 def median_seconds(calls: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """Median seconds of each call; the first round is warm-up."""
-    seconds: dict[str, list[float]] = {name: [] for name in calls}
-    for repeat in range(repeats + 1):
-        for name, call in calls.items():
-            start = time.perf_counter()
-            call()
-            if repeat:
-                seconds[name].append(time.perf_counter() - start)
-    return {name: statistics.median(values) for name, values in seconds.items()}
+    """Median seconds of each call."""
+    return {name: statistics.median(seconds) for name, seconds in take_turns(calls, repeats).items()}
 
 
 def deviations(iterations: int, is_fixed: bool) -> tuple[float, float]:
