@@ -25,7 +25,16 @@ from .workspace import FINISHED
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["DUPLICATE", "HashRange", "count_distinct", "distinct_hashes", "hash_ranges", "merge_range"]
+__all__ = [
+    "DUPLICATE",
+    "HashRange",
+    "ShardEntry",
+    "count_distinct",
+    "distinct_hashes",
+    "hash_ranges",
+    "merge_range",
+    "shards_of_range",
+]
 
 DUPLICATE = "duplicate"
 
@@ -48,6 +57,26 @@ def hash_ranges(count: int) -> list[HashRange]:
     """Divides the 2**64 hashes into ranges of equal size."""
     edges = [(number << 64) // count for number in range(count + 1)]
     return [HashRange(number, edges[number], edges[number + 1]) for number in range(count)]
+
+
+class ShardEntry(NamedTuple):
+    """A shard that `merge_range` wrote.
+
+    Attributes:
+        split: Its split.
+        name: Name of its files, without suffix.
+        counts: What `merge_range` saved: `molecules`, `lengths`, `tokens` and `files`.
+    """
+
+    split: str
+    name: str
+    counts: dict[str, Any]
+
+
+def shards_of_range(number: int, job: Job) -> list[ShardEntry]:
+    """The shards of a hash range: at most one for each split."""
+    found = job.load("shards", number)["shards"].items()
+    return [ShardEntry(split, next(iter(entry["files"])).removesuffix(".bin"), entry) for split, entry in found]
 
 
 class _Merged(NamedTuple):

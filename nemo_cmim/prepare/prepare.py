@@ -37,7 +37,7 @@ from .chunks import curate_chunk, plan_chunks
 from .cluster import Workers, start_workers, versions
 from .job import Job
 from .merge import HashRange, count_distinct, distinct_hashes, hash_ranges, merge_range
-from .properties import ShardPiece, compute_piece, fit_table, plan_pieces, write_records
+from .properties import compute_piece, fit_table, plan_pieces, write_records
 from .rejects import REJECTED, chunk_groups, join_rejected, write_rejected
 from .scan import ScannedInput, scan_input, state_of
 from .settings import Settings
@@ -142,10 +142,6 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _write_records(item: tuple[int], job: Job, pieces: Sequence[ShardPiece]) -> None:
-    write_records(item[0], job, pieces)
-
-
 class _Run:
     """The stages of one `prepare`."""
 
@@ -162,7 +158,7 @@ class _Run:
         ranges = hash_ranges(max(1, -(-rows // job.settings.shard_molecules)))
         bounds = self._split_bounds(ranges)
         self._do("shards", "merge", functools.partial(merge_range, bounds=bounds), ranges)
-        table = self._properties(len(ranges)) if job.settings.has_properties else None
+        table = self._properties(ranges) if job.settings.has_properties else None
         groups = chunk_groups(len(chunks))
         self._do("rejected", "collect rejected lines", functools.partial(write_rejected, shards=len(ranges)), groups)
         join_rejected(job, len(groups), finished / REJECTED)
@@ -176,12 +172,12 @@ class _Run:
             fsync(finished / name)
         return manifest
 
-    def _properties(self, shards: int) -> PropertyTable:
+    def _properties(self, ranges: Sequence[HashRange]) -> PropertyTable:
         """Computes the observed properties of all molecules, and writes them beside the shards."""
-        job, pieces = self._job, plan_pieces(self._job, shards)
+        job, pieces = self._job, plan_pieces(self._job, len(ranges))
         self._do("properties", "compute properties", compute_piece, pieces, weigh=lambda piece: piece.stop - piece.start)
         table = fit_table(pieces, job)
-        self._do("records", "store properties", functools.partial(_write_records, pieces=pieces), [(n,) for n in range(shards)])
+        self._do("records", "store properties", functools.partial(write_records, pieces=pieces), ranges)
         return table
 
     def _do(

@@ -23,6 +23,7 @@ from ..store.token_store import RECORDS
 from ..tokenizers import SmilesTokenizer, Vocabulary
 from .arrow import open_arrow, write_arrow
 from .job import Job
+from .merge import HashRange, shards_of_range
 from .workspace import FINISHED
 
 if TYPE_CHECKING:
@@ -57,8 +58,8 @@ def plan_pieces(job: Job, shards: int) -> list[ShardPiece]:
     """Divides all shards into pieces of at most `piece_lines` molecules."""
     pieces: list[ShardPiece] = []
     for number in range(shards):
-        for split, found in job.load("shards", number)["shards"].items():
-            name, count = next(iter(found["files"])).removesuffix(".bin"), found["molecules"]
+        for split, name, counts in shards_of_range(number, job):
+            count = counts["molecules"]
             for start in range(0, count, job.settings.piece_lines):
                 stop = min(start + job.settings.piece_lines, count)
                 pieces.append(ShardPiece(len(pieces), split, name, start, stop, count))
@@ -103,12 +104,11 @@ def fit_table(pieces: Sequence[ShardPiece], job: Job) -> PropertyTable:
     return table
 
 
-def write_records(number: int, job: Job, pieces: Sequence[ShardPiece]) -> None:
+def write_records(hash_range: HashRange, job: Job, pieces: Sequence[ShardPiece]) -> None:
     """Writes the records of the shards of a hash range: a byte for each property, then the bits of the fingerprint."""
     table = _table(job)
     files: dict[str, dict[str, Any]] = {}
-    shards = {next(iter(found["files"])).removesuffix(".bin") for found in job.load("shards", number)["shards"].values()}
-    for shard in sorted(shards):
+    for _, shard, _ in shards_of_range(hash_range.number, job):
         with tempfile.TemporaryDirectory(dir=job.folder / "records") as staging:  # see `merge`
             path = Path(staging) / f"{shard}{RECORDS}"
             with path.open("wb") as file:
@@ -119,7 +119,7 @@ def write_records(number: int, job: Job, pieces: Sequence[ShardPiece]) -> None:
             fsync(path)
             files[path.name] = {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
             path.replace(job.folder / FINISHED / path.name)
-    job.save("records", number, {"files": files})
+    job.save("records", hash_range.number, {"files": files})
 
 
 @functools.lru_cache(maxsize=1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from .arrow import open_arrow
 from .chunks import Chunk
 from .cluster import versions
 from .job import Job
-from .merge import DUPLICATE
+from .merge import DUPLICATE, shards_of_range
 from .rejects import REJECTED
 from .scan import ScannedInput
 from .workspace import FINISHED
@@ -64,7 +64,7 @@ def summarise(
         vocabulary: The vocabulary.
         properties: Table of the observed properties, if they were computed.
     """
-    of_shards = [job.load("shards", number) for number in range(shards)]
+    entries = [entry for number in range(shards) for entry in shards_of_range(number, job)]
     total, unknown, inputs = _Tally(), Counter[str](), [_Tally() for _ in names]
     tranches: dict[str, _Tally] = defaultdict(_Tally)
     for chunk, duplicates in zip(chunks, _duplicates_of_chunks(job, len(chunks), shards), strict=True):
@@ -75,7 +75,7 @@ def summarise(
         for tally in (total, inputs[chunk.input], *([tranches[tranche.code]] if tranche else [])):
             tally.add(chunk.lines, kept, rejected)
     counts = total.as_dict()
-    splits = {split: list(_shards_of(split, of_shards)) for split in SPLITS}
+    splits = {split: [(entry.name, entry.counts) for entry in entries if entry.split == split] for split in SPLITS}
     assert total.kept == sum(shard["molecules"] for shards_of in splits.values() for _, shard in shards_of), "molecules were lost"
     uses = sum((Counter(shard["tokens"]) for shards_of in splits.values() for _, shard in shards_of), Counter[str]())
     tokens = {vocabulary.tokens[int(token)]: count for token, count in sorted(uses.items(), key=lambda use: (-use[1], int(use[0])))}
@@ -103,14 +103,6 @@ def _duplicates_of_chunks(job: Job, chunks: int, shards: int) -> list[int]:
     for shard in range(shards):
         counts += np.bincount(open_arrow(job.result("shards", shard, "duplicates.arrow"))["chunk"].to_numpy(), minlength=chunks)
     return counts.tolist()
-
-
-def _shards_of(split: str, of_shards: Sequence[dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Names and counts of the shards of a split, in order."""
-    for shard in of_shards:
-        if split in shard["shards"]:
-            found = shard["shards"][split]
-            yield next(iter(found["files"])).removesuffix(".bin"), found
 
 
 def _split(shards: Sequence[tuple[str, dict[str, Any]]]) -> dict[str, Any]:
