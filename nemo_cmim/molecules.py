@@ -126,7 +126,7 @@ def forbidden_character(smiles: str) -> str | None:
     if smiles.isascii() and smiles.isprintable() and " " not in smiles:
         return None
     position, character = next((i, c) for i, c in enumerate(smiles) if not "!" <= c <= "~")
-    return f"U+{ord(character):04X} ({unicodedata.name(character, 'a control character')}) at index {position}, counted from 0"
+    return f"U+{ord(character):04X} ({unicodedata.name(character, 'an unnamed character')}) at index {position}, counted from 0"
 
 
 def is_valid(smiles: str) -> bool:
@@ -225,7 +225,9 @@ def canonical_or_none(smiles: str) -> str | None:
 
 
 def randomized_smiles(smiles: str, count: int, seed: int) -> list[str]:
-    """Randomized SMILES of one molecule (SMILES enumeration, Sec. D.2). They are valid and keep stereo; some may be equal.
+    """Randomized SMILES of one molecule (SMILES enumeration, Sec. D.2). They are valid; some may be equal.
+
+    They keep stereo, except that RDKit may write the other enantiomer of some symmetric rings, such as chiro-inositol.
 
     RDKit may print; wrap a loop in `quiet_rdkit`.
 

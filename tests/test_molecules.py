@@ -79,7 +79,7 @@ def test_a_cycle_of_canonical_smiles_has_one_representative(monkeypatch: pytest.
         ("CC(=O)\u041e", r"U\+041E \(CYRILLIC CAPITAL LETTER O\) at index 6"),
         ("\u041eC=O", r"U\+041E .* at index 0"),
         ("C\u200bC", r"U\+200B \(ZERO WIDTH SPACE\) at index 1"),
-        ("CCO\x00", r"U\+0000 \(a control character\) at index 3"),
+        ("CCO\x00", r"U\+0000 \(an unnamed character\) at index 3"),
         ("CC\u00d7O", r"U\+00D7 \(MULTIPLICATION SIGN\) at index 2"),
         ("\uff23C", r"U\+FF23 \(FULLWIDTH LATIN CAPITAL LETTER C\) at index 0"),
     ],

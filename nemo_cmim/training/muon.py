@@ -171,7 +171,7 @@ def orthogonalise(matrices_NRC: Tensor, iterations: int) -> Tensor:
     """Approximates U V^T of each matrix U S V^T by Newton-Schulz iterations of degree five.
 
     The result has the singular vectors of the matrix. Its singular values are within [0.8, 1.2] where those of the matrix are not too
-    small: at least 0.21, 0.054, 0.013, 0.0031, 0.00073 or 0.00017 times the Frobenius norm for 1 to 6 iterations. Smaller ones are
+    small: at least 0.22, 0.055, 0.014, 0.0032, 0.00075 or 0.00018 times the Frobenius norm for 1 to 6 iterations. Smaller ones are
     enlarged, but stay below 0.8.
 
     Args:

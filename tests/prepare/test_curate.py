@@ -59,7 +59,7 @@ def test_the_digest_never_changes() -> None:
     [
         ("C1CC", Rules(), "not a molecule to RDKit"),
         ("smiles", Rules(), "not a molecule to RDKit"),
-        ("CC\0O", Rules(), "forbidden character: U+0000 (a control character) at index 2, counted from 0"),
+        ("CC\0O", Rules(), "forbidden character: U+0000 (an unnamed character) at index 2, counted from 0"),
         ("CCO |$_AV:a$|", Rules(), "forbidden character: U+0020 (SPACE) at index 3, counted from 0"),
         ("C" * 36, Rules(), "molecular weight above 500: 506.99"),
         (PALMITATE, Rules(), "logP above 5: 5.552"),
