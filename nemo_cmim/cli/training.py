@@ -43,9 +43,8 @@ def _add_export(commands: Commands) -> None:
         "Converts a training checkpoint, written at any parallel sizes, to a .nemo file, which nemo_cmim.load reads. Also converts "
         "a .nemo file without checksums, which an older version of nemo_cmim wrote, to the current format."
     )
-    parser = commands.add_parser(
-        "export", help="convert a checkpoint (requires [train]) or an older .nemo file to a .nemo file", description=about
-    )
+    short = "convert a checkpoint (requires [train]) or an older model file to a .nemo file"
+    parser = commands.add_parser("export", help=short, description=about)
     checkpoint = "checkpoint folder step=*.ckpt; folder of a run, whose newest valid checkpoint is exported; or model file"
     parser.add_argument("checkpoint", metavar="CHECKPOINT", help=checkpoint)
     parser.add_argument("-o", "--output", required=True, metavar="FILE", help=".nemo file to write")

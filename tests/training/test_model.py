@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import re
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 
 pytest.importorskip("nemo.core", reason="needs the [train] extra")
 
@@ -25,7 +27,7 @@ from nemo_cmim.store.token_store import TokenStore
 from nemo_cmim.tokenizers import Vocabulary
 from nemo_cmim.training.checkpoints.export import export_from
 from nemo_cmim.training.model import MegatronCMIMModel
-from nemo_cmim.training.run import compose, config_folder, train
+from nemo_cmim.training.run import compose, config_folder, model_settings, train
 from nemo_cmim.types import MicroBatch
 from tests.training.runs import config, overrides, scalars
 
@@ -203,6 +205,24 @@ def test_every_model_config_composes(name: str) -> None:
     cfg = compose([f"model={name}", "model.train_ds.folder=somewhere"])
     model = from_mapping(ModelConfig, OmegaConf.to_container(cfg.model, resolve=True), "model")
     assert model.train_ds is not None and model.train_ds.folder == "somewhere"
+
+
+RECIPES = sorted(path.stem for path in (config_folder() / "run").glob("*.yaml"))
+SEARCHES = [config_folder().parent / "tools" / f"{name}.yaml" for name in ("search", "learning_curve")]
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_composes(name: str) -> None:
+    assert model_settings(compose([f"run={name}", "model.train_ds.folder=somewhere"])).network.hidden_size == 256
+
+
+@pytest.mark.parametrize("path", SEARCHES, ids=lambda path: path.stem)
+def test_every_recipe_of_a_search_composes(path: Path) -> None:
+    """And differs from all others."""
+    spec = yaml.safe_load(path.read_text())
+    recipes = [[one.replace("{mix}", "x") for one in (*spec["common"], *recipe)] for recipe in spec["recipes"].values()]
+    settings = [model_settings(compose(recipe)) for recipe in recipes]
+    assert all(one != other for one, other in itertools.combinations(settings, 2))
 
 
 @pytest.mark.parametrize(
