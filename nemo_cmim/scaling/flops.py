@@ -96,6 +96,9 @@ def matmuls(network: NetworkConfig, work: Workload, tensor_parallel: int = 1) ->
         )
     encoder = list(_encoder(network, work, tensor_parallel)) * work.encodings
     result = [*encoder, *_decoder(network, work, tensor_parallel)]
+    inputs = {"h": network.hidden_size, "z": network.latents * network.hidden_size}
+    for source in network.heads.sources:
+        result.append(MatMul("property heads", 1, work.molecules, inputs[source], network.heads.width))
     if work.candidates:
         width = network.hidden_size * (network.latents if network.has_bottleneck else 1)
         # backward recomputes the similarities, then computes the gradient of each factor
@@ -146,9 +149,6 @@ def _decoder(network: NetworkConfig, work: Workload, ranks: int) -> Iterator[Mat
             yield MatMul("out", 1, rows, width // ranks, width)
         yield from _ffn(network, rows, ranks)
     yield MatMul("logits", 1, rows, width, network.padded_vocabulary_size // ranks)
-    inputs = {"h": width, "z": network.latents * width}
-    for source in network.heads.sources:
-        yield MatMul("property heads", 1, work.molecules, inputs[source], network.heads.width)
 
 
 def _attention(network: NetworkConfig, molecules: int, queries: int, keys: int, ranks: int) -> Iterator[MatMul]:
