@@ -232,7 +232,7 @@ class DataConfig:
     folder: str = "???"  # a path, or a URL that fsspec supports: s3://, gs://, http://, ...
     split: str = "train"
     batch_size: int = 256  # molecules in a micro-batch of one rank
-    buckets: int = 4  # a micro-batch is computed in this many buckets of molecules of similar length; affects only speed
+    buckets: int = 4  # a micro-batch is computed in this many buckets of molecules of similar length, for speed
     seed: int = 0
     workers: int = 2
     limit: int | None = None  # use only this many molecules, a fixed random sample; None: all
