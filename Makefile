@@ -19,7 +19,7 @@ help: ## list the targets
 demo: $(VENV) ## train a tiny cMIM on real ZINC molecules, embed, predict, plot; under 10 minutes on 2 cores
 	$(RUN) examples/demo.py
 
-test: $(VENV) ## run the tests, except the slow ones; no GPU, no network; about 9 minutes on 2 cores
+test: $(VENV) ## run the tests, except the slow ones; no GPU, no network; about 11 minutes on 2 cores
 	$(RUN) -m pytest -m "not slow"
 
 test-all: $(VENV) ## run all tests
