@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import sys
 from collections.abc import Callable, Sequence
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -59,15 +61,16 @@ class LocalFolder:
         Raises:
             DataError: If a file does not exist or ends before its range does.
         """
-        contents = []
-        for name, start, stop in ranges:
+        contents: list[bytes] = []
+        for name, group in itertools.groupby(ranges, key=attrgetter("name")):
             try:
                 with (self.path / name).open("rb", buffering=0) as file:
-                    contents.append(os.pread(file.fileno(), stop - start, start))
+                    for _, start, stop in group:
+                        contents.append(os.pread(file.fileno(), stop - start, start))
+                        if len(contents[-1]) != stop - start:
+                            raise DataError(f"{self.location(name)} ends before byte {stop}. Prepare or copy the folder again.")
             except FileNotFoundError as error:
                 raise DataError(f"{self.location(name)} is missing. Prepare or copy the folder again.") from error
-            if len(contents[-1]) != stop - start:
-                raise DataError(f"{self.location(name)} ends before byte {stop}. Prepare or copy the folder again.")
         return contents
 
 

@@ -12,7 +12,7 @@ from nemo_cmim.mappings import hydra_quoted
 from nemo_cmim.training.checkpoints.format import find_checkpoints
 from nemo_cmim.training.run import compose
 
-__all__ = ["PARAMS", "RESUME", "checkpoint_names", "config", "every_two", "overrides", "scalars", "steps"]
+__all__ = ["GIVEN_H", "GIVEN_Z", "PARAMS", "RESUME", "checkpoint_names", "config", "every_two", "overrides", "scalars", "steps"]
 
 TINY = [
     "model=tiny", "model.network.hidden_size=32", "model.network.ffn_size=64", "model.network.decoder_layers=2",
@@ -21,6 +21,9 @@ TINY = [
 ]  # fmt: skip
 PARAMS = "exp_manager.checkpoint_callback_params"
 RESUME = "exp_manager.resume_if_exists=true"
+# Weights of observed properties given h, the pooled decoder states, and given z. They need the fixture `with_properties`.
+GIVEN_H = ("model.objective.properties.values_given_h=5", "model.objective.properties.bits_given_h=0.5")
+GIVEN_Z = ("model.objective.properties.values_given_z=1", "model.objective.properties.bits_given_z=0.1")
 
 
 def overrides(data: Path, folder: Path, *more: str) -> list[str]:

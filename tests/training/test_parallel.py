@@ -18,7 +18,7 @@ import nemo_cmim
 from nemo_cmim.training.checkpoints.export import export_from
 from nemo_cmim.training.checkpoints.format import CheckpointManifest, find_checkpoints
 from tests.training.ranks import as_srun, start_function, start_training, train_with
-from tests.training.runs import overrides, steps
+from tests.training.runs import GIVEN_H, GIVEN_Z, overrides, steps
 
 DROPOUT = "model.network.dropout=0.1"
 OPTIMISER = "model.optim.name=muon"  # gathers shards; Adam updates the other weights, and the sharded token embedding
@@ -27,24 +27,26 @@ BATCH = ("model.train_ds.batch_size=8", "model.global_batch_size=16", "trainer.m
 
 def layout(data: Path, folder: Path, tp: int, *more: str) -> list[str]:
     every = "exp_manager.checkpoint_callback_params.every_n_train_steps=5"
-    return overrides(data, folder, *BATCH, OPTIMISER, f"model.parallel.tensor_model_parallel_size={tp}", every, *more)
+    return overrides(
+        data, folder, *BATCH, *GIVEN_H, *GIVEN_Z, OPTIMISER, f"model.parallel.tensor_model_parallel_size={tp}", every, *more
+    )
 
 
 @pytest.fixture(scope="module")
-def four(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def four(with_properties: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """10 steps at TP 2 x DP 2, with a checkpoint after 5."""
     folder = tmp_path_factory.mktemp("four") / "run"
-    start_training(folder.parent / "logs", 4, layout(data, folder, 2)).succeed()
+    start_training(folder.parent / "logs", 4, layout(with_properties, folder, 2)).succeed()
     return folder
 
 
 @pytest.mark.parametrize(
     ("ranks", "tp"), [(1, 1), pytest.param(2, 1, marks=pytest.mark.slow), pytest.param(2, 2, marks=pytest.mark.slow)]
 )
-def test_a_run_is_the_same_at_each_layout(four: Path, data: Path, tmp_path: Path, ranks: int, tp: int) -> None:
+def test_a_run_is_the_same_at_each_layout(four: Path, with_properties: Path, tmp_path: Path, ranks: int, tp: int) -> None:
     """Loss, gradient norm and learning rate agree: fewer ranks compute the same micro-batches of a step one after the other."""
     folder = tmp_path / "run"
-    start_training(tmp_path / "logs", ranks, layout(data, folder, tp)).succeed()
+    start_training(tmp_path / "logs", ranks, layout(with_properties, folder, tp)).succeed()
     expected, found = steps(four), steps(folder)
     assert [row["step"] for row in found] == list(range(1, 11))
     for key in ("train_loss", "gradient_norm", "train/token_accuracy", "molecules", "tokens", "lr"):
@@ -68,7 +70,7 @@ def train_and_wait(arguments: list[str], at_step: int, gate: Path) -> None:
 
 
 @pytest.mark.slow
-def test_ten_steps_are_five_a_kill_and_five_bit_for_bit(data: Path, tmp_path: Path) -> None:
+def test_ten_steps_are_five_a_kill_and_five_bit_for_bit(with_properties: Path, tmp_path: Path) -> None:
     """At TP 2 x DP 2, with dropout, latent noise, SMILES enumeration, masked spans and a queue of negatives."""
     more = (
         DROPOUT,
@@ -77,10 +79,10 @@ def test_ten_steps_are_five_a_kill_and_five_bit_for_bit(data: Path, tmp_path: Pa
         "model.augmentation.mask_fraction=0.1",
     )
     more += ("exp_manager.resume_if_exists=true",)
-    start_training(tmp_path / "logs-straight", 4, layout(data, tmp_path / "straight", 2, *more)).succeed()
+    start_training(tmp_path / "logs-straight", 4, layout(with_properties, tmp_path / "straight", 2, *more)).succeed()
 
     resumed = tmp_path / "resumed"
-    arguments = [*layout(data, resumed, 2, *more), "trainer.devices=4"]
+    arguments = [*layout(with_properties, resumed, 2, *more), "trainer.devices=4"]
     ranks = start_function(tmp_path / "logs-killed", 4, train_and_wait, arguments, 7, tmp_path / "never")
     ranks.wait_for(lambda: bool(find_checkpoints(resumed / "checkpoints")) and len(steps(resumed)) == 7)
     ranks.send(signal.SIGKILL)
@@ -95,10 +97,12 @@ def test_ten_steps_are_five_a_kill_and_five_bit_for_bit(data: Path, tmp_path: Pa
 
 
 @pytest.mark.parametrize(("ranks", "tp"), [(1, 1), pytest.param(4, 4, marks=pytest.mark.slow)])
-def test_a_checkpoint_is_resumed_at_a_different_layout(four: Path, data: Path, tmp_path: Path, ranks: int, tp: int) -> None:
+def test_a_checkpoint_is_resumed_at_a_different_layout(
+    four: Path, with_properties: Path, tmp_path: Path, ranks: int, tp: int
+) -> None:
     halfway = next(path for path in find_checkpoints(four / "checkpoints") if "00000005" in path.name)
     resume = f"exp_manager.resume_from_checkpoint='{halfway}'"
-    start_training(tmp_path / "logs", ranks, layout(data, tmp_path / "run", tp, resume)).succeed()
+    start_training(tmp_path / "logs", ranks, layout(with_properties, tmp_path / "run", tp, resume)).succeed()
     rows, expected = steps(tmp_path / "run"), steps(four)[5:]
     assert [row["step"] for row in rows] == [6, 7, 8, 9, 10]
     for key in ("train_loss", "gradient_norm", "lr"):
@@ -113,9 +117,9 @@ def test_a_sharded_checkpoint_is_exported_to_the_model_that_training_left(four: 
 
 
 @pytest.mark.slow
-def test_a_signal_to_one_rank_saves_and_ends_all(four: Path, data: Path, tmp_path: Path) -> None:
+def test_a_signal_to_one_rank_saves_and_ends_all(four: Path, with_properties: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    arguments = [*layout(data, folder, 1, "exp_manager.resume_if_exists=true"), "trainer.devices=2"]
+    arguments = [*layout(with_properties, folder, 1, "exp_manager.resume_if_exists=true"), "trainer.devices=2"]
     gate = tmp_path / "gate"
     ranks = start_function(tmp_path / "logs", 2, train_and_wait, arguments, 2, gate)
     ranks.wait_for(lambda: len(steps(folder)) == 2)
@@ -131,9 +135,9 @@ def test_a_signal_to_one_rank_saves_and_ends_all(four: Path, data: Path, tmp_pat
 
 
 @pytest.mark.slow
-def test_a_run_started_by_srun_is_preempted_by_usr1_and_resumes(four: Path, data: Path, tmp_path: Path) -> None:
+def test_a_run_started_by_srun_is_preempted_by_usr1_and_resumes(four: Path, with_properties: Path, tmp_path: Path) -> None:
     """Slurm starts one task per device, without torchrun, and can send SIGUSR1 before a job ends."""
-    arguments = [*layout(data, tmp_path / "run", 2, "exp_manager.resume_if_exists=true"), "trainer.devices=2"]
+    arguments = [*layout(with_properties, tmp_path / "run", 2, "exp_manager.resume_if_exists=true"), "trainer.devices=2"]
     gate = tmp_path / "gate"
     ranks = start_function(tmp_path / "logs", 2, train_and_wait, arguments, 3, gate, launcher=as_srun)
     ranks.wait_for(lambda: len(steps(tmp_path / "run")) == 3)
@@ -157,9 +161,9 @@ def test_a_run_started_by_srun_is_preempted_by_usr1_and_resumes(four: Path, data
         ),
     ],
 )
-def test_inconsistent_numbers_are_an_error_on_all_ranks(data: Path, tmp_path: Path, override: str, message: str) -> None:
+def test_inconsistent_numbers_are_an_error_on_all_ranks(with_properties: Path, tmp_path: Path, override: str, message: str) -> None:
     tp = 2 if "heads" in override else 1
-    arguments = [*layout(data, tmp_path / "run", tp), "trainer.devices=2", override]
+    arguments = [*layout(with_properties, tmp_path / "run", tp), "trainer.devices=2", override]
     ranks = start_function(tmp_path / "logs", 2, train_with, arguments)
     assert ranks.wait() == [1, 1]
     assert ranks.output().count(message) >= 2, ranks.output()[-3000:]
@@ -182,11 +186,11 @@ def validate_and_wait(arguments: list[str], begun: Path, gate: Path) -> None:
     train(compose(arguments))
 
 
-def test_a_signal_during_validation_ends_the_run_before_validation_is_finished(data: Path, tmp_path: Path) -> None:
+def test_a_signal_during_validation_ends_the_run_before_validation_is_finished(with_properties: Path, tmp_path: Path) -> None:
     """Validation may take longer than the notice period. The checkpoint is saved without a monitored value."""
     folder, begun, gate = (tmp_path / name for name in ("run", "begun", "gate"))
     settings = ("trainer.val_check_interval=2", "model.validation_ds.batch_size=2", "trainer.num_sanity_val_steps=0")
-    ranks = start_function(tmp_path / "logs", 1, validate_and_wait, layout(data, folder, 1, *settings), begun, gate)
+    ranks = start_function(tmp_path / "logs", 1, validate_and_wait, layout(with_properties, folder, 1, *settings), begun, gate)
     ranks.wait_for(begun.exists)
     ranks.send(signal.SIGTERM)
     gate.touch()
@@ -202,10 +206,10 @@ def in_a_group_of_its_own(arguments: list[str], group_file: Path, gate: Path) ->
 
 
 @pytest.mark.slow
-def test_a_signal_to_the_process_group_with_loader_workers_saves(data: Path, tmp_path: Path) -> None:
+def test_a_signal_to_the_process_group_with_loader_workers_saves(with_properties: Path, tmp_path: Path) -> None:
     """torchrun ends its processes in this way. The next run can use the folder immediately."""
     folder, group_file, gate = (tmp_path / name for name in ("run", "group", "gate"))
-    arguments = layout(data, folder, 1, "model.train_ds.workers=2", "exp_manager.resume_if_exists=true")
+    arguments = layout(with_properties, folder, 1, "model.train_ds.workers=2", "exp_manager.resume_if_exists=true")
     ranks = start_function(tmp_path / "logs", 1, in_a_group_of_its_own, arguments, group_file, gate)
     ranks.wait_for(lambda: len(steps(folder)) == 2)
     os.killpg(int(group_file.read_text()), signal.SIGTERM)
@@ -244,9 +248,9 @@ def overflow_on_the_last_rank(arguments: list[str], folder: Path) -> None:
 
 
 @pytest.mark.slow
-def test_an_overflow_on_one_rank_skips_the_step_on_all(data: Path, tmp_path: Path) -> None:
+def test_an_overflow_on_one_rank_skips_the_step_on_all(with_properties: Path, tmp_path: Path) -> None:
     more = ("trainer.precision=fp16", "model.loss_scale.initial=16", "model.loss_scale.hysteresis=1", "trainer.max_steps=4")
-    arguments = [*layout(data, tmp_path / "run", 2, *more), "trainer.devices=4"]
+    arguments = [*layout(with_properties, tmp_path / "run", 2, *more), "trainer.devices=4"]
     start_function(tmp_path / "logs", 4, overflow_on_the_last_rank, arguments, tmp_path).succeed()
     for rank in range(4):
         seen = json.loads((tmp_path / f"rank-{rank}.json").read_text())

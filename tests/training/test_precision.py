@@ -18,7 +18,7 @@ from nemo_cmim.errors import ConfigError
 from nemo_cmim.training.model import MegatronCMIMModel
 from nemo_cmim.training.precision import LossScale, parse_precision
 from nemo_cmim.training.run import train
-from tests.training.runs import config, steps
+from tests.training.runs import GIVEN_H, config, steps
 
 SETTINGS = (
     "trainer.max_steps=8",
@@ -26,6 +26,7 @@ SETTINGS = (
     "trainer.accumulate_grad_batches=2",
     "model.train_ds.batch_size=8",
     "model.validation.reconstruct=0",
+    *GIVEN_H,
 )
 
 
@@ -44,18 +45,18 @@ def watch_dtypes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[set[torch.dtype]
 
 
 @pytest.fixture(scope="module")
-def fp32_steps(data: Path, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+def fp32_steps(with_properties: Path, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """The steps of a run in fp32."""
     with pytest.MonkeyPatch.context() as monkeypatch:
         seen = watch_dtypes(monkeypatch)
-        folder = train(config(data, tmp_path_factory.mktemp("fp32") / "run", *SETTINGS))
+        folder = train(config(with_properties, tmp_path_factory.mktemp("fp32") / "run", *SETTINGS))
     assert seen == [({torch.float32}, {torch.float32})]
     return steps(folder)
 
 
 @pytest.mark.parametrize(("name", "dtype", "tolerance"), [("bf16", torch.bfloat16, 0.01), ("fp16", torch.float16, 0.005)])
 def test_training_in_half_precision_is_close_to_fp32(
-    data: Path,
+    with_properties: Path,
     fp32_steps: list[dict[str, Any]],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -64,7 +65,7 @@ def test_training_in_half_precision_is_close_to_fp32(
     tolerance: float,
 ) -> None:
     seen = watch_dtypes(monkeypatch)
-    folder = train(config(data, tmp_path / name, *SETTINGS, f"trainer.precision={name}"))
+    folder = train(config(with_properties, tmp_path / name, *SETTINGS, f"trainer.precision={name}"))
     found = steps(folder)
     assert seen == [({dtype}, {torch.float32})]
     for key in ("train_loss", "gradient_norm"):
@@ -76,7 +77,7 @@ def test_training_in_half_precision_is_close_to_fp32(
     assert weights.dtype == torch.float32 and not torch.equal(weights, weights.to(dtype).float()), "the master weights are exported"
 
 
-def test_half_precision_resumes_bit_for_bit(data: Path, tmp_path: Path) -> None:
+def test_half_precision_resumes_bit_for_bit(with_properties: Path, tmp_path: Path) -> None:
     """Including the loss scale, which has changed before the checkpoint."""
     more = ("trainer.precision=fp16", "model.loss_scale.initial=256", "model.loss_scale.growth_interval=3", "trainer.max_steps=8")
     more += (
@@ -84,9 +85,9 @@ def test_half_precision_resumes_bit_for_bit(data: Path, tmp_path: Path) -> None:
         "trainer.val_check_interval=8",
         "model.validation.reconstruct=0",
     )
-    straight = train(config(data, tmp_path / "straight", *more))
+    straight = train(config(with_properties, tmp_path / "straight", *more))
     halfway = f"exp_manager.resume_from_checkpoint='{straight}/checkpoints/step=00000004.ckpt'"
-    again = steps(train(config(data, tmp_path / "again", *more, halfway)))
+    again = steps(train(config(with_properties, tmp_path / "again", *more, halfway)))
     assert again[0]["step"] == 5 and again[0]["loss_scale"] == 512
     for key in ("train_loss", "gradient_norm", "loss_scale"):
         assert [r[key] for r in again] == [r[key] for r in steps(straight)[4:]], key

@@ -16,24 +16,12 @@ import nemo_cmim
 from nemo_cmim.errors import ConfigError, DataError
 from nemo_cmim.loader.dataset import make_loader
 from nemo_cmim.molecules import observed_properties
-from nemo_cmim.prepare.prepare import prepare
 from nemo_cmim.training.checkpoints.format import newest_valid
 from nemo_cmim.training.model import MegatronCMIMModel
 from nemo_cmim.training.run import model_settings, train
-from tests.training.runs import RESUME, config, scalars, steps
+from tests.training.runs import GIVEN_H, GIVEN_Z, RESUME, config, scalars, steps
 
-GIVEN_H = ("model.objective.properties.values_given_h=5", "model.objective.properties.bits_given_h=0.5")
-GIVEN_Z = ("model.objective.properties.values_given_z=1", "model.objective.properties.bits_given_z=0.1")
 NAMES = ("HeavyAtomCount", "TPSA")
-
-
-@pytest.fixture(scope="module")
-def with_properties(data: Path) -> Path:
-    """The molecules of `data`, with properties."""
-    folder = data.with_name("with_properties")
-    settings: dict[str, Any] = {"properties": ",".join(NAMES), "fingerprint_bits": 32, "valid_fraction": 0.1, "test_fraction": 0.05}
-    prepare([data.with_name("molecules.smi")], folder, processes=1, progress=False, **settings)
-    return folder
 
 
 @pytest.fixture(scope="module")
