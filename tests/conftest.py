@@ -75,6 +75,17 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def with_properties(data: Path) -> Path:
+    """The molecules of `data`, with two properties and a fingerprint of 32 bits."""
+    folder = data.with_name("with_properties")
+    prepare(
+        [data.with_name("molecules.smi")], folder, processes=1, progress=False, valid_fraction=0.1, test_fraction=0.05,
+        properties="HeavyAtomCount,TPSA", fingerprint_bits=32,
+    )  # fmt: skip
+    return folder
+
+
+@pytest.fixture(scope="session")
 def made_up_smiles() -> list[str]:
     """360 different molecules, all within the default filters."""
     return [f"{'C' * i}NC(=O)NC(=O){'C' * j}NC(=O){'C' * k}O" for i in range(1, 10) for j in range(1, 6) for k in range(1, 9)]

@@ -7,7 +7,8 @@ scratch, with a complete learning-rate schedule, by `nemo-cmim train` in a proce
 over token accuracy (held-out molecules, teacher forcing), exact reconstruction and the sets of `tools.validation`. Hours are CPU time, so
 that other work on the machine does not count.
 
-Run the command again to resume. Writes results.jsonl and table.md.
+Run the command again to resume. Writes results.jsonl and table.md. `--only RECIPE MOLECULES` trains and scores one recipe; several such
+calls can run at the same time, and a later call without it uses their results.
 """
 
 from __future__ import annotations
@@ -95,6 +96,7 @@ def arguments() -> argparse.Namespace:
     add("--decoded", type=int, default=1000, metavar="N", help="number of molecules to decode (default: %(default)s)")
     add("--sets", type=Path, required=True, metavar="FOLDER", help="property sets, see tools.validation")
     add("--keep", type=float, default=0.5, help="fraction of the recipes that the next rung trains (default: %(default)s)")
+    add("--only", nargs=2, metavar=("RECIPE", "MOLECULES"), help="train and score this recipe only, and write no table")
     add("-o", "--output", type=Path, required=True, metavar="FOLDER", help="output folder")
     return parser.parse_args()
 
@@ -107,14 +109,21 @@ def main() -> None:
     args.output.mkdir(parents=True, exist_ok=True)
     results = args.output / "results.jsonl"
     done = [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
+
+    def ensure(name: str, molecules: int) -> None:
+        if not any((row["recipe"], row["molecules"]) == (name, molecules) for row in done):
+            overrides = [_with_folders(one, folders) for one in (*spec["common"], *spec["recipes"][name])]
+            done.append(measured(name, overrides, molecules, args))
+            with results.open("a") as file:
+                file.write(json.dumps(done[-1]) + "\n")
+
+    if args.only:
+        ensure(args.only[0], int(args.only[1]))
+        return
     names, tables = list(spec["recipes"]), []
     for molecules in spec["rungs"]:
         for name in names:
-            if not any((row["recipe"], row["molecules"]) == (name, molecules) for row in done):
-                overrides = [_with_folders(one, folders) for one in (*spec["common"], *spec["recipes"][name])]
-                done.append(measured(name, overrides, molecules, args))
-                with results.open("a") as file:
-                    file.write(json.dumps(done[-1]) + "\n")
+            ensure(name, molecules)
         table = ranked([row for row in done if row["molecules"] == molecules and row["recipe"] in names])
         tables.append(table)
         names = table["recipe"].tolist()[: max(1, round(len(names) * args.keep))]

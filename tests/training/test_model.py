@@ -220,7 +220,7 @@ def test_every_recipe_composes(name: str) -> None:
 def test_every_recipe_of_a_search_composes(path: Path) -> None:
     """And differs from all others."""
     spec = yaml.safe_load(path.read_text())
-    recipes = [[one.replace("{mix}", "x") for one in (*spec["common"], *recipe)] for recipe in spec["recipes"].values()]
+    recipes = [[re.sub(r"{(\w+)}", r"\1", one) for one in (*spec["common"], *recipe)] for recipe in spec["recipes"].values()]
     settings = [model_settings(compose(recipe)) for recipe in recipes]
     assert all(one != other for one, other in itertools.combinations(settings, 2))
 

@@ -1,0 +1,82 @@
+"""The search for recipes, with complete training runs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+pytest.importorskip("nemo.core", reason="needs the [train] extra")
+
+from tests.training.runs import TINY
+from tools import search
+from tools.validation import validation_scores
+
+SETS = ("size RMSE", "polar ROC-AUC")
+
+
+@pytest.fixture(scope="module")
+def sets(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two properties of 60 molecules that any embedding shows: the number of carbons, and whether there is a nitrogen."""
+    folder = tmp_path_factory.mktemp("sets")
+    smiles = [f"{head}{'C' * n}{tail}" for head in ("C", "CC(C)", "NC") for n in range(1, 11) for tail in ("O", "F")]
+    pd.DataFrame({"smiles": smiles, "target": [s.count("C") for s in smiles]}).to_csv(folder / "size.csv", index=False)
+    labels = {"has_nitrogen": [int("N" in s) for s in smiles], "rare": [1, *[0] * 59]}
+    pd.DataFrame({"smiles": smiles, **labels}).to_csv(folder / "polar.csv", index=False)
+    return folder
+
+
+class Counts:
+    """Stands in for a model: its vectors count letters."""
+
+    def invalid_reason(self, smiles: str) -> str | None:
+        return "too long" if smiles.endswith("C" * 10 + "F") else None
+
+    def width(self, kind: str) -> int:
+        return 3
+
+    def embed(self, smiles: pd.Series, kind: str) -> np.ndarray:
+        return np.array([[s.count(letter) for letter in "CNO"] for s in smiles], np.float32)
+
+
+def test_scores_of_vectors_that_determine_the_targets(sets: Path) -> None:
+    """A column with one molecule of a class is left out, and a molecule without vector counts as an average one."""
+    scores = validation_scores(Counts(), sets)  # type: ignore[arg-type]
+    assert sorted(scores) == sorted(SETS)
+    assert scores["polar ROC-AUC"] > 0.95
+    assert scores["size RMSE"] < 1.5
+
+
+def test_recipes_are_ranked_by_all_scores() -> None:
+    one = {"molecules": 8, "hours": 1.0, "validity": 0.0, "token_accuracy": 0.5, "size RMSE": 1.0, "polar ROC-AUC": 0.7}
+    worse = one | {"recipe": "worse", "token_accuracy": 0.4, "size RMSE": 2.0, "polar ROC-AUC": 0.6, "validity": 1.0, "hours": 0.1}
+    table = search.ranked([worse, one | {"recipe": "better"}])
+    assert table["recipe"].tolist() == ["better", "worse"]
+    assert table["mean rank"].tolist() == [1, 2]
+
+
+@pytest.mark.filterwarnings("ignore:.* were truncated")  # a model of 320 molecules does not end its strings
+@pytest.mark.slow
+def test_a_search_halves_and_resumes(with_properties: Path, sets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipes = {"slow": ["model.optim.lr=1e-6"], "fast": ["model.optim.lr=3e-3"]}
+    common = [*TINY, "model.train_ds.folder={mix}", "model.validation.reconstruct=0"]
+    (tmp_path / "spec.yaml").write_text(yaml.safe_dump({"rungs": [320, 480], "common": common, "recipes": recipes}))
+    command = ["search", str(tmp_path / "spec.yaml"), "--data", f"mix={with_properties}", "--held-out", str(with_properties)]
+    command += ["--sets", str(sets), "--decoded", "10", "-o", str(tmp_path / "out")]
+
+    def done() -> list[tuple[str, int]]:
+        rows = [json.loads(line) for line in (tmp_path / "out" / "results.jsonl").read_text().splitlines()]
+        assert all(set(SETS) <= set(row) and row["hours"] > 0 for row in rows)
+        return [(row["recipe"], row["molecules"]) for row in rows]
+
+    monkeypatch.setattr("sys.argv", [*command, "--only", "fast", "320"])
+    search.main()
+    assert done() == [("fast", 320)]
+    monkeypatch.setattr("sys.argv", command)
+    search.main()
+    assert done() == [("fast", 320), ("slow", 320), ("fast", 480)]
+    assert (tmp_path / "out" / "table.md").read_text().count("\n| fast") == 2
