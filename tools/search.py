@@ -44,7 +44,9 @@ def trained(folder: Path, overrides: list[str], molecules: int) -> tuple[Path, f
     command = [sys.executable, "-m", "nemo_cmim.cli", "train", *overrides, *run, "exp_manager.resume_if_exists=true"]
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     with folder.with_suffix(".log").open("ab") as log:
-        subprocess.run(command, check=True, stdout=log, stderr=log, env=os.environ | {"OMP_NUM_THREADS": "1"})
+        status = subprocess.run(command, stdout=log, stderr=log, env=os.environ | {"OMP_NUM_THREADS": "1"}).returncode
+    if status:
+        raise SystemExit(f"Training ended with status {status}; {log.name} says why. Run the same command again to resume.")
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     with folder.with_suffix(".seconds").open("a+") as file:
         file.write(f"{after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime}\n")
