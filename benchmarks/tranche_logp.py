@@ -13,7 +13,7 @@ import numpy as np
 
 from benchmarks.report import record
 from nemo_cmim import molecules
-from nemo_cmim.tables.readers import read_molecules
+from nemo_cmim.tables.readers import find_layout, read_lines
 from nemo_cmim.zinc.tranches import Tranche
 
 
@@ -24,7 +24,11 @@ def logps(folder: Path, every: int) -> dict[str, list[float]]:
         for path in sorted(folder.rglob("*.smi")):
             tranche = Tranche.of_file(path)
             if tranche:
-                lines = [line for number, line in enumerate(read_molecules(path)) if number % every == 0 and not line.problem]
+                lines = [
+                    line
+                    for number, line in enumerate(read_lines(path, find_layout(path)))
+                    if number % every == 0 and not line.problem
+                ]
                 mols = (molecules.parse(line.smiles, quiet=False) for line in lines if molecules.is_valid(line.smiles))
                 found[tranche.code[1]] += map(molecules.logp, mols)
     return found

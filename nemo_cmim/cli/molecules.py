@@ -7,6 +7,7 @@ import sys
 from functools import partial
 
 from .commands import Commands
+from .reading import FILES, add_read_options, read_options
 
 __all__ = ["add_commands"]
 
@@ -54,15 +55,16 @@ def _add_embed(commands: Commands) -> None:
     )
     parser = commands.add_parser("embed", help="add an embedding to each row of a file", description=about)
     add = parser.add_argument
-    add("input", metavar="INPUT", help="input file: .csv, .tsv, .smi or .txt (also .gz), or .parquet")
+    add("inputs", nargs="+", metavar="INPUT", help=f"{FILES}; a URL; or - for standard input; several must have the same columns")
     add(
         "-o",
         "--output",
         required=True,
         metavar="FILE",
-        help="output file: .parquet (column `embedding`) or .csv (columns e0, e1, ...)",
+        help="output file: .parquet (column `embedding`), .csv or .csv.gz (columns e0, e1, ...), .npy (embeddings only) or .npz (an array "
+        "for each column, and `embedding`); or - for CSV on standard output",
     )
-    add("--column", default="smiles", help="column that contains the SMILES (default: %(default)s)")
+    add_read_options(add)
     model = "name of a shipped model, or path of a .nemo file (default: the first that `nemo-cmim models` lists)"
     add("--model", metavar="MODEL", help=model)
     add("--kind", choices=("informative", "mean"), default="informative", help="kind of embedding (default: %(default)s)")
@@ -70,9 +72,12 @@ def _add_embed(commands: Commands) -> None:
     add("--layers", type=int, nargs="+", metavar="N", help=layers)
     invalid = "what to do with an invalid SMILES: raise = stop with an error, nan = write a row of NaN (default: %(default)s)"
     add("--on-invalid", choices=("raise", "nan"), default="raise", help=invalid)
+    add("--rejects", metavar="FILE", help="CSV file to write with the place, SMILES and reason of each invalid molecule")
     add("--batch-size", type=int, metavar="N", help="maximum number of molecules in a batch (default: chosen for speed)")
     add("--device", help="device of the network, for example cpu or cuda:0 (default: a GPU if there is one, else cpu)")
     add("--overwrite", action="store_true", help="replace the output file if it exists")
+    resume = "keep finished parts until the output is complete; a repeated call with this option continues after an interruption"
+    add("--resume", action="store_true", help=resume)
     parser.set_defaults(run=_run_embed)
 
 
@@ -84,11 +89,21 @@ def _run_embed(args: argparse.Namespace) -> None:
 
     model = resolve(args.model, args.device)
     with tqdm(unit=" molecules", unit_scale=True, desc="embed") as bar:
-        rows = embed_file(
-            model, args.input, args.output, column=args.column, kind=args.kind, layers=args.layers, on_invalid=args.on_invalid,
-            batch_size=args.batch_size, overwrite=args.overwrite, progress=bar.update,
+
+        def show(rows: int, fraction: float | None) -> None:
+            bar.total = int(rows / fraction) if fraction else None
+            bar.update(rows - bar.n)
+
+        done = embed_file(
+            model, args.inputs, args.output, options=read_options(args), kind=args.kind, layers=args.layers, on_invalid=args.on_invalid,
+            rejects=args.rejects, batch_size=args.batch_size, overwrite=args.overwrite, resume=args.resume, progress=show,
         )  # fmt: skip
-    print(f"{args.output}: {rows:,} rows, {args.kind} embeddings")
+    name = "standard output" if args.output == "-" else args.output
+    print(f"{name}: {done.rows:,} rows, {args.kind} embeddings", file=sys.stderr if args.output == "-" else sys.stdout)
+    if done.invalid:
+        print(f"{done.invalid:,} rows are invalid, their embeddings are NaN:", file=sys.stderr)
+        more = [f"... and {done.invalid - len(done.examples):,} more"] if done.invalid > len(done.examples) else []
+        print("\n".join(f"  {line}" for line in [*done.examples, *more]), file=sys.stderr)
 
 
 def _add_regress(commands: Commands) -> None:

@@ -4,30 +4,33 @@ from __future__ import annotations
 
 import importlib.util
 import math
-import string
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from ..errors import ConfigError, DataError, InvalidSmilesError
 from ..molecules import canonical_smiles, parse
-from ..tables.csv_rows import read_csv_rows
+from ..tables.columns import column_index
+from ..tables.layout import ReadOptions
+from ..tables.rows import MoleculeTable
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = ["DroppedRow", "RegressionData", "freesolv", "load_csv"]
 
+_ROWS_AT_ONCE = 8192
+
 
 class DroppedRow(NamedTuple):
     """An invalid row of a file.
 
     Attributes:
-        line: Number of its (last) line in the file; the header is line 1.
+        line: Number of its (first) line in the file; the header is line 1. In a Parquet file, number of the row, counted from 1.
         smiles: Its SMILES, unchanged.
         reason: Why the row is invalid.
     """
@@ -84,63 +87,68 @@ class RegressionData:
 
 def load_csv(
     path: str | Path,
-    smiles: str = "smiles",
+    smiles: str | None = None,
     target: str = "target",
     *,
     name: str | None = None,
     unit: str = "",
     on_invalid: str = "raise",
     invalid_reason: Callable[[str], str | None] | None = None,
+    delimiter: str | None = None,
+    header: bool | None = None,
 ) -> RegressionData:
-    """Reads a comma-separated file with a header and one molecule per row.
+    """Reads a table with one molecule per row: CSV, or another format that `tables.rows.MoleculeTable` reads.
 
     A molecule that occurs in several rows, with the same or a different SMILES, keeps all its values. The splits put all its rows on
     the same side, so that no molecule is in both training and test rows.
 
     Args:
-        path: A CSV file in UTF-8.
-        smiles: Name of the SMILES column.
-        target: Name of the column of measured values.
+        path: The file.
+        smiles: Name or number of the SMILES column; None: found by its name.
+        target: Name or number of the column of measured values.
         name: Name for reports; None: the name of the file without its suffix.
         unit: Unit of the targets, for reports.
         on_invalid: "raise", or "drop" to leave out rows without a usable SMILES or value. A warning lists these rows, and
             `RegressionData.dropped` holds them.
         invalid_reason: Returns why a SMILES that RDKit can parse cannot be used (for example, too long for a model), or None.
+        delimiter: See `ReadOptions`.
+        header: See `ReadOptions`.
 
     Raises:
         ConfigError: If `on_invalid` is not "raise" or "drop".
-        DataError: If the file is missing, empty or not CSV, lacks a column, or has an invalid row.
+        DataError: If the file is missing, empty or damaged, lacks a column, or has an invalid row.
     """
     if on_invalid not in ("raise", "drop"):
         raise ConfigError(f'on_invalid must be "raise" or "drop", found {on_invalid!r}.')
-    path = Path(path)
     texts: list[str] = []
     targets: list[float] = []
     dropped: list[DroppedRow] = []
-    for line, row in read_csv_rows(path, (smiles, target)):
-        text = (row[smiles] or "").strip(string.whitespace)
-        try:
-            value = _number(row, target)
-            parse(text)
-            reason = invalid_reason(text) if invalid_reason else None
-            if reason:
-                raise InvalidSmilesError(reason)
-        except (DataError, InvalidSmilesError) as error:
-            dropped.append(DroppedRow(line, text, str(error)))
-        else:
-            texts.append(text)
-            targets.append(value)
-    if dropped:
-        _report_invalid(path, dropped, on_invalid)
-    if not texts:
-        raise DataError(f"{path} has no valid row below its header.")
-    return RegressionData(name=name or path.stem, smiles=texts, targets=np.array(targets), unit=unit, dropped=tuple(dropped))
+    with MoleculeTable(path, ReadOptions(smiles, delimiter, header), strict=False) as table:
+        column = column_index(table.name, table.names, target)
+        for block in table.blocks(_ROWS_AT_ONCE):
+            values = block.rows.column(column).to_pylist()
+            for index, (number, text) in enumerate(zip(block.numbers, block.smiles)):
+                try:
+                    if text is None:
+                        raise DataError(block.problems[index])
+                    value = _number(values[index], table.names[column])
+                    parse(text)
+                    if invalid_reason and (reason := invalid_reason(text)):
+                        raise InvalidSmilesError(reason)
+                except (DataError, InvalidSmilesError) as error:
+                    dropped.append(DroppedRow(number, text or "", str(error)))
+                else:
+                    texts.append(text)
+                    targets.append(value)
+        if dropped:
+            _report_invalid(table.name, table.unit, dropped, on_invalid)
+        if not texts:
+            raise DataError(f"{table.name} has no valid row below its header.")
+    return RegressionData(name=name or Path(path).stem, smiles=texts, targets=np.array(targets), unit=unit, dropped=tuple(dropped))
 
 
-def _number(row: dict[str | None, str | None], target: str) -> float:
-    if None in row:
-        raise DataError("the row has more fields than the header")
-    text = (row[target] or "").strip()
+def _number(cell: Any, target: str) -> float:
+    text = "" if cell is None else str(cell).strip()
     if not text:
         raise DataError(f"{target!r} is missing")
     try:
@@ -152,16 +160,16 @@ def _number(row: dict[str | None, str | None], target: str) -> float:
     return value
 
 
-def _report_invalid(path: Path, dropped: list[DroppedRow], on_invalid: str) -> None:
+def _report_invalid(name: str, unit: str, dropped: list[DroppedRow], on_invalid: str) -> None:
     if on_invalid == "raise":
         first, more = dropped[0], len(dropped) - 1
         others = f" {more} more row{'s are' if more > 1 else ' is'} invalid." if more else ""
         raise DataError(
-            f'{path}, line {first.line}: {first.reason}.{others} Correct the file, or pass on_invalid="drop" to leave out and list '
+            f'{name}, {unit} {first.line}: {first.reason}.{others} Correct the file, or pass on_invalid="drop" to leave out and list '
             "invalid rows."
         )
-    listed = "".join(f"\n  line {row.line}: {row.reason}" for row in dropped)
-    warnings.warn(f"{path}: left out {len(dropped)} invalid rows:{listed}", stacklevel=3)
+    listed = "".join(f"\n  {unit} {row.line}: {row.reason}" for row in dropped)
+    warnings.warn(f"{name}: left out {len(dropped)} invalid rows:{listed}", stacklevel=3)
 
 
 def freesolv(*, on_invalid: str = "raise", invalid_reason: Callable[[str], str | None] | None = None) -> RegressionData:

@@ -13,7 +13,10 @@ from ..errors import ConfigError, InvalidSmilesError, UnknownTokenError
 from ..molecules import Mol, canonical_smiles, parse
 from ..tokenizers import SmilesTokenizer
 
-__all__ = ["TokenizedMolecules", "invalid_reason", "tokenize"]
+__all__ = ["EXPLAIN", "TokenizedMolecules", "invalid_reason", "tokenize"]
+
+EXPLAIN = "explain"
+"""The choice of `on_invalid` for callers that report invalid rows themselves."""
 
 
 class TokenizedMolecules(NamedTuple):
@@ -22,10 +25,12 @@ class TokenizedMolecules(NamedTuple):
     Attributes:
         tokens: Ids of each distinct molecule, without special tokens.
         molecule_of_row: int64 [N], index into `tokens`; -1 for an invalid row.
+        invalid: Why a row is invalid, by its index.
     """
 
     tokens: list[list[int]]
     molecule_of_row: NDArray[np.int64]
+    invalid: dict[int, str]
 
 
 def tokenize(
@@ -45,7 +50,8 @@ def tokenize(
         tokenizer: Tokenizer of the model.
         max_tokens: Maximum number of tokens of a SMILES.
         canonical: Convert each SMILES to RDKit's canonical SMILES first.
-        on_invalid: "raise", or "nan" to mark rows that cannot be used and to issue one warning for all of them.
+        on_invalid: "raise", "nan" to mark rows that cannot be used and to issue one warning for all of them, or `EXPLAIN` to mark
+            them without a warning.
         first_index: Index of the first row in error messages.
         hint: End of an error message: how the caller can fix the error.
 
@@ -53,15 +59,15 @@ def tokenize(
         InvalidSmilesError: If there are no molecules, or if a row cannot be used and `on_invalid="raise"`.
         ConfigError: If `on_invalid` is neither "raise" nor "nan".
     """
-    if on_invalid not in ("raise", "nan"):
+    if on_invalid not in ("raise", "nan", EXPLAIN):
         raise ConfigError(f'on_invalid must be "raise" or "nan", found {on_invalid!r}.')
     rows = _rows(molecules)
     tokens: list[list[int]] = []
     index_of: dict[str, int] = {}
     molecule_of_row = np.empty(len(rows), dtype=np.int64)
-    invalid: list[str] = []
+    invalid: dict[int, str] = {}
     for i, row in enumerate(rows):
-        name = f"SMILES at index {first_index + i}"
+        name = "the SMILES" if on_invalid == EXPLAIN else f"SMILES at index {first_index + i}"
         try:
             smiles = _smiles(row, canonical, name)
             if smiles not in index_of:
@@ -71,13 +77,12 @@ def tokenize(
         except InvalidSmilesError as error:
             if on_invalid == "raise":
                 raise type(error)(f"{error}{hint}") from error
-            invalid.append(str(error))
+            invalid[i] = str(error)
             molecule_of_row[i] = -1
-    if invalid:
-        warnings.warn(
-            f"{len(invalid)} of {len(rows)} molecules are invalid; their rows are NaN. The first: {invalid[0]}.", stacklevel=4
-        )
-    return TokenizedMolecules(tokens, molecule_of_row)
+    if invalid and on_invalid == "nan":
+        first = next(iter(invalid.values()))
+        warnings.warn(f"{len(invalid)} of {len(rows)} molecules are invalid; their rows are NaN. The first: {first}.", stacklevel=4)
+    return TokenizedMolecules(tokens, molecule_of_row, invalid)
 
 
 def invalid_reason(molecule: Any, tokenizer: SmilesTokenizer, max_tokens: int) -> str | None:

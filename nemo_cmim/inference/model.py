@@ -33,7 +33,7 @@ from .capabilities import (
     require_prior,
 )
 from .fingerprint import embedding_fingerprint, weights_digest
-from .inputs import invalid_reason, tokenize
+from .inputs import EXPLAIN, TokenizedMolecules, invalid_reason, tokenize
 from .model_file import ModelFile
 
 __all__ = ["CMIMModel"]
@@ -122,10 +122,41 @@ class CMIMModel:
             first_index=first_index,
             hint='. Pass on_invalid="nan" to keep a NaN row.',
         )
+        return self._vectors(inputs, spec, self._limits(batch_size), progress, sample=sample, seed=seed)
+
+    def embed_or_explain(
+        self,
+        smiles: Sequence[Any],
+        kind: str = "informative",
+        *,
+        layers: Sequence[int] | None = None,
+        batch_size: int | None = None,
+        progress: Progress | None = None,
+    ) -> tuple[NDArray[np.float32], dict[int, str]]:
+        """`embed` for callers that report invalid molecules themselves.
+
+        Returns:
+            Vectors, float32 [N, width], NaN for an invalid molecule; and why a molecule is invalid, by its index.
+        """
+        spec = embedding_spec(self.config, kind, layers, "mean")
+        check_positive("batch_size", batch_size)
+        limit = self.config.network.max_tokens
+        inputs = tokenize(smiles, self.tokenizer, max_tokens=limit, canonical=True, on_invalid=EXPLAIN)
+        return self._vectors(inputs, spec, self._limits(batch_size), progress), inputs.invalid
+
+    def _vectors(
+        self,
+        inputs: TokenizedMolecules,
+        spec: EmbeddingSpec,
+        limits: BatchLimits,
+        progress: Progress | None = None,
+        *,
+        sample: bool = False,
+        seed: int | None = None,
+    ) -> NDArray[np.float32]:
         vectors = np.empty((len(inputs.tokens) + 1, spec.width), dtype=np.float32)
         vectors[-1] = np.nan  # the row of invalid molecules, whose index is -1
         generator = None if seed is None else torch.Generator().manual_seed(seed)
-        limits = self._limits(batch_size)
         done = 0
         for rows, posterior in self._encode(inputs.tokens, limits):
             if sample:

@@ -29,9 +29,8 @@ from ..molecules import check_properties
 from ..observed import PropertyTable
 from ..store.manifest import MANIFEST, StoreManifest
 from ..store.token_store import VOCABULARY
-from ..tables.formats import COMPRESSIONS
+from ..tables.detection import COMPRESSIONS, FORMATS
 from ..tables.layout import Layout
-from ..tables.readers import FORMATS
 from ..tokenizers import SmilesTokenizer, Vocabulary
 from .chunks import curate_chunk, plan_chunks
 from .cluster import Workers, start_workers, versions
@@ -121,7 +120,8 @@ def _files_of(inputs: Sequence[str | Path]) -> list[str]:
         inside = sorted(_files_in(path)) if path.is_dir() else [path]
         if not inside:
             raise DataError(
-                f"{path} contains no input file. Names of input files end in {', '.join(FORMATS)}, optionally with .gz or .xz."
+                f"{path} contains no input file. Names of input files end in {', '.join(FORMATS)}, optionally followed by "
+                f"{', '.join(COMPRESSIONS)}."
             )
         for file in inside:
             found.setdefault(file.absolute(), str(file))

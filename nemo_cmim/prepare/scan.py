@@ -11,9 +11,10 @@ from typing import NamedTuple
 
 from ..errors import DataError
 from ..files import atomic_write, sha256_of
-from ..tables.formats import decompress, format_of, is_compressed
+from ..tables.detection import format_of
 from ..tables.layout import Layout
 from ..tables.readers import find_layout, find_starts
+from ..tables.sources import compression_of, decompress
 from .job import Job
 
 __all__ = ["ScannedInput", "scan_input", "state_of"]
@@ -53,17 +54,17 @@ def scan_input(item: tuple[int, str], job: Job) -> None:
         job: The job.
     """
     number, path = item[0], Path(item[1])
-    column, every, limit = job.settings.column, job.settings.piece_lines, job.settings.limit
+    options, every, limit = job.settings.read_options, job.settings.piece_lines, job.settings.limit
     source, copy = path, ""
     try:
         size, modified = state_of(path)
-        if path.is_file() and is_compressed(path) and format_of(path.name.lower()) == ".parquet":
+        if path.is_file() and compression_of(path) and format_of(path.name) == ".parquet":
             copy = "parquet"  # Parquet is read from its end, so it is decompressed before it is read
             source = job.result("inputs", number, copy)
             decompress(path, source)
-        layout = find_layout(source, column)
-        if is_compressed(source):
-            copy = layout.file_format.removeprefix(".")
+        layout = find_layout(source, options, name=str(path))
+        if compression_of(source):
+            copy = layout.form
             with atomic_write(job.result("inputs", number, copy)) as staging, staging.open("wb") as file:
                 starts, lines = find_starts(path, layout, every, limit, copy=file)
         else:

@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from ..mappings import check
+from ..tables.layout import ReadOptions
 
 __all__ = ["PAPER_TEST", "PAPER_VALID", "STANDARD_PROPERTIES", "Rules", "Settings", "SplitSizes"]
 
@@ -105,7 +106,9 @@ class Settings:
     """Settings of `prepare`. Equal inputs and settings give equal bytes, however many machines do the work.
 
     Attributes:
-        column: Name of the SMILES column. By default `smiles` or `canonical_smiles`.
+        column: See `ReadOptions.smiles`.
+        delimiter: See `ReadOptions`.
+        header: See `ReadOptions`.
         max_molecular_weight: See `Rules`; likewise the next four.
         max_logp: See `Rules`.
         max_tokens: See `Rules`.
@@ -129,6 +132,8 @@ class Settings:
     """
 
     column: str | None = None
+    delimiter: str | None = None
+    header: bool | None = None
     max_molecular_weight: float = Rules.max_molecular_weight
     max_logp: float = Rules.max_logp
     max_tokens: int = Rules.max_tokens
@@ -169,6 +174,11 @@ class Settings:
     def rules(self) -> Rules:
         """How molecules are standardised and filtered."""
         return Rules(**{field.name: getattr(self, field.name) for field in dataclasses.fields(Rules)})
+
+    @property
+    def read_options(self) -> ReadOptions:
+        """How the inputs are read."""
+        return ReadOptions(self.column, self.delimiter, self.header)
 
     @cached_property
     def property_names(self) -> tuple[str, ...]:

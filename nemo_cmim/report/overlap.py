@@ -27,7 +27,8 @@ from ..prepare.curate import Rejection, canonicalise, digest_of
 from ..prepare.settings import Rules
 from ..store.manifest import StoreManifest
 from ..store.token_store import SPLITS, TokenStore
-from ..tables.readers import read_molecules
+from ..tables.layout import DETECT, ReadOptions
+from ..tables.rows import MoleculeTable
 from ..tokenizers import SmilesTokenizer
 
 if TYPE_CHECKING:
@@ -88,24 +89,30 @@ def find_overlap(
     return Overlap(same, {split: is_found | same[split] for split, is_found in found.items()})
 
 
-def read_smiles(path: str | Path, column: str | None = None) -> Iterator[tuple[int, str]]:
-    """Yields line number and SMILES of each line of a file that `read_molecules` supports.
+def read_smiles(path: str | Path, options: ReadOptions = DETECT) -> Iterator[tuple[int, str]]:
+    """Yields number and SMILES of each row of a file; see `MoleculeTable` for both.
 
     Args:
         path: The file.
-        column: Name of the SMILES column. By default `smiles` or `canonical_smiles`.
+        options: What is known about the file.
 
     Raises:
-        DataError: If the file cannot be read, or RDKit cannot parse the SMILES of a line; the message has the line number.
+        DataError: If the file cannot be read, or RDKit cannot parse the SMILES of a row; the message has its number.
     """
-    for line in read_molecules(path, column):
-        try:
-            if line.problem:
-                raise InvalidSmilesError(line.problem)
-            parse(line.smiles)
-        except InvalidSmilesError as error:
-            raise DataError(f"{path}, line {line.line_number}: {error}. Fix or remove the line.") from error
-        yield line.line_number, line.smiles
+    is_empty = True
+    with MoleculeTable(path, options) as table:
+        for block in table.blocks(_READ_AT_ONCE):
+            for index, (number, smiles) in enumerate(zip(block.numbers, block.smiles)):
+                is_empty = False
+                try:
+                    if smiles is None:
+                        raise InvalidSmilesError(block.problems[index])
+                    parse(smiles)
+                except InvalidSmilesError as error:
+                    raise DataError(f"{table.name}, {table.unit} {number}: {error}. Fix or remove the {table.unit}.") from error
+                yield number, smiles
+        if is_empty:
+            raise DataError(f"{table.name} holds no molecules.")
 
 
 def _check_rdkit(folder: str | Path, manifest: StoreManifest) -> None:

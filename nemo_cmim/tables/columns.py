@@ -1,45 +1,72 @@
-"""Finds the columns of a file by their names."""
+"""Finds the columns of a file by their names or numbers."""
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 from ..errors import DataError
 
-__all__ = ["check_columns", "find_smiles_column", "missing_smiles_column"]
+__all__ = ["check_columns", "column_index", "find_smiles_column", "listed", "smiles_columns"]
 
-_SMILES_COLUMNS = ("smiles", "canonical_smiles")
-
-
-def find_smiles_column(names: Sequence[str], column: str | None = None) -> int | None:
-    """Index of the SMILES column in `names`, or None if there is none.
-
-    Args:
-        names: Names of all columns.
-        column: Name of the SMILES column; None: `smiles` or `canonical_smiles` in upper or lower case.
-    """
-    if column is not None:
-        return names.index(column) if column in names else None
-    known = [name.strip().lower() for name in names]
-    return next((known.index(name) for name in _SMILES_COLUMNS if name in known), None)
+_SMILES_COLUMNS = ("smiles", "canonicalsmiles", "isomericsmiles")
+_SHOWN = 20  # column names in an error message
 
 
-def missing_smiles_column(path: Path, column: str | None, found: Iterable[str]) -> DataError:
-    """The error for a file in which `find_smiles_column` finds none; `found`: the fields of its first line."""
-    expected = repr(column) if column is not None else " or ".join(map(repr, _SMILES_COLUMNS))
-    return DataError(
-        f"{path} has no column {expected}; its first line is {', '.join(map(repr, found))}. Name the SMILES column with --column."
-    )
+def smiles_columns(names: Sequence[str]) -> list[int]:
+    """Indices of the columns whose names say that they hold SMILES. Case, spaces, `_` and `-` do not matter."""
+    return [i for i, name in enumerate(names) if re.sub(r"[\s_-]", "", name).lower() in _SMILES_COLUMNS]
 
 
-def check_columns(path: Path, names: Sequence[str], required: Iterable[str]) -> None:
-    """Checks that each required column occurs once.
+def find_smiles_column(source: str, names: Sequence[str]) -> int:
+    """Index of the only SMILES column.
 
     Raises:
-        DataError: If a column is missing or occurs more than once.
+        DataError: If there is none or more than one.
     """
-    for column in required:
-        if (count := names.count(column)) != 1:
-            found, fix = (f"{count} columns", "Rename one of them") if count else ("no column", "Choose one of them by its name")
-            raise DataError(f"{path} has {found} {column!r}; its columns are {', '.join(map(repr, names))}. {fix}.")
+    found = smiles_columns(names)
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise DataError(
+            f"{source} has {len(found)} columns that may hold the SMILES: {listed(names[i] for i in found)}. Name one with --smiles."
+        )
+    raise DataError(f"{source} has no column 'smiles'; its columns are {listed(names)}. Name the SMILES column with --smiles.")
+
+
+def column_index(source: str, names: Sequence[str], column: str) -> int:
+    """Index of a column by its name, in any case if no other has this name, or by its number, counted from 1.
+
+    Raises:
+        DataError: If there is no such column, or more than one.
+    """
+    for candidates in (
+        [i for i, name in enumerate(names) if name == column],
+        [i for i, name in enumerate(names) if name.strip().lower() == column.strip().lower()],
+    ):
+        if len(candidates) == 1:
+            return candidates[0]
+        if candidates:
+            raise DataError(f"{source} has {len(candidates)} columns {column!r}. Name its number instead, counted from 1.")
+    if column.isdecimal() and 1 <= int(column) <= len(names):
+        return int(column) - 1
+    raise DataError(f"{source} has no column {column!r}; its columns are {listed(names)}. Choose one of them.")
+
+
+def check_columns(source: str, names: Sequence[str]) -> None:
+    """Checks that no two columns have the same name.
+
+    Raises:
+        DataError: If two have.
+    """
+    name, count = Counter(names).most_common(1)[0]
+    if count > 1:
+        raise DataError(f"{source} has {count} columns {name!r}; its columns are {listed(names)}. Rename one of them.")
+
+
+def listed(names: Iterable[str]) -> str:
+    """Names for a message, at most 20 of them."""
+    every = list(names)
+    more = f" and {len(every) - _SHOWN:,} more" if len(every) > _SHOWN else ""
+    return ", ".join(map(repr, every[:_SHOWN])) + more

@@ -1,37 +1,70 @@
-"""What the readers of molecules return: where the SMILES of a file are, and its lines."""
+"""How a file of molecules is read, and its rows."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
-__all__ = ["Layout", "RawLine"]
+__all__ = ["DELIMITED", "DETECT", "PARQUET", "SDF", "SPLIT", "Layout", "RawLine", "ReadOptions"]
+
+DELIMITED = "delimited"  # with quoted cells, as CSV
+SPLIT = "split"  # at a tab or at white space, without quotes
+SDF = "sdf"
+PARQUET = "parquet"
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    r"""What a user may say about a file; by default, everything is found out.
+
+    Attributes:
+        smiles: Name of the SMILES column, or its number, counted from 1; None: the only column that is called `smiles`,
+            `canonical_smiles` or `isomeric_smiles` (case, spaces, `_` and `-` do not matter). A .smi or .txt file without such a column
+            has no header, and its first column is read.
+        delimiter: `,`, `;`, `|`, a tab (also `tab` or `\t`), or `space` for any white space; None: detected.
+        header: False if the first line is a row, not column names; None: detected.
+    """
+
+    smiles: str | None = None
+    delimiter: str | None = None
+    header: bool | None = None
+
+
+DETECT = ReadOptions()
+"""Nothing is known about a file."""
 
 
 class Layout(NamedTuple):
-    """Where the SMILES are in the lines of a file.
+    """How the lines of a file are read.
 
     Attributes:
-        file_format: one of `readers.FORMATS`.
-        smiles_column: index of the column of SMILES.
-        width: number of columns of the first line.
-        has_header: whether the first line holds column names, not a molecule.
+        form: `DELIMITED`, `SPLIT`, `SDF` or `PARQUET`.
+        smiles_column: Index of the column of SMILES.
+        width: Number of columns.
+        has_header: Whether the first line holds column names, not a molecule.
+        delimiter: The character between two columns; empty for white space.
+        line_end: The character that ends a line: a line feed, or a carriage return in files of old Macs.
     """
 
-    file_format: str
+    form: str
     smiles_column: int
     width: int
     has_header: bool
+    delimiter: str = ""
+    line_end: str = "\n"
 
 
 class RawLine(NamedTuple):
     """One line of a file, unchanged.
 
     Attributes:
-        line_number: counted from 1, including the header; in Parquet, the number of the row.
-        offset: bytes of the decompressed text before the line; in Parquet, rows before it.
-        smiles: the SMILES, not validated; empty if there is a problem.
-        text: the whole line without its line end; in Parquet, the SMILES.
-        problem: why the line has no SMILES; empty for a good line.
+        line_number: Counted from 1, including the header; in Parquet files, the number of the row; in SDF, of the record's first line.
+        offset: Bytes of the decompressed text before the line; in Parquet, rows before it.
+        smiles: The SMILES, not validated; empty if there is a problem.
+        text: The whole line without its line end; in Parquet, the SMILES.
+        problem: Why the line has no SMILES; empty for a good line.
+        fields: The cells, unchanged; those of an SDF record are its name and its data, for the names of `sdf.data_names`.
     """
 
     line_number: int
@@ -39,3 +72,4 @@ class RawLine(NamedTuple):
     smiles: str
     text: str
     problem: str = ""
+    fields: Sequence[str] = ()

@@ -5,39 +5,47 @@ from __future__ import annotations
 import string
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..errors import DataError
-from .columns import find_smiles_column, missing_smiles_column
-from .formats import READ_ERRORS, damaged_file, open_decompressed
-from .layout import Layout, RawLine
+from .columns import column_index, find_smiles_column
+from .layout import PARQUET, Layout, RawLine
+from .sources import READ_ERRORS, damaged_file
+
+if TYPE_CHECKING:
+    import pyarrow
 
 __all__ = ["parquet_layout", "read_parquet"]
 
 _BATCH_ROWS = 8192
 
 
-def parquet_layout(path: Path, column: str | None) -> Layout:
-    """Finds the column of SMILES. Arguments and errors are those of `readers.find_layout`."""
+def parquet_layout(name: str, path: Path, column: str | None) -> Layout:
+    """Finds the column of SMILES in a file that is not compressed.
+
+    Raises:
+        DataError: If the file is damaged, has no or several such columns, or the column does not hold text.
+    """
     import pyarrow
     from pyarrow import parquet
 
     try:
-        with open_decompressed(path) as stream:
-            schema = parquet.ParquetFile(stream).schema_arrow
+        schema: pyarrow.Schema = parquet.read_schema(path)
     except (*READ_ERRORS, pyarrow.ArrowException) as error:
-        raise damaged_file(path, error, "row 0") from error
-    index = find_smiles_column(schema.names, column)
-    if index is None:
-        raise missing_smiles_column(path, column, schema.names)
+        raise damaged_file(name, error, "row 0") from error
+    index = find_smiles_column(name, schema.names) if column is None else column_index(name, schema.names, column)
     kind = schema.types[index]
     kind = kind.value_type if pyarrow.types.is_dictionary(kind) else kind
-    if not (pyarrow.types.is_string(kind) or pyarrow.types.is_large_string(kind)):
-        raise DataError(f"{path}: the column {schema.names[index]!r} holds {kind}, not text. Name the SMILES column with --column.")
-    return Layout(".parquet", index, len(schema.names), has_header=False)
+    is_text = any(
+        is_kind(kind) for is_kind in (pyarrow.types.is_string, pyarrow.types.is_large_string, pyarrow.types.is_string_view)
+    )
+    if not is_text:
+        raise DataError(f"{name}: the column {schema.names[index]!r} holds {kind}, not text. Name the SMILES column with --smiles.")
+    return Layout(PARQUET, index, len(schema.names), has_header=False)
 
 
 def read_parquet(path: Path, smiles_column: int, offset: int) -> Iterator[RawLine]:
-    """Yields the rows of a file, except the first `offset`.
+    """Yields the rows of a file that is not compressed, except the first `offset`.
 
     Raises:
         DataError: If the file is damaged.
@@ -47,8 +55,7 @@ def read_parquet(path: Path, smiles_column: int, offset: int) -> Iterator[RawLin
 
     row = 0
     try:
-        with open_decompressed(path) as stream:
-            file = parquet.ParquetFile(stream)
+        with parquet.ParquetFile(path) as file:
             for group in range(file.num_row_groups):
                 rows = file.metadata.row_group(group).num_rows
                 if row + rows <= offset:

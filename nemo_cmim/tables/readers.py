@@ -1,7 +1,7 @@
-"""Reads molecules line by line from .smi, .txt, .csv and .parquet files, which may be compressed, in constant memory.
+"""Reads molecules line by line from files of all formats, in constant memory. Reading can start at any line.
 
 A line without a usable SMILES is not an error: it is returned with its `problem`, so that the caller can count and report it.
-A file that cannot be read to its end raises a `DataError`.
+A file that cannot be read to its end raises a `DataError`. `rows` reads all columns, and has stricter rules.
 """
 
 from __future__ import annotations
@@ -11,62 +11,41 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from ..errors import DataError
-from .columns import find_smiles_column, missing_smiles_column
-from .formats import format_of, is_web_page, unsupported_format
-from .layout import Layout, RawLine
+from .detection import detect
+from .layout import DETECT, PARQUET, SDF, SPLIT, Layout, RawLine, ReadOptions
 from .parquet import parquet_layout, read_parquet
-from .text import line_starts, raw_line, read_records
+from .sdf import read_sdf, record_starts
+from .sources import READ_ERRORS, damaged_file, open_decompressed, open_source
+from .text import numbered_lines, raw_lines
 
-__all__ = ["FORMATS", "find_layout", "find_starts", "read_lines", "read_molecules"]
-
-FORMATS = (".smi", ".txt", ".csv", ".parquet")
+__all__ = ["find_layout", "find_starts", "read_lines"]
 
 
-def read_molecules(path: str | Path, column: str | None = None) -> Iterator[RawLine]:
-    """Yields every line of a file after its header, if it has one.
+def find_layout(path: Path, options: ReadOptions = DETECT, name: str | None = None) -> Layout:
+    """Finds out how a file is read.
 
     Args:
-        path: A .smi (columns separated by white space), .txt (tabs, or white space), .csv or .parquet file; plain, .gz or .xz.
-        column: Name of the column of SMILES; None: `smiles` or `canonical_smiles` in upper or lower case. In a .smi or .txt
-            file without a header, the first column.
+        path: The file; a Parquet file must not be compressed.
+        options: What is known about it.
+        name: Its name, for messages.
 
     Raises:
-        DataError: If the file is missing, empty or damaged, has an unknown format, or lacks the column.
+        DataError: If the file is missing, empty or damaged, is not a table of molecules, or lacks the column.
+        ConfigError: If an option cannot be used.
     """
-    path = Path(path)
-    lines = read_lines(path, find_layout(path, column))
-    first = next(lines, None)
-    if first is None:
-        raise _no_molecules(path)
-    return itertools.chain([first], lines)
-
-
-def find_layout(path: Path, column: str | None = None) -> Layout:
-    """Finds the format and the SMILES column of a file from its name and first line. See `read_molecules` for arguments and errors."""
-    file_format = format_of(path.name.lower())
-    if file_format not in FORMATS:
-        raise unsupported_format(path, f"{', '.join(FORMATS)}, or one of these followed by .gz or .xz")
-    if not path.is_file():
-        state = "is a folder; name the files in the folder" if path.is_dir() else "is missing; check the path"
-        raise DataError(f"{path} {state}.")
-    if file_format == ".parquet":
-        return parquet_layout(path, column)
-    first = next(read_records(path, file_format), None)
-    if first is None:
-        raise _no_molecules(path)
-    if is_web_page(first.text):
-        raise DataError(
-            f"{path} is a web page, not a list of molecules, perhaps a server's answer to a missing file. Download the file again."
-        )
-    index = find_smiles_column(first.fields, column)
-    if index is None and (file_format == ".csv" or column is not None):
-        raise missing_smiles_column(path, column, first.fields)
-    return Layout(file_format, index or 0, len(first.fields), has_header=index is not None)
+    name = name or str(path)
+    with open_source(path) as source:
+        layout = detect(name, source.head, options).layout
+    return parquet_layout(name, path, options.smiles) if layout.form == PARQUET else layout
 
 
 def read_lines(
-    path: Path, layout: Layout, line_number: int = 1, offset: int = 0, copy: IO[bytes] | None = None
+    path: Path,
+    layout: Layout,
+    line_number: int = 1,
+    offset: int = 0,
+    copy: IO[bytes] | None = None,
+    name: str | None = None,
 ) -> Iterator[RawLine]:
     """Yields the lines of a file, from the first one or from one that was read before.
 
@@ -76,16 +55,23 @@ def read_lines(
         line_number: `RawLine.line_number` of the line to start with.
         offset: `RawLine.offset` of that line.
         copy: A file that the decompressed text is also written to, as it is read. Not supported for Parquet.
+        name: Name of the file, for messages.
 
     Raises:
         DataError: If the file is damaged.
     """
-    if layout.file_format == ".parquet":
-        return read_parquet(path, layout.smiles_column, offset)
-    records = read_records(path, layout.file_format, line_number, offset, copy)
-    if layout.has_header and offset == 0:
-        next(records, None)
-    return (raw_line(record, layout) for record in records)
+    name = name or str(path)
+    if layout.form == PARQUET:
+        yield from read_parquet(path, layout.smiles_column, offset)
+        return
+    with _open_at(path, offset) as file:
+        if layout.form == SDF:
+            yield from read_sdf(name, file, layout, line_number, offset, copy)
+            return
+        lines = raw_lines(name, file, layout, line_number, offset, copy)
+        if layout.has_header and offset == 0:
+            next(lines, None)
+        yield from lines
 
 
 def find_starts(
@@ -99,17 +85,32 @@ def find_starts(
     Raises:
         DataError: If the file is damaged.
     """
-    if layout.file_format in (".smi", ".txt"):  # one record per line: nothing needs parsing
-        starts_of_lines = line_starts(path, layout.has_header, copy)
-    else:
-        starts_of_lines = ((line.line_number, line.offset) for line in read_lines(path, layout, copy=copy))
     starts, count = [], 0
-    for start in itertools.islice(starts_of_lines, limit):
+    for start in itertools.islice(_starts(path, layout, copy), limit):
         if count % every == 0:
             starts.append(start)
         count += 1
     return starts, count
 
 
-def _no_molecules(path: Path) -> DataError:
-    return DataError(f"{path} holds no molecules. Leave the file out, or download it again.")
+def _starts(path: Path, layout: Layout, copy: IO[bytes] | None) -> Iterator[tuple[int, int]]:
+    with _open_at(path, 0) as file:
+        if layout.form == SDF:
+            yield from record_starts(str(path), file, layout, copy)
+            return
+        if layout.form == SPLIT:  # one record per line: nothing needs splitting
+            for number, offset, _ in numbered_lines(str(path), file, layout.line_end, copy=copy):
+                if number > 1 or not layout.has_header:
+                    yield number, offset
+            return
+    yield from ((line.line_number, line.offset) for line in read_lines(path, layout, copy=copy))
+
+
+def _open_at(path: Path, offset: int) -> IO[bytes]:
+    try:
+        file = open_decompressed(path)
+        if offset:
+            file.seek(offset)
+    except READ_ERRORS as error:
+        raise damaged_file(path, error, "byte 0") from error
+    return file

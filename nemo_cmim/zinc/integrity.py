@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import gzip
-import lzma
-import zlib
 from pathlib import Path
 from typing import NamedTuple
 
 from ..files import sha256_of
-from ..tables.formats import is_web_page, open_decompressed
+from ..tables.detection import COMPRESSIONS, is_web_page
+from ..tables.sources import READ_ERRORS, compression_of, open_decompressed
 
 __all__ = ["BrokenFileError", "FileInfo", "check_file"]
 
@@ -45,11 +43,13 @@ def check_file(path: Path, name: str) -> FileInfo:
     before = last = b""
     lines = 0
     try:
-        with open_decompressed(path, name) as stream:
+        if suffixes and suffixes[-1] in COMPRESSIONS and not compression_of(path):
+            raise BrokenFileError("the file is not compressed, although its name says so")
+        with open_decompressed(path) as stream:
             for line in stream:
                 before, last = last, line
                 lines += 1
-    except (EOFError, gzip.BadGzipFile, zlib.error, lzma.LZMAError) as error:
+    except READ_ERRORS as error:
         raise BrokenFileError(f"the file is damaged: {error}") from error
     if not lines:
         raise BrokenFileError("the file is empty")

@@ -41,21 +41,22 @@ def test_duplicates_are_kept_with_the_same_canonical_smiles(write):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "is empty"),
+        ("", "holds no molecules"),
         ("smiles,target\n", "no valid row"),
-        ("SMILES,target\nCCO,1\n", r"no column 'smiles'; its columns are 'SMILES', 'target'"),
+        ("structure,target\nCCO,1\n", r"no column 'smiles'; its first line is 'structure', 'target'"),
+        ("smiles,y\nCCO,1\n", r"no column 'target'; its columns are 'smiles', 'y'"),
         ("smiles,target\nCCO,1\nC1CC,2\n", r"line 3: .*'C1CC'.* could not be parsed"),
-        ("smiles,target\n,1\n", "line 2: the SMILES is empty"),
+        ("smiles,target\n,1\n", "line 2: no SMILES"),
         ("smiles,target\nCCO,\n", "line 2: 'target' is missing"),
-        ("smiles,target\nCCO\n", "line 2: 'target' is missing"),
+        ("smiles,target\nCCO\n", "line 2: it has 1 columns, but the file has 2"),
         ("smiles,target\nCCO,>5\n", "line 2: 'target' is '>5', not a number"),
         ("smiles,target\nCCO,1_0\n", "not a number"),
         ("smiles,target\nCCO,nan\n", "'nan', not a finite number"),
         ("smiles,target\nCCO,inf\n", "'inf', not a finite number"),
-        ("smiles,target\nCCO,1,5\n", "more fields than the header"),
+        ("smiles,target\nCCO,1,5\n", "it has 3 columns, but the file has 2"),
         ("smiles,target\nCC(=O)\u3000,1\n", r"line 2: .*U\+3000 \(IDEOGRAPHIC SPACE\) at index 6"),
         ("smiles,target\nCC,1\nC1,2\nC2,2\n", "1 more row is invalid"),
-        ('smiles,target\n"CCO,1\n', "is not CSV text"),
+        ('smiles,target\n"CCO,1\n', "line 2: a quotation mark opens a cell that is not closed"),
     ],
 )
 def test_errors_name_place_and_reason(write, text, message):
@@ -64,18 +65,18 @@ def test_errors_name_place_and_reason(write, text, message):
 
 
 def test_a_missing_file_and_a_folder(tmp_path):
-    with pytest.raises(DataError, match="No such file"):
+    with pytest.raises(DataError, match="is missing"):
         load_csv(tmp_path / "none.csv")
-    with pytest.raises(DataError, match="cannot be read"):
+    with pytest.raises(DataError, match="is a folder"):
         load_csv(tmp_path)
 
 
 def test_drop_lists_every_dropped_row(write):
     path = write("smiles,target\nCCO,1\nC1CC,2\nCC,?\n\nCCC,3\n")
-    with pytest.warns(UserWarning, match=r"(?s)left out 2 invalid rows.*line 3: .*'C1CC'.*line 4: 'target' is '\?'"):
+    with pytest.warns(UserWarning, match=r"(?s)left out 3 invalid rows.*line 3: .*'C1CC'.*line 4: 'target' is '\?'"):
         data = load_csv(path, on_invalid="drop")
     assert data.smiles == ("CCO", "CCC")
-    assert [(row.line, row.smiles) for row in data.dropped] == [(3, "C1CC"), (4, "CC")]
+    assert [(row.line, row.smiles) for row in data.dropped] == [(3, "C1CC"), (4, "CC"), (5, "")]
     with pytest.raises(ConfigError, match="on_invalid"):
         load_csv(path, on_invalid="ignore")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
 from pathlib import Path
 
@@ -45,7 +46,7 @@ def test_smi_files(tmp_path: Path, model_file: Path, model: CMIMModel, header: s
     (tmp_path / "in.smi").write_text(f"{header}CCO 007\r\nc1ccccc1 ZINC0001\r\n")
     assert run(tmp_path / "in.smi", "-o", tmp_path / "out.parquet", "--model", model_file, "--kind", "mean") == 0
     result = pd.read_parquet(tmp_path / "out.parquet")
-    assert list(result["smiles"]) == ["CCO", "c1ccccc1"] and list(result["id"]) == ["007", "ZINC0001"]
+    assert list(result["smiles"]) == ["CCO", "c1ccccc1"] and list(result["zinc_id" if header else "id"]) == ["007", "ZINC0001"]
     np.testing.assert_allclose(np.stack(result["embedding"]), model.embed(["CCO", "c1ccccc1"], "mean"), rtol=1e-4, atol=1e-5)
 
 
@@ -63,10 +64,11 @@ def test_many_blocks(tmp_path: Path, model_file: Path, model: CMIMModel, monkeyp
     monkeypatch.setattr(stream, "ROWS_AT_ONCE", 7)
     smiles = ["C" * (1 + i % 40) + "O" for i in range(100)]
     pd.DataFrame({"n": range(100), "smiles": smiles}).to_csv(tmp_path / "in.csv", index=False)
-    seen: list[int] = []
-    rows = stream.embed_file(model, tmp_path / "in.csv", tmp_path / "out.parquet", progress=seen.append)
+    seen: list[tuple[int, float | None]] = []
+    done = stream.embed_file(model, tmp_path / "in.csv", tmp_path / "out.parquet", progress=lambda *now: seen.append(now))
     result = pd.read_parquet(tmp_path / "out.parquet")
-    assert rows == len(result) == sum(seen) == 100 and len(seen) == 15
+    assert done == (100, 0, []) and len(result) == 100
+    assert seen == sorted(seen) and len(seen) >= 15 and seen[-1] == (100, 1.0)
     assert list(result["n"].astype(int)) == list(range(100))
     np.testing.assert_allclose(np.stack(result["embedding"]), model.embed(smiles), rtol=1e-4, atol=1e-5)
 
@@ -77,9 +79,13 @@ def test_invalid_rows_raise_or_give_nan(tmp_path: Path, model_file: Path, capsys
     assert run(*command) == 2
     assert "'C1C') could not be parsed" in capsys.readouterr().err
     assert [p.name for p in tmp_path.iterdir()] == ["in.csv"]
-    with pytest.warns(UserWarning, match="1 of 3"):
-        assert run(*command, "--on-invalid", "nan") == 0
+    assert run(*command, "--on-invalid", "nan", "--rejects", tmp_path / "bad.csv") == 0
+    assert "1 rows are invalid" in (printed := capsys.readouterr().err) and "in.csv, line 3: the SMILES ('C1C')" in printed
     assert list(pd.read_csv(tmp_path / "out.csv")["e0"].isna()) == [False, True, False]
+    (row,) = csv.DictReader((tmp_path / "bad.csv").read_text().splitlines())
+    assert (row["file"], row["row"], row["smiles"]) == (str(tmp_path / "in.csv"), "3", "C1C") and "could not be parsed" in row[
+        "reason"
+    ]
 
 
 def test_errors_name_the_file_and_leave_no_output(tmp_path: Path, model_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -90,10 +96,10 @@ def test_errors_name_the_file_and_leave_no_output(tmp_path: Path, model_file: Pa
     (tmp_path / "cut.csv.gz").write_bytes(compressed[: len(compressed) // 2])
     before = sorted(tmp_path.iterdir())
     for name, message in {
-        "in.csv": "no column 'smiles'; its columns are 'id', 'structure'",
+        "in.csv": "no column 'smiles'; its first line is 'id', 'structure'",
         "header.csv": "holds no rows",
         "cut.csv.gz": "damaged, truncated",
-        "none.csv": "There is no file",
+        "none.csv": "is missing; check the path",
     }.items():
         assert run(tmp_path / name, "-o", tmp_path / "out.parquet", "--model", model_file) == 2, name
         printed = capsys.readouterr().err
@@ -101,7 +107,7 @@ def test_errors_name_the_file_and_leave_no_output(tmp_path: Path, model_file: Pa
     for name, output, message in (
         ("taken.csv", "out.csv", "already has a column 'e0'"),
         ("in.csv", "in.csv", "exists already"),
-        ("in.csv", "out.npy", "written as .parquet or .csv"),
+        ("in.csv", "out.xlsx", "written as .parquet, .csv, "),
         ("in.csv", "no/out.csv", "There is no folder"),
     ):
         assert run(tmp_path / name, "-o", tmp_path / output, "--model", model_file) == 2, output
@@ -120,16 +126,15 @@ def test_an_empty_line_is_a_row(tmp_path: Path, model_file: Path, capsys: pytest
     (tmp_path / "in.csv").write_text("smiles\nCCO\n\nCCN\n")
     command = (tmp_path / "in.csv", "-o", tmp_path / "out.csv", "--model", model_file)
     assert run(*command) == 2
-    assert "SMILES at index 1 is empty" in capsys.readouterr().err
-    with pytest.warns(UserWarning, match="1 of 3"):
-        assert run(*command, "--on-invalid", "nan") == 0
+    assert "in.csv, line 3: empty line" in capsys.readouterr().err
+    assert run(*command, "--on-invalid", "nan") == 0
     assert len(pd.read_csv(tmp_path / "out.csv")) == 3
 
 
 def test_errors_count_rows_over_blocks(tmp_path: Path, model: CMIMModel, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stream, "ROWS_AT_ONCE", 4)
     (tmp_path / "in.csv").write_text("smiles\n" + "C\n" * 9 + "C1C\n")
-    with pytest.raises(InvalidSmilesError, match=r"in\.csv, rows counted from 0: SMILES at index 9"):
+    with pytest.raises(InvalidSmilesError, match=r"in\.csv, line 11: the SMILES"):
         stream.embed_file(model, tmp_path / "in.csv", tmp_path / "out.csv")
 
 

@@ -38,7 +38,7 @@ def test_complete_files(name: str, content: bytes, lines: int, tmp_path: Path) -
         ("BAAA.txt", TABS[:-2] + b"\n", "2 columns, but the line before has 3"),
         ("BAAA.smi.gz", gzip.compress(b"CCO 1\nCCN"), "no line end"),
         ("BAAA.smi.gz", gzip.compress(b"CCO 1\n")[:-4], "damaged"),
-        ("BAAA.smi.gz", b"CCO 1\n", "damaged"),
+        ("BAAA.smi.gz", b"CCO 1\n", "not compressed"),
         ("BAAA.smi.gz", b"<!doctype html>\n", "web page"),
         ("BAAA.smi.xz", lzma.compress(b"CCO 1\n")[:-4], "damaged"),
     ],

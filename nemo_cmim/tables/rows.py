@@ -1,0 +1,189 @@
+"""Reads all columns of a file in blocks of rows, each an Arrow table, in constant memory.
+
+Every row of the file is in a block. A row that has no SMILES is in it with the reason. A line that cannot be divided into the columns of
+the file is an error: it has more or fewer cells than the header, its quotes are not closed, or it is not UTF-8 text. Empty lines at the end
+of a file are not rows.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet
+
+from ..errors import ConfigError, DataError
+from .columns import check_columns
+from .detection import detect
+from .layout import DELIMITED, DETECT, PARQUET, SDF, Layout, RawLine, ReadOptions
+from .parquet import parquet_layout
+from .sdf import data_names, read_sdf
+from .sources import READ_ERRORS, damaged_file, open_decompressed, open_source, reopenable
+from .text import UNCLOSED, raw_lines
+
+__all__ = ["Block", "MoleculeTable"]
+
+NO_SMILES = "it has no SMILES"
+
+
+class Block(NamedTuple):
+    """Consecutive rows of a file.
+
+    Attributes:
+        numbers: Numbers of the rows, see `MoleculeTable.unit`.
+        smiles: Cells of the SMILES column, not validated; None if there is a problem.
+        problems: Why a row has no SMILES, by its index in the block.
+        rows: All columns.
+    """
+
+    numbers: Sequence[int]
+    smiles: list[str | None]
+    problems: dict[int, str]
+    rows: pa.Table
+
+
+class MoleculeTable:
+    """A file of molecules that is open for reading: a context manager.
+
+    Args:
+        where: A path, a URL, or `-`; see `sources.open_source`.
+        options: What is known about the file.
+        strict: False: a line that cannot be divided into columns is a row with this problem and with empty cells, not an error.
+
+    Attributes:
+        name: What the user called the file, for messages.
+        names: Names of all columns. Those of a .smi file without header are `smiles` and `id`. An SDF file has `smiles`, which
+            RDKit writes, `name`, and the names of its data.
+        smiles_column: Index of the SMILES column.
+        unit: What row numbers count, from 1: lines of text files, with the header; rows of Parquet files. An SDF record has the
+            number of its first line.
+
+    Raises:
+        DataError: If the file is missing, empty or damaged, is not a table of molecules, lacks the column, or has two columns of one name.
+        ConfigError: If an option cannot be used.
+    """
+
+    def __init__(self, where: str | Path, options: ReadOptions = DETECT, *, strict: bool = True) -> None:
+        self._strict = strict
+        self._stack = ExitStack()
+        self._fraction = 0.0
+        try:
+            self._source = self._stack.enter_context(open_source(where))
+            self.name = self._source.name
+            layout, names = detect(self.name, self._source.head, options)
+            if layout.form in (PARQUET, SDF):  # read more than once, or from the end
+                self._path, context = reopenable(self._source, plain=layout.form == PARQUET)
+                self._stack.enter_context(context)
+                layout, names = self._open_parquet(options) if layout.form == PARQUET else self._open_sdf(layout, options)
+            self.names, self.unit = list(names), "row" if layout.form == PARQUET else "line"
+            check_columns(self.name, self.names)
+        except BaseException:
+            self._stack.close()
+            raise
+        self._layout, self.smiles_column = layout, layout.smiles_column
+
+    def _open_parquet(self, options: ReadOptions) -> tuple[Layout, Sequence[str]]:
+        layout = parquet_layout(self.name, self._path, options.smiles)
+        return layout, pyarrow.parquet.read_schema(self._path).names
+
+    def _open_sdf(self, layout: Layout, options: ReadOptions) -> tuple[Layout, Sequence[str]]:
+        if options.smiles is not None:
+            raise ConfigError(f"{self.name} has no SMILES column: RDKit writes the SMILES of its structures. Leave out --smiles.")
+        with open_decompressed(self._path) as file:
+            self._data = data_names(self.name, file, layout)
+        own = [
+            next(f"{name}{'_' * n}" for n in itertools.count() if f"{name}{'_' * n}" not in self._data)
+            for name in ("smiles", "name")
+        ]
+        return layout, [*own, *self._data]
+
+    def __enter__(self) -> MoleculeTable:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._stack.close()
+
+    def blocks(self, max_rows: int) -> Iterator[Block]:
+        """Yields all rows in blocks of at most `max_rows`, all but the last of this size. Can be called once.
+
+        Raises:
+            DataError: If a row cannot be divided into columns, or the file is damaged.
+        """
+        return self._parquet_blocks(max_rows) if self._layout.form == PARQUET else self._text_blocks(max_rows)
+
+    def fraction_read(self) -> float | None:
+        """The fraction of the file that has been read; None if its size is unknown."""
+        if self._layout.form == PARQUET:
+            return self._fraction
+        position, size = self._source.position(), self._source.size
+        return None if position is None or not size else min(1.0, position / size)
+
+    def _parquet_blocks(self, max_rows: int) -> Iterator[Block]:
+        first = 1
+        try:
+            with pyarrow.parquet.ParquetFile(self._path) as file:
+                for batch in file.iter_batches(max_rows):
+                    smiles = batch.column(self.smiles_column).to_pylist()
+                    problems = {i: NO_SMILES for i, one in enumerate(smiles) if not one or not one.strip()}
+                    cells = [None if i in problems else one for i, one in enumerate(smiles)]
+                    self._fraction = (first - 1 + len(cells)) / file.metadata.num_rows
+                    yield Block(range(first, first + len(cells)), cells, problems, pa.Table.from_batches([batch]))
+                    first += len(cells)
+        except (*READ_ERRORS, pa.ArrowException) as error:
+            raise damaged_file(self.name, error, f"row {first - 1}") from error
+
+    def _lines(self) -> Iterator[RawLine]:
+        if self._layout.form == SDF:
+            self._source = self._stack.enter_context(open_source(self._path))
+            return (
+                line._replace(fields=[line.smiles, *line.fields])
+                for line in read_sdf(self.name, self._source.file, self._layout, names=self._data)
+            )
+        lines = raw_lines(self.name, self._source.file, self._layout)
+        if self._layout.has_header:
+            next(lines, None)
+        return lines
+
+    def _text_blocks(self, max_rows: int) -> Iterator[Block]:
+        lines = self._with_columns(self._lines())
+        while chunk := list(itertools.islice(lines, max_rows)):
+            problems = {i: line.problem for i, line in enumerate(chunk) if line.problem}
+            columns = [pa.array(column, pa.string()) for column in zip(*(line.fields for line in chunk))]
+            rows = pa.Table.from_arrays(columns, names=self.names)
+            cells = [None if line.problem else line.smiles for line in chunk]
+            yield Block([line.line_number for line in chunk], cells, problems, rows)
+
+    def _with_columns(self, lines: Iterator[RawLine]) -> Iterator[RawLine]:
+        """Checks that each line has all columns, and leaves out empty lines at the end."""
+        empty: list[RawLine] = []
+        width = len(self.names)
+        for line in lines:
+            if line.problem == "empty line" and self._layout.form != SDF:
+                empty.append(line._replace(fields=[""] * width))
+                continue
+            yield from empty
+            empty.clear()
+            if reason := self._why_not_divided(line, width):
+                if self._strict:
+                    raise DataError(f"{self.name}, line {line.line_number}: {reason}")
+                yield line._replace(fields=[""] * width, problem=reason.removesuffix("."))
+            else:
+                yield line._replace(fields=[*line.fields, *[""] * (width - len(line.fields))])
+
+    def _why_not_divided(self, line: RawLine, width: int) -> str:
+        layout, fields = self._layout, line.fields
+        if line.problem == "not UTF-8 text":
+            return "it is not UTF-8 text. Save the file as UTF-8."
+        if line.problem.startswith("not CSV"):
+            what = "a quotation mark opens a cell that is not closed" if UNCLOSED in line.problem else line.problem
+            return f"{what}. Close it, or double the quotation marks inside the cell and quote the complete cell."
+        if layout.form == DELIMITED or (layout.form != SDF and layout.delimiter):
+            return "" if len(fields) == width else f"it has {len(fields)} columns, but the file has {width}. Correct the line."
+        if len(fields) > width or (len(fields) < width and 0 < layout.smiles_column < width - 1):
+            return f"it has {len(fields)} fields, but the file has {width} columns. Separate the columns by tabs."
+        return ""

@@ -1,0 +1,236 @@
+"""Opens what users name as input: a file, `-` for standard input, a FIFO, or a URL. Compression is recognised by content."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import lzma
+import sys
+import tempfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import IO, Any
+
+from ..errors import ConfigError, DataError
+from ..files import atomic_write
+
+__all__ = [
+    "READ_ERRORS",
+    "STDIN",
+    "Source",
+    "compression_of",
+    "damaged_file",
+    "decompress",
+    "open_decompressed",
+    "open_source",
+    "reopenable",
+]
+
+STDIN = "-"
+READ_ERRORS = (EOFError, OSError, zlib.error, lzma.LZMAError)  # of a file that is damaged, truncated or not compressed
+
+_HEAD = 1 << 14  # bytes from which format and columns are detected
+_LONGEST_LINE = 1 << 26
+_MAGIC = {b"\x1f\x8b": "gz", b"BZh": "bz2", b"\xfd7zXZ\x00": "xz", b"\x28\xb5\x2f\xfd": "zst"}
+
+
+class Source:
+    """An input that is open for reading.
+
+    Attributes:
+        name: What the user called it, for messages.
+        file: The decompressed bytes, from the start.
+        head: The first bytes of `file`, which are not consumed by looking at them.
+        size: Size in bytes before decompression; None if unknown.
+    """
+
+    def __init__(self, name: str, raw: IO[bytes], size: int | None) -> None:
+        self.name, self.size, self._raw = name, size, raw
+        try:
+            first = raw.read(max(map(len, _MAGIC)))
+            file = _decompressed(_chained(first, raw), compression_of(first))
+            self.head = _head(file)
+        except READ_ERRORS as error:
+            raw.close()
+            raise damaged_file(name, error, "byte 0") from error
+        self.file = _chained(self.head, file)
+
+    def position(self) -> int | None:
+        """Bytes read so far, before decompression; None if unknown."""
+        try:
+            return self._raw.tell()
+        except (OSError, ValueError):
+            return None
+
+    def close(self) -> None:
+        """Closes the input, but not standard input."""
+        if self.name != "standard input":
+            self._raw.close()
+
+    def __enter__(self) -> Source:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _head(file: IO[bytes]) -> bytes:
+    """The first bytes of a file, with all of its first line; fewer if the file is damaged after them."""
+    parts: list[bytes] = []
+    length, has_line = 0, False
+    try:
+        while (length < _HEAD or (not has_line and length < _LONGEST_LINE)) and (part := file.read1(_HEAD)):  # type: ignore[attr-defined]
+            parts.append(part)
+            length, has_line = length + len(part), has_line or b"\n" in part
+    except READ_ERRORS:
+        if not parts:
+            raise
+    return b"".join(parts)
+
+
+def open_source(where: str | Path) -> Source:
+    """Opens a path, a URL that fsspec supports (`https://`, `s3://`, ...), or `-`, standard input.
+
+    Raises:
+        DataError: If it is missing, a folder, or cannot be read.
+        ConfigError: If a URL needs a package that is not installed.
+    """
+    if str(where) == STDIN:
+        return Source("standard input", sys.stdin.buffer, None)
+    if "://" in str(where):
+        return _open_url(str(where))
+    path = Path(where)
+    try:
+        if path.is_dir():
+            raise DataError(f"{path} is a folder; name the files in the folder.")
+        return Source(str(where), path.open("rb"), path.stat().st_size if path.is_file() else None)
+    except FileNotFoundError:
+        raise DataError(f"{path} is missing; check the path.") from None
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}.") from error
+
+
+def _open_url(url: str) -> Source:
+    try:
+        import fsspec
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"Reading {url} requires fsspec. Run pip install 'nemo_cmim[data]', or download the file.") from error
+    try:
+        file = fsspec.open(url, "rb").open()
+        return Source(url, file, getattr(file, "size", None))
+    except ImportError as error:
+        raise ConfigError(f"Reading {url} requires a package that is not installed: {error}") from error
+    except (OSError, ValueError) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"{url} cannot be read: {error or type(error).__name__}. Check the address.") from error
+
+
+def reopenable(source: Source, *, plain: bool = False) -> tuple[Path, ExitStack]:
+    """A file with the content of an input, for readers that open it more than once. Reads all of `source`, or nothing.
+
+    Args:
+        source: The input.
+        plain: The file must not be compressed.
+
+    Returns:
+        The path, and a context that ends the use of it: the input itself, or a temporary copy.
+    """
+    path = Path(source.name)
+    if path.is_file() and not (plain and compression_of(path)):
+        return path, ExitStack()
+    with ExitStack() as context:
+        copy = context.enter_context(tempfile.NamedTemporaryFile(prefix="nemo_cmim-"))
+        for block in _blocks(source.name, source.file):
+            copy.write(block)
+        copy.flush()
+        return Path(copy.name), context.pop_all()
+
+
+def open_decompressed(path: Path) -> IO[bytes]:
+    """Opens a file for reading decompressed bytes at any offset.
+
+    Raises:
+        OSError: If the file cannot be opened.
+    """
+    compression = compression_of(path)
+    if compression == "zst":
+        return _decompressed(path.open("rb"), compression)
+    openers: dict[str, Callable[[Path], Any]] = {"gz": gzip.open, "bz2": bz2.open, "xz": lzma.open}
+    file: IO[bytes] = openers.get(compression, lambda path: path.open("rb"))(path)
+    return file
+
+
+def decompress(path: Path, target: Path) -> None:
+    """Writes the decompressed contents of a file to `target`.
+
+    Raises:
+        DataError: If the file is damaged.
+    """
+    with atomic_write(target) as staging, staging.open("wb") as file, open_source(path) as source:
+        for block in _blocks(source.name, source.file):
+            file.write(block)
+
+
+def _blocks(name: str, file: IO[bytes]) -> Iterator[bytes]:
+    size = 0
+    try:
+        while block := file.read(1 << 20):
+            size += len(block)
+            yield block
+    except READ_ERRORS as error:
+        raise damaged_file(name, error, f"byte {size}") from error
+
+
+def compression_of(what: Path | bytes) -> str:
+    """`gz`, `bz2`, `xz` or `zst` for a file, or for its first bytes; empty if it is not compressed."""
+    if isinstance(what, Path):
+        with what.open("rb") as file:
+            what = file.read(max(map(len, _MAGIC)))
+    return next((name for magic, name in _MAGIC.items() if what.startswith(magic)), "")
+
+
+def damaged_file(name: str | Path, error: Exception, after: str = "") -> DataError:
+    """The error for a file that cannot be read to its end, or beyond `after`, such as "line 7"."""
+    place = f" after {after}" if after else ""
+    return DataError(
+        f"{name} cannot be read{place}: {error}. The file is damaged, truncated, or not in the format of its name: "
+        "download or compress the file again."
+    )
+
+
+class _Chained(io.RawIOBase):
+    """Bytes that were read from a stream already, then the rest of the stream."""
+
+    def __init__(self, first: bytes, rest: IO[bytes]) -> None:
+        self._first, self._rest = first, rest
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._first[: len(buffer)] or self._rest.read(len(buffer))
+        self._first = self._first[len(data) :]
+        buffer[: len(data)] = data
+        return len(data)
+
+
+def _chained(first: bytes, rest: IO[bytes]) -> io.BufferedReader:
+    return io.BufferedReader(_Chained(first, rest), 1 << 14)
+
+
+def _decompressed(file: IO[bytes], compression: str) -> IO[bytes]:
+    if compression == "gz":
+        return gzip.GzipFile(fileobj=file, mode="rb")  # type: ignore[return-value]
+    if compression == "bz2":
+        return bz2.BZ2File(file)
+    if compression == "xz":
+        return lzma.LZMAFile(file)
+    if compression == "zst":
+        import pyarrow
+
+        return io.BufferedReader(pyarrow.CompressedInputStream(pyarrow.PythonFile(file, "r"), "zstd"))
+    return file
