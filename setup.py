@@ -44,6 +44,7 @@ LAUNCH = [
 DEV = [
     "pytest>=8.0",
     "pytest-randomly>=3.15",
+    "hypothesis>=6.100",
     "ruff>=0.17",
     "mypy>=2.0",
     "polars>=1.0",  # one of the kinds of input that the tests try
