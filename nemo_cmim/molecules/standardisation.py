@@ -1,0 +1,129 @@
+"""Optional changes of a molecule before it is used: which steps there are, their order, and what each does."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+from rdkit import Chem
+
+from ..errors import ConfigError, InvalidSmilesError
+from .parsing import Mol, check_is_molecule, one_line, parse, quiet_rdkit, shorten, smiles_of, to_canonical_smiles
+
+__all__ = ["STEPS", "check_steps", "standard_smiles", "standardise", "without_extras"]
+
+STEPS = ("extras", "atom-maps", "desalt", "neutralise")
+"""The steps, in the order in which they are applied."""
+
+_ATOM_MAP = re.compile(r"\[[^\]]*:\d+\]")
+_POLYMERS = {"SRU", "MON", "MER", "COP", "CRO", "MOD", "GRA"}
+_ENHANCED_STEREO = (Chem.StereoGroupType.STEREO_OR, Chem.StereoGroupType.STEREO_AND)
+
+
+def check_steps(steps: str | Iterable[str]) -> tuple[str, ...]:
+    """Checks the names of steps of standardisation.
+
+    Args:
+        steps: Names from `STEPS`, in any order; also a text, with commas between names.
+
+    Returns:
+        The names, each once, in the order in which the steps are applied.
+
+    Raises:
+        ConfigError: If a name is unknown.
+    """
+    names = steps.split(",") if isinstance(steps, str) else list(steps) if isinstance(steps, Iterable) else [steps]
+    names = [name.strip() if isinstance(name, str) else name for name in names]
+    for name in names:
+        if name not in STEPS:
+            raise ConfigError(f"standardise: the steps are {', '.join(map(repr, STEPS))}, found {name!r}.")
+    return tuple(step for step in STEPS if step in names)
+
+
+def standard_smiles(molecule: str | Mol, steps: Sequence[str] = (), *, name: str = "the SMILES") -> str:
+    """The canonical SMILES of a molecule after the steps of standardisation: what a model embeds.
+
+    * `extras` removes what follows the SMILES in a cell: a CXSMILES extension (`C[C@H](O)F |&1:1|`), a name (`CCO ethanol`), and blanks
+      around it. For an RDKit molecule, it ignores the stereo groups "or" and "and", and repeating units of a polymer. This can
+      change the molecule: an extension may say that a SMILES stands for a racemate, or that an atom is a query.
+    * `atom-maps` removes the numbers of atoms of a reaction (`[CH3:1][OH:2]`).
+    * `desalt` and `neutralise`: see `standardise`.
+
+    Args:
+        molecule: A SMILES, or an RDKit molecule.
+        steps: Result of `check_steps`.
+        name: Name in error messages.
+
+    Raises:
+        InvalidSmilesError: If the molecule cannot be parsed, is a query, or has one of the first two without its step.
+    """
+    if isinstance(molecule, Mol):
+        if "extras" not in steps:
+            _check_extras(molecule, name)
+        text = smiles_of(molecule, name=name)
+    else:
+        text = without_extras(molecule) if "extras" in steps else molecule
+    mol = parse(text, name=name)
+    check_is_molecule(mol, f"{name} ({shorten(text)})")
+    with quiet_rdkit():
+        canonical = to_canonical_smiles(mol, text)
+        if steps and steps != ("extras",):
+            try:
+                changed = standardise(
+                    mol, desalt="desalt" in steps, neutralise="neutralise" in steps, atom_maps="atom-maps" in steps
+                )
+            except InvalidSmilesError as error:
+                raise InvalidSmilesError(f"{name} ({shorten(text)}): {error}") from error
+            canonical = to_canonical_smiles(changed)
+    if found := _ATOM_MAP.search(canonical):
+        raise InvalidSmilesError(
+            f'{name} ({shorten(text)}) contains atom maps, for example {found[0]!r}; standardise="atom-maps" removes them'
+        )
+    return canonical
+
+
+def without_extras(smiles: str) -> str:
+    """The SMILES at the beginning of a cell, without blanks around it and without what follows it; other values are returned unchanged."""
+    return smiles.strip(" \t").replace("\t", " ").partition(" ")[0] if isinstance(smiles, str) else smiles
+
+
+def standardise(mol: Mol, *, desalt: bool, neutralise: bool, atom_maps: bool = False) -> Mol:
+    """Removes parts of a molecule that depend on how the sample was prepared or drawn. RDKit may print; see `quiet_rdkit`.
+
+    Args:
+        mol: A molecule from `parse`.
+        desalt: Keep only the largest fragment, without counter-ions and solvent.
+        neutralise: Add and remove protons to neutralise charges where possible; nitro groups and quaternary nitrogens keep theirs.
+        atom_maps: Remove atom map numbers.
+
+    Returns:
+        The result, parsed from its SMILES.
+
+    Raises:
+        InvalidSmilesError: If RDKit fails, or cannot parse its own result, as for some organometallics.
+    """
+    from rdkit.Chem.MolStandardize import rdMolStandardize
+
+    try:
+        if atom_maps:
+            mol = Mol(mol)
+            for atom in mol.GetAtoms():
+                atom.SetAtomMapNum(0)
+        if desalt:
+            mol = rdMolStandardize.LargestFragmentChooser().choose(mol)
+        if neutralise:
+            mol = rdMolStandardize.Uncharger().uncharge(mol)
+    except (RuntimeError, ValueError) as error:  # the types of RDKit's errors
+        raise InvalidSmilesError(f"RDKit cannot standardise {Chem.MolToSmiles(mol)!r}: {one_line(str(error))}") from error
+    return parse(Chem.MolToSmiles(mol), name="RDKit's standardised SMILES", quiet=False)
+
+
+def _check_extras(mol: Mol, name: str) -> None:
+    """Raises an `InvalidSmilesError` if a molecule has parts that only a CXSMILES extension can hold and that make it another one."""
+    found = ""
+    if any(group.GetGroupType() in _ENHANCED_STEREO for group in mol.GetStereoGroups()):
+        found = "stereo groups (a racemate, or an unknown configuration)"
+    elif _POLYMERS & {group.GetProp("TYPE") for group in Chem.GetMolSubstanceGroups(mol)}:
+        found = "repeating units of a polymer"
+    if found:
+        raise InvalidSmilesError(f'{name} has {found}, which a SMILES cannot hold; standardise="extras" ignores them')
