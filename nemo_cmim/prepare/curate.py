@@ -92,22 +92,24 @@ def digest_of(canonical: str) -> bytes:
 
 def canonicalise(smiles: str, rules: Rules, *, logp_is_known: bool = False) -> str | Rejection:
     """The canonical SMILES of a molecule, or why it is rejected. RDKit prints its messages unless called under `quiet_rdkit`."""
-    if found := molecules.forbidden_character(smiles):
+    text = molecules.without_extras(smiles) if rules.extras else smiles
+    if found := molecules.forbidden_character(text):
         return Rejection(FORBIDDEN_CHARACTER, found)
     try:
-        mol = molecules.parse(smiles, quiet=False)
-    except InvalidSmilesError:
-        return Rejection(NOT_A_MOLECULE)
-    if rules.desalt or rules.neutralise:
+        mol = molecules.parse(text, quiet=False)
+    except InvalidSmilesError as error:
+        return Rejection(NOT_A_MOLECULE, str(error).partition("could not be parsed: ")[2])
+    is_changed = rules.desalt or rules.neutralise or rules.atom_maps
+    if is_changed:
         try:
-            mol = molecules.standardise(mol, desalt=rules.desalt, neutralise=rules.neutralise)
+            mol = molecules.standardise(mol, desalt=rules.desalt, neutralise=rules.neutralise, atom_maps=rules.atom_maps)
         except InvalidSmilesError as error:
             return Rejection("cannot be standardised", str(error))
     if rules.max_molecular_weight != math.inf and (weight := molecules.molecular_weight(mol)) > rules.max_molecular_weight:
         return Rejection(f"molecular weight above {rules.max_molecular_weight:g}", f"{weight:.2f}")
     if not logp_is_known and rules.max_logp != math.inf and (logp := molecules.logp(mol)) > rules.max_logp:
         return Rejection(f"logP above {rules.max_logp:g}", f"{logp:.3f}")
-    return molecules.to_canonical_smiles(mol, None if rules.desalt or rules.neutralise else smiles)
+    return molecules.to_canonical_smiles(mol, None if is_changed else text)
 
 
 def _token_rejection(smiles: str, rules: Rules, tokenizer: SmilesTokenizer) -> Rejection:

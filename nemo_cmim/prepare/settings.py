@@ -42,6 +42,8 @@ class Rules:
         max_molecular_weight: Largest average molecular weight, Da.
         max_logp: Largest Crippen logP.
         max_tokens: Largest number of tokens of the canonical SMILES.
+        extras: Remove a CXSMILES extension or a name that follows a SMILES; see `molecules.standard_smiles` for this and the next three.
+        atom_maps: Remove the numbers of atoms of a reaction.
         desalt: Keep only the largest fragment.
         neutralise: Remove charges by adding or removing protons, where possible.
 
@@ -52,6 +54,8 @@ class Rules:
     max_molecular_weight: float = 500.0
     max_logp: float = 5.0
     max_tokens: int = 511
+    extras: bool = False
+    atom_maps: bool = False
     desalt: bool = False
     neutralise: bool = False
 
@@ -109,9 +113,11 @@ class Settings:
         column: See `ReadOptions.smiles`.
         delimiter: See `ReadOptions`.
         header: See `ReadOptions`.
-        max_molecular_weight: See `Rules`; likewise the next four.
+        max_molecular_weight: See `Rules`; likewise the next six.
         max_logp: See `Rules`.
         max_tokens: See `Rules`.
+        extras: See `Rules`.
+        atom_maps: See `Rules`.
         desalt: See `Rules`.
         neutralise: See `Rules`.
         properties: Observed properties to compute: "none", "standard" (see `STANDARD_PROPERTIES`), or names of
@@ -137,6 +143,8 @@ class Settings:
     max_molecular_weight: float = Rules.max_molecular_weight
     max_logp: float = Rules.max_logp
     max_tokens: int = Rules.max_tokens
+    extras: bool = Rules.extras
+    atom_maps: bool = Rules.atom_maps
     desalt: bool = Rules.desalt
     neutralise: bool = Rules.neutralise
     properties: str = "none"

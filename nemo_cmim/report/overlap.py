@@ -127,7 +127,7 @@ def _check_rdkit(folder: str | Path, manifest: StoreManifest) -> None:
 
 def _as_prepared(smiles: Sequence[str], manifest: StoreManifest) -> list[str]:
     """Canonical SMILES with the folder's settings, except its limits: molecules beyond them are in none of the splits."""
-    settings = {name: manifest.settings.get(name, False) for name in ("desalt", "neutralise")}
+    settings = {name: manifest.settings.get(name, False) for name in ("extras", "atom_maps", "desalt", "neutralise")}
     rules = Rules(max_molecular_weight=math.inf, max_logp=math.inf, **settings)
     canonical = []
     with quiet_rdkit():

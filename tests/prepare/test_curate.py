@@ -57,10 +57,14 @@ def test_the_digest_never_changes() -> None:
 @pytest.mark.parametrize(
     ("smiles", "rules", "expected"),
     [
-        ("C1CC", Rules(), "not a molecule to RDKit"),
-        ("smiles", Rules(), "not a molecule to RDKit"),
+        ("C1CC", Rules(), "not a molecule to RDKit: unclosed ring"),
+        ("smiles", Rules(), "not a molecule to RDKit: syntax error, check for mistakes around position 2 ('m'), counted from 1"),
         ("CC\0O", Rules(), "forbidden character: U+0000 (an unnamed character) at index 2, counted from 0"),
         ("CCO |$_AV:a$|", Rules(), "forbidden character: U+0020 (SPACE) at index 3, counted from 0"),
+        ("CCO |$_AV:a$|", Rules(extras=True, max_tokens=2), "more than 2 tokens: 3"),
+        ("C(C)(C)(C)(C)C", Rules(), "not a molecule to RDKit: Explicit valence for atom # 0 C, 5, is greater than permitted"),
+        ("[CH3:1][OH:2]", Rules(), "unknown token: [CH3:1] [OH:2]"),
+        ("[CH3:1][OH:2]", Rules(atom_maps=True, max_tokens=1), "more than 1 tokens: 2"),
         ("C" * 36, Rules(), "molecular weight above 500: 506.99"),
         (PALMITATE, Rules(), "logP above 5: 5.552"),
         ("CCCCO", Rules(max_tokens=4), "more than 4 tokens: 5"),

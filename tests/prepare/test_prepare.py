@@ -100,7 +100,7 @@ def test_every_rejected_line_is_written_with_its_reason(tmp_path: Path) -> None:
     rows = rejected_in(tmp_path / "out")
     assert [(int(row["line"]), row["reason"]) for row in rows] == [
         (3, f"duplicate: of {tmp_path / 'in.csv'}, line 2"),
-        (4, "not a molecule to RDKit"),
+        (4, "not a molecule to RDKit: unclosed ring"),
         (5, "no SMILES"),
         (6, "unknown token: [Og]"),
         (7, "molecular weight above 400: 506.99"),

@@ -202,7 +202,7 @@ def test_sdf(tmp_path: Path) -> None:
         "note": ["two\nlines", "", ""],
         "ID": ["", "7", ""],
     }
-    assert list(block.problems) == [1] and list(block.numbers) == [1, 18, 30]
+    assert list(block.problems) == [1] and list(block.numbers) == [1, 17, 29]
     with pytest.raises(ConfigError, match="RDKit writes the SMILES of its structures"):
         read(path, smiles="ID")
 
