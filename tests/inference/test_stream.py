@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from nemo_cmim.cli import main
-from nemo_cmim.errors import InvalidSmilesError
+from nemo_cmim.errors import DataError, InvalidSmilesError
 from nemo_cmim.inference import CMIMModel, stream
 
 ROWS = {"id": ["007", "8", ""], "smiles": ["CCO", "c1ccccc1", "OCC"], "note": ['a "quoted", text', "two\nlines", "ünï"]}
@@ -142,3 +142,12 @@ def test_an_unknown_device_is_an_error(tmp_path: Path, model_file: Path, capsys:
     (tmp_path / "in.csv").write_text("smiles\nC\n")
     assert run(tmp_path / "in.csv", "-o", tmp_path / "out.csv", "--model", model_file, "--device", "warp") == 2
     assert "The device 'warp' does not exist" in capsys.readouterr().err
+
+
+def test_an_output_that_is_an_input_is_not_overwritten(tmp_path: Path, model: CMIMModel) -> None:
+    (tmp_path / "in.csv").write_text("smiles\nCCO\n")
+    (tmp_path / "link.csv").symlink_to("in.csv")
+    for target, rejects in (("in.csv", None), ("link.csv", None), ("out.csv", "in.csv")):
+        with pytest.raises(DataError, match="is an input or the other output"):
+            stream.embed_file(model, tmp_path / "in.csv", tmp_path / target, overwrite=True, rejects=rejects and tmp_path / rejects)
+    assert (tmp_path / "in.csv").read_text() == "smiles\nCCO\n" and not (tmp_path / "out.csv").exists()
