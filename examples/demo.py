@@ -92,7 +92,7 @@ def main() -> None:
     (nemo_file,) = (training / "checkpoints").glob("*.nemo")
     solvation = freesolv()
     results = predict_properties(solvation, shipped_name, nemo_file, args.steps, args.mlp_steps, args.folder)
-    write_report(results, args.folder / "freesolv")
+    write_report(results, args.folder / "freesolv", overwrite=True)
     print(f"\n{describe(results)}\n\n{markdown(results)}", flush=True)
 
     print("\n== 4/4 Figures", flush=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import os
@@ -15,6 +16,8 @@ from typing import IO
 from .errors import ConfigError
 
 __all__ = ["acquire_lock", "atomic_write", "fsync", "lock", "sha256_of"]
+
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)  # errors of a write, which does not say to which file
 
 
 def acquire_lock(path: Path, name: str, hint: str) -> IO[str]:
@@ -58,12 +61,20 @@ def lock(path: Path, name: str, hint: str) -> Iterator[None]:
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Yields a temporary path to write to. It is synced to disk and renamed to `path` if the block succeeds, and removed otherwise."""
-    staging = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    """Yields a temporary path to write to. It is synced to disk and renamed to `path` if the block succeeds, and removed otherwise.
+
+    Raises:
+        OSError: If the file cannot be written. Its `filename` is `path`.
+    """
+    staging = path.with_name(f".{path.name[:50]}.{uuid.uuid4().hex}")  # not longer than the longest name that a file can have
     try:
         yield staging
         fsync(staging)
         staging.replace(path)
+    except OSError as error:
+        if str(error.filename) == str(staging) or error.errno in _DISK_FULL:
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
     finally:
         staging.unlink(missing_ok=True)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -16,7 +17,10 @@ handles them and ends its loader workers; the workers ignore them, except a SIGT
 
 @contextmanager
 def sigterm_raises() -> Iterator[None]:
-    """Context in which SIGTERM raises SystemExit, so that `finally` blocks end child processes. Works only in the main thread."""
+    """Context in which SIGTERM raises SystemExit, so that `finally` blocks run. Changes nothing outside the main thread."""
+    if threading.current_thread() is not threading.main_thread():  # which alone can handle signals
+        yield
+        return
     before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     try:
         yield

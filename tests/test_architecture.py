@@ -19,6 +19,7 @@ LEVELS = [
     ("version", "errors", "types", "markdown"),
     ("mappings",),
     ("files", "signals", "config", "molecules", "observed"),
+    ("outputs",),
     ("tables", "tokenizers", "losses", "scaling"),
     ("models", "store"),
     ("zinc", "inference"),
@@ -32,7 +33,7 @@ LEVELS = [
 ]
 MAY_IMPORT = {part: {p for above in LEVELS[:i] for p in above} for i, level in enumerate(LEVELS) for part in level}
 MAY_IMPORT["scaling"] = {"version", "errors", "mappings", "config", "markdown"}
-MAY_IMPORT["downstream"] = {"version", "errors", "types", "markdown", "molecules", "tables"}
+MAY_IMPORT["downstream"] = {"version", "errors", "types", "markdown", "molecules", "outputs", "tables"}
 for part in ("store", "zinc", "prepare", "loader", "report"):  # data preparation does not depend on models
     MAY_IMPORT[part] -= {"losses", "scaling", "models", "inference"}
 MAY_IMPORT["inference"] -= {"losses", "scaling", "store"}

@@ -13,10 +13,8 @@ import argparse
 import csv
 import functools
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import DataError
 from .commands import Commands
 
 if TYPE_CHECKING:
@@ -54,6 +52,7 @@ def _add_tranches(commands: Commands) -> None:
     )
     _add_tranche_options(add)
     add("-o", "--output", metavar="FILE", help="file to write (default: stdout)")
+    add("--overwrite", action="store_true", help="replace FILE if it exists")
     parser.set_defaults(run=_run_tranches)
 
 
@@ -66,6 +65,7 @@ def _add_tranche_options(add: Callable[..., argparse.Action]) -> None:
 
 
 def _run_tranches(args: argparse.Namespace) -> None:
+    from ..outputs import write_file
     from ..zinc.tranches import PAPER, describe, select
     from ..zinc.url_lists import list_lines
 
@@ -73,10 +73,8 @@ def _run_tranches(args: argparse.Namespace) -> None:
     lines = describe(tranches) if args.format == "table" else list_lines(tranches, args.format, args.extension, args.base)
     text = "".join(f"{line}\n" for line in lines)
     if args.output:
-        try:
-            Path(args.output).write_text(text, encoding="utf-8")
-        except OSError as error:
-            raise DataError(f"{args.output} cannot be written: {error}. Name a different file with -o.") from error
+        with write_file(args.output, overwrite=args.overwrite) as staging:
+            staging.write_text(text, encoding="utf-8")
     print(f"{len(tranches):,} tranches", file=sys.stderr)
     if not args.output:
         sys.stdout.write(text)
@@ -109,12 +107,12 @@ def _add_download(commands: Commands) -> None:
     setting("--read-timeout", "time limit without data, seconds", metavar="S")
     setting("--requests-per-second", "maximum rate of requests, for all threads together")
     setting("--bytes-per-second", "maximum rate of data, for all threads together")
-    parser.set_defaults(run=_run_download)
+    parser.set_defaults(run=_run_download, resumes=True)
 
 
 def _add_setting(add: Callable[..., argparse.Action], settings: type, option: str, text: str, **how: Any) -> None:
     """Adds an option for the field of this name of a dataclass, which gives its default and, if that is a number, its type."""
-    default = getattr(settings, option.removeprefix("--").replace("-", "_"))
+    default = getattr(settings, how.get("dest", option.removeprefix("--").replace("-", "_")))
     if isinstance(default, (int, float)) and not isinstance(default, bool):
         text += f" (default: {default:,.10g})"
         how = {"type": type(default), "metavar": "N", **how}
@@ -132,11 +130,7 @@ def _run_download(args: argparse.Namespace) -> None:
     for path, count in duplicates.items():
         if count:
             print(f"{path}: {count:,} duplicate lines are skipped", file=sys.stderr)
-    try:
-        result = download(sources, args.output, retry_policy=retry_policy, retry_missing=args.retry_missing, progress=True)
-    except KeyboardInterrupt:
-        print("nemo-cmim download: interrupted. Rerun to resume.", file=sys.stderr)
-        raise SystemExit(130) from None
+    result = download(sources, args.output, retry_policy=retry_policy, retry_missing=args.retry_missing, progress=True)
     counts = result.counts
     print(f"{args.output}: {counts['complete']:,} files complete ({counts['lines']:,} lines, {counts['bytes']:,} bytes)")
     missing = [entry.file for entry in result.entries.values() if entry.state == "missing"]
@@ -164,19 +158,26 @@ def _add_prepare(commands: Commands) -> None:
     add("--overwrite", action="store_true", help="replace a folder that prepare wrote")
     add("--restart", action="store_true", help="delete unfinished work of an earlier run instead of resuming it")
     _add_prepare_settings(parser.add_argument_group("contents of the folder").add_argument)
-    parser.set_defaults(run=_run_prepare)
+    parser.set_defaults(run=_run_prepare, resumes=True)
 
 
 def _add_prepare_settings(add: Callable[..., argparse.Action]) -> None:
-    from ..prepare.settings import PAPER_TEST, PAPER_VALID, Settings
+    from ..prepare.settings import PAPER_TEST, PAPER_VALID, STEPS, Settings
 
     setting = functools.partial(_add_setting, add, Settings)
-    setting("--column", "name of the SMILES column (default: smiles or canonical_smiles)", metavar="NAME")
+    setting("--smiles", "name of the SMILES column (default: smiles or canonical_smiles)", metavar="NAME", dest="column")
     setting("--max-molecular-weight", "largest molecular weight to keep, Da; inf: no limit", metavar="DA")
     setting("--max-logp", "largest Crippen logP to keep; inf: no limit", metavar="LOGP")
     setting("--max-tokens", "largest number of tokens of a SMILES to keep")
-    setting("--desalt", "keep only the largest fragment of each molecule", action="store_true")
-    setting("--neutralise", "remove charges by adding or removing protons, where possible", action="store_true")
+    steps = "desalt = keep only the largest fragment, neutralise = add or remove protons to remove charges, where possible"
+    add(
+        "--standardise",
+        action="extend",
+        type=_steps,
+        default=[],
+        metavar="STEP[,STEP...]",
+        help=f"steps applied to each molecule, comma-separated: {steps} (default: none)",
+    )
     what = "observed properties to compute for objective.properties: none, standard, or names of RDKit descriptors, separated by commas"
     setting("--properties", f"{what} (default: none)", metavar="NAMES")
     setting("--fingerprint-bits", "number of bits of the Morgan fingerprint to compute for objective.properties; 0: none")
@@ -189,13 +190,26 @@ def _add_prepare_settings(add: Callable[..., argparse.Action]) -> None:
     setting("--limit", "maximum number of lines to read from all inputs together (default: no limit)", type=int, metavar="N")
     setting("--piece-lines", "number of lines in a chunk, which one task processes")
     setting("--shard-molecules", "approximate number of molecules in a shard")
+    _add_alias(add, "--column", dest="column")
+    for step in STEPS:  # options of earlier versions
+        _add_alias(add, f"--{step}", dest="standardise", action="append_const", const=step)
+
+
+def _add_alias(add: Callable[..., argparse.Action], option: str, **how: Any) -> None:
+    """Adds the name that an option had in an earlier version. It is not shown in the help."""
+    add(option, default=argparse.SUPPRESS, help=argparse.SUPPRESS, **how)
+
+
+def _steps(text: str) -> tuple[str, ...]:
+    return tuple(step.strip() for step in text.split(","))
 
 
 def _run_prepare(args: argparse.Namespace) -> None:
     from ..prepare.prepare import prepare
     from ..prepare.rejects import REJECTED
 
-    options = {k: v for k, v in vars(args).items() if k not in ("command", "run", "inputs", "output")}
+    no_options = ("command", "parser", "run", "resumes", "inputs", "output")
+    options = {name: value for name, value in vars(args).items() if name not in no_options}
     manifest = prepare(args.inputs, args.output, progress=True, **options)
     splits = ", ".join(f"{split} {numbers['molecules']:,}" for split, numbers in manifest.splits.items())
     print(f"{args.output}: kept {manifest.counts['kept']:,} of {manifest.counts['read']:,} lines ({splits})")
@@ -249,17 +263,22 @@ def _add_overlap(commands: Commands) -> None:
     add = parser.add_argument
     add("folder", metavar="DATA", help="folder written by `nemo-cmim prepare`")
     add("input", metavar="FILE", help=".smi, .txt, .csv or .parquet file; plain, .gz or .xz")
-    add("--column", metavar="NAME", help="name of the SMILES column (default: smiles or canonical_smiles)")
+    add("--smiles", dest="column", metavar="NAME", help="name of the SMILES column (default: smiles or canonical_smiles)")
+    _add_alias(add, "--column", dest="column")
     add("--exact", action="store_true", help="skip the slow search for stereoisomers, which reads all of DATA")
     add("-o", "--output", metavar="FILE", help="CSV file to write the molecules found to")
+    add("--overwrite", action="store_true", help="replace the CSV file if it exists")
     parser.set_defaults(run=_run_overlap)
 
 
 def _run_overlap(args: argparse.Namespace) -> None:
     from tqdm import tqdm
 
+    from ..outputs import check_file, write_file
     from ..report.overlap import find_overlap, read_smiles
 
+    if args.output:
+        check_file(args.output, overwrite=args.overwrite)
     lines, smiles = zip(*read_smiles(args.input, args.column))
     with tqdm(unit=" molecules", unit_scale=True, desc="search", disable=True if args.exact else None) as bar:
         found = find_overlap(args.folder, smiles, stereo=not args.exact, progress=bar.update)
@@ -270,12 +289,9 @@ def _run_overlap(args: argparse.Namespace) -> None:
         also = f", {plain[split].sum():,} without stereochemistry" if plain else ""
         print(f"  {split}: {is_same.sum():,} exact{also}")
     if args.output:
-        try:
-            with open(args.output, "w", encoding="utf-8", newline="") as file:
-                writer = csv.writer(file, lineterminator="\n")
-                writer.writerow(("line", "smiles", "split", "match"))
-                for split, is_same in found.same.items():
-                    for row in (found.without_stereo or found.same)[split].nonzero()[0].tolist():
-                        writer.writerow((lines[row], smiles[row], split, "same" if is_same[row] else "stereo"))
-        except OSError as error:
-            raise DataError(f"{args.output} cannot be written: {error}. Name a different file with -o.") from error
+        with write_file(args.output, overwrite=args.overwrite) as staging, staging.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(("line", "smiles", "split", "match"))
+            for split, is_same in found.same.items():
+                for row in (found.without_stereo or found.same)[split].nonzero()[0].tolist():
+                    writer.writerow((lines[row], smiles[row], split, "same" if is_same[row] else "stereo"))

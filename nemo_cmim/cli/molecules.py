@@ -153,6 +153,8 @@ def _add_regress(commands: Commands) -> None:
         metavar="FOLDER",
         help="folder for a report, tables and a parity plot (default: none, results are only printed)",
     )
+    overwrite = "replace the report in FOLDER that an earlier call wrote; other files in it are kept"
+    add("--overwrite", action="store_true", help=overwrite)
     parser.set_defaults(run=_run_regress)
 
 
@@ -161,6 +163,8 @@ def _run_regress(args: argparse.Namespace) -> None:
     from ..inference.capabilities import KINDS
     from ..inference.shipped import resolve
 
+    if args.output:
+        downstream.check_report_folder(args.output, overwrite=args.overwrite)
     names = [name.strip() for name in args.features.split(",")]
     model = resolve(args.model, args.device) if set(KINDS) & set(names) else None
     if args.data == "freesolv":
@@ -182,10 +186,8 @@ def _run_regress(args: argparse.Namespace) -> None:
     for name in names:
         features[name] = partial(model.embed, kind=name) if model and name in KINDS else downstream.builtin_featurizer(name)
     heads = downstream.named_heads([name.strip() for name in args.heads.split(",")], args.mlp_steps, args.device)
-    if args.output:
-        downstream.make_folder(args.output)
     results = downstream.evaluate(data, features, heads, split=args.split, folds=args.folds, seeds=range(args.seeds), progress=True)
     print(f"{downstream.describe(results)}\n\n{downstream.markdown(results)}")
     if args.output:
-        for path in downstream.write_report(results, args.output):
+        for path in downstream.write_report(results, args.output, overwrite=args.overwrite):
             print(f"wrote {path}", file=sys.stderr)

@@ -34,8 +34,12 @@ def _add_train(commands: Commands) -> None:
 
 def _run_train(args: argparse.Namespace) -> None:
     run = _training("run")
-    train, compose = run.train, run.compose
-    print(f"Run folder: {train(compose(args.overrides, args.config_name))}")
+    try:
+        print(f"Run folder: {run.train(run.compose(args.overrides, args.config_name))}")
+    except SystemExit as error:
+        if isinstance(error.__context__, KeyboardInterrupt):  # Lightning exits with status 1 after SIGINT
+            raise KeyboardInterrupt from error
+        raise
 
 
 def _add_export(commands: Commands) -> None:
@@ -48,12 +52,15 @@ def _add_export(commands: Commands) -> None:
     checkpoint = "checkpoint folder step=*.ckpt; folder of a run, whose newest valid checkpoint is exported; or model file"
     parser.add_argument("checkpoint", metavar="CHECKPOINT", help=checkpoint)
     parser.add_argument("-o", "--output", required=True, metavar="FILE", help=".nemo file to write")
+    parser.add_argument("--overwrite", action="store_true", help="replace FILE if it exists")
     parser.set_defaults(run=_run_export)
 
 
 def _run_export(args: argparse.Namespace) -> None:
     from ..inference.model_file import is_model_file, read_model_file, write_model_file
+    from ..outputs import check_file
 
+    check_file(args.output, overwrite=args.overwrite)
     if is_model_file(args.checkpoint):
         write_model_file(args.output, read_model_file(args.checkpoint))
         print(f"{args.output}: converted {args.checkpoint}")
@@ -131,7 +138,7 @@ def _add_compare(commands: Commands) -> None:
     parser = commands.add_parser("compare", help="train objectives and compare them (requires [train])", description=about)
     overrides = "Hydra overrides of the settings, such as objectives=[cmim,mim] steps=2000, and of conf/pretrain.yaml for all runs"
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help=overrides)
-    parser.set_defaults(run=_run_compare)
+    parser.set_defaults(run=_run_compare, resumes=True)
 
 
 def _run_compare(args: argparse.Namespace) -> None:
@@ -143,7 +150,6 @@ def _run_compare(args: argparse.Namespace) -> None:
     from ..evaluation.runs import planned
     from ..evaluation.settings import CompareConfig
     from ..mappings import from_mapping
-    from ..signals import sigterm_raises
 
     known = {field.name for field in dataclasses.fields(CompareConfig)}
     own = [override for override in args.overrides if re.split(r"[.=]", override.lstrip("+~"))[0] in known]
@@ -156,5 +162,4 @@ def _run_compare(args: argparse.Namespace) -> None:
     models = [
         run.model_settings(run.compose(one.overrides)) for one in planned(config)
     ]  # reports wrong settings before the first run
-    with sigterm_raises():  # ends its training processes
-        print(f"Comparison: {compare(config, max_tokens=models[0].network.max_tokens, say=partial(print, flush=True))}")
+    print(f"Comparison: {compare(config, max_tokens=models[0].network.max_tokens, say=partial(print, flush=True))}")

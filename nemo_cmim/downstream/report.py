@@ -8,9 +8,12 @@ import pandas as pd
 
 from ..errors import ConfigError
 from ..markdown import markdown_table
+from ..outputs import check_folder, write_folder
 from .protocol import Results
 
-__all__ = ["describe", "make_folder", "markdown", "mean_and_sd", "parity_plot", "write_report"]
+__all__ = ["check_report_folder", "describe", "make_folder", "markdown", "mean_and_sd", "parity_plot", "write_report"]
+
+_FILES = ("report.md", "runs.csv", "predictions.csv", "dropped.csv", "parity.png")
 
 
 def describe(results: Results) -> str:
@@ -82,18 +85,44 @@ def make_folder(folder: str | Path) -> Path:
     return Path(folder)
 
 
-def write_report(results: Results, folder: str | Path) -> list[Path]:
+def check_report_folder(folder: str | Path, *, overwrite: bool = False) -> None:
+    """Checks that `write_report` can write to a folder. Call it before a long evaluation.
+
+    Args:
+        folder: See `write_report`.
+        overwrite: See `write_report`.
+
+    Raises:
+        DataError: See `write_report`.
+    """
+    check_folder(folder, _FILES, overwrite=overwrite)
+
+
+def write_report(results: Results, folder: str | Path, *, overwrite: bool = False) -> list[Path]:
     """Writes `report.md`, `runs.csv`, `predictions.csv` and `parity.png`, and `dropped.csv` if rows were left out.
+
+    A `manifest.json` lists these files.
+
+    Args:
+        results: The results.
+        folder: The folder to write. It is created if it does not exist.
+        overwrite: Replace the files of an earlier report in the folder. Other files in the folder are never changed.
 
     Returns:
         Paths of the files.
+
+    Raises:
+        DataError: If the folder is not empty and `overwrite` is False, if it contains a file of such a name that is not of an earlier
+            report, or if it cannot be written.
     """
-    folder = make_folder(folder)
+    folder = Path(folder)
     tables = {"runs.csv": results.runs, "predictions.csv": results.predictions}
     if results.data.dropped:
         tables["dropped.csv"] = pd.DataFrame(results.data.dropped)
-    for name, table in tables.items():
-        table.to_csv(folder / name, index=False)
-    (folder / "report.md").write_text(f"# {results.data.name}\n\n{describe(results)}\n\n{markdown(results)}\n", encoding="utf-8")
-    parity_plot(results, folder / "parity.png")
+    with write_folder(folder, _FILES, overwrite=overwrite) as staging:
+        for name, table in tables.items():
+            table.to_csv(staging / name, index=False)
+        text = f"# {results.data.name}\n\n{describe(results)}\n\n{markdown(results)}\n"
+        (staging / "report.md").write_text(text, encoding="utf-8")
+        parity_plot(results, staging / "parity.png")
     return [folder / name for name in ("report.md", *tables, "parity.png")]

@@ -39,7 +39,7 @@ from .merge import HashRange, count_distinct, distinct_hashes, hash_ranges, merg
 from .properties import compute_piece, fit_table, plan_pieces, write_records
 from .rejects import REJECTED, chunk_groups, join_rejected, write_rejected
 from .scan import ScannedInput, scan_input, state_of
-from .settings import Settings
+from .settings import Settings, settings_of
 from .splits import SplitBounds, split_bounds
 from .summary import summarise
 from .workspace import FINISHED, claim
@@ -54,6 +54,7 @@ def prepare(
     output: str | Path,
     *,
     vocabulary: str | Path | None = None,
+    standardise: Sequence[str] = (),
     processes: int | None = None,
     scheduler: str | None = None,
     progress: bool | None = None,
@@ -71,11 +72,12 @@ def prepare(
         inputs: Files that `read_molecules` supports, and folders, which stand for all such files in them.
         output: The folder to write.
         vocabulary: Vocabulary file; by default the shipped one.
+        standardise: Steps that standardise each molecule, of `settings.STEPS`: the settings of these names are set.
         processes: Number of processes; by default one per core. With 1, no other process is started.
         scheduler: Address of a `dask.distributed` scheduler, instead of processes on this machine. Its workers must see the inputs
             and the output under the same paths.
         progress: Show progress bars on stderr; by default if stderr is a terminal.
-        overwrite: Replace a folder that `prepare` wrote.
+        overwrite: Replace a folder that `prepare` wrote, unless it contains other files.
         restart: Delete the unfinished work of an earlier call.
         **settings: Fields of `Settings`, such as `max_tokens=127`.
 
@@ -85,7 +87,7 @@ def prepare(
         ConfigError: If a setting is unknown, of the wrong type or out of range, another process is writing the output, or a required
             package is not installed.
     """
-    chosen = from_mapping(Settings, settings, "prepare")
+    chosen = from_mapping(Settings, {**settings, **settings_of(standardise)}, "prepare")
     if processes is not None and processes < 1:
         raise ConfigError(f"processes must be at least 1, found {processes}.")
     if processes is not None and scheduler is not None:

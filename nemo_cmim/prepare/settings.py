@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -11,11 +12,12 @@ from typing import Any
 from ..mappings import check
 from ..tables.layout import ReadOptions
 
-__all__ = ["PAPER_TEST", "PAPER_VALID", "STANDARD_PROPERTIES", "Rules", "Settings", "SplitSizes"]
+__all__ = ["PAPER_TEST", "PAPER_VALID", "STANDARD_PROPERTIES", "STEPS", "Rules", "Settings", "SplitSizes", "settings_of"]
 
 PAPER_VALID = 100_000 / 730_000_000  # Sec. D.2: of 730M molecules 100k for validation
 PAPER_TEST = 7_000_000 / 730_000_000  # and 7M for test
-
+STEPS = ("desalt", "neutralise")
+"""Steps that standardise a molecule, in the order in which they are applied. Each is a setting of the same name."""
 
 STANDARD_PROPERTIES = (
     *("MolWt", "MolLogP", "MolMR", "TPSA", "LabuteASA", "HeavyAtomCount", "FractionCSP3"),
@@ -215,6 +217,17 @@ class Settings:
             if plain[f"{split}_molecules"] is None:
                 plain[f"{split}_fraction"] = size
         return {name: None if isinstance(value, float) and math.isinf(value) else value for name, value in plain.items()}
+
+
+def settings_of(steps: Sequence[str]) -> dict[str, bool]:
+    """The settings that select these steps of `STEPS`, which may be in any order.
+
+    Raises:
+        ConfigError: If a step is unknown.
+    """
+    for step in steps:
+        check(step in STEPS, f"standardise={step!r}: this step is unknown. Known steps: {', '.join(STEPS)}.")
+    return dict.fromkeys(steps, True)
 
 
 def _first(*values: float | None) -> float:

@@ -23,7 +23,7 @@ from typing import Any
 
 from ..errors import DataError
 from ..files import atomic_write, fsync, lock
-from ..store.manifest import MANIFEST
+from ..store.manifest import FORMAT_NAME, MANIFEST
 from .cluster import WorkersLostError
 
 __all__ = ["FINISHED", "claim"]
@@ -43,7 +43,7 @@ def claim(output: Path, job: dict[str, Any], *, overwrite: bool, restart: bool) 
         output: Absolute path of the output.
         job: What determines the output, as JSON: `settings`, `inputs` with their sizes and modification times, `vocabulary`,
             `versions`. Only unfinished work of an equal job is resumed.
-        overwrite: Replace an output that `prepare` wrote.
+        overwrite: Replace an output that `prepare` wrote, unless it contains other files.
         restart: Delete unfinished work.
 
     Raises:
@@ -80,6 +80,7 @@ def claim(output: Path, job: dict[str, Any], *, overwrite: bool, restart: bool) 
                 _remove_unfinished(folder)
             raise
         fsync(work / FINISHED)
+        _check_output(output, overwrite)  # again: files may have been added in the meantime
         if output.exists() and any(output.iterdir()):
             shutil.rmtree(replaced, ignore_errors=True)
             output.rename(replaced)
@@ -99,10 +100,25 @@ def _check_output(output: Path, overwrite: bool) -> None:
         if os.path.ismount(output):
             raise DataError(f"{output} is a mount point, which cannot be replaced. Name a folder inside it.")
         return
-    if output.exists() and not overwrite:
-        raise DataError(f"{output} already exists. Name a different folder, or replace it with --overwrite.")
-    if output.exists() and not (output / MANIFEST).is_file():
-        raise DataError(f"{output} has no {MANIFEST}, so it is not prepared data and is not overwritten. Name a different folder.")
+    if not os.path.lexists(output):
+        return
+    if not overwrite:
+        raise DataError(f"{output} already exists. Name a different folder, or pass overwrite=True to replace it.")
+    try:
+        content = _load(output / MANIFEST)
+        files = {MANIFEST, *content["files"]} if content["format"].startswith(FORMAT_NAME) else set()
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        files = set()
+    if not files:
+        raise DataError(
+            f"{output} has no {MANIFEST} of `prepare`, so it is not prepared data and is not overwritten. Name a different folder."
+        )
+    others = sorted(path.name for path in output.iterdir() if path.name not in files)
+    if others:
+        raise DataError(
+            f"{output} contains {others[0]!r}, which `prepare` did not write, so the folder is not overwritten. Move {others[0]!r}, or "
+            "name a different folder."
+        )
 
 
 def _load(path: Path) -> dict[str, Any]:

@@ -22,6 +22,7 @@ import numpy as np
 from .. import molecules
 from ..errors import ConfigError, DataError
 from ..loader.order import permute
+from ..outputs import check_file, write_file
 from ..prepare.curate import FORBIDDEN_CHARACTER, NOT_A_MOLECULE
 from ..prepare.merge import DUPLICATE
 from ..prepare.rejects import REJECTED
@@ -84,14 +85,10 @@ def write_data_report(
         DataError: If the folder is missing or damaged, or the output exists or cannot be written.
         ConfigError: If `sample` is below 1.
     """
-    output = Path(output)
-    if output.exists() and not overwrite:
-        raise DataError(f"{output} already exists. Name a different file, or replace it with --overwrite.")
+    check_file(output, overwrite=overwrite)
     page = data_report(folder, sample=sample, seed=seed)
-    try:
-        output.write_text(page, encoding="utf-8")
-    except OSError as error:
-        raise DataError(f"{output} cannot be written: {error.strerror}. Name a different file.") from error
+    with write_file(output, overwrite=overwrite) as staging:
+        staging.write_text(page, encoding="utf-8")
 
 
 def data_report(folder: str | Path, *, sample: int = SAMPLE, seed: int = 0) -> str:

@@ -12,11 +12,12 @@ from typing import Any
 from ..errors import DataError
 from .folder import ByteRange, Folder, open_folder
 
-__all__ = ["MANIFEST", "StoreManifest"]
+__all__ = ["FORMAT_NAME", "MANIFEST", "StoreManifest"]
 
 MANIFEST = "manifest.json"
+FORMAT_NAME = "nemo_cmim token store"
 _HASH_BLOCK = 8 << 20  # bytes
-_FORMAT = "nemo_cmim token store 3"  # 2: RDKit's canonical form in one pass, no observed properties
+_FORMAT = f"{FORMAT_NAME} 3"  # 2: RDKit's canonical form in one pass, no observed properties
 
 
 @dataclass(frozen=True, kw_only=True)
