@@ -5,9 +5,12 @@ Every key of conf/pretrain.yaml can be overridden.
 
 from __future__ import annotations
 
+import sys
+
 from nemo.core.config import hydra_runner
 from omegaconf import DictConfig, OmegaConf
 
+from nemo_cmim.training.overrides import quoted
 from nemo_cmim.training.run import train
 
 
@@ -19,4 +22,5 @@ def main(cfg: DictConfig) -> None:
 
 
 if __name__ == "__main__":
+    sys.argv[1:] = [argument if argument.startswith("-") else quoted(argument) for argument in sys.argv[1:]]
     main()

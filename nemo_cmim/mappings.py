@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from .errors import ConfigError
 
-__all__ = ["check", "check_keys", "from_mapping", "hydra_quoted", "to_mapping"]
+__all__ = ["check", "check_keys", "from_mapping", "hydra_quoted", "suggestion", "to_mapping"]
 
 T = TypeVar("T")
 
@@ -51,9 +51,14 @@ def check_keys(mapping: Iterable[Any], known: Iterable[str], prefix: str) -> Non
     names = list(known)
     for key in mapping:
         if key not in names:
-            near = difflib.get_close_matches(str(key), names, n=1)
-            hint = f" Did you mean {prefix}{near[0]}?" if near else ""
+            hint = suggestion(str(key), names, prefix)
             raise ConfigError(f"Unknown config key {prefix}{key}.{hint} Known keys here: {', '.join(names)}.")
+
+
+def suggestion(name: str, known: Iterable[str], prefix: str = "") -> str:
+    """A sentence for an error message, with a space before it, that suggests a similar name; empty if there is none."""
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f" Did you mean {prefix}{near[0]}?" if near else ""
 
 
 def _convert(hint: Any, value: Any, where: str) -> Any:
@@ -97,8 +102,13 @@ def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else dict(value) if isinstance(value, Mapping) else value
 
 
-def hydra_quoted(value: object) -> str:
-    """Quotes a value, such as a path, for a Hydra override, so that Hydra and OmegaConf read its text unchanged."""
-    text = re.sub(r"(\\*)\$\{", lambda match: 2 * match[1] + r"\${", str(value))  # not an interpolation
+def hydra_quoted(value: object, *, interpolate: bool = False) -> str:
+    """Quotes a value, such as a path, for a Hydra override, so that Hydra and OmegaConf read its text unchanged.
+
+    Args:
+        value: The value.
+        interpolate: Keep `${key}` as a reference to a key of the config.
+    """
+    text = re.sub(r"(\\*)\$\{" + (r"(?![\w.]+\})" if interpolate else ""), lambda match: 2 * match[1] + r"\${", str(value))
     text = re.sub(r"(\\*)('|\Z)", lambda match: 2 * match[1] + match[2].replace("'", r"\'"), text)
     return f"'{text}'"

@@ -149,17 +149,18 @@ def _run_compare(args: argparse.Namespace) -> None:
     from ..evaluation.compare import compare
     from ..evaluation.runs import planned
     from ..evaluation.settings import CompareConfig
-    from ..mappings import from_mapping
+    from ..mappings import check_keys, from_mapping
+    from ..training.overrides import groups_of
 
-    known = {field.name for field in dataclasses.fields(CompareConfig)}
-    own = [override for override in args.overrides if re.split(r"[.=]", override.lstrip("+~"))[0] in known]
+    known = [field.name for field in dataclasses.fields(CompareConfig)]
+    section = {override: re.split(r"[.=@/]", override.lstrip("+~"))[0] for override in args.overrides}
+    check_keys(section.values(), [*known, *run.KEYS, *groups_of(run.config_folder())], "")
+    own = [override for override in args.overrides if section[override] in known]
     settings = run.compose(own, "compare")
     for key in ("data", "steps"):
         if OmegaConf.is_missing(settings, key):
             raise ConfigError(f"{key} is not set: pass {key}=VALUE.")
     train = [override for override in args.overrides if override not in own]
     config = from_mapping(CompareConfig, {**OmegaConf.to_container(settings, resolve=True), "train": train})
-    models = [
-        run.model_settings(run.compose(one.overrides)) for one in planned(config)
-    ]  # reports wrong settings before the first run
+    models = [run.check_settings(run.compose(one.overrides)) for one in planned(config)]  # errors come before the first run
     print(f"Comparison: {compare(config, max_tokens=models[0].network.max_tokens, say=partial(print, flush=True))}")

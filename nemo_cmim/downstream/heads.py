@@ -126,7 +126,8 @@ class MLPHead(RegressorMixin, BaseEstimator):
         x = self.scaler_.transform(X).astype(np.float32)
         self.columns_ = np.flatnonzero(x.any(axis=0))
         self.target_mean_ = float(np.mean(y))
-        self.target_scale_ = float(np.std(y)) or 1.0
+        exponent = int(np.frexp(np.ptp(y))[1])  # scaled by it, squares of the targets do not overflow
+        self.target_scale_ = float(np.ldexp(np.std(np.ldexp(y, -exponent)), exponent)) or 1.0
         return x[:, self.columns_], ((y - self.target_mean_) / self.target_scale_).astype(np.float32)
 
     def _draw(self, rows: int, columns: int) -> tuple[_Weights, NDArray[np.int64]]:

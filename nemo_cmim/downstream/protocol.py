@@ -215,18 +215,26 @@ def _metrics(predictions: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for (features, head, seed), run in predictions.groupby(["features", "head", "seed"], sort=False):
         truth, guess = run["target"], run["prediction"]
+        exponent = _exponent(np.ptp(truth), np.abs(guess - truth).max())
+        scaled = np.ldexp(truth, -exponent), np.ldexp(guess, -exponent)
         errors = {
-            "rmse": root_mean_squared_error(truth, guess),
-            "mae": mean_absolute_error(truth, guess),
-            "r2": r2_score(truth, guess),
+            "rmse": np.ldexp(root_mean_squared_error(*scaled), exponent),
+            "mae": np.ldexp(mean_absolute_error(*scaled), exponent),
+            "r2": r2_score(*scaled),
         }
         rows.append({"features": features, "head": head, "seed": seed, "tested": len(run), **errors})
     return pd.DataFrame(rows)
 
 
+def _exponent(*sizes: float) -> int:
+    """The exponent of the power of two above the largest size. Divided by it, which is exact, sizes have squares without overflow."""
+    return int(np.frexp(max(sizes))[1])
+
+
 def _baseline(data: RegressionData, splits: dict[int, list[Split]]) -> float:
     errors = []
     for of_seed in splits.values():
-        squares = [np.square(data.targets[s.test] - data.targets[s.train].mean()) for s in of_seed]
-        errors.append(np.sqrt(np.concatenate(squares).mean()))
+        differences = np.concatenate([data.targets[s.test] - data.targets[s.train].mean() for s in of_seed])
+        exponent = _exponent(np.abs(differences).max())
+        errors.append(np.ldexp(np.sqrt(np.square(np.ldexp(differences, -exponent)).mean()), exponent))
     return float(np.mean(errors))

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import statistics
 from pathlib import Path
 
 import pandas as pd
 
-from ..errors import ConfigError
 from ..markdown import markdown_table
 from ..outputs import check_folder, write_folder
+from .numbers import Notation
 from .protocol import Results
 
-__all__ = ["check_report_folder", "describe", "make_folder", "markdown", "mean_and_sd", "parity_plot", "write_report"]
+__all__ = ["check_report_folder", "describe", "markdown", "mean_and_sd", "parity_plot", "write_report"]
 
 _FILES = ("report.md", "runs.csv", "predictions.csv", "dropped.csv", "parity.png")
 
@@ -26,26 +27,40 @@ def describe(results: Results) -> str:
         f"{data.name}: {len(data)} rows, {len(set(data.canonical))} distinct molecules.{dropped}\n"
         f"Protocol: {results.protocol}.\n"
         f"Pooled out-of-fold RMSE in {unit}, one value per seed; {spread}; lower is better. "
-        f"Predicting the mean of the training targets gives {results.baseline_rmse:.3f}."
+        f"Predicting the mean of the training targets gives {Notation.of([results.baseline_rmse]).text(results.baseline_rmse)}."
     )
 
 
 def markdown(results: Results) -> str:
     """The RMSE as a Markdown table: a row for each set of features, a column for each head."""
     heads = list(dict.fromkeys(results.runs["head"]))
+    rmse = results.runs.groupby(["features", "head"], sort=False)["rmse"]
+    notation = Notation.of(rmse.mean())
+    values = dict(iter(rmse))
     lines = [
-        [str(features), *(mean_and_sd(rows.loc[rows["head"] == head, "rmse"]) for head in heads)]
-        for features, rows in results.runs.groupby("features", sort=False)
+        [str(features), *(mean_and_sd(values.get((features, head), pd.Series(dtype=float)), notation=notation) for head in heads)]
+        for features in dict.fromkeys(results.runs["features"])
     ]
     return markdown_table(["features", *heads], lines)
 
 
-def mean_and_sd(values: pd.Series, style: str = "{:.3f}") -> str:
-    """Mean ± (sample) standard deviation as text. Of one value only the mean; empty if there are no values."""
+def mean_and_sd(values: pd.Series, style: str | None = None, notation: Notation | None = None) -> str:
+    """Mean ± (sample) standard deviation as text. Of one value only the mean; empty if there are no values.
+
+    Args:
+        values: The values.
+        style: Format of both numbers, such as "{:.1%}". None: both have the same exponent and decimals, see `Notation`.
+        notation: The notation of the table, which is used if it has enough decimals for the mean; None: that of the mean.
+    """
     if values.empty:
         return ""
-    mean = style.format(values.mean())
-    return mean if len(values) == 1 else f"{mean} ± {style.format(values.std())}"
+    mean = values.mean()
+    spread = None if len(values) == 1 else statistics.stdev(values.astype(float))  # unlike NumPy's, it does not overflow
+    if style is not None:
+        return style.format(mean) if spread is None else f"{style.format(mean)} ± {style.format(spread)}"
+    if notation is None or not notation.shows(mean):
+        notation = Notation.of([mean])
+    return notation.text(mean) if spread is None else notation.with_spread(mean, spread)
 
 
 def parity_plot(results: Results, path: str | Path) -> None:
@@ -65,24 +80,11 @@ def parity_plot(results: Results, path: str | Path) -> None:
         rmse = runs[(runs["features"] == feature) & (runs["head"] == head)]["rmse"].iloc[0]
         panel.plot([low, high], [low, high], color="0.6", linewidth=1)
         panel.scatter(rows["target"], rows["prediction"], s=6, alpha=0.5, linewidths=0)
-        panel.set_title(f"{feature}, {head}: RMSE {rmse:.2f}", fontsize=9)
+        panel.set_title(f"{feature}, {head}: RMSE {Notation.of([rmse]).text(rmse)}", fontsize=9)
         panel.set_aspect("equal")
     figure.supxlabel(f"measured{unit}")
     figure.supylabel(f"predicted{unit}")
     FigureCanvasAgg(figure).print_png(str(path))
-
-
-def make_folder(folder: str | Path) -> Path:
-    """Creates the folder of a report if it does not exist. Call it before a long evaluation, so that a wrong path is an early error.
-
-    Raises:
-        ConfigError: If the folder cannot be created.
-    """
-    try:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"The output folder {folder} cannot be created: {error.strerror}. Choose a different folder.") from error
-    return Path(folder)
 
 
 def check_report_folder(folder: str | Path, *, overwrite: bool = False) -> None:

@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from ..downstream import RegressionData, builtin_featurizer, freesolv, load_csv, make_folder, named_heads, random_folds
+from ..downstream import RegressionData, builtin_featurizer, freesolv, load_csv, named_heads, random_folds
+from ..downstream.numbers import Notation
 from ..inference import CMIMModel
 from ..inference.inputs import invalid_reason
 from ..inference.shipped import resolve
 from ..mappings import check
+from ..outputs import check_folder, write_folder
 from ..store.token_store import TokenStore
 from ..tokenizers import SmilesTokenizer
 from .entries import Entry, measure_entries
@@ -28,6 +30,7 @@ from .tables import comparison_table
 __all__ = ["compare"]
 
 RANDOM = "random weights"
+_RESULTS = ("table.md", "measured.csv", "figure.png")
 
 
 def compare(config: CompareConfig, *, max_tokens: int, say: Callable[[str], None] = print) -> Path:
@@ -35,6 +38,7 @@ def compare(config: CompareConfig, *, max_tokens: int, say: Callable[[str], None
 
     Writes `table.md`, `measured.csv` (each value of each run), `figure.png`, `runs/` and `blocks/` into `config.output`. If a comparison
     was interrupted, the next call resumes it: finished runs are not trained again, and blocks that are kept are not measured again.
+    Results of an earlier call are replaced; other files of these names are not.
 
     Args:
         config: What to compare.
@@ -47,11 +51,12 @@ def compare(config: CompareConfig, *, max_tokens: int, say: Callable[[str], None
 
     Raises:
         ConfigError: If a setting is invalid, or if a run failed.
-        DataError: If the data folder or a CSV file cannot be used.
+        DataError: If the data folder, a CSV file or the folder `config.output` cannot be used.
     """
     smiles = held_out_molecules(config.data, config.decoded, max_tokens)
     data = _regression_data(config, max_tokens)
-    output = make_folder(config.output)
+    output = Path(config.output)
+    check_folder(output, _RESULTS, overwrite=True)
     regress = config.regression
     protocol = Protocol(regress.seeds, ("random",), regress.folds, regress.heads, regress.mlp_steps)
     measure = partial(measure_entries, sets=data, protocol=protocol, smiles=smiles, folder=output / "blocks", say=lambda _: None)
@@ -65,10 +70,11 @@ def compare(config: CompareConfig, *, max_tokens: int, say: Callable[[str], None
             say(f"{done}/{len(runs)} {run.objective}, seed {run.seed}: {trained}; {_in_words(table)}")
     controls = measure(_controls(runs, regress.features))
     measured = pd.concat([*(tables[number] for number in range(len(runs))), controls], ignore_index=True)
-    measured.to_csv(output / "measured.csv", index=False)
     table = comparison_table(measured)
-    (output / "table.md").write_text(f"{_protocol(config, data, len(smiles))}\n\n{table}\n", encoding="utf-8")
-    draw(measured, output / "figure.png")
+    with write_folder(output, _RESULTS, overwrite=True) as staging:
+        measured.to_csv(staging / "measured.csv", index=False)
+        (staging / "table.md").write_text(f"{_protocol(config, data, len(smiles))}\n\n{table}\n", encoding="utf-8")
+        draw(measured, staging / "figure.png")
     say(table)
     return output
 
@@ -118,7 +124,7 @@ def _embeddings(name: str, path: str, model: CMIMModel, random_weights: int | No
 
 
 def _in_words(table: pd.DataFrame) -> str:
-    return ", ".join(f"{row.kind} {row.measure} {row.value:.3f}".strip() for row in table.itertuples())
+    return ", ".join(f"{row.kind} {row.measure} {Notation.of([row.value]).text(row.value)}".strip() for row in table.itertuples())
 
 
 def _left_out(data: RegressionData) -> str:

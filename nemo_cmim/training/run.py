@@ -2,31 +2,34 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import hydra
 import lightning.pytorch as pl
-from hydra.errors import HydraException
 from megatron.core import parallel_state
-from nemo.utils.exp_manager import exp_manager
+from nemo.utils.exp_manager import ExpManagerConfig, exp_manager
 from omegaconf import DictConfig, OmegaConf
 
 from ..config import ModelConfig
 from ..errors import ConfigError
 from ..losses import build_objective
-from ..mappings import check_keys, from_mapping
+from ..mappings import check, check_keys, from_mapping
 from .checkpoints.callback import CheckpointConfig, Checkpointing
 from .checkpoints.run_folder import RunFolder, claim_run_folder
 from .checkpoints.writer import CheckpointWriter
 from .model import MegatronCMIMModel, check_views
 from .observe import Observation, StepClock
+from .overrides import compose_in
 from .precision import parse_precision
 from .strategy import MegatronStrategy
 
-__all__ = ["compose", "config_folder", "model_settings", "train"]
+__all__ = ["KEYS", "check_settings", "compose", "config_folder", "model_settings", "train"]
+
+KEYS = ("name", "seed", "model", "trainer", "exp_manager")
+"""The keys at the top level of conf/pretrain.yaml."""
 
 _SET_HERE = {"strategy", "logger", "enable_checkpointing", "use_distributed_sampler", "plugins"}  # arguments of Trainer
 
@@ -41,23 +44,36 @@ def compose(overrides: Sequence[str], config_name: str = "pretrain") -> DictConf
     """Composes a training config as Hydra does on the command line.
 
     Args:
-        overrides: Hydra overrides, such as `["model=tiny", "trainer.max_steps=100"]`. Quote paths with `mappings.hydra_quoted`.
+        overrides: Hydra overrides, such as `["model=tiny", "trainer.max_steps=100"]`. A value that Hydra cannot parse is quoted. Keys
+            are not checked here, but by `check_settings` and `train`.
         config_name: Name of a file in `conf/`, without suffix.
 
     Raises:
         ConfigError: If Hydra cannot apply an override, or if the config name is unknown.
     """
-    try:
-        with hydra.initialize_config_dir(str(config_folder()), version_base=None):
-            return hydra.compose(config_name, list(overrides))
-    except HydraException as error:
-        raise ConfigError(str(error)) from error
+    return compose_in(config_folder(), config_name, overrides)
+
+
+def check_settings(cfg: DictConfig) -> ModelConfig:
+    """Checks all settings of a run that can be checked before it starts. Returns those under `model:`.
+
+    Raises:
+        ConfigError: If a setting is unknown or out of range, or if the objective cannot train the network.
+    """
+    _checked(cfg)
+    return model_settings(cfg)
 
 
 def _checked(cfg: DictConfig) -> tuple[dict[str, Any], dict[str, Any], CheckpointConfig]:
     """Checks the settings that are not under `model:`. Returns those of the trainer, exp_manager and checkpoints."""
-    check_keys(cfg, ("name", "seed", "model", "trainer", "exp_manager"), "")
+    check_keys(cfg, KEYS, "")
+    for section in ("model", "trainer", "exp_manager"):
+        check(
+            OmegaConf.is_dict(cfg[section]),
+            f"{section} must be a mapping, found {cfg[section]!r}. Set its keys: {section}.KEY=VALUE.",
+        )
     check_keys(cfg.trainer, inspect.signature(pl.Trainer).parameters, "trainer.")
+    check_keys(cfg.exp_manager, [field.name for field in dataclasses.fields(ExpManagerConfig)], "exp_manager.")
     for key in _SET_HERE & set(cfg.trainer):
         raise ConfigError(f"trainer.{key} is set by nemo_cmim. Remove trainer.{key}.")
     if not cfg.exp_manager.get("create_checkpoint_callback", True):
