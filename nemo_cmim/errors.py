@@ -5,6 +5,7 @@ __all__ = [
     "ConfigError",
     "DataError",
     "DivergenceError",
+    "InvalidLatentError",
     "InvalidShapeError",
     "InvalidSmilesError",
     "UnknownTokenError",
@@ -21,6 +22,10 @@ class UnknownTokenError(InvalidSmilesError):
 
 class InvalidShapeError(ValueError):
     """An array or tensor with an unexpected shape."""
+
+
+class InvalidLatentError(ValueError):
+    """Latents that cannot be decoded: not numbers, not finite, or vectors of another kind."""
 
 
 class ConfigError(ValueError):

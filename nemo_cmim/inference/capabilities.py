@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+import math
+import numbers
+from collections.abc import Iterable, Sequence, Set
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from ..config import ModelConfig
 from ..errors import ConfigError
@@ -12,7 +16,10 @@ __all__ = [
     "KINDS",
     "POOLINGS",
     "EmbeddingSpec",
-    "check_positive",
+    "check_integer",
+    "check_radius",
+    "check_seed",
+    "description",
     "embedding_spec",
     "model_name",
     "require_bottleneck",
@@ -61,8 +68,10 @@ def embedding_spec(config: ModelConfig, kind: str, layers: Sequence[int] | None,
             )
         return EmbeddingSpec(kind, (), pooling, network.latents * network.hidden_size)  # `latents` is 1 without bottleneck
     last = network.decoder_layers
-    chosen = (last,) if layers is None else tuple(layers) if isinstance(layers, Iterable) else ()
-    if not chosen or any(layer not in range(1, last + 1) for layer in chosen) or len(set(chosen)) < len(chosen):
+    is_list = isinstance(layers, Iterable) and not isinstance(layers, Set)  # a set has no order
+    chosen = (last,) if layers is None else tuple(layers) if is_list else ()
+    are_integers = all(isinstance(layer, numbers.Integral) and not isinstance(layer, bool) for layer in chosen)
+    if not chosen or not are_integers or not {*chosen} <= {*range(1, last + 1)} or len({*chosen}) < len(chosen):
         raise ConfigError(f"layers must be distinct numbers from 1 to {last}, the last layer of this model, found {layers!r}.")
     return EmbeddingSpec(kind, chosen, pooling, len(chosen) * network.hidden_size)
 
@@ -70,6 +79,17 @@ def embedding_spec(config: ModelConfig, kind: str, layers: Sequence[int] | None,
 def model_name(config: ModelConfig) -> str:
     """The model, as error messages name it."""
     return f"this model (objective {config.objective.name})"
+
+
+def description(config: ModelConfig, name: str | None, parameters: int, device: object) -> str:
+    """The `repr` of a model: its name, objective, number of parameters, and sizes of latents and inputs."""
+    network = config.network
+    shape = f"{network.latents} x {network.hidden_size} latents" if network.has_bottleneck else f"width {network.hidden_size}"
+    size = f"{parameters / 1e6:.1f} M" if parameters >= 1e5 else f"{parameters:,}"
+    return (
+        f"CMIMModel({f'{name!r}, ' if name else ''}objective={config.objective.name}, {size} parameters, {shape}, "
+        f"at most {network.max_tokens} tokens, device={device})"
+    )
 
 
 def require_decoder(config: ModelConfig, what: str, hint: str = "use a model that has one") -> None:
@@ -98,7 +118,34 @@ def require_prior(config: ModelConfig, what: str, hint: str) -> None:
         raise ConfigError(f"{what} needs a prior and a posterior to sample from, but {model_name(config)} has neither: {hint}.")
 
 
-def check_positive(name: str, value: int | None) -> None:
-    """Raises a `ConfigError` if the argument `name` is given and below 1."""
-    if value is not None and value < 1:
-        raise ConfigError(f"{name} must be at least 1, found {value}.")
+def check_integer(name: str, value: Any, minimum: int = 1, maximum: int | None = None, *, optional: bool = False) -> None:
+    """Raises a `ConfigError` if the argument `name` is not an integer of at least `minimum` and at most `maximum`.
+
+    Args:
+        name: Name of the argument.
+        value: Its value; a bool is not an integer.
+        minimum: Lower bound.
+        maximum: Upper bound; None: there is none.
+        optional: Whether None is allowed.
+    """
+    if value is None and optional:
+        return
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Integral):
+        raise ConfigError(f"{name} must be an integer, found {value!r} ({type(value).__name__}).")
+    number = int(value)
+    if number < minimum:
+        raise ConfigError(f"{name} must be at least {minimum}, found {value}.")
+    if maximum is not None and number > maximum:
+        raise ConfigError(f"{name} must be at most {maximum}, found {value}.")
+
+
+def check_seed(seed: Any) -> None:
+    """Raises a `ConfigError` if a seed is neither None nor an integer from 0 to 2**63 - 1."""
+    check_integer("seed", seed, 0, 2**63 - 1, optional=True)
+
+
+def check_radius(radius: Any) -> None:
+    """Raises a `ConfigError` if `scaled_radius` is not a finite number of at least 0."""
+    is_number = isinstance(radius, numbers.Real) and not isinstance(radius, (bool, np.bool_))
+    if not is_number or not 0 <= radius < math.inf:
+        raise ConfigError(f"scaled_radius must be a finite number of at least 0, found {radius!r}.")

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
+from ..errors import CheckpointError
+from ..molecules import check_steps
 from .model import CMIMModel
 from .shipped import resolve
 
@@ -18,9 +20,11 @@ __all__ = ["MoleculeEmbedder"]
 
 
 class MoleculeEmbedder(TransformerMixin, BaseEstimator):
-    """Embeds SMILES: the first step of a scikit-learn pipeline. `fit` learns nothing.
+    """Embeds SMILES: the first step of a scikit-learn pipeline. `fit` learns nothing, but remembers which embedding it was.
 
-    Pickles and clones contain the settings, not the weights: a model given by name or path is loaded when it is used.
+    Pickles and clones contain the settings, not the weights: a model given by name or path is loaded when it is used. If another model has
+    taken its place since `fit`, also under the name of a shipped model, `transform` raises an error: what was fitted to the old vectors
+    would make wrong predictions from the new ones. A model that is passed as an object is pickled with its weights.
 
     Args:
         model: A loaded model, the name of a shipped model, or a path; None: the default shipped model.
@@ -30,6 +34,11 @@ class MoleculeEmbedder(TransformerMixin, BaseEstimator):
         device: For example "cpu"; None: a GPU if there is one, else the CPU.
         layers: See `CMIMModel.embed`.
         pooling: See `CMIMModel.embed`.
+        standardise: See `CMIMModel.embed`. Part of the pickle, so that a saved pipeline treats new molecules as those of `fit`.
+
+    Attributes:
+        fingerprint_: Fingerprint of the embedding, see `CMIMModel.fingerprint`.
+        n_features_out_: Length of a vector.
     """
 
     def __init__(
@@ -41,6 +50,7 @@ class MoleculeEmbedder(TransformerMixin, BaseEstimator):
         device: str | None = None,
         layers: Sequence[int] | None = None,
         pooling: str = "mean",
+        standardise: str | Sequence[str] = (),
     ) -> None:
         self.model = model
         self.kind = kind
@@ -49,10 +59,13 @@ class MoleculeEmbedder(TransformerMixin, BaseEstimator):
         self.on_invalid = on_invalid
         self.batch_size = batch_size
         self.device = device
+        self.standardise = standardise
 
     def fit(self, X: Any, y: Any = None) -> MoleculeEmbedder:
-        """Checks that the model can be loaded and supports the settings. `X` and `y` are ignored."""
+        """Checks that the model can be loaded and supports the settings, and keeps its fingerprint. `X` and `y` are ignored."""
+        check_steps(self.standardise)
         model = resolve(self.model, self.device)
+        self.fingerprint_ = model.fingerprint(self.kind, self.layers, self.pooling)
         self.n_features_out_ = model.width(self.kind, self.layers, self.pooling)
         return self
 
@@ -60,17 +73,37 @@ class MoleculeEmbedder(TransformerMixin, BaseEstimator):
         """Computes vectors of N SMILES or RDKit molecules, float32 [N, width]; see `CMIMModel.embed` for errors.
 
         `X` may also be a table with one column, as `ColumnTransformer` passes it.
+
+        Raises:
+            CheckpointError: If the embedding is not the one of `fit`.
         """
         check_is_fitted(self)
         model = resolve(self.model, self.device)
+        self._check_fingerprint(model)
         return model.embed(
-            _one_column(X),
+            X,
             self.kind,
             layers=self.layers,
             pooling=self.pooling,
             on_invalid=self.on_invalid,
             batch_size=self.batch_size,
+            standardise=self.standardise,
         )
+
+    def _check_fingerprint(self, model: CMIMModel) -> None:
+        name = repr(model) if model.name is None else f"the model {model.name!r}"
+        if not hasattr(self, "fingerprint_"):
+            raise CheckpointError(
+                f"This MoleculeEmbedder was fitted by an earlier version, which did not keep the fingerprint of {name}. Nobody can tell "
+                "whether the model is still the same. Fit the pipeline again."
+            )
+        now = model.fingerprint(self.kind, self.layers, self.pooling)
+        if now != self.fingerprint_:
+            raise CheckpointError(
+                f"The embedding of {name} has changed since this MoleculeEmbedder was fitted: its fingerprint was {self.fingerprint_[:12]} "
+                f"and is now {now[:12]}. What was fitted to the old vectors does not apply to the new ones. Fit the pipeline again, or "
+                "restore the model file and the settings."
+            )
 
     def get_feature_names_out(self, input_features: Any = None) -> NDArray[np.object_]:
         """Names of the columns, object [width]: `informative0`, `informative1`, ... or `mean0`, ..."""
@@ -89,10 +122,3 @@ class MoleculeEmbedder(TransformerMixin, BaseEstimator):
         tags.requires_fit = True
         tags.no_validation = True
         return tags
-
-
-def _one_column(X: Any) -> Any:
-    """The column of an [N, 1] table or array; anything else unchanged."""
-    if getattr(X, "ndim", 1) == 2 and X.shape[1] == 1:
-        return X.iloc[:, 0] if hasattr(X, "iloc") else np.asarray(X)[:, 0]
-    return X

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import re
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, KeysView, Mapping, Sequence, Set
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ConfigError, InvalidSmilesError, UnknownTokenError
-from ..molecules import Mol, canonical_smiles, parse
+from ..molecules import Mol, check_steps, parse, shorten, standard_smiles, without_extras
 from ..tokenizers import SmilesTokenizer
+from .capabilities import check_integer
 
-__all__ = ["EXPLAIN", "TokenizedMolecules", "invalid_reason", "tokenize"]
+__all__ = ["EXPLAIN", "InputOptions", "TokenizedMolecules", "invalid_reason", "tokenize"]
 
 EXPLAIN = "explain"
 """The choice of `on_invalid` for callers that report invalid rows themselves."""
@@ -33,90 +35,152 @@ class TokenizedMolecules(NamedTuple):
     invalid: dict[int, str]
 
 
-def tokenize(
-    molecules: Any,
-    tokenizer: SmilesTokenizer,
-    *,
-    max_tokens: int,
-    canonical: bool,
-    on_invalid: str,
-    first_index: int = 0,
-    hint: str = ".",
-) -> TokenizedMolecules:
+class InputOptions(NamedTuple):
+    """How the molecules of a caller are read.
+
+    Attributes:
+        on_invalid: "raise", "nan" to mark rows that cannot be used and to issue one warning for all of them, or `EXPLAIN` to mark
+            them without a warning.
+        canonical: Convert each SMILES to RDKit's canonical SMILES first.
+        standardise: Steps of `molecules.STEPS` that are applied before.
+        first_index: Index of the first row in error messages.
+        placeholder: What stands in the place of an invalid row: "NaN" or "None". It is named in messages.
+    """
+
+    on_invalid: str = "raise"
+    canonical: bool = True
+    standardise: str | Sequence[str] = ()
+    first_index: int = 0
+    placeholder: str = "NaN"
+
+
+def tokenize(molecules: Any, tokenizer: SmilesTokenizer, max_tokens: int, options: InputOptions) -> TokenizedMolecules:
     """Canonicalises and tokenizes molecules; equal molecules are kept once.
 
     Args:
-        molecules: A sequence of SMILES or RDKit molecules: list, tuple, NumPy array, pandas or polars Series.
+        molecules: SMILES or RDKit molecules, in an order: list, tuple, iterator, NumPy array, pandas or polars Series, pyarrow array, or a
+            table of one column.
         tokenizer: Tokenizer of the model.
         max_tokens: Maximum number of tokens of a SMILES.
-        canonical: Convert each SMILES to RDKit's canonical SMILES first.
-        on_invalid: "raise", "nan" to mark rows that cannot be used and to issue one warning for all of them, or `EXPLAIN` to mark
-            them without a warning.
-        first_index: Index of the first row in error messages.
-        hint: End of an error message: how the caller can fix the error.
+        options: How they are read.
 
     Raises:
         InvalidSmilesError: If there are no molecules, or if a row cannot be used and `on_invalid="raise"`.
-        ConfigError: If `on_invalid` is neither "raise" nor "nan".
+        ConfigError: If an option has an unknown value.
     """
-    if on_invalid not in ("raise", "nan", EXPLAIN):
-        raise ConfigError(f'on_invalid must be "raise" or "nan", found {on_invalid!r}.')
+    if options.on_invalid not in ("raise", "nan", EXPLAIN):
+        raise ConfigError(f'on_invalid must be "raise" or "nan", found {options.on_invalid!r}.')
+    check_integer("first_index", options.first_index, 0)
+    steps = _steps(options.standardise, options.canonical)
     rows = _rows(molecules)
     tokens: list[list[int]] = []
     index_of: dict[str, int] = {}
     molecule_of_row = np.empty(len(rows), dtype=np.int64)
     invalid: dict[int, str] = {}
     for i, row in enumerate(rows):
-        name = "the SMILES" if on_invalid == EXPLAIN else f"SMILES at index {first_index + i}"
+        name = "the SMILES" if options.on_invalid == EXPLAIN else f"SMILES at index {options.first_index + i}"
         try:
-            smiles = _smiles(row, canonical, name)
+            smiles = _smiles(row, options.canonical, steps, name)
             if smiles not in index_of:
                 tokens.append(_encode(smiles, tokenizer, max_tokens, name))
                 index_of[smiles] = len(tokens) - 1
             molecule_of_row[i] = index_of[smiles]
         except InvalidSmilesError as error:
-            if on_invalid == "raise":
-                raise type(error)(f"{error}{hint}") from error
+            if options.on_invalid == "raise":
+                kept = "a NaN row" if options.placeholder == "NaN" else f"{options.placeholder} in its place"
+                raise type(error)(f'{error}. Pass on_invalid="nan" to keep {kept}.') from error
             invalid[i] = str(error)
             molecule_of_row[i] = -1
-    if invalid and on_invalid == "nan":
+    if invalid and options.on_invalid != EXPLAIN:
         first = next(iter(invalid.values()))
-        warnings.warn(f"{len(invalid)} of {len(rows)} molecules are invalid; their rows are NaN. The first: {first}.", stacklevel=4)
+        warnings.warn(
+            f"{len(invalid)} of {len(rows)} molecules are invalid; their rows are {options.placeholder}. The first: {first}.",
+            stacklevel=5,
+        )
     return TokenizedMolecules(tokens, molecule_of_row, invalid)
 
 
-def invalid_reason(molecule: Any, tokenizer: SmilesTokenizer, max_tokens: int) -> str | None:
+def invalid_reason(molecule: Any, tokenizer: SmilesTokenizer, max_tokens: int, standardise: str | Sequence[str] = ()) -> str | None:
     """Why a model with this tokenizer and maximum length cannot use a molecule; None if it can."""
+    steps = check_steps(standardise)
     try:
-        _encode(_smiles(molecule, True, "the SMILES"), tokenizer, max_tokens, "the SMILES")
+        _encode(standard_smiles(molecule, steps), tokenizer, max_tokens, "the SMILES")
     except InvalidSmilesError as error:
         return str(error)
     return None
 
 
+def _steps(standardise: str | Sequence[str], canonical: bool) -> tuple[str, ...]:
+    steps = check_steps(standardise)
+    if not canonical and (rewriting := [step for step in steps if step != "extras"]):
+        raise ConfigError(
+            f"standardise={rewriting[0]!r} writes a new SMILES, but canonical=False embeds the SMILES that is given. Leave out one of them."
+        )
+    return steps
+
+
 def _rows(molecules: Any) -> list[Any]:
+    """The rows of a collection that has an order and one column."""
     if isinstance(molecules, (str, bytes, Mol)):
         raise InvalidSmilesError(
-            f"Molecules must be passed as a sequence, found the single value {_shorten(molecules)}. Pass [value]."
+            f"Molecules must be passed as a sequence, found the single value {shorten(molecules)}. Pass [value]."
         )
+    if isinstance(molecules, (Mapping, Set)) and not isinstance(molecules, KeysView):
+        what = "list(molecules.values())" if isinstance(molecules, Mapping) else "sorted(molecules)"
+        raise InvalidSmilesError(
+            f"Molecules must be passed in an order, found a {type(molecules).__name__}: rows of the result could not be assigned to "
+            f"molecules. Pass a list, for example {what}."
+        )
+    molecules = _only_column(molecules)
     if not isinstance(molecules, Iterable):
         raise InvalidSmilesError(
-            f"Molecules must be passed as a sequence of SMILES, found {molecules!r} ({type(molecules).__name__})."
+            f"Molecules must be passed as a sequence of SMILES, found {shorten(molecules)} ({type(molecules).__name__})."
         )
-    if getattr(molecules, "ndim", 1) != 1:
-        raise InvalidSmilesError(f"Molecules must be passed as one column of SMILES, found an array of shape {molecules.shape}.")  # type: ignore[attr-defined]
-    rows = list(molecules)
+    if isinstance(molecules, np.ndarray) and molecules.dtype.kind == "S":
+        raise InvalidSmilesError("Molecules must be passed as text, found an array of bytes. Pass array.astype(str).")
+    rows = molecules.to_pylist() if hasattr(molecules, "to_pylist") else list(molecules)  # pyarrow iterates over scalars
     if not rows:
         raise InvalidSmilesError("There are no molecules: the sequence is empty. Pass at least one SMILES.")
     return rows
 
 
-def _smiles(row: Any, canonical: bool, name: str) -> str:
+def _only_column(table: Any) -> Any:
+    """The column of a table of one column: pandas, polars (also lazy), pyarrow, or an array [N, 1]. Other values are returned unchanged.
+
+    These libraries are recognised by their methods, because a caller who has none of them should not have to import them.
+    """
+    if hasattr(table, "collect_schema"):  # polars
+        names = table.collect_schema().names()
+    elif hasattr(table, "column_names"):  # pyarrow
+        names = table.column_names
+    elif hasattr(table, "iloc") and hasattr(table, "columns"):  # pandas
+        names = list(table.columns)
+    elif getattr(table, "ndim", 1) != 1:
+        if len(table.shape) != 2 or table.shape[1] != 1:
+            raise InvalidSmilesError(
+                f"Molecules must be passed as one column of SMILES, found an array of shape {tuple(table.shape)}. Pass one column."
+            )
+        return table[:, 0]
+    else:
+        return table
+    if len(names) != 1:
+        smiles = next((name for name in names if re.search("smiles", str(name), re.IGNORECASE)), names[0] if names else "smiles")
+        found = f"{len(names)} columns: {', '.join(map(str, names[:20]))}{', ...' * (len(names) > 20)}"
+        raise InvalidSmilesError(
+            f"Molecules must be passed as one column of SMILES, found a table of {found}. Pass one of them, for example table[{smiles!r}]."
+        )
+    if hasattr(table, "collect"):
+        table = table.collect()
+    return table.iloc[:, 0] if hasattr(table, "iloc") else table[names[0]]
+
+
+def _smiles(row: Any, canonical: bool, steps: tuple[str, ...], name: str) -> str:
     if canonical or isinstance(row, Mol):
-        return canonical_smiles(row, name=name)
-    if not isinstance(row, str) or not row:
-        parse(row, name=name)  # raises the error that describes the row
-    return row
+        return standard_smiles(row, steps, name=name)
+    text = without_extras(row) if steps else row
+    if not isinstance(text, str) or not text:
+        parse(text, name=name)  # raises the error that describes the row
+    return text
 
 
 def _encode(smiles: str, tokenizer: SmilesTokenizer, max_tokens: int, name: str) -> list[int]:
@@ -126,13 +190,8 @@ def _encode(smiles: str, tokenizer: SmilesTokenizer, max_tokens: int, name: str)
         known = set(tokenizer.vocabulary.tokens)
         unknown = next(token for token in tokenizer.tokenize(smiles) if token not in known)
         raise UnknownTokenError(
-            f"{name} ({smiles!r}) contains the token {unknown!r}, which is not in the vocabulary of this model"
+            f"{name} ({shorten(smiles, 200)}) contains the token {unknown!r}, which is not in the vocabulary of this model"
         ) from error
     if len(ids) > max_tokens:
-        raise InvalidSmilesError(f"{name} ({_shorten(smiles)}) has {len(ids)} tokens, but this model accepts at most {max_tokens}")
+        raise InvalidSmilesError(f"{name} ({shorten(smiles)}) has {len(ids)} tokens, but this model accepts at most {max_tokens}")
     return ids
-
-
-def _shorten(value: Any, limit: int = 80) -> str:
-    text = repr(value)
-    return text if len(text) <= limit else f"{text[: limit - 3]}..."

@@ -15,8 +15,9 @@ import torch
 from numpy.typing import NDArray
 
 from ..errors import CheckpointError, ConfigError
-from .model import CMIMModel, Progress
+from .model import CMIMModel
 from .model_file import ModelFile, read_model_file
+from .vectors import Progress
 
 __all__ = ["embed", "list_models", "load"]
 
@@ -42,7 +43,7 @@ def load(model: str | os.PathLike[str], device: str | None = None) -> CMIMModel:
     Raises:
         CheckpointError: If the model does not exist, or if the file is damaged or was written by another project.
     """
-    return CMIMModel(model_file_of(model), device)
+    return CMIMModel(model_file_of(model), device, os.fspath(model))
 
 
 def model_file_of(model: str | os.PathLike[str]) -> ModelFile:
@@ -66,6 +67,7 @@ def embed(
     on_invalid: str = "raise",
     batch_size: int | None = None,
     canonical: bool = True,
+    standardise: str | Sequence[str] = (),
     sample: bool = False,
     seed: int | None = None,
     first_index: int = 0,
@@ -74,7 +76,7 @@ def embed(
     """Computes vectors of molecules, float32 [N, width]; row i is `smiles[i]`.
 
     Args:
-        smiles: N SMILES or RDKit molecules.
+        smiles: N SMILES or RDKit molecules, in an order.
         model: A loaded model, or an argument of `load`; None: the default shipped model. The model is read once and kept in memory
             until its files change.
         kind: "informative" or "mean"; see `CMIMModel.embed`.
@@ -84,6 +86,7 @@ def embed(
         on_invalid: "raise", or "nan" to return a row of NaN.
         batch_size: Maximum number of molecules in a batch; None: chosen for speed.
         canonical: Canonicalise each SMILES first.
+        standardise: Steps that change each molecule first.
         sample: Draw z from q(z|x) instead of using its mean.
         seed: Seed for `sample`.
         first_index: Index of the first molecule in error messages.
@@ -102,6 +105,7 @@ def embed(
         on_invalid=on_invalid,
         batch_size=batch_size,
         canonical=canonical,
+        standardise=standardise,
         sample=sample,
         seed=seed,
         first_index=first_index,

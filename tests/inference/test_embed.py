@@ -21,6 +21,7 @@ from nemo_cmim.errors import CheckpointError, ConfigError, InvalidShapeError, In
 from nemo_cmim.inference import CMIMModel, load
 from nemo_cmim.molecules import randomized_smiles
 from tests.inference.archives import MANIFEST, manifest, members, unpack
+from tests.inference.conftest import random_model
 
 SMILES = ["CCO", "c1ccccc1O", "CC(=O)Oc1ccccc1C(=O)O", "C", "F/C=C\\F", "CN1CCC[C@H]1c1cccnc1", "[Na+].[Cl-]"]
 
@@ -129,7 +130,7 @@ def test_sampling_follows_the_posterior(model: CMIMModel) -> None:
         (
             ["CC", "C1CC"],
             InvalidSmilesError,
-            "SMILES at index 1 ('C1CC') could not be parsed. Pass on_invalid=\"nan\" to keep a NaN row.",
+            "SMILES at index 1 ('C1CC') could not be parsed: unclosed ring. Pass on_invalid=\"nan\" to keep a NaN row.",
         ),
         ([None], InvalidSmilesError, "SMILES at index 0 must be text, found None (NoneType)."),
         ([1.5], InvalidSmilesError, "SMILES at index 0 must be text, found 1.5 (float)."),
@@ -175,6 +176,18 @@ def test_invalid_rows_can_be_nan(model: CMIMModel) -> None:
         ({"layers": ()}, "found ()"),
         ({"layers": 2}, "layers must be distinct numbers from 1 to 2, the last layer of this model, found 2"),
         ({"layers": [[1]]}, "found [[1]]"),
+        ({"layers": (True, 2)}, "found (True, 2)"),
+        ({"layers": (1.0,)}, "found (1.0,)"),
+        ({"layers": "12"}, "found '12'"),
+        ({"layers": {1, 2}}, "found {1, 2}"),
+        ({"batch_size": True}, "batch_size must be an integer, found True (bool)"),
+        ({"batch_size": 2.5}, "batch_size must be an integer, found 2.5 (float)"),
+        ({"sample": True, "seed": -1}, "seed must be at least 0, found -1"),
+        ({"sample": True, "seed": False}, "seed must be an integer, found False"),
+        ({"first_index": -1}, "first_index must be at least 0"),
+        ({"first_index": True}, "first_index must be an integer"),
+        ({"standardise": "salts"}, "standardise: the steps are 'extras', 'atom-maps', 'desalt', 'neutralise', found 'salts'"),
+        ({"standardise": ("extras", "desalt"), "canonical": False}, "standardise='desalt' writes a new SMILES"),
         ({"pooling": "max"}, "pooling must be 'mean' or 'last', found 'max'"),
         ({"kind": "mean", "pooling": "last"}, "have no effect on kind='mean'"),
     ],
@@ -280,3 +293,14 @@ def test_truncated_smiles_are_counted(model: CMIMModel) -> None:
         model.decode(torch.randn(2, 1, 32, generator=torch.Generator().manual_seed(0)) * 5, max_tokens=1)
     with pytest.raises(ConfigError, match="max_tokens must be at least 1, found 0"):
         model.decode(torch.zeros(1, 1, 32), max_tokens=0)
+
+
+def test_the_repr_describes_the_model(model: CMIMModel, model_file: Path) -> None:
+    assert repr(model) == (
+        f"CMIMModel({str(model_file)!r}, objective=cmim, 81,120 parameters, 1 x 32 latents, at most 63 tokens, device={model.device})"
+    )
+    assert repr(CMIMModel(random_model(3), "cpu")).startswith("CMIMModel(objective=cmim, ")
+    assert "3 x 32 latents" in repr(CMIMModel(random_model(3), "cpu"))
+    assert re.fullmatch(
+        r"CMIMModel\('cmim_small', .*, \d\.\d M parameters, 1 x 256 latents, .*, device=cpu\)", repr(load("cmim_small", "cpu"))
+    )

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import pickle
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
+import joblib
 import numpy as np
 import pandas as pd
 import pytest
@@ -19,7 +23,10 @@ from sklearn.utils import estimator_checks
 
 from nemo_cmim import MoleculeEmbedder
 from nemo_cmim.errors import CheckpointError, ConfigError, InvalidSmilesError
-from nemo_cmim.inference import CMIMModel
+from nemo_cmim.inference import CMIMModel, load, shipped
+from nemo_cmim.inference.model_file import write_model_file
+from tests.inference.conftest import random_model
+from tools.ship_model import write_checksums
 
 SMILES = ["C" * n + tail for n in range(1, 9) for tail in ("", "O", "N", "c1ccccc1")]
 TARGET = np.array([s.count("C") + 3.0 * s.count("O") for s in SMILES])
@@ -110,3 +117,106 @@ def test_errors(model_file: Path) -> None:
         MoleculeEmbedder(str(model_file)).fit(SMILES).transform(["C", "C1C"])
     with pytest.raises(ConfigError, match="kind"):
         MoleculeEmbedder(str(model_file), kind="means").fit(SMILES).transform(["C"])
+
+
+def replace_model(path: Path) -> None:
+    """Another model of the same shape takes the place of a file."""
+    other = random_model()
+    other.weights["decoder_norm.weight"].mul_(1.01)
+    write_model_file(path, other)
+
+
+@pytest.fixture
+def own_file(model_file: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copy(model_file, tmp_path / "own.nemo"))
+
+
+def test_another_model_in_the_place_of_the_fitted_one_is_an_error(own_file: Path, model_file: Path) -> None:
+    pipeline = make_pipeline(MoleculeEmbedder(str(own_file)), StandardScaler(), Ridge()).fit(SMILES, TARGET)
+    before, saved = pipeline.predict(SMILES), pickle.dumps(pipeline)
+    was = pipeline[0].fingerprint_
+    replace_model(own_file)
+    now = load(own_file).fingerprint()
+    message = rf"{own_file}.* was {was[:12]} and is now {now[:12]}\..* Fit the pipeline again, or restore"
+    for each in (pipeline, pickle.loads(saved)):
+        with pytest.raises(CheckpointError, match=message):
+            each.predict(SMILES)
+    assert clone(pipeline).fit(SMILES, TARGET)[0].fingerprint_ == now
+    shutil.copy(model_file, own_file)
+    np.testing.assert_array_equal(pickle.loads(saved).predict(SMILES), before)
+
+
+@pytest.mark.slow  # starts two processes; with one process: the test above
+def test_another_model_is_noticed_in_another_process(own_file: Path, tmp_path: Path) -> None:
+    saved = tmp_path / "pipeline.joblib"
+    pipeline = make_pipeline(MoleculeEmbedder(str(own_file)), Ridge()).fit(SMILES, TARGET)
+    joblib.dump(pipeline, saved)
+    code = f"import joblib; print(*joblib.load({str(saved)!r}).predict(['CCO']))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert float(done.stdout) == pytest.approx(pipeline.predict(["CCO"])[0], rel=1e-4)
+    replace_model(own_file)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and "has changed since this MoleculeEmbedder was fitted" in done.stderr and not done.stdout
+
+
+@pytest.mark.parametrize("name", ["cmim_small", None])
+def test_a_shipped_name_that_holds_another_model_is_an_error(
+    name: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shipped, "_FOLDER", tmp_path)
+    write_model_file(tmp_path / "cmim_small.nemo", random_model())
+    write_checksums(tmp_path)
+    shipped._cached.cache_clear()
+    embedder = MoleculeEmbedder(name).fit(SMILES)
+    vectors = embedder.transform(SMILES)
+    replace_model(tmp_path / "cmim_small.nemo")
+    write_checksums(tmp_path)
+    shipped._cached.cache_clear()
+    try:
+        with pytest.raises(CheckpointError, match="model 'cmim_small' has changed"):
+            embedder.transform(SMILES)
+        assert not np.allclose(embedder.fit_transform(SMILES), vectors)
+    finally:
+        shipped._cached.cache_clear()
+
+
+def test_settings_that_change_the_embedding_need_a_new_fit(model_file: Path) -> None:
+    for change in ({"kind": "mean"}, {"layers": (1,)}, {"pooling": "last"}):
+        embedder = MoleculeEmbedder(str(model_file)).fit(SMILES).set_params(**change)
+        with pytest.raises(CheckpointError, match="has changed since"):
+            embedder.transform(SMILES)
+    embedder.set_params(layers=None, pooling="mean", batch_size=3, device="cpu", on_invalid="nan", standardise=("desalt",))
+    assert embedder.transform(SMILES).shape == (len(SMILES), 32)
+
+
+def test_a_pickle_without_a_fingerprint_must_be_fitted_again(model_file: Path) -> None:
+    embedder = MoleculeEmbedder(str(model_file)).fit(SMILES)
+    del embedder.fingerprint_, embedder.standardise  # as an earlier version pickled it
+    with pytest.raises(CheckpointError, match=r"fitted by an earlier version.* Fit the pipeline again"):
+        pickle.loads(pickle.dumps(embedder)).transform(SMILES)
+
+
+def test_a_model_that_is_passed_as_an_object_is_pickled_with_its_weights(own_file: Path) -> None:
+    embedder = MoleculeEmbedder(load(own_file, "cpu")).fit(SMILES)
+    vectors, saved = embedder.transform(SMILES), pickle.dumps(embedder)
+    own_file.unlink()
+    again = pickle.loads(saved)
+    np.testing.assert_array_equal(again.transform(SMILES), vectors)
+    again.model = load_other(again.model)
+    with pytest.raises(CheckpointError, match="has changed since"):
+        again.transform(SMILES)
+
+
+def load_other(model: CMIMModel) -> CMIMModel:
+    """A model without a name, with other weights."""
+    other = random_model()
+    other.weights["decoder_norm.weight"].mul_(1.01)
+    return CMIMModel(other, model.device)
+
+
+def test_molecules_are_standardised(model_file: Path, model: CMIMModel) -> None:
+    embedder = MoleculeEmbedder(str(model_file), standardise=("extras", "desalt"))
+    np.testing.assert_allclose(embedder.fit_transform(["CCO.Cl salt"]), model.embed(["CCO"]), rtol=1e-5, atol=1e-6)
+    assert pickle.loads(pickle.dumps(embedder)).standardise == ("extras", "desalt")
+    with pytest.raises(ConfigError, match="standardise: the steps are"):
+        MoleculeEmbedder(str(model_file), standardise=("salts",)).fit(SMILES)
