@@ -9,7 +9,7 @@ import os
 import socket
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -76,7 +76,8 @@ def atomic_write(path: Path) -> Iterator[Path]:
             raise OSError(error.errno, error.strerror, str(path)) from error
         raise
     finally:
-        staging.unlink(missing_ok=True)
+        with suppress(OSError):  # it was renamed, or never created
+            staging.unlink()
 
 
 def fsync(path: Path) -> None:

@@ -43,7 +43,7 @@ def check_file(path: str | Path, *, overwrite: bool) -> None:
             if not overwrite:
                 raise DataError(f"{path} already exists. Name a different file, or pass overwrite=True to replace it.")
         if not path.parent.is_dir():
-            raise DataError(f"There is no folder {path.parent} to write {path.name} to. Create the folder first.")
+            raise DataError(f"{path} cannot be written: there is no folder {path.parent}. Create the folder first.")
         _probe(path.parent)
 
 

@@ -172,9 +172,8 @@ def _add_prepare_settings(add: Callable[..., argparse.Action]) -> None:
     steps = "desalt = keep only the largest fragment, neutralise = add or remove protons to remove charges, where possible"
     add(
         "--standardise",
-        action="extend",
         type=_steps,
-        default=[],
+        default=(),
         metavar="STEP[,STEP...]",
         help=f"steps applied to each molecule, comma-separated: {steps} (default: none)",
     )
@@ -191,13 +190,13 @@ def _add_prepare_settings(add: Callable[..., argparse.Action]) -> None:
     setting("--piece-lines", "number of lines in a chunk, which one task processes")
     setting("--shard-molecules", "approximate number of molecules in a shard")
     _add_alias(add, "--column", dest="column")
-    for step in STEPS:  # options of earlier versions
-        _add_alias(add, f"--{step}", dest="standardise", action="append_const", const=step)
+    for step in STEPS:
+        _add_alias(add, f"--{step}", action="store_true")
 
 
 def _add_alias(add: Callable[..., argparse.Action], option: str, **how: Any) -> None:
-    """Adds the name that an option had in an earlier version. It is not shown in the help."""
-    add(option, default=argparse.SUPPRESS, help=argparse.SUPPRESS, **how)
+    """Adds an option of an earlier version. It is not shown in the help."""
+    add(option, help=argparse.SUPPRESS, **how)
 
 
 def _steps(text: str) -> tuple[str, ...]:

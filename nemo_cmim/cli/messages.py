@@ -47,6 +47,8 @@ def _with_option(text: str, action: argparse.Action) -> str:
         value = match["value"]
         if action.nargs == 0:  # a flag
             return option if value == str(action.const) else match[0]
+        if value in ("None", "False", "True"):
+            return match[0]
         if value.startswith("("):
             items = [item.strip().strip("'\"") for item in value[1:-1].split(",") if item.strip()]
             return f"{option} {' '.join(items) if action.nargs == '+' else ','.join(items)}"

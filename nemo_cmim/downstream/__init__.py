@@ -11,7 +11,7 @@ from .features import Featurizer, builtin_featurizer, compute_features, rdkit_de
 from .heads import FeatureScaler, MLPHead, fit_together, svm
 from .moleculenet import load_moleculenet
 from .protocol import Results, evaluate, named_heads, results_of
-from .report import check_report_folder, describe, markdown, mean_and_sd, parity_plot, write_report
+from .report import check_report_folder, describe, make_folder, markdown, mean_and_sd, parity_plot, write_report
 from .splits import Split, random_folds, scaffold_split
 
 __all__ = [
@@ -31,6 +31,7 @@ __all__ = [
     "freesolv",
     "load_csv",
     "load_moleculenet",
+    "make_folder",
     "markdown",
     "mean_and_sd",
     "named_heads",

@@ -12,6 +12,7 @@ __all__ = ["Notation"]
 _DECIMALS = 3
 _FIXED = range(-3, 6)  # exponents of numbers that are written without an exponent
 _SIGNIFICANT = 3  # digits of the smallest number, at least
+_LONGEST = 6  # digits of the smallest number, at most
 _RANGE = 3  # orders of magnitude between the largest and the smallest number that one notation is made for
 
 
@@ -30,8 +31,8 @@ class Notation(NamedTuple):
     def of(cls, values: Iterable[float]) -> Notation:
         """The notation for some numbers. It has an exponent if the largest is below 0.001 or not below 1,000,000.
 
-        There are three decimals; fewer if the largest number would have more than six significant digits, more if the smallest would have
-        fewer than three. Zeros, numbers that are not finite, and numbers far below the largest have no influence.
+        There are three decimals; more if the smallest number would have fewer than three significant digits, fewer if it would have more
+        than six. Zeros, numbers that are not finite, and numbers far below the largest have no influence.
         """
         exponents = [_exponent(value) for value in values if value and math.isfinite(value)]
         if not exponents:
@@ -39,7 +40,7 @@ class Notation(NamedTuple):
         high = max(exponents)
         low = max(min(exponents), high - _RANGE)
         exponent = 0 if high in _FIXED else high
-        return cls(exponent, max(min(_DECIMALS, 5 - high + exponent), _SIGNIFICANT - 1 - low + exponent))
+        return cls(exponent, max(min(_DECIMALS, _LONGEST - 1 - low + exponent), _SIGNIFICANT - 1 - low + exponent))
 
     def shows(self, value: float) -> bool:
         """Whether a number has a significant digit in this notation."""

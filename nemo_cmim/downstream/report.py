@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pandas as pd
 
+from ..errors import ConfigError
 from ..markdown import markdown_table
 from ..outputs import check_folder, write_folder
 from .numbers import Notation
 from .protocol import Results
 
-__all__ = ["check_report_folder", "describe", "markdown", "mean_and_sd", "parity_plot", "write_report"]
+__all__ = ["check_report_folder", "describe", "make_folder", "markdown", "mean_and_sd", "parity_plot", "write_report"]
 
 _FILES = ("report.md", "runs.csv", "predictions.csv", "dropped.csv", "parity.png")
 
@@ -85,6 +86,19 @@ def parity_plot(results: Results, path: str | Path) -> None:
     figure.supxlabel(f"measured{unit}")
     figure.supylabel(f"predicted{unit}")
     FigureCanvasAgg(figure).print_png(str(path))
+
+
+def make_folder(folder: str | Path) -> Path:
+    """Creates the folder of an evaluation if it does not exist. Call it before the evaluation, so that a wrong path is an early error.
+
+    Raises:
+        ConfigError: If the folder cannot be created.
+    """
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"The output folder {folder} cannot be created: {error.strerror}. Choose a different folder.") from error
+    return Path(folder)
 
 
 def check_report_folder(folder: str | Path, *, overwrite: bool = False) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from ..downstream import RegressionData, builtin_featurizer, freesolv, load_csv, named_heads, random_folds
+from ..downstream import RegressionData, builtin_featurizer, freesolv, load_csv, make_folder, named_heads, random_folds
 from ..downstream.numbers import Notation
 from ..inference import CMIMModel
 from ..inference.inputs import invalid_reason
@@ -55,7 +55,7 @@ def compare(config: CompareConfig, *, max_tokens: int, say: Callable[[str], None
     """
     smiles = held_out_molecules(config.data, config.decoded, max_tokens)
     data = _regression_data(config, max_tokens)
-    output = Path(config.output)
+    output = make_folder(config.output)
     check_folder(output, _RESULTS, overwrite=True)
     regress = config.regression
     protocol = Protocol(regress.seeds, ("random",), regress.folds, regress.heads, regress.mlp_steps)

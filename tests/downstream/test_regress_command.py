@@ -34,7 +34,13 @@ def test_prints_a_table_and_writes_the_report(csv_file, tmp_path, capsys):
     assert "| morgan64 | " in printed.out
     assert "RMSE in atoms" in printed.out
     assert "100%" in printed.err
-    assert sorted(file.name for file in out.iterdir()) == ["parity.png", "predictions.csv", "report.md", "runs.csv"]
+    assert sorted(file.name for file in out.iterdir()) == [
+        "manifest.json",
+        "parity.png",
+        "predictions.csv",
+        "report.md",
+        "runs.csv",
+    ]
     assert len(pd.read_csv(out / "runs.csv")) == 1 * 2 * 2
 
 

@@ -345,7 +345,7 @@ def test_an_existing_folder_is_kept_unless_overwritten(tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
     prepare([first], out, processes=1)  # an empty folder is replaced
-    with pytest.raises(DataError, match=r"out already exists.*--overwrite"):
+    with pytest.raises(DataError, match=r"out already exists.*overwrite=True"):
         prepare([second], out, processes=1)
     assert smiles_in(out, "train") == ["CCO"]
     with pytest.raises(DataError, match="All 1 lines were rejected"):

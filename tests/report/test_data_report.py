@@ -355,7 +355,7 @@ def test_a_missing_or_damaged_folder_is_an_error(folder: Path, tmp_path: Path) -
 def test_an_existing_file_is_kept_unless_overwritten(folder: Path, tmp_path: Path) -> None:
     page = tmp_path / "page.html"
     page.write_text("existing")
-    with pytest.raises(DataError, match=r"page\.html already exists.*--overwrite"):
+    with pytest.raises(DataError, match=r"page\.html already exists.*overwrite=True"):
         write_data_report(folder, page)
     assert page.read_text() == "existing"
     write_data_report(folder, page, overwrite=True)

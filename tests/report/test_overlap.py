@@ -122,7 +122,7 @@ def test_the_command_counts_and_lists(folder: Path, tmp_path: Path, capsys: pyte
         ["2", smiles[0], "same"],
         ["3", smiles[1], "stereo"],
     ]
-    assert main([*command, "--exact", "-o", str(tmp_path / "found.csv")]) == 0
+    assert main([*command, "--exact", "-o", str(tmp_path / "found.csv"), "--overwrite"]) == 0
     assert "any split: 1 exact\n" in capsys.readouterr().out
     assert len((tmp_path / "found.csv").read_text().splitlines()) == 2
 

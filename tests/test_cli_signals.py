@@ -1,0 +1,143 @@
+"""Real signals to real processes of the command line: exit status 130 or 143, no traceback, no part of a file."""
+
+from __future__ import annotations
+
+import functools
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from nemo_cmim.signals import sigint_raises
+from tests.prepare.command import PATIENCE_S, has_results, wait_for
+from tests.prepare.command import start as start_prepare
+
+SIGNALS = [signal.SIGINT, signal.SIGTERM]
+
+
+def heed_interrupts() -> None:
+    """What a shell runs in the background ignores SIGINT, and so do its children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def start(log: Path, *arguments: str) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "nemo_cmim.cli", *arguments]
+    with log.open("wb") as file:
+        return subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, start_new_session=True, preexec_fn=heed_interrupts)
+
+
+def until(reached: Callable[[], bool], process: subprocess.Popen[bytes], log: Path) -> None:
+    limit = time.monotonic() + PATIENCE_S
+    while not reached():
+        assert process.poll() is None, log.read_text()
+        assert time.monotonic() < limit, log.read_text()
+        time.sleep(0.02)
+
+
+def check_ending(process: subprocess.Popen[bytes], number: signal.Signals, log: Path) -> None:
+    process.send_signal(number)
+    assert process.wait(PATIENCE_S) == 128 + number
+    said = log.read_text()
+    assert "Traceback" not in said and ("interrupted." in said) == (number == signal.SIGINT)
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_embed_leaves_no_part_of_its_output(tmp_path: Path, number: signal.Signals) -> None:
+    folder, log = tmp_path / "folder", tmp_path / "log"
+    folder.mkdir()
+    (folder / "in.csv").write_text("smiles\n" + "CC(=O)Oc1ccccc1C(=O)O\n" * 300_000)
+    process = start(log, "embed", str(folder / "in.csv"), "-o", str(folder / "out.csv"), "--device", "cpu")
+    until(lambda: len(list(folder.iterdir())) > 1, process, log)  # it has begun to write
+    check_ending(process, number, log)
+    assert [path.name for path in folder.iterdir()] == ["in.csv"]
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_regress_leaves_no_folder(tmp_path: Path, number: signal.Signals) -> None:
+    log = tmp_path / "log"
+    (tmp_path / "in.csv").write_text("smiles,target\n" + "".join(f"{'C' * n}O,{n}\n" for n in range(1, 40)))
+    options = ["--features", "morgan64", "--heads", "mlp", "--mlp-steps", "100000000", "-o", str(tmp_path / "out")]
+    process = start(log, "regress", str(tmp_path / "in.csv"), *options)
+    until(lambda: "morgan64, mlp" in log.read_text(), process, log)  # the progress bar names what is fitted
+    check_ending(process, number, log)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_prepare_can_be_resumed(tmp_path: Path, processes: int, number: signal.Signals) -> None:
+    """The signal goes to all processes, as from a terminal or a scheduler."""
+    (tmp_path / "in.smi").write_text("".join(f"{'C' * (1 + i % 40)}{'O' * (i // 40 + 1)}\n" for i in range(400)))
+    process = start_prepare(tmp_path / "in.smi", tmp_path / "out", "--processes", str(processes), stage="chunks", count=1)
+    wait_for(functools.partial(has_results, tmp_path / "out", "chunks", 1), process)
+    os.killpg(process.pid, number)
+    said, _ = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 128 + number, said
+    assert "Traceback" not in said and ("Rerun to resume." in said) == (number == signal.SIGINT)
+    assert has_results(tmp_path / "out", "chunks", 1) and not (tmp_path / "out").exists()
+
+
+SEARCH = """
+import sys, time
+from pathlib import Path
+from rdkit import Chem
+from nemo_cmim import cli
+
+chain = Chem.MolFromSmiles("C" * 60)
+query = Chem.MolFromSmarts("~".join(["[#6]"] * 30 + ["[#7]"]))
+
+def search(args):
+    Path(sys.argv[1]).touch()
+    while True:
+        chain.HasSubstructMatch(query)
+
+cli.molecules._run_models = search
+sys.exit(cli.main(["models"]))
+"""
+
+
+@pytest.mark.parametrize("delay_ms", [0, 3, 7, 13])
+def test_rdkit_does_not_swallow_an_interrupt(tmp_path: Path, delay_ms: int) -> None:
+    """RDKit's search for substructures has its own handler of SIGINT."""
+    pytest.importorskip("rdkit")
+    log, begun = tmp_path / "log", tmp_path / "begun"
+    with log.open("wb") as file:
+        command = [sys.executable, "-c", SEARCH, str(begun)]
+        process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, preexec_fn=heed_interrupts)
+    try:
+        until(begun.exists, process, log)
+        time.sleep(delay_ms / 1000)
+        check_ending(process, signal.SIGINT, log)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_the_signals_are_as_before_after_a_command() -> None:
+    mask, handler = signal.pthread_sigmask(signal.SIG_BLOCK, set()), signal.getsignal(signal.SIGINT)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt), sigint_raises():
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(PATIENCE_S)
+        assert signal.pthread_sigmask(signal.SIG_BLOCK, set()) == mask
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, handler)
+
+
+def test_an_ignored_interrupt_stays_ignored() -> None:
+    code = (
+        "import os, signal; from nemo_cmim.signals import sigint_raises\n"
+        "signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+        "with sigint_raises(): os.kill(os.getpid(), signal.SIGINT)\n"
+        "print('done')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "done\n"
