@@ -16,6 +16,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from .commands import Commands
+from .reading import FILES, add_read_options, add_standardise, read_options
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -147,9 +148,7 @@ def _add_prepare(commands: Commands) -> None:
         "was rejected. Can be interrupted at any time; rerun the same command to resume.",
     )
     add = parser.add_argument
-    add(
-        "inputs", nargs="+", metavar="INPUT", help=".smi, .txt, .csv or .parquet file, plain, .gz or .xz; or a folder of such files"
-    )
+    add("inputs", nargs="+", metavar="INPUT", help=f"{FILES}; or a folder of such files")
     add("-o", "--output", required=True, metavar="FOLDER", help="folder to write")
     add("--vocabulary", metavar="FILE", help="vocabulary file (default: the shipped vocabulary)")
     add("--processes", type=int, metavar="N", help="number of processes (default: one per core)")
@@ -165,18 +164,11 @@ def _add_prepare_settings(add: Callable[..., argparse.Action]) -> None:
     from ..prepare.settings import PAPER_TEST, PAPER_VALID, STEPS, Settings
 
     setting = functools.partial(_add_setting, add, Settings)
-    setting("--smiles", "name of the SMILES column (default: smiles or canonical_smiles)", metavar="NAME", dest="column")
+    add_read_options(add, dest="column")
+    add_standardise(add)
     setting("--max-molecular-weight", "largest molecular weight to keep, Da; inf: no limit", metavar="DA")
     setting("--max-logp", "largest Crippen logP to keep; inf: no limit", metavar="LOGP")
     setting("--max-tokens", "largest number of tokens of a SMILES to keep")
-    steps = "desalt = keep only the largest fragment, neutralise = add or remove protons to remove charges, where possible"
-    add(
-        "--standardise",
-        type=_steps,
-        default=(),
-        metavar="STEP[,STEP...]",
-        help=f"steps applied to each molecule, comma-separated: {steps} (default: none)",
-    )
     what = "observed properties to compute for objective.properties: none, standard, or names of RDKit descriptors, separated by commas"
     setting("--properties", f"{what} (default: none)", metavar="NAMES")
     setting("--fingerprint-bits", "number of bits of the Morgan fingerprint to compute for objective.properties; 0: none")
@@ -189,18 +181,8 @@ def _add_prepare_settings(add: Callable[..., argparse.Action]) -> None:
     setting("--limit", "maximum number of lines to read from all inputs together (default: no limit)", type=int, metavar="N")
     setting("--piece-lines", "number of lines in a chunk, which one task processes")
     setting("--shard-molecules", "approximate number of molecules in a shard")
-    _add_alias(add, "--column", dest="column")
-    for step in STEPS:
-        _add_alias(add, f"--{step}", action="store_true")
-
-
-def _add_alias(add: Callable[..., argparse.Action], option: str, **how: Any) -> None:
-    """Adds an option of an earlier version. It is not shown in the help."""
-    add(option, help=argparse.SUPPRESS, **how)
-
-
-def _steps(text: str) -> tuple[str, ...]:
-    return tuple(step.strip() for step in text.split(","))
+    for step in STEPS:  # --desalt and --neutralise are options of earlier versions
+        add(f"--{step}", action="store_true", help=argparse.SUPPRESS)
 
 
 def _run_prepare(args: argparse.Namespace) -> None:
@@ -261,9 +243,8 @@ def _add_overlap(commands: Commands) -> None:
     )
     add = parser.add_argument
     add("folder", metavar="DATA", help="folder written by `nemo-cmim prepare`")
-    add("input", metavar="FILE", help=".smi, .txt, .csv or .parquet file; plain, .gz or .xz")
-    add("--smiles", dest="column", metavar="NAME", help="name of the SMILES column (default: smiles or canonical_smiles)")
-    _add_alias(add, "--column", dest="column")
+    add("input", metavar="FILE", help=f"{FILES}; a URL; or - for standard input")
+    add_read_options(add)
     add("--exact", action="store_true", help="skip the slow search for stereoisomers, which reads all of DATA")
     add("-o", "--output", metavar="FILE", help="CSV file to write the molecules found to")
     add("--overwrite", action="store_true", help="replace the CSV file if it exists")
@@ -278,7 +259,7 @@ def _run_overlap(args: argparse.Namespace) -> None:
 
     if args.output:
         check_file(args.output, overwrite=args.overwrite)
-    lines, smiles = zip(*read_smiles(args.input, args.column))
+    lines, smiles = zip(*read_smiles(args.input, read_options(args)))
     with tqdm(unit=" molecules", unit_scale=True, desc="search", disable=True if args.exact else None) as bar:
         found = find_overlap(args.folder, smiles, stereo=not args.exact, progress=bar.update)
     same = {**found.same, "any split": found.anywhere(found.same)}

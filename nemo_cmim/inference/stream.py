@@ -60,6 +60,7 @@ def embed_file(
     options: ReadOptions = DETECT,
     kind: str = "informative",
     layers: Sequence[int] | None = None,
+    standardise: Sequence[str] = (),
     on_invalid: str = "raise",
     rejects: str | Path | None = None,
     batch_size: int | None = None,
@@ -76,6 +77,7 @@ def embed_file(
         options: How the sources are read.
         kind: "informative" or "mean".
         layers: See `CMIMModel.embed`.
+        standardise: See `CMIMModel.embed`. The columns of the sources are not changed.
         on_invalid: "raise", or "nan" to write a row of NaN for an invalid molecule.
         rejects: CSV file to write with source, row number, SMILES and reason of each invalid molecule.
         batch_size: Maximum number of molecules in a batch; None: chosen for speed.
@@ -103,7 +105,7 @@ def embed_file(
             raise DataError(f"{output} is an input or the other output. Name a different file.")
     unfinished = None
     if resume:
-        settings = {"options": vars(options), "kind": kind, "layers": layers, "rows": ROWS_AT_ONCE}
+        settings = {"options": vars(options), "kind": kind, "layers": layers, "standardise": standardise, "rows": ROWS_AT_ONCE}
         unfinished = Unfinished(target, inputs, {**settings, "fingerprint": model.fingerprint(kind, layers)})
     rows = total = number = 0
     examples: list[str] = []
@@ -112,7 +114,7 @@ def embed_file(
             report = _reporter(progress, rows, len(block.smiles), before, after)
             saved = unfinished.load(number) if unfinished else None
             vectors, reasons = saved or model.embed_or_explain(
-                block.smiles, kind, layers=layers, batch_size=batch_size, progress=report
+                block.smiles, kind, layers=layers, standardise=standardise, batch_size=batch_size, progress=report
             )
             reasons = {index: block.problems.get(index, reason) for index, reason in reasons.items()}
             invalid = [_invalid(table, block, index, reason) for index, reason in sorted(reasons.items())]

@@ -16,8 +16,8 @@ __all__ = ["PAPER_TEST", "PAPER_VALID", "STANDARD_PROPERTIES", "STEPS", "Rules",
 
 PAPER_VALID = 100_000 / 730_000_000  # Sec. D.2: of 730M molecules 100k for validation
 PAPER_TEST = 7_000_000 / 730_000_000  # and 7M for test
-STEPS = ("desalt", "neutralise")
-"""Steps that standardise a molecule, in the order in which they are applied. Each is a setting of the same name."""
+STEPS = ("extras", "atom-maps", "desalt", "neutralise")
+"""`molecules.STEPS`, without importing RDKit. Each is a setting of the same name."""
 
 STANDARD_PROPERTIES = (
     *("MolWt", "MolLogP", "MolMR", "TPSA", "LabuteASA", "HeavyAtomCount", "FractionCSP3"),
@@ -188,7 +188,8 @@ class Settings:
     @property
     def read_options(self) -> ReadOptions:
         """How the inputs are read."""
-        return ReadOptions(self.column, self.delimiter, self.header)
+        steps = tuple(step for step in STEPS if getattr(self, step.replace("-", "_")))
+        return ReadOptions(self.column, self.delimiter, self.header, steps)
 
     @cached_property
     def property_names(self) -> tuple[str, ...]:
@@ -227,7 +228,7 @@ def settings_of(steps: Sequence[str]) -> dict[str, bool]:
     """
     for step in steps:
         check(step in STEPS, f"standardise={step!r}: this step is unknown. Known steps: {', '.join(STEPS)}.")
-    return dict.fromkeys(steps, True)
+    return {step.replace("-", "_"): True for step in steps}
 
 
 def _first(*values: float | None) -> float:

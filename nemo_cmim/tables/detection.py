@@ -69,7 +69,7 @@ def detect(name: str, head: bytes, options: ReadOptions) -> Detected:
     _check_text(name, head)
     suffix = format_of(name)
     if suffix in (".sdf", ".sd", ".mol") or _MOL_BLOCK.match(head):
-        return Detected(Layout(SDF, 0, 1, has_header=False), ())
+        return Detected(Layout(SDF, 0, 1, has_header=False, standardise=options.standardise), ())
     line_end = "\n" if b"\n" in head or b"\r" not in head else "\r"
     text = head.decode("utf-8-sig", "backslashreplace")
     found = _detect_text(name, suffix, text.replace("\r", "\n") if line_end == "\r" else text, options)

@@ -24,11 +24,13 @@ class ReadOptions:
             has no header, and its first column is read.
         delimiter: `,`, `;`, `|`, a tab (also `tab` or `\t`), or `space` for any white space; None: detected.
         header: False if the first line is a row, not column names; None: detected.
+        standardise: Steps of `molecules.STEPS`, for the structures of SDF files; those that need no structure are for the caller.
     """
 
     smiles: str | None = None
     delimiter: str | None = None
     header: bool | None = None
+    standardise: tuple[str, ...] = ()
 
 
 DETECT = ReadOptions()
@@ -45,6 +47,7 @@ class Layout(NamedTuple):
         has_header: Whether the first line holds column names, not a molecule.
         delimiter: The character between two columns; empty for white space.
         line_end: The character that ends a line: a line feed, or a carriage return in files of old Macs.
+        standardise: See `ReadOptions`.
     """
 
     form: str
@@ -53,6 +56,7 @@ class Layout(NamedTuple):
     has_header: bool
     delimiter: str = ""
     line_end: str = "\n"
+    standardise: Sequence[str] = ()
 
 
 class RawLine(NamedTuple):

@@ -30,7 +30,9 @@ def read_sdf(
     `RawLine.fields` are the name of the molecule and the data with these `names`; an item that a record lacks is empty.
     """
     from ..errors import InvalidSmilesError
-    from ..molecules import smiles_of_mol_block
+    from ..molecules import check_steps, smiles_of_mol_block
+
+    steps = check_steps(layout.standardise)
 
     for start, place, lines, is_utf8 in _records(name, file, layout, number, offset, copy):
         text = "\n".join(lines)
@@ -40,7 +42,7 @@ def read_sdf(
         smiles, problem = "", "" if is_utf8 else "not UTF-8 text"
         if not problem:
             try:
-                smiles = smiles_of_mol_block("\n".join(lines[:end]) + "\n")
+                smiles = smiles_of_mol_block("\n".join(lines[:end]) + "\n", steps=steps)
             except InvalidSmilesError as error:
                 problem = str(error)
         yield RawLine(start, place, smiles, text, problem, fields)
