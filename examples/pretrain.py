@@ -22,5 +22,5 @@ def main(cfg: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    sys.argv[1:] = [argument if argument.startswith("-") else quoted(argument) for argument in sys.argv[1:]]
+    sys.argv[1:] = [quoted(word) if "=" in word and not word.startswith("-") else word for word in sys.argv[1:]]
     main()
