@@ -20,7 +20,7 @@ from nemo_cmim.inference.stream import embed_file
 
 def options(command: str) -> dict[str, argparse.Action]:
     (commands,) = (action for action in build_parser()._actions if isinstance(action, argparse._SubParsersAction))
-    return {action.dest: action for action in commands.choices[command]._actions}
+    return {action.dest: action for action in commands.choices[command]._actions if action.help != argparse.SUPPRESS}
 
 
 def default(function: Callable[..., Any], name: str) -> Any:
@@ -30,7 +30,10 @@ def default(function: Callable[..., Any], name: str) -> Any:
 @pytest.mark.parametrize(
     ("command", "option", "function", "parameter"),
     [
-        *(("embed", name, embed_file, name) for name in ("column", "kind", "layers", "on_invalid", "batch_size", "overwrite")),
+        *(
+            ("embed", name, embed_file, name)
+            for name in ("standardise", "kind", "layers", "on_invalid", "rejects", "batch_size", "overwrite", "resume")
+        ),
         *(("regress", name, downstream.load_csv, name) for name in ("smiles", "target", "unit", "on_invalid")),
         *(("regress", name, downstream.evaluate, name) for name in ("split", "folds")),
         *(("regress", name, downstream.named_heads, name) for name in ("mlp_steps", "device")),

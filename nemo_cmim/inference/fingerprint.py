@@ -6,7 +6,8 @@ model are used with it.
 Equal fingerprints mean: the same molecule gets the same vector, except for rounding errors, which depend on the batch, the device and the
 versions of the libraries. The fingerprint covers the weights, the settings of the network, the vocabulary, the kind of embedding, its
 layers and pooling, the canonical form of SMILES, the engine and its precision. It does not cover names of files, model cards, the
-settings of the training, or `sample=True`. Different fingerprints mean that vectors may differ.
+settings of the training, `sample=True`, or `standardise`, which changes the molecule that is embedded. Different fingerprints
+mean that vectors may differ.
 """
 
 from __future__ import annotations

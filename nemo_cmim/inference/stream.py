@@ -95,14 +95,7 @@ def embed_file(
     target = Path(target)
     if on_invalid not in ("raise", "nan"):
         raise ConfigError(f'on_invalid must be "raise" or "nan", found {on_invalid!r}.')
-    check_output(target, overwrite)
-    outputs = [target, Path(rejects)] if rejects is not None else [target]
-    if rejects is not None and outputs[1].exists() and not overwrite:
-        raise DataError(f"{rejects} exists already. Name a different file, or replace this one with --overwrite.")
-    for number, output in enumerate(outputs):
-        others = (*map(Path, inputs), *outputs[:number])
-        if output.exists() and any(other.exists() and output.samefile(other) for other in others):
-            raise DataError(f"{output} is an input or the other output. Name a different file.")
+    _check_outputs(inputs, target, rejects, overwrite)
     unfinished = None
     if resume:
         settings = {"options": vars(options), "kind": kind, "layers": layers, "standardise": standardise, "rows": ROWS_AT_ONCE}
@@ -133,6 +126,17 @@ def embed_file(
     if unfinished:
         unfinished.remove()
     return EmbeddedFile(rows, total, examples)
+
+
+def _check_outputs(inputs: Sequence[str | Path], target: Path, rejects: str | Path | None, overwrite: bool) -> None:
+    check_output(target, overwrite)
+    outputs = [target, Path(rejects)] if rejects is not None else [target]
+    if rejects is not None and outputs[1].exists() and not overwrite:
+        raise DataError(f"{rejects} exists already. Name a different file, or replace this one with --overwrite.")
+    for number, output in enumerate(outputs):
+        others = (*map(Path, inputs), *outputs[:number])
+        if output.exists() and any(other.exists() and output.samefile(other) for other in others):
+            raise DataError(f"{output} is an input or the other output. Name a different file.")
 
 
 def _blocks(
