@@ -143,6 +143,9 @@ def test_the_same_option_has_the_same_name_and_old_names_still_work() -> None:
     parse = build_parser().parse_args
     assert parse(["prepare", "in", "-o", "out", "--smiles", "x"]).column == "x"
     assert parse(["prepare", "in", "-o", "out", "--column", "x"]).column == "x"
+    assert (
+        parse(["overlap", "data", "in", "--smiles", "x"]).smiles == parse(["overlap", "data", "in", "--column", "x"]).smiles == "x"
+    )
     assert parse(["prepare", "in", "-o", "out", "--standardise", "neutralise, desalt"]).standardise == ("neutralise", "desalt")
 
 

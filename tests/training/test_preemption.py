@@ -5,6 +5,8 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +21,7 @@ from nemo_cmim.training.model import MegatronCMIMModel
 from nemo_cmim.training.preemption import Preempted
 from nemo_cmim.training.run import train
 from nemo_cmim.types import MicroBatch
-from tests.training.runs import config
+from tests.training.runs import config, overrides
 
 
 def handler(number: int, frame: object) -> None:
@@ -69,3 +71,29 @@ def test_a_run_restores_signal_handlers_and_ends_its_workers(
         assert raised.traceback
     assert [signal.getsignal(number) for number in PREEMPTION_SIGNALS] == [handler, handler]
     assert workers_end()
+
+
+def test_an_interrupt_ends_the_command_with_its_status(data: Path, tmp_path: Path) -> None:
+    """Lightning alone would exit with status 1."""
+    log, run = tmp_path / "log", tmp_path / "run"
+    more = ["trainer.max_steps=1000000", "trainer.val_check_interval=1000000", "model.train_ds.workers=1"]
+    command = [sys.executable, "-m", "nemo_cmim.cli", "train", *overrides(data, run, *more)]
+    with log.open("wb") as file:
+        process = subprocess.Popen(
+            command,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background processes ignore it
+        )
+    try:
+        until = time.monotonic() + 600.0
+        while not (run / "metrics" / "steps.jsonl").exists():
+            assert process.poll() is None and time.monotonic() < until, log.read_text()
+            time.sleep(0.05)
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.wait(600.0) == 130, log.read_text()
+        assert "Traceback" not in log.read_text() and "nemo-cmim train: interrupted." in log.read_text()
+    finally:
+        process.kill()
+        process.wait()
