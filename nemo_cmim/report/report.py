@@ -265,7 +265,7 @@ def _kept_figure(kept: _Kept) -> _Figure:
 
 
 def _rejected_figure(row: _Rejected) -> _Figure:
-    smiles = "" if row.reason in (FORBIDDEN_CHARACTER, NOT_A_MOLECULE) else _molecule_in(row.text)
+    smiles = "" if row.reason.startswith((FORBIDDEN_CHARACTER, NOT_A_MOLECULE)) else _molecule_in(row.text)
     return _figure(smiles, f"{row.file}, line {row.line}: {row.reason}", row.text)
 
 

@@ -207,7 +207,7 @@ def test_a_file_without_manifest_loads_with_a_warning_and_can_be_converted(
             assert is_equal(read_model_file(path), content)
         assert len(caught) == 1 and f"nemo-cmim export {path} -o NEW.nemo" in str(caught[0].message)
         with pytest.warns(UserWarning, match="has no checksums"):
-            assert main(["export", str(path), "-o", str(new)]) == 0
+            assert main(["export", str(path), "-o", str(new), "--overwrite"]) == 0
         assert capsys.readouterr().out == f"{new}: converted {path}\n"
         assert new.read_bytes() == file.read_bytes()
 
