@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import ConfigError, DataError, InvalidSmilesError
-from ..files import atomic_write
+from ..outputs import check_file, write_file
 from ..tables.columns import listed
 from ..tables.layout import DETECT, ReadOptions
 from ..tables.rows import Block, MoleculeTable
@@ -131,8 +131,8 @@ def embed_file(
 def _check_outputs(inputs: Sequence[str | Path], target: Path, rejects: str | Path | None, overwrite: bool) -> None:
     check_output(target, overwrite)
     outputs = [target, Path(rejects)] if rejects is not None else [target]
-    if rejects is not None and outputs[1].exists() and not overwrite:
-        raise DataError(f"{rejects} exists already. Name a different file, or replace this one with --overwrite.")
+    if rejects is not None:
+        check_file(rejects, overwrite=overwrite)
     for number, output in enumerate(outputs):
         others = (*map(Path, inputs), *outputs[:number])
         if output.exists() and any(other.exists() and output.samefile(other) for other in others):
@@ -183,10 +183,7 @@ def _rejects_file(path: str | Path | None) -> Iterator[Callable[[Sequence[_Inval
     if path is None:
         yield lambda _: None
         return
-    try:
-        with atomic_write(Path(path)) as staging, staging.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(("file", "row", "smiles", "reason"))
-            yield lambda rows: writer.writerows((row.source, row.number, row.smiles, row.reason) for row in rows)
-    except OSError as error:
-        raise DataError(f"{path} cannot be written: {error.strerror or error}.") from error
+    with write_file(path, overwrite=True) as staging, staging.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(("file", "row", "smiles", "reason"))
+        yield lambda rows: writer.writerows((row.source, row.number, row.smiles, row.reason) for row in rows)

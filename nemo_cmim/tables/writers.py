@@ -18,7 +18,7 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from ..errors import DataError
-from ..files import atomic_write
+from ..outputs import check_file, write_file
 from .columns import check_columns
 
 __all__ = ["OUTPUTS", "Append", "check_output", "embedding_writer"]
@@ -32,21 +32,16 @@ def check_output(path: Path, overwrite: bool) -> None:
     """Checks that `embedding_writer` can write a file of this name.
 
     Raises:
-        DataError: If the file exists and `overwrite` is False, its suffix is not one of `OUTPUTS`, or its folder does not exist.
+        DataError: If its suffix is not one of `OUTPUTS`; see `outputs.check_file` for others.
     """
     if str(path) == "-":
         return
-    if path.is_dir():
-        raise DataError(f"{path} is a folder. Name a file in it.")
-    if path.exists() and not overwrite:
-        raise DataError(f"{path} exists already. Name a different file, or replace this one with --overwrite.")
-    if not path.name.endswith(OUTPUTS):
+    if not path.name.endswith(OUTPUTS) and not path.is_dir():
         raise DataError(
             f"{path}: embeddings are written as {', '.join(OUTPUTS)}, not {path.suffix or 'without a suffix'!r}; -o - writes CSV to "
             "standard output."
         )
-    if not path.parent.is_dir():
-        raise DataError(f"There is no folder {path.parent} to write {path.name} to. Create the folder first.")
+    check_file(path, overwrite=overwrite)
 
 
 class _Writer(Protocol):
@@ -71,16 +66,12 @@ def embedding_writer(path: Path) -> Iterator[Append]:
         yield writer.append
         writer.close()
         return
-    try:
-        with atomic_write(path) as staging:
-            kind = ".csv.gz" if path.name.endswith(".csv.gz") else path.suffix
-            writer = _WRITERS[kind](staging)
-            try:
-                yield writer.append
-            finally:
-                writer.close()
-    except OSError as error:
-        raise DataError(f"{path} cannot be written: {error.strerror or error}.") from error
+    with write_file(path, overwrite=True) as staging:
+        writer = _WRITERS[".csv.gz" if path.name.endswith(".csv.gz") else path.suffix](staging)
+        try:
+            yield writer.append
+        finally:
+            writer.close()
 
 
 class _ParquetWriter:

@@ -106,9 +106,9 @@ def test_errors_name_the_file_and_leave_no_output(tmp_path: Path, model_file: Pa
         assert message in printed and name in printed, printed
     for name, output, message in (
         ("taken.csv", "out.csv", "already has a column 'e0'"),
-        ("in.csv", "in.csv", "exists already"),
+        ("in.csv", "in.csv", "already exists"),
         ("in.csv", "out.xlsx", "written as .parquet, .csv, "),
-        ("in.csv", "no/out.csv", "There is no folder"),
+        ("in.csv", "no/out.csv", "there is no folder"),
     ):
         assert run(tmp_path / name, "-o", tmp_path / output, "--model", model_file) == 2, output
         assert message in capsys.readouterr().err

@@ -103,14 +103,14 @@ def test_a_column_with_the_name_of_an_embedding(tmp_path: Path, name: str, colum
 
 def test_outputs_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "out.csv").touch()
-    with pytest.raises(DataError, match=r"out\.csv exists already.*--overwrite"):
+    with pytest.raises(DataError, match=r"out\.csv already exists.*overwrite=True"):
         check_output(tmp_path / "out.csv", overwrite=False)
     check_output(tmp_path / "out.csv", overwrite=True)
     check_output(tmp_path / "new.parquet", overwrite=False)
     for name, found in (("out.xlsx", "'.xlsx'"), ("out", "'without a suffix'")):
         with pytest.raises(DataError, match=rf"written as \.parquet, \.csv, .*, not {found}"):
             check_output(tmp_path / name, overwrite=True)
-    with pytest.raises(DataError, match=r"is a folder\. Name a file in it"):
+    with pytest.raises(DataError, match=r"is a folder, not a file"):
         check_output(tmp_path, overwrite=True)
-    with pytest.raises(DataError, match=r"There is no folder .*no to write out\.csv to"):
+    with pytest.raises(DataError, match=r"there is no folder .*no\. Create"):
         check_output(tmp_path / "no" / "out.csv", overwrite=True)
