@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 
-from nemo_cmim.signals import sigint_raises
 from tests.prepare.command import PATIENCE_S, has_results, wait_for
 from tests.prepare.command import start as start_prepare
 
@@ -80,64 +79,3 @@ def test_prepare_can_be_resumed(tmp_path: Path, processes: int, number: signal.S
     assert process.returncode == 128 + number, said
     assert "Traceback" not in said and ("Rerun to resume." in said) == (number == signal.SIGINT)
     assert has_results(tmp_path / "out", "chunks", 1) and not (tmp_path / "out").exists()
-
-
-SEARCH = """
-import sys, time
-from pathlib import Path
-from rdkit import Chem
-from nemo_cmim import cli
-
-chain = Chem.MolFromSmiles("C" * 60)
-query = Chem.MolFromSmarts("~".join(["[#6]"] * 30 + ["[#7]"]))
-
-def search(args):
-    Path(sys.argv[1]).touch()
-    while True:
-        chain.HasSubstructMatch(query)
-
-cli.molecules._run_models = search
-sys.exit(cli.main(["models"]))
-"""
-
-
-@pytest.mark.parametrize("delay_ms", [0, 3, 7, 13])
-def test_rdkit_does_not_swallow_an_interrupt(tmp_path: Path, delay_ms: int) -> None:
-    """RDKit's search for substructures has its own handler of SIGINT."""
-    pytest.importorskip("rdkit")
-    log, begun = tmp_path / "log", tmp_path / "begun"
-    with log.open("wb") as file:
-        command = [sys.executable, "-c", SEARCH, str(begun)]
-        process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, preexec_fn=heed_interrupts)
-    try:
-        until(begun.exists, process, log)
-        time.sleep(delay_ms / 1000)
-        check_ending(process, signal.SIGINT, log)
-    finally:
-        process.kill()
-        process.wait()
-
-
-def test_the_signals_are_as_before_after_a_command() -> None:
-    mask, handler = signal.pthread_sigmask(signal.SIG_BLOCK, set()), signal.getsignal(signal.SIGINT)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        with pytest.raises(KeyboardInterrupt), sigint_raises():
-            os.kill(os.getpid(), signal.SIGINT)
-            time.sleep(PATIENCE_S)
-        assert signal.pthread_sigmask(signal.SIG_BLOCK, set()) == mask
-        with pytest.raises(KeyboardInterrupt):
-            signal.raise_signal(signal.SIGINT)
-    finally:
-        signal.signal(signal.SIGINT, handler)
-
-
-def test_an_ignored_interrupt_stays_ignored() -> None:
-    code = (
-        "import os, signal; from nemo_cmim.signals import sigint_raises\n"
-        "signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
-        "with sigint_raises(): os.kill(os.getpid(), signal.SIGINT)\n"
-        "print('done')"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "done\n"

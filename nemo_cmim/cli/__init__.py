@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from ..signals import sigint_raises, sigterm_raises
+from ..signals import sigterm_raises
 from ..version import __version__
 from . import data, molecules, training
 from .messages import reason_of, warnings_as_lines, with_options
@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     command, parser = "nemo-cmim", None
     try:
-        with sigterm_raises(), sigint_raises():
+        with sigterm_raises():
             args = build_parser().parse_args(argv)
             command, parser = f"{command} {args.command}", args.parser
             with warnings_as_lines(command, parser):
