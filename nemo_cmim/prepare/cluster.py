@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib.metadata
 import multiprocessing
+import signal
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -135,6 +136,8 @@ def _local_cluster(processes: int) -> Any:
 
     if getattr(multiprocessing.current_process(), "_inheriting", False):
         raise ConfigError(_GUARD)  # this process is a worker, which imports the caller's script
+    # Ctrl-C goes to all processes of a terminal. This process handles it and ends the workers, which inherit that it is blocked.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         return distributed.LocalCluster(
             n_workers=processes,
@@ -146,6 +149,8 @@ def _local_cluster(processes: int) -> Any:
         )
     except RuntimeError as error:
         raise ConfigError(f"No worker could be started ({error}). {_GUARD}") from error
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def _check_workers(client: Any, scheduler: str, folder: Path) -> None:
