@@ -27,7 +27,7 @@ def smiles_of_mol_block(text: str, *, name: str = "the mol block", steps: tuple[
         InvalidSmilesError: If RDKit cannot read it, with RDKit's reason; if it has no atoms; or if it does not say which molecule it is: it
             has query atoms (lists, `A`, `Q`, `X`), R groups, pseudoatoms, or query bonds. See also `standard_smiles`.
     """
-    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    text = text.replace("\r\n", "\n").replace("\r", "\n").encode("ascii", "replace").decode()  # RDKit cuts lines at bytes
     with quiet_rdkit():
         mol = Chem.MolFromMolBlock(text)
     if mol is None:

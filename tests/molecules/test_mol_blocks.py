@@ -79,3 +79,9 @@ def test_stereo_groups_are_an_error_unless_they_are_ignored() -> None:
 def test_the_steps_of_standardisation_apply() -> None:
     text = Chem.MolToMolBlock(Chem.MolFromSmiles("[Na+].CC(=O)[O-]"))
     assert smiles_of_mol_block(text, steps=("desalt", "neutralise")) == "CC(=O)O"
+
+
+def test_letters_that_are_not_ascii() -> None:
+    """RDKit divides the lines of a block at bytes, and its messages would not be text."""
+    with pytest.raises(InvalidSmilesError, match="could not be parsed"):
+        smiles_of_mol_block('"0\u0080","CC(=O)Oc1ccccc1C(=O)O"\n' * 5)
