@@ -104,9 +104,9 @@ def main() -> None:
     print(f"   {args.folder}/data.html     the report on the molecules: open it in a browser")
     print(f"   {nemo_file}")
     print(f"\nDone in {(time.monotonic() - start) / 60:.1f} minutes. Embed your own molecules with {shipped_name}:")
-    print("   .venv/bin/nemo-cmim embed FILE.csv --column smiles -o embedded.parquet")
+    print("   .venv/bin/nemo-cmim embed FILE.csv -o embedded.parquet")
     print("or with the model trained here, which is only a demonstration and predicts less well:")
-    print(f"   .venv/bin/nemo-cmim embed FILE.csv --column smiles --model '{nemo_file}' -o embedded.parquet")
+    print(f"   .venv/bin/nemo-cmim embed FILE.csv --model '{nemo_file}' -o embedded.parquet")
 
 
 if __name__ == "__main__":
