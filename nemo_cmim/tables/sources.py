@@ -51,7 +51,7 @@ class Source:
         self.name, self.size, self._raw = name, size, raw
         try:
             first = raw.read(max(map(len, _MAGIC)))
-            file = _decompressed(_chained(first, raw), compression_of(first))
+            file = _OPENERS[compression_of(first)](_chained(first, raw))
             self.head = _head(file)
         except READ_ERRORS as error:
             raw.close()
@@ -120,13 +120,11 @@ def _open_url(url: str) -> Source:
         raise ConfigError(f"Reading {url} requires fsspec. Run pip install 'nemo_cmim[data]', or download the file.") from error
     try:
         file = fsspec.open(url, "rb").open()
-        return Source(url, file, getattr(file, "size", None))
     except ImportError as error:
         raise ConfigError(f"Reading {url} requires a package that is not installed: {error}") from error
     except (OSError, ValueError) as error:
-        if isinstance(error, DataError):
-            raise
         raise DataError(f"{url} cannot be read: {error or type(error).__name__}. Check the address.") from error
+    return Source(url, file, getattr(file, "size", None))
 
 
 def reopenable(source: Source, *, plain: bool = False) -> tuple[Path, ExitStack]:
@@ -156,11 +154,7 @@ def open_decompressed(path: Path) -> IO[bytes]:
     Raises:
         OSError: If the file cannot be opened.
     """
-    compression = compression_of(path)
-    if compression == "zst":
-        return _decompressed(path.open("rb"), compression)
-    openers: dict[str, Callable[[Path], Any]] = {"gz": gzip.open, "bz2": bz2.open, "xz": lzma.open}
-    file: IO[bytes] = openers.get(compression, lambda path: path.open("rb"))(path)
+    file: IO[bytes] = _OPENERS[compression_of(path)](path)
     return file
 
 
@@ -222,15 +216,14 @@ def _chained(first: bytes, rest: IO[bytes]) -> io.BufferedReader:
     return io.BufferedReader(_Chained(first, rest), 1 << 14)
 
 
-def _decompressed(file: IO[bytes], compression: str) -> IO[bytes]:
-    if compression == "gz":
-        return gzip.GzipFile(fileobj=file, mode="rb")  # type: ignore[return-value]
-    if compression == "bz2":
-        return bz2.BZ2File(file)
-    if compression == "xz":
-        return lzma.LZMAFile(file)
-    if compression == "zst":
-        import pyarrow
+def _open_plain(file: Path | IO[bytes]) -> IO[bytes]:
+    return file.open("rb") if isinstance(file, Path) else file
 
-        return io.BufferedReader(pyarrow.CompressedInputStream(pyarrow.PythonFile(file, "r"), "zstd"))
-    return file
+
+def _open_zst(file: Path | IO[bytes]) -> IO[bytes]:
+    import pyarrow
+
+    return io.BufferedReader(pyarrow.CompressedInputStream(pyarrow.PythonFile(_open_plain(file), "r"), "zstd"))
+
+
+_OPENERS: dict[str, Callable[[Any], Any]] = {"": _open_plain, "gz": gzip.open, "bz2": bz2.open, "xz": lzma.open, "zst": _open_zst}
