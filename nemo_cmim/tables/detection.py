@@ -6,13 +6,12 @@ import csv
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from ..errors import ConfigError, DataError
 from .columns import column_index, find_smiles_column, listed, smiles_columns
-from .layout import DELIMITED, PARQUET, SDF, SPLIT, Layout, ReadOptions
+from .layout import DELIMITED, PARQUET, SDF, SPLIT, Detected, Layout, ReadOptions
 
-__all__ = ["COMPRESSIONS", "FORMATS", "PARQUET_MAGIC", "Detected", "detect", "format_of", "is_web_page"]
+__all__ = ["COMPRESSIONS", "FORMATS", "PARQUET_MAGIC", "detect", "format_of", "is_web_page"]
 
 FORMATS = (".smi", ".txt", ".csv", ".tsv", ".sdf", ".mol", ".parquet")
 COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
@@ -27,18 +26,6 @@ _MOL_BLOCK = re.compile(rb"^.*(?:\r?\n.*){3}V[23]000\s*$", re.MULTILINE)
 _SPREADSHEETS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")
 _SAMPLE = 20  # lines from which a delimiter is guessed
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
-
-
-class Detected(NamedTuple):
-    """How a file is read.
-
-    Attributes:
-        layout: How its lines are read; for Parquet, only the form.
-        names: Names of the columns of a text file.
-    """
-
-    layout: Layout
-    names: Sequence[str]
 
 
 def format_of(name: str) -> str:
@@ -59,6 +46,9 @@ def detect(name: str, head: bytes, options: ReadOptions) -> Detected:
         name: Name of the file.
         head: Its first bytes, decompressed.
         options: What the user says about it.
+
+    Returns:
+        Layout and names. Of a Parquet or SDF file only the form: `detect_parquet` and `data_names` read the rest.
 
     Raises:
         DataError: If the file has no molecules, is not a table of molecules, or has no or several possible SMILES columns.

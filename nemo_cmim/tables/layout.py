@@ -6,12 +6,32 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-__all__ = ["DELIMITED", "DETECT", "PARQUET", "SDF", "SPLIT", "Layout", "RawLine", "ReadOptions"]
+__all__ = [
+    "DELIMITED",
+    "DETECT",
+    "EMPTY_LINE",
+    "NOT_CSV",
+    "NOT_UTF8",
+    "NO_SMILES",
+    "PARQUET",
+    "SDF",
+    "SPLIT",
+    "Detected",
+    "Layout",
+    "RawLine",
+    "ReadOptions",
+]
 
 DELIMITED = "delimited"  # with quoted cells, as CSV
 SPLIT = "split"  # at a tab or at white space, without quotes
 SDF = "sdf"
 PARQUET = "parquet"
+
+# Why a line has no SMILES.
+EMPTY_LINE = "empty line"
+NO_SMILES = "no SMILES"
+NOT_CSV = "not CSV"  # followed by what is wrong
+NOT_UTF8 = "not UTF-8 text"
 
 
 @dataclass(frozen=True)
@@ -57,6 +77,18 @@ class Layout(NamedTuple):
     delimiter: str = ""
     line_end: str = "\n"
     standardise: Sequence[str] = ()
+
+
+class Detected(NamedTuple):
+    """How a file is read.
+
+    Attributes:
+        layout: How its lines are read.
+        names: Names of its columns.
+    """
+
+    layout: Layout
+    names: Sequence[str]
 
 
 class RawLine(NamedTuple):

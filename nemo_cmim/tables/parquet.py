@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING
 
 from ..errors import DataError
 from .columns import column_index, find_smiles_column
-from .layout import PARQUET, Layout, RawLine
+from .layout import NO_SMILES, PARQUET, Detected, Layout, RawLine
 from .sources import READ_ERRORS, damaged_file
 
 if TYPE_CHECKING:
     import pyarrow
 
-__all__ = ["parquet_layout", "read_parquet"]
+__all__ = ["detect_parquet", "read_parquet"]
 
 _BATCH_ROWS = 8192
 
 
-def parquet_layout(name: str, path: Path, column: str | None) -> Layout:
+def detect_parquet(name: str, path: Path, column: str | None) -> Detected:
     """Finds the column of SMILES in a file that is not compressed.
 
     Raises:
@@ -41,7 +41,7 @@ def parquet_layout(name: str, path: Path, column: str | None) -> Layout:
     )
     if not is_text:
         raise DataError(f"{name}: the column {schema.names[index]!r} holds {kind}, not text. Name the SMILES column with --smiles.")
-    return Layout(PARQUET, index, len(schema.names), has_header=False)
+    return Detected(Layout(PARQUET, index, len(schema.names), has_header=False), schema.names)
 
 
 def read_parquet(path: Path, smiles_column: int, offset: int) -> Iterator[RawLine]:
@@ -67,7 +67,7 @@ def read_parquet(path: Path, smiles_column: int, offset: int) -> Iterator[RawLin
                     row += skip
                     for smiles in batch.column(0).slice(skip).to_pylist():
                         row += 1
-                        problem = "" if smiles and smiles.strip() else "no SMILES"
+                        problem = "" if smiles and smiles.strip() else NO_SMILES
                         yield RawLine(row, row - 1, "" if problem else smiles.strip(string.whitespace), smiles or "", problem)
     except (*READ_ERRORS, pyarrow.ArrowException) as error:
         raise damaged_file(path, error, f"row {row}") from error

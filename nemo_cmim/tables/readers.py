@@ -13,7 +13,7 @@ from typing import IO
 
 from .detection import detect
 from .layout import DETECT, PARQUET, SDF, SPLIT, Layout, RawLine, ReadOptions
-from .parquet import parquet_layout, read_parquet
+from .parquet import detect_parquet, read_parquet
 from .sdf import read_sdf, record_starts
 from .sources import READ_ERRORS, damaged_file, open_decompressed, open_source
 from .text import numbered_lines, raw_lines
@@ -36,7 +36,7 @@ def find_layout(path: Path, options: ReadOptions = DETECT, name: str | None = No
     name = name or str(path)
     with open_source(path) as source:
         layout = detect(name, source.head, options).layout
-    return parquet_layout(name, path, options.smiles) if layout.form == PARQUET else layout
+    return detect_parquet(name, path, options.smiles).layout if layout.form == PARQUET else layout
 
 
 def read_lines(

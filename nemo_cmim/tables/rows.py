@@ -20,15 +20,26 @@ import pyarrow.parquet
 from ..errors import ConfigError, DataError
 from .columns import check_columns
 from .detection import detect
-from .layout import DELIMITED, DETECT, PARQUET, SDF, Layout, RawLine, ReadOptions
-from .parquet import parquet_layout
+from .layout import (
+    DELIMITED,
+    DETECT,
+    EMPTY_LINE,
+    NO_SMILES,
+    NOT_CSV,
+    NOT_UTF8,
+    PARQUET,
+    SDF,
+    Detected,
+    Layout,
+    RawLine,
+    ReadOptions,
+)
+from .parquet import detect_parquet
 from .sdf import data_names, read_sdf
 from .sources import READ_ERRORS, damaged_file, open_decompressed, open_source, reopenable
 from .text import UNCLOSED, raw_lines
 
 __all__ = ["Block", "MoleculeTable"]
-
-NO_SMILES = "it has no SMILES"
 
 
 class Block(NamedTuple):
@@ -79,7 +90,11 @@ class MoleculeTable:
             if layout.form in (PARQUET, SDF):  # read more than once, or from the end
                 self._path, context = reopenable(self._source, plain=layout.form == PARQUET)
                 self._stack.enter_context(context)
-                layout, names = self._open_parquet(options) if layout.form == PARQUET else self._open_sdf(layout, options)
+                layout, names = (
+                    detect_parquet(self.name, self._path, options.smiles)
+                    if layout.form == PARQUET
+                    else self._open_sdf(layout, options)
+                )
             self.names, self.unit = list(names), "row" if layout.form == PARQUET else "line"
             check_columns(self.name, self.names)
         except BaseException:
@@ -87,11 +102,7 @@ class MoleculeTable:
             raise
         self._layout, self.smiles_column = layout, layout.smiles_column
 
-    def _open_parquet(self, options: ReadOptions) -> tuple[Layout, Sequence[str]]:
-        layout = parquet_layout(self.name, self._path, options.smiles)
-        return layout, pyarrow.parquet.read_schema(self._path).names
-
-    def _open_sdf(self, layout: Layout, options: ReadOptions) -> tuple[Layout, Sequence[str]]:
+    def _open_sdf(self, layout: Layout, options: ReadOptions) -> Detected:
         if options.smiles is not None:
             raise ConfigError(f"{self.name} has no SMILES column: RDKit writes the SMILES of its structures. Leave out --smiles.")
         with open_decompressed(self._path) as file:
@@ -100,7 +111,7 @@ class MoleculeTable:
             next(f"{name}{'_' * n}" for n in itertools.count() if f"{name}{'_' * n}" not in self._data)
             for name in ("smiles", "name")
         ]
-        return layout, [*own, *self._data]
+        return Detected(layout, [*own, *self._data])
 
     def __enter__(self) -> MoleculeTable:
         return self
@@ -163,7 +174,7 @@ class MoleculeTable:
         empty: list[RawLine] = []
         width = len(self.names)
         for line in lines:
-            if line.problem == "empty line" and self._layout.form != SDF:
+            if line.problem == EMPTY_LINE and self._layout.form != SDF:
                 empty.append(line._replace(fields=[""] * width))
                 continue
             yield from empty
@@ -177,9 +188,9 @@ class MoleculeTable:
 
     def _why_not_divided(self, line: RawLine, width: int) -> str:
         layout, fields = self._layout, line.fields
-        if line.problem == "not UTF-8 text":
+        if line.problem == NOT_UTF8:
             return "it is not UTF-8 text. Save the file as UTF-8."
-        if line.problem.startswith("not CSV"):
+        if line.problem.startswith(NOT_CSV):
             what = "a quotation mark opens a cell that is not closed" if UNCLOSED in line.problem else line.problem
             return f"{what}. Close it, or double the quotation marks inside the cell and quote the complete cell."
         if layout.form == DELIMITED or (layout.form != SDF and layout.delimiter):

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import IO
 
-from .layout import Layout, RawLine
+from .layout import NOT_UTF8, Layout, RawLine
 from .text import numbered_lines
 
 __all__ = ["data_names", "read_sdf", "record_starts"]
@@ -39,7 +39,7 @@ def read_sdf(
         end = next((i for i, line in enumerate(lines) if line.startswith("M  END")), len(lines)) + 1
         data = _data(lines[end:])
         fields = [lines[0], *(data.get(one, "") for one in names)]
-        smiles, problem = "", "" if is_utf8 else "not UTF-8 text"
+        smiles, problem = "", "" if is_utf8 else NOT_UTF8
         if not problem:
             try:
                 smiles = smiles_of_mol_block("\n".join(lines[:end]) + "\n", steps=steps)

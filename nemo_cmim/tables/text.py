@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import IO, NamedTuple
 
-from .layout import DELIMITED, Layout, RawLine
+from .layout import DELIMITED, EMPTY_LINE, NO_SMILES, NOT_CSV, NOT_UTF8, Layout, RawLine
 from .sources import READ_ERRORS, damaged_file
 
 __all__ = ["UNCLOSED", "numbered_lines", "raw_lines", "split_at_spaces"]
@@ -102,7 +102,7 @@ def _split_records(lines: Iterator[_Line], layout: Layout) -> Iterator[_Record]:
     for number, offset, line, is_utf8 in lines:
         text = line.rstrip("\r\n")
         fields = text.split(layout.delimiter) if layout.delimiter else split_at_spaces(text, width, layout.smiles_column)
-        yield _Record(number, offset, fields, line, "" if is_utf8 else "not UTF-8 text")
+        yield _Record(number, offset, fields, line, "" if is_utf8 else NOT_UTF8)
 
 
 def split_at_spaces(text: str, width: int, smiles_column: int) -> list[str]:
@@ -149,11 +149,11 @@ def _csv_records(lines: Iterator[_Line], delimiter: str) -> Iterator[_Record]:
             return
         except csv.Error as error:
             several = len(consumed) > 1 or "unexpected end" in str(error)
-            fields, problem = [], f"not CSV ({UNCLOSED if several else error})"
+            fields, problem = [], f"{NOT_CSV} ({UNCLOSED if several else error})"
             pending.extendleft(reversed(consumed[1:]))
             del consumed[1:]
         if not all(line.is_utf8 for line in consumed):
-            problem = "not UTF-8 text"
+            problem = NOT_UTF8
         text = "".join(line.text for line in consumed)
         yield _Record(consumed[0].number, consumed[0].offset, fields, text, problem)
 
@@ -169,11 +169,11 @@ def _raw_line(record: _Record, layout: Layout) -> RawLine:
 def _problem(record: _Record, text: str, layout: Layout) -> str:
     fields = len(record.fields)
     if not text.strip():
-        return "empty line"
+        return EMPTY_LINE
     if text == record.text and fields == layout.smiles_column + 1 < layout.width:
         return "line cut short"  # the file ends inside or right after the SMILES, where other lines have more fields
     if layout.form == DELIMITED and fields != layout.width:
         return "wrong number of columns"
     if fields <= layout.smiles_column or not record.fields[layout.smiles_column].strip():
-        return "no SMILES"
+        return NO_SMILES
     return ""
