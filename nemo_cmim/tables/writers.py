@@ -8,7 +8,7 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, Protocol
 
@@ -19,7 +19,6 @@ import pyarrow.parquet
 
 from ..errors import DataError
 from ..outputs import check_file, write_file
-from .columns import check_columns
 
 __all__ = ["OUTPUTS", "Append", "check_output", "embedding_writer"]
 
@@ -55,7 +54,7 @@ def embedding_writer(path: Path) -> Iterator[Append]:
     """Yields a function that appends rows with their embeddings, float32 [N, D]. A file is written atomically.
 
     A .parquet file gets one column `embedding` of lists; CSV, also for `-`, gets a column for each dimension: `e0`, `e1`, ... A .npy file
-    gets the embeddings only, as one array; an .npz file gets the arrays `embedding` and, as text, each column of the rows.
+    gets the embeddings only, as one array; an .npz file gets the array `embedding` and one for each column of the rows: numbers, or text.
     Append at least one block.
 
     Raises:
@@ -97,9 +96,8 @@ class _CsvWriter:
         self._writer: Any = None
 
     def append(self, rows: pa.Table, vectors: np.ndarray) -> None:
-        plain = [_without_nesting(name, column) for name, column in zip(rows.column_names, rows.columns)]
         names = [f"e{i}" for i in range(vectors.shape[1])]
-        rows = _with_columns(pa.table(plain, names=rows.column_names), names, [pa.array(column) for column in vectors.T])
+        rows = _with_columns(_flat(rows), names, [pa.array(column) for column in vectors.T])
         self._writer = self._writer or pyarrow.csv.CSVWriter(self._files[0], rows.schema)
         self._writer.write_table(rows)
 
@@ -166,10 +164,8 @@ class _NpzWriter:
         self._rows: list[pa.Table] = []
 
     def append(self, rows: pa.Table, vectors: np.ndarray) -> None:
-        check_columns("The output", [*rows.column_names, "embedding"])
-        self._rows.append(
-            pa.table([_without_nesting(*one) for one in zip(rows.column_names, rows.columns)], names=rows.column_names)
-        )
+        _check_free(rows, ["embedding"])
+        self._rows.append(_flat(rows))
         self._vectors.append(rows, vectors)
 
     def close(self) -> None:
@@ -193,31 +189,37 @@ _WRITERS: dict[str, Callable[[Path], _Writer]] = {
 
 def _as_array(cells: pa.ChunkedArray) -> np.ndarray:
     """Numbers as numbers; everything else as text, a missing cell as empty text."""
-    if cells.null_count == 0 and (
-        pa.types.is_integer(cells.type) or pa.types.is_floating(cells.type) or pa.types.is_boolean(cells.type)
-    ):
+    if cells.null_count == 0 and _is_number(cells.type):
         return cells.to_numpy()
     return np.array([cell or "" for cell in cells.cast(pa.string()).to_pylist()], dtype=np.str_)
 
 
-def _without_nesting(name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """The column, as text if CSV has no other form for its type."""
-    if pa.types.is_nested(column.type):
-        raise DataError(f"The column {name!r} holds {column.type}, which only a .parquet file can hold. Name an output .parquet.")
+def _is_number(kind: pa.DataType) -> bool:
+    return pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)
+
+
+def _flat(rows: pa.Table) -> pa.Table:
+    """The rows, with text in place of types that have no other form in CSV."""
+    return pa.table([_flat_column(name, rows.column(name)) for name in rows.column_names], names=rows.column_names)
+
+
+def _flat_column(name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
     kind = column.type
-    if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind) or pa.types.is_temporal(kind):
+    if _is_number(kind) or pa.types.is_temporal(kind):
         return column
-    try:
-        return column.cast(pa.string())
-    except pa.ArrowException as error:
-        raise DataError(
-            f"The column {name!r} holds {kind}, which only a .parquet file can hold. Name an output .parquet."
-        ) from error
+    if not pa.types.is_nested(kind):
+        with suppress(pa.ArrowException):
+            return column.cast(pa.string())
+    raise DataError(f"The column {name!r} holds {kind}, which only a .parquet file can hold. Name an output .parquet.")
 
 
 def _with_columns(rows: pa.Table, names: Sequence[str], columns: Sequence[pa.Array]) -> pa.Table:
-    taken = set(rows.column_names)
-    for name in names:
-        if name in taken:
-            raise DataError(f"The input already has a column {name!r}, the name of a column for the embedding. Rename the column.")
+    _check_free(rows, names)
     return pa.table([*rows.columns, *columns], names=[*rows.column_names, *names])
+
+
+def _check_free(rows: pa.Table, names: Sequence[str]) -> None:
+    """Raises a `DataError` if the rows already have a column of one of these names."""
+    present = set(rows.column_names)
+    if taken := [name for name in names if name in present]:
+        raise DataError(f"The input already has a column {taken[0]!r}, the name of a column for the embedding. Rename the column.")
