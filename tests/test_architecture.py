@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # A part of the package may import the parts of the levels above its own. Parts of one level do not import each other.
 LEVELS = [
     ("version", "errors", "types", "markdown"),
-    ("mappings",),
+    ("mappings", "steps"),
     ("files", "signals", "config", "molecules", "observed"),
     ("outputs",),
     ("tables", "tokenizers", "losses", "scaling"),
@@ -33,7 +33,7 @@ LEVELS = [
 ]
 MAY_IMPORT = {part: {p for above in LEVELS[:i] for p in above} for i, level in enumerate(LEVELS) for part in level}
 MAY_IMPORT["scaling"] = {"version", "errors", "mappings", "config", "markdown"}
-MAY_IMPORT["downstream"] = {"version", "errors", "types", "markdown", "molecules", "outputs", "tables"}
+MAY_IMPORT["downstream"] = {"version", "errors", "types", "markdown", "molecules", "steps", "outputs", "tables"}
 for part in ("store", "zinc", "prepare", "loader", "report"):  # data preparation does not depend on models
     MAY_IMPORT[part] -= {"losses", "scaling", "models", "inference"}
 MAY_IMPORT["inference"] -= {"losses", "scaling", "store"}

@@ -11,8 +11,6 @@ import pytest
 from nemo_cmim.cli import build_parser, main
 from nemo_cmim.downstream import load_csv
 from nemo_cmim.inference import load
-from nemo_cmim.molecules import STEPS
-from nemo_cmim.prepare import settings
 
 CONTENT = "".join(f"{i};{'C' * i}O |&1:1|;{i}.5\n" for i in range(1, 13)) + "13;[CH3:1]O.[Na+].[Cl-] salt;9\n"
 OPTIONS = ["--smiles", "2", "--delimiter", ";", "--no-header", "--standardise", "desalt,extras, atom-maps"]
@@ -23,10 +21,6 @@ def source(tmp_path: Path) -> Path:
     path = tmp_path / "in.csv"
     path.write_text(CONTENT)
     return path
-
-
-def test_the_steps_have_one_definition() -> None:
-    assert settings.STEPS == STEPS
 
 
 @pytest.mark.parametrize("command", ["embed in -o out", "prepare in -o out", "overlap data in", "regress in"])

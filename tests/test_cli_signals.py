@@ -78,7 +78,9 @@ def test_prepare_can_be_resumed(tmp_path: Path, processes: int, number: signal.S
     said = None
     while said is None:
         os.killpg(process.pid, number)
-        with suppress(subprocess.TimeoutExpired):  # RDKit can swallow SIGINT while it searches for substructures: press Ctrl-C again
+        with suppress(
+            subprocess.TimeoutExpired
+        ):  # RDKit can swallow SIGINT while it searches for substructures: press Ctrl-C again
             said, _ = process.communicate(timeout=60.0)
     assert process.returncode == 128 + number, said
     assert "Traceback" not in said and ("Rerun to resume." in said) == (number == signal.SIGINT)

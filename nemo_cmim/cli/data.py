@@ -161,7 +161,7 @@ def _add_prepare(commands: Commands) -> None:
 
 
 def _add_prepare_settings(add: Callable[..., argparse.Action]) -> None:
-    from ..prepare.settings import PAPER_TEST, PAPER_VALID, STEPS, Settings
+    from ..prepare.settings import PAPER_TEST, PAPER_VALID, Settings
 
     setting = functools.partial(_add_setting, add, Settings)
     add_read_options(add, dest="column")
@@ -181,8 +181,8 @@ def _add_prepare_settings(add: Callable[..., argparse.Action]) -> None:
     setting("--limit", "maximum number of lines to read from all inputs together (default: no limit)", type=int, metavar="N")
     setting("--piece-lines", "number of lines in a chunk, which one task processes")
     setting("--shard-molecules", "approximate number of molecules in a shard")
-    for step in STEPS:  # --desalt and --neutralise are options of earlier versions
-        add(f"--{step}", action="store_true", help=argparse.SUPPRESS)
+    for option in ("--desalt", "--neutralise"):  # of earlier versions
+        add(option, action="store_true", help=argparse.SUPPRESS)
 
 
 def _run_prepare(args: argparse.Namespace) -> None:

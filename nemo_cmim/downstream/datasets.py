@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from ..errors import ConfigError, DataError, InvalidSmilesError
-from ..molecules import canonical_smiles, check_steps, parse, standard_smiles
+from ..molecules import canonical_smiles, parse, standard_smiles
+from ..steps import check_steps
 from ..tables.columns import column_index
 from ..tables.layout import ReadOptions
 from ..tables.rows import MoleculeTable

@@ -12,7 +12,7 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
 from ..errors import CheckpointError
-from ..molecules import check_steps
+from ..steps import check_steps
 from .model import CMIMModel
 from .shipped import resolve
 

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ConfigError, InvalidSmilesError, UnknownTokenError
-from ..molecules import Mol, check_steps, parse, shorten, standard_smiles, without_extras
+from ..molecules import Mol, parse, shorten, standard_smiles, without_extras
+from ..steps import check_steps
 from ..tokenizers import SmilesTokenizer
 from .capabilities import check_integer
 
@@ -42,7 +43,7 @@ class InputOptions(NamedTuple):
         on_invalid: "raise", "nan" to mark rows that cannot be used and to issue one warning for all of them, or `EXPLAIN` to mark
             them without a warning.
         canonical: Convert each SMILES to RDKit's canonical SMILES first.
-        standardise: Steps of `molecules.STEPS` that are applied before.
+        standardise: Steps of `steps.STEPS` that are applied before.
         first_index: Index of the first row in error messages.
         placeholder: What stands in the place of an invalid row: "NaN" or "None". It is named in messages.
     """

@@ -27,17 +27,15 @@ from .parsing import (
     to_canonical_smiles,
     without_stereo,
 )
-from .standardisation import STEPS, check_steps, standard_smiles, standardise, without_extras
+from .standardisation import standard_smiles, standardise, without_extras
 
 __all__ = [
     "CANONICALISATION",
-    "STEPS",
     "Mol",
     "Properties",
     "canonical_or_none",
     "canonical_smiles",
     "check_properties",
-    "check_steps",
     "descriptors",
     "drawing",
     "forbidden_character",

@@ -1,43 +1,20 @@
-"""Optional changes of a molecule before it is used: which steps there are, their order, and what each does."""
+"""Optional changes of a molecule before it is used: what each step does."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from rdkit import Chem
 
-from ..errors import ConfigError, InvalidSmilesError
+from ..errors import InvalidSmilesError
 from .parsing import Mol, check_is_molecule, one_line, parse, quiet_rdkit, shorten, smiles_of, to_canonical_smiles
 
-__all__ = ["STEPS", "check_steps", "standard_smiles", "standardise", "without_extras"]
-
-STEPS = ("extras", "atom-maps", "desalt", "neutralise")
-"""The steps, in the order in which they are applied."""
+__all__ = ["standard_smiles", "standardise", "without_extras"]
 
 _ATOM_MAP = re.compile(r"\[[^\]]*:\d+\]")
 _POLYMERS = {"SRU", "MON", "MER", "COP", "CRO", "MOD", "GRA"}
 _ENHANCED_STEREO = (Chem.StereoGroupType.STEREO_OR, Chem.StereoGroupType.STEREO_AND)
-
-
-def check_steps(steps: str | Iterable[str]) -> tuple[str, ...]:
-    """Checks the names of steps of standardisation.
-
-    Args:
-        steps: Names from `STEPS`, in any order; also a text, with commas between names.
-
-    Returns:
-        The names, each once, in the order in which the steps are applied.
-
-    Raises:
-        ConfigError: If a name is unknown.
-    """
-    names = steps.split(",") if isinstance(steps, str) else list(steps) if isinstance(steps, Iterable) else [steps]
-    names = [name.strip() if isinstance(name, str) else name for name in names]
-    for name in names:
-        if name not in STEPS:
-            raise ConfigError(f"standardise: the steps are {', '.join(map(repr, STEPS))}, found {name!r}.")
-    return tuple(step for step in STEPS if step in names)
 
 
 def standard_smiles(molecule: str | Mol, steps: Sequence[str] = (), *, name: str = "the SMILES") -> str:

@@ -27,6 +27,7 @@ from ..files import fsync
 from ..mappings import from_mapping
 from ..molecules import check_properties
 from ..observed import PropertyTable
+from ..steps import check_steps, field_of
 from ..store.manifest import MANIFEST, StoreManifest
 from ..store.token_store import VOCABULARY
 from ..tables.detection import COMPRESSIONS, FORMATS
@@ -39,7 +40,7 @@ from .merge import HashRange, count_distinct, distinct_hashes, hash_ranges, merg
 from .properties import compute_piece, fit_table, plan_pieces, write_records
 from .rejects import REJECTED, chunk_groups, join_rejected, write_rejected
 from .scan import ScannedInput, scan_input, state_of
-from .settings import Settings, settings_of
+from .settings import Settings
 from .splits import SplitBounds, split_bounds
 from .summary import summarise
 from .workspace import FINISHED, claim
@@ -54,7 +55,7 @@ def prepare(
     output: str | Path,
     *,
     vocabulary: str | Path | None = None,
-    standardise: Sequence[str] = (),
+    standardise: str | Sequence[str] = (),
     processes: int | None = None,
     scheduler: str | None = None,
     progress: bool | None = None,
@@ -69,10 +70,10 @@ def prepare(
     written atomically. Until then the results lie in `.NAME.unfinished` next to it, and a repeated call resumes from them.
 
     Args:
-        inputs: Files that `read_molecules` supports, and folders, which stand for all such files in them.
+        inputs: Files of the formats of `tables.detection.FORMATS`, and folders, which stand for all such files in them.
         output: The folder to write.
         vocabulary: Vocabulary file; by default the shipped one.
-        standardise: Steps that standardise each molecule, of `settings.STEPS`: the settings of these names are set.
+        standardise: Steps that standardise each molecule, see `steps.STEPS`: the settings of these names are set.
         processes: Number of processes; by default one per core. With 1, no other process is started.
         scheduler: Address of a `dask.distributed` scheduler, instead of processes on this machine. Its workers must see the inputs
             and the output under the same paths.
@@ -87,7 +88,7 @@ def prepare(
         ConfigError: If a setting is unknown, of the wrong type or out of range, another process is writing the output, or a required
             package is not installed.
     """
-    chosen = from_mapping(Settings, {**settings, **settings_of(standardise)}, "prepare")
+    chosen = from_mapping(Settings, {**settings, **{field_of(step): True for step in check_steps(standardise)}}, "prepare")
     if processes is not None and processes < 1:
         raise ConfigError(f"processes must be at least 1, found {processes}.")
     if processes is not None and scheduler is not None:

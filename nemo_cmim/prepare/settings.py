@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from ..mappings import check
+from ..steps import STEPS, field_of
 from ..tables.layout import ReadOptions
 
-__all__ = ["PAPER_TEST", "PAPER_VALID", "STANDARD_PROPERTIES", "STEPS", "Rules", "Settings", "SplitSizes", "settings_of"]
+__all__ = ["PAPER_TEST", "PAPER_VALID", "STANDARD_PROPERTIES", "Rules", "Settings", "SplitSizes"]
 
 PAPER_VALID = 100_000 / 730_000_000  # Sec. D.2: of 730M molecules 100k for validation
 PAPER_TEST = 7_000_000 / 730_000_000  # and 7M for test
-STEPS = ("extras", "atom-maps", "desalt", "neutralise")
-"""`molecules.STEPS`, without importing RDKit. Each is a setting of the same name."""
 
 STANDARD_PROPERTIES = (
     *("MolWt", "MolLogP", "MolMR", "TPSA", "LabuteASA", "HeavyAtomCount", "FractionCSP3"),
@@ -188,7 +186,7 @@ class Settings:
     @property
     def read_options(self) -> ReadOptions:
         """How the inputs are read."""
-        steps = tuple(step for step in STEPS if getattr(self, step.replace("-", "_")))
+        steps = tuple(step for step in STEPS if getattr(self, field_of(step)))
         return ReadOptions(self.column, self.delimiter, self.header, steps)
 
     @cached_property
@@ -218,17 +216,6 @@ class Settings:
             if plain[f"{split}_molecules"] is None:
                 plain[f"{split}_fraction"] = size
         return {name: None if isinstance(value, float) and math.isinf(value) else value for name, value in plain.items()}
-
-
-def settings_of(steps: Sequence[str]) -> dict[str, bool]:
-    """The settings that select these steps of `STEPS`, which may be in any order.
-
-    Raises:
-        ConfigError: If a step is unknown.
-    """
-    for step in steps:
-        check(step in STEPS, f"standardise={step!r}: this step is unknown. Known steps: {', '.join(STEPS)}.")
-    return {step.replace("-", "_"): True for step in steps}
 
 
 def _first(*values: float | None) -> float:

@@ -25,6 +25,7 @@ from ..molecules import canonical_smiles, parse, quiet_rdkit, without_stereo
 from ..prepare.cluster import versions
 from ..prepare.curate import Rejection, canonicalise, digest_of
 from ..prepare.settings import Rules
+from ..steps import STEPS, field_of
 from ..store.manifest import StoreManifest
 from ..store.token_store import SPLITS, TokenStore
 from ..tables.layout import DETECT, ReadOptions
@@ -127,7 +128,7 @@ def _check_rdkit(folder: str | Path, manifest: StoreManifest) -> None:
 
 def _as_prepared(smiles: Sequence[str], manifest: StoreManifest) -> list[str]:
     """Canonical SMILES with the folder's settings, except its limits: molecules beyond them are in none of the splits."""
-    settings = {name: manifest.settings.get(name, False) for name in ("extras", "atom_maps", "desalt", "neutralise")}
+    settings = {name: manifest.settings.get(name, False) for name in map(field_of, STEPS)}
     rules = Rules(max_molecular_weight=math.inf, max_logp=math.inf, **settings)
     canonical = []
     with quiet_rdkit():

@@ -44,7 +44,7 @@ class ReadOptions:
             has no header, and its first column is read.
         delimiter: `,`, `;`, `|`, a tab (also `tab` or `\t`), or `space` for any white space; None: detected.
         header: False if the first line is a row, not column names; None: detected.
-        standardise: Steps of `molecules.STEPS`, for the structures of SDF files; those that need no structure are for the caller.
+        standardise: Steps of `steps.STEPS`, for the structures of SDF files; those that need no structure are for the caller.
     """
 
     smiles: str | None = None

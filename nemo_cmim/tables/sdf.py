@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import IO
 
+from ..steps import check_steps
 from .layout import NOT_UTF8, Layout, RawLine
 from .text import numbered_lines
 
@@ -30,10 +31,9 @@ def read_sdf(
     `RawLine.fields` are the name of the molecule and the data with these `names`; an item that a record lacks is empty.
     """
     from ..errors import InvalidSmilesError
-    from ..molecules import check_steps, smiles_of_mol_block
+    from ..molecules import smiles_of_mol_block
 
     steps = check_steps(layout.standardise)
-
     for start, place, lines, is_utf8 in _records(name, file, layout, number, offset, copy):
         text = "\n".join(lines)
         end = next((i for i, line in enumerate(lines) if line.startswith("M  END")), len(lines)) + 1

@@ -186,7 +186,7 @@ def test_invalid_rows_can_be_nan(model: CMIMModel) -> None:
         ({"sample": True, "seed": False}, "seed must be an integer, found False"),
         ({"first_index": -1}, "first_index must be at least 0"),
         ({"first_index": True}, "first_index must be an integer"),
-        ({"standardise": "salts"}, "standardise: the steps are 'extras', 'atom-maps', 'desalt', 'neutralise', found 'salts'"),
+        ({"standardise": "salts"}, "standardise='salts': this step is unknown"),
         ({"standardise": ("extras", "desalt"), "canonical": False}, "standardise='desalt' writes a new SMILES"),
         ({"pooling": "max"}, "pooling must be 'mean' or 'last', found 'max'"),
         ({"kind": "mean", "pooling": "last"}, "have no effect on kind='mean'"),

@@ -10,7 +10,8 @@ import pytest
 from rdkit import Chem
 
 from nemo_cmim.errors import ConfigError, InvalidSmilesError
-from nemo_cmim.molecules import STEPS, canonical_smiles, check_steps, parse, standard_smiles, standardise, without_extras
+from nemo_cmim.molecules import canonical_smiles, parse, standard_smiles, standardise, without_extras
+from nemo_cmim.steps import STEPS, check_steps
 
 RACEMATE = "C[C@H](O)F |&1:1|"
 POLYMER = "CCO |Sg:n:0,1,2::ht|"
@@ -90,7 +91,9 @@ def test_steps_are_checked_and_ordered() -> None:
 
 @pytest.mark.parametrize("steps", ["salts", ("extras", "salts"), "", None, 3, [["extras"]]])
 def test_unknown_steps_are_reported_with_the_choices(steps: Any) -> None:
-    with pytest.raises(ConfigError, match="the steps are 'extras', 'atom-maps', 'desalt', 'neutralise', found "):
+    with pytest.raises(
+        ConfigError, match=r"standardise=.*: this step is unknown. Known steps: extras, atom-maps, desalt, neutralise"
+    ):
         check_steps(steps)
 
 

@@ -14,7 +14,8 @@ from nemo_cmim.zinc.transfer import RetryPolicy
 
 
 @pytest.mark.parametrize(
-    ("command", "settings", "without"), [("prepare", Settings, set()), ("download", RetryPolicy, {"backoff", "longest_wait"})]
+    ("command", "settings", "without"),
+    [("prepare", Settings, {"extras", "atom_maps"}), ("download", RetryPolicy, {"backoff", "longest_wait"})],
 )
 def test_options_have_the_defaults_of_the_settings(command: str, settings: type, without: set[str]) -> None:
     options = vars(build_parser().parse_args([command, "in", "-o", "out"]))
