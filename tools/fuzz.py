@@ -34,7 +34,19 @@ from nemo_cmim.molecules import is_valid, randomized_smiles
 from nemo_cmim.tables.layout import ReadOptions
 from nemo_cmim.tables.rows import MoleculeTable
 
-__all__ = ["SEEDS", "Table", "check_damaged", "check_smiles", "check_table", "main", "mutated", "tables"]
+__all__ = [
+    "OPTIONS",
+    "SEEDS",
+    "SUFFIXES",
+    "Table",
+    "check_damaged",
+    "check_smiles",
+    "check_table",
+    "damaged",
+    "main",
+    "mutated",
+    "tables",
+]
 
 SEEDS = (
     "CC(=O)Oc1ccccc1C(=O)O", "C[C@H](N)C(=O)O", "F/C=C/F", "C/C(F)=C\\Cl", "[O-][N+](=O)c1ccc(Br)cc1", "CN1C=NC2=C1C(=O)N(C)C(=O)N2C",
@@ -46,6 +58,13 @@ _LETTERS = "CNOPSFIBrClcnops[]()=#/\\@+-.123%0HH2* \t|&:é\u00a0\u3000"
 _COMPRESSIONS: tuple[Callable[[bytes], bytes], ...] = (bytes, bytes, bytes, gzip.compress, bz2.compress, lzma.compress)
 _CELLS = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=8) | st.sampled_from(
     ['a "b" c', "x,y;z", "two\nlines", " padded ", "007", "", "\t", '"', "é"]
+)
+SUFFIXES = (".csv", ".tsv", ".smi", ".txt", ".sdf", ".mol", ".parquet", "", ".csv.gz")
+OPTIONS = st.builds(
+    ReadOptions,
+    smiles=st.none() | st.sampled_from(["smiles", "1", "2", "9", "none"]),
+    delimiter=st.none() | st.sampled_from([",", ";", "tab", "space", "xx", '"']),
+    header=st.sampled_from([None, None, False, True]),
 )
 
 
@@ -81,6 +100,21 @@ def tables(draw: st.DrawFn) -> Table:
             writer.writerow(row)
     content = text.getvalue().encode("utf-8-sig" if draw(st.booleans()) else "utf-8")
     return Table(names, rows, draw(st.sampled_from(_COMPRESSIONS))(content), draw(st.sampled_from([".csv", ".tsv", ".csv.gz"])))
+
+
+@st.composite
+def damaged(draw: st.DrawFn) -> bytes:
+    """Random bytes, and tables of which a part is replaced by random bytes."""
+    noise = draw(st.binary(max_size=40))
+    if draw(st.booleans()):
+        return (
+            noise
+            + draw(st.sampled_from([b"", b"\n", b"smiles\n", b"$$$$\n", b"PAR1", b"\x1f\x8b", b"BZh"]))
+            + draw(st.binary(max_size=200))
+        )
+    content = draw(tables()).content
+    start = draw(st.integers(0, len(content)))
+    return content[:start] + noise + content[start + draw(st.integers(0, 20)) :]
 
 
 def check_table(table: Table, folder: Path) -> None:
@@ -203,30 +237,6 @@ def main() -> None:
         f"read, {counts['refused']:,} refused with a message. {counts['smiles']:,} SMILES: {counts['valid']:,} valid molecules, the others "
         f"reported. {time.process_time() - start:.0f} s of CPU time."
     )
-
-
-SUFFIXES = (".csv", ".tsv", ".smi", ".txt", ".sdf", ".mol", ".parquet", "", ".csv.gz")
-OPTIONS = st.builds(
-    ReadOptions,
-    smiles=st.none() | st.sampled_from(["smiles", "1", "2", "9", "none"]),
-    delimiter=st.none() | st.sampled_from([",", ";", "tab", "space", "xx", '"']),
-    header=st.sampled_from([None, None, False, True]),
-)
-
-
-@st.composite
-def damaged(draw: st.DrawFn) -> bytes:
-    """Random bytes, and tables of which a part is replaced by random bytes."""
-    noise = draw(st.binary(max_size=40))
-    if draw(st.booleans()):
-        return (
-            noise
-            + draw(st.sampled_from([b"", b"\n", b"smiles\n", b"$$$$\n", b"PAR1", b"\x1f\x8b", b"BZh"]))
-            + draw(st.binary(max_size=200))
-        )
-    content = draw(tables()).content
-    start = draw(st.integers(0, len(content)))
-    return content[:start] + noise + content[start + draw(st.integers(0, 20)) :]
 
 
 if __name__ == "__main__":
