@@ -299,7 +299,7 @@ class ParallelConfig:
 
     tensor_model_parallel_size: int = 1
     pipeline_model_parallel_size: int = 1
-    transformer_engine: bool = True  # use its linear layers and norms if it is installed and there is a GPU
+    transformer_engine: bool = True  # use its linear layers and norms on a GPU in half precision, if it is installed
 
     def __post_init__(self) -> None:
         check(

@@ -16,7 +16,7 @@ try:
 except ModuleNotFoundError as error:
     raise ConfigError(f"Recipes require {error.name}, which is not installed. Run pip install 'nemo_cmim[launch]'.") from error
 
-__all__ = ["local_executor", "paper_recipe", "pretrain", "pretrain_recipe", "slurm_executor"]
+__all__ = ["gpu_recipe", "h100_recipe", "local_executor", "paper_recipe", "pretrain", "pretrain_recipe", "slurm_executor"]
 
 PREEMPTED = 143  # exit status of a preempted training run that has saved its state: 128 + SIGTERM
 
@@ -47,10 +47,11 @@ def pretrain(
         nodes: Number of nodes; must be the same in the executor.
         devices: Number of devices, and of processes, on each node; must be the same in the executor.
         tensor_parallel: Tensor-parallel size.
-        precision: 32, bf16 or fp16.
+        precision: 32, tf32, bf16 or fp16.
         micro_batch: Micro-batch size of a rank, in molecules.
         global_batch: Molecules in a step; a multiple of `micro_batch` x data-parallel ranks.
-        overrides: More Hydra overrides, such as `["model.optim.lr=2e-4"]`. They take precedence over the arguments.
+        overrides: More Hydra overrides, such as `["model.optim.lr=2e-4"]`, which take precedence over the arguments, or `["run=gpu_cmim"]`,
+            a file of `conf/run/`, over which the arguments take precedence.
     """
     from .training.run import compose, train
 
@@ -103,6 +104,18 @@ def paper_recipe() -> run.Partial[pretrain]:
         micro_batch=256,
         global_batch=16_384,
     )
+
+
+@run.cli.factory(target=pretrain, name="h100")
+def h100_recipe() -> run.Partial[pretrain]:
+    """The paper's network and global batch on one node of 8 H100, bf16: conf/run/molmim_70m_h100.yaml. Set `data` and `folder`."""
+    return run.Partial(pretrain, nodes=1, devices=8, overrides=["run=molmim_70m_h100"])
+
+
+@run.cli.factory(target=pretrain, name="gpu")
+def gpu_recipe() -> run.Partial[pretrain]:
+    """A smaller model for one GPU, with Muon and observed properties: conf/run/gpu_cmim.yaml. Set `data` and `folder`."""
+    return run.Partial(pretrain, nodes=1, devices=1, overrides=["run=gpu_cmim"])
 
 
 @run.cli.factory(name="cmim_local")

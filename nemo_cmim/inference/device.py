@@ -1,4 +1,4 @@
-"""The device that a model runs on."""
+"""The device that a model runs on, and the precision in which it computes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import torch
 
 from ..errors import ConfigError
 
-__all__ = ["device_of"]
+__all__ = ["device_of", "dtype_of", "multiply_exactly"]
+
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def device_of(device: str | torch.device | None) -> torch.device:
@@ -22,3 +24,20 @@ def device_of(device: str | torch.device | None) -> torch.device:
     if chosen.type == "cuda" and not torch.cuda.is_available():
         raise ConfigError(f"The device {device!r} is not available: torch finds no GPU. Pass device='cpu'.")
     return chosen
+
+
+def dtype_of(precision: str) -> torch.dtype:
+    """The type of the weights for a precision.
+
+    Raises:
+        ConfigError: If the name is unknown.
+    """
+    if precision not in _DTYPES:
+        raise ConfigError(f"precision is {precision!r}. Choose from {', '.join(_DTYPES)}.")
+    return _DTYPES[precision]
+
+
+def multiply_exactly(device: torch.device, precision: str) -> None:
+    """Turns TF32 off in this process for fp32 on a GPU. NVIDIA's containers turn it on by an environment variable."""
+    if device.type == "cuda" and precision == "fp32":
+        torch.set_float32_matmul_precision("highest")

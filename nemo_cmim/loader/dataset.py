@@ -100,6 +100,7 @@ def make_loader(
     max_tokens: int | None = None,
     augmentation: AugmentationConfig | None = None,
     with_properties: bool = False,
+    pin_memory: bool = False,
 ) -> DataLoader[MicroBatch]:
     """Micro-batches for training. They do not depend on the number of workers or on interruptions of the run.
 
@@ -117,6 +118,7 @@ def make_loader(
         max_tokens: Maximum number of tokens of the model; None: not checked.
         augmentation: Augmentation of the SMILES; None: none.
         with_properties: Also read the observed properties.
+        pin_memory: Return batches in page-locked memory, from which copies to a GPU are asynchronous.
 
     Raises:
         DataError: If the folder cannot be used. See `TokenStore.open`.
@@ -128,7 +130,7 @@ def make_loader(
     members_of = functools.partial(_micro_batch, order, rank, ranks, accumulation)
     augmenting = _augmentation(augmentation, config, store, max_tokens)
     batches = SmilesBatches(store, members_of, augmenting, buckets=config.buckets, with_properties=with_properties)
-    return _loader(batches, _Steps(start_step * accumulation, steps * accumulation), config.workers)
+    return _loader(batches, _Steps(start_step * accumulation, steps * accumulation), config.workers, pin_memory)
 
 
 def _micro_batch(order: BatchOrder, rank: int, ranks: int, accumulation: int, number: int) -> Members:
@@ -145,6 +147,7 @@ def make_validation_loader(
     max_tokens: int | None = None,
     augmentation: AugmentationConfig | None = None,
     with_properties: bool = False,
+    pin_memory: bool = False,
 ) -> DataLoader[MicroBatch]:
     """Each molecule once, always in the same micro-batches, which are random samples.
 
@@ -159,6 +162,7 @@ def make_validation_loader(
         max_tokens: Maximum number of tokens of the model; None: not checked.
         augmentation: See `make_loader`. Each molecule gets the randomized SMILES and the spans of epoch 0.
         with_properties: See `make_loader`.
+        pin_memory: See `make_loader`.
 
     Raises:
         DataError: If the folder cannot be used. See `TokenStore.open`.
@@ -171,7 +175,7 @@ def make_validation_loader(
     members = [Members(batch[rank::ranks], np.zeros_like(batch[rank::ranks])) for batch in np.array_split(indices, count)]
     augmenting = _augmentation(augmentation, config, store, max_tokens)
     batches = SmilesBatches(store, members.__getitem__, augmenting, buckets=config.buckets, with_properties=with_properties)
-    return _loader(batches, _Steps(0, len(members)), config.workers)
+    return _loader(batches, _Steps(0, len(members)), config.workers, pin_memory)
 
 
 def open_store(config: DataConfig, vocabulary: Vocabulary | None = None, max_tokens: int | None = None) -> TokenStore:
@@ -224,13 +228,13 @@ def _exit_on_sigterm_of_main_process() -> None:
     os._exit(0)  # as torch's handler does; not a failure
 
 
-def _loader(batches: SmilesBatches, steps: _Steps, workers: int) -> DataLoader[MicroBatch]:
+def _loader(batches: SmilesBatches, steps: _Steps, workers: int, pin_memory: bool) -> DataLoader[MicroBatch]:
     return DataLoader(
         batches,
         sampler=steps,
         batch_size=None,
         num_workers=workers,
-        pin_memory=torch.cuda.is_available(),
+        pin_memory=pin_memory,
         worker_init_fn=_ignore_signals,
         generator=torch.Generator(),  # drawing the workers' seeds must not change the run's random state
     )

@@ -36,7 +36,8 @@ class SdpaCoreAttention(MegatronModule):
         mask = None if attention_mask is None else attention_mask[:, None, None, :]
         query, key, value = (x.permute(1, 2, 0, 3) for x in (query, key, value))
         dropout = self.config.attention_dropout if self.training else 0.0
-        with tensor_parallel_rng() if dropout else nullcontext():  # ranks have different heads, which need different dropout
+        # Ranks have different heads, which need different dropout.
+        with tensor_parallel_rng() if dropout else nullcontext():
             context_BHSd = F.scaled_dot_product_attention(query, key, value, mask, dropout, is_causal=self.causal)
         return context_BHSd.permute(2, 0, 1, 3).flatten(2)
 

@@ -34,14 +34,15 @@ class MegatronCMIMNetwork(MegatronModule):
     Args:
         network: Sizes.
         parallel: Tensor-parallel size, and whether to use Transformer Engine.
+        dtype: Type of the parameters in forward and backward, to which the caller converts them.
     """
 
-    def __init__(self, network: NetworkConfig, parallel: ParallelConfig) -> None:
+    def __init__(self, network: NetworkConfig, parallel: ParallelConfig, dtype: torch.dtype = torch.float32) -> None:
         config = transformer_config(network, parallel, layers=max(1, network.decoder_layers))
         super().__init__(config=config)
         self.network_config = network
         self.embedding = LanguageModelEmbedding(config, network.padded_vocabulary_size, network.max_positions)
-        backend = specs.choose_backend(parallel.transformer_engine)
+        backend = specs.choose_backend(parallel.transformer_engine, dtype)
         self.encoder = build_encoder(backend, network, transformer_config(network, parallel, layers=network.encoder_depth))
         self.posterior = build_posterior(network)
         self.heads = PropertyHeads(network)

@@ -13,21 +13,27 @@ from ..errors import ConfigError
 
 __all__ = ["initialise", "is_sharded", "runs_on_gpu"]
 
+_device = ""  # of this process; its groups cannot change it
 
-def initialise(parallel: ParallelConfig, *, device: str | None = None) -> None:
+
+def initialise(parallel: ParallelConfig, *, device: str = "cpu") -> None:
     """Starts `torch.distributed` (NCCL on GPU, gloo on CPU) and Megatron's groups, unless they exist.
 
     A single process needs no rendezvous; several processes use the environment variables that torchrun sets.
 
     Args:
         parallel: Sizes of the groups.
-        device: "cuda" or "cpu"; None: a GPU if there is one.
+        device: Type of the device that the network runs on: "cuda" or "cpu".
 
     Raises:
-        ConfigError: If the sizes do not match the number of processes, or if the groups exist with another tensor-parallel size.
+        ConfigError: If the sizes do not match the number of processes, or if this process already runs on the other type of device or
+            with another tensor-parallel size.
     """
+    global _device
+    if _device and _device != device:
+        raise ConfigError(f"This process already runs on {_device}, and cannot change to {device}. Start a new process.")
+    _device = device
     if not torch.distributed.is_initialized():
-        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         backend = "nccl" if device == "cuda" else "gloo"
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
             torch.distributed.init_process_group(backend)
@@ -56,5 +62,5 @@ def is_sharded(parameter: Tensor) -> bool:
 
 
 def runs_on_gpu() -> bool:
-    """True if the ranks communicate with NCCL, so that their tensors are on GPUs. Not tested on a GPU yet."""
-    return "nccl" in torch.distributed.get_backend()
+    """True if the network of this process runs on a GPU; False before `initialise`. Not tested on a GPU yet."""
+    return _device == "cuda"

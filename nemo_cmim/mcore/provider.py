@@ -40,4 +40,5 @@ def transformer_config(network: NetworkConfig, parallel: ParallelConfig, *, laye
         masked_softmax_fusion=False,
         gradient_accumulation_fusion=False,
         apply_rope_fusion=False,
+        deterministic_mode=torch.are_deterministic_algorithms_enabled(),  # of the token embedding's gradient
     )

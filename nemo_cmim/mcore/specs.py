@@ -14,22 +14,37 @@ from megatron.core.transformer.attention import CrossAttention, CrossAttentionSu
 from megatron.core.transformer.enums import AttnMaskType
 from megatron.core.transformer.mlp import MLP, MLPSubmodules
 from megatron.core.transformer.spec_utils import ModuleSpec
+from megatron.core.transformer.torch_norm import WrappedTorchNorm
 from megatron.core.transformer.transformer_block import TransformerBlockSubmodules
 from megatron.core.transformer.transformer_layer import TransformerLayer, TransformerLayerSubmodules
 
 from .attention import SdpaCoreAttention, SingleKeyAttention, TokenCrossAttention, broadcast_dropout_add
+from .parallel import runs_on_gpu
 
 __all__ = ["choose_backend", "cross_attention_layer", "decoder_block", "latent_self_attention_layer", "token_layer"]
 
 
-def choose_backend(transformer_engine: bool) -> BackendSpecProvider:
-    """Transformer Engine if it is requested and installed and there is a GPU; else Megatron-Core, with Apex's norm if it is installed.
+class _CpuSpecProvider(LocalSpecProvider):
+    """Megatron-Core's layers, with torch's norm where the norm of Apex is installed, which needs a GPU."""
 
+    def layer_norm(self, rms_norm: bool = False, for_qk: bool = False) -> type:
+        return WrappedTorchNorm
+
+
+def choose_backend(transformer_engine: bool, dtype: torch.dtype) -> BackendSpecProvider:
+    """The modules for the device that the run uses, which may be a CPU on a machine with GPUs.
+
+    On a GPU and in half precision, these are Transformer Engine's, if it is requested and installed. In fp32, Transformer Engine
+    multiplies matrices in TF32, with 10 bits of mantissa, so that Megatron-Core's modules are used, with Apex's norm if that is installed.
     Attention always uses torch, whose fused kernels support the masks that the encoders need.
+
+    Args:
+        transformer_engine: Use Transformer Engine where it is possible.
+        dtype: Type of the parameters in forward and backward.
     """
-    if (
-        transformer_engine and torch.cuda.is_available() and importlib.util.find_spec("transformer_engine")
-    ):  # not tested on a GPU yet
+    if not runs_on_gpu():
+        return _CpuSpecProvider()
+    if transformer_engine and dtype != torch.float32 and importlib.util.find_spec("transformer_engine"):  # not run on a GPU yet
         from megatron.core.extensions.transformer_engine_spec_provider import TESpecProvider
 
         return TESpecProvider()

@@ -56,10 +56,10 @@ class MasterWeights:
 
     def update_network(self) -> None:
         """Copies the master weights to the network, rounded to its precision."""
-        with torch.no_grad():
-            for name, parameter in self.network.items():
-                if self.master[name] is not parameter:
-                    parameter.copy_(self.master[name])
+        rounded = [name for name, parameter in self.network.items() if self.master[name] is not parameter]
+        if rounded:
+            with torch.no_grad():
+                torch._foreach_copy_([self.network[name] for name in rounded], [self.master[name] for name in rounded])
 
 
 class _Bucket:
@@ -175,10 +175,10 @@ class Gradients:
         return (shards + replicated).sqrt()
 
     def clip(self, largest: float) -> None:
-        """Scales the gradients of the last step so that their norm is at most `largest`."""
-        if self.norm > largest:
-            for bucket in self._buckets:
-                bucket.flat.mul_(largest / self.norm)
+        """Scales the gradients of the last step so that their norm is at most `largest`. Does not wait for a GPU."""
+        factor = (largest / self.norm).clamp(max=1.0)
+        for bucket in self._buckets:
+            bucket.flat.mul_(factor)
 
 
 def _make_buckets(parameters: MasterWeights) -> list[_Bucket]:

@@ -21,7 +21,7 @@ from ..losses import Objective, ObjectiveOutput, build_objective, property_terms
 from ..losses.candidates import gather_with_gradient
 from ..mappings import from_mapping
 from ..mcore.network import MegatronCMIMNetwork
-from ..mcore.parallel import initialise
+from ..mcore.parallel import initialise, runs_on_gpu
 from ..mcore.random import seed_generators
 from ..observed import PropertyTable
 from ..scaling.flops import Workload, training_flops
@@ -35,10 +35,11 @@ from .health import latent_health
 from .metrics import PER_TOKEN, StepTotals, readable
 from .muon import hidden_matrices
 from .observe import StepClock, TimedLoader
-from .optimisation import nemo_optim_config
+from .optimisation import nemo_optim_config, use_fused_kernel
 from .property_heads import check_table, find_table, with_heads
 from .reconstruction import reconstruct
 from .state import TrainingState
+from .strategy import MegatronStrategy
 
 __all__ = ["MegatronCMIMModel", "check_views"]
 
@@ -83,13 +84,16 @@ class MegatronCMIMModel(ModelPT):
         self.tokenizer = SmilesTokenizer(vocabulary)
         self.property_table = properties or find_table(self.model_config)
         self.model_config = with_heads(self.model_config, self.property_table)
-        initialise(self.model_config.parallel)  # the loaders of `super().__init__` need the ranks
+        strategy = trainer.strategy if trainer else None
+        # The loaders of `super().__init__` need the ranks.
+        initialise(self.model_config.parallel, device=strategy.root_device.type if strategy else "cpu")
         super().__init__(cfg=OmegaConf.create(plain), trainer=trainer)
         self._save_restore_connector = CMIMSaveRestoreConnector()
         network = self.model_config.network
         self.objective = build_objective(self.model_config.objective, network, group=parallel_state.get_data_parallel_group())
         check_views(self.objective, self.model_config)
-        self.network = MegatronCMIMNetwork(network, self.model_config.parallel)
+        dtype = strategy.dtype if isinstance(strategy, MegatronStrategy) else torch.float32
+        self.network = MegatronCMIMNetwork(network, self.model_config.parallel, dtype)
         self._clock = clock or StepClock()
         self.training_state: TrainingState | None = None  # set by the strategy when training starts
         self.step_totals: dict[str, float] = {}  # averages of the last step over all ranks; see `StepTotals.reduce`
@@ -129,6 +133,7 @@ class MegatronCMIMModel(ModelPT):
             max_tokens=self.model_config.network.max_tokens,
             augmentation=self.model_config.augmentation,
             with_properties=self._uses_properties,
+            pin_memory=runs_on_gpu(),
         )
         molecules = min(len(store), config.limit or len(store))
         self._health_stride = -(-molecules // _HEALTH_SAMPLE)
@@ -160,6 +165,7 @@ class MegatronCMIMModel(ModelPT):
             max_tokens=self.model_config.network.max_tokens,
             augmentation=self.model_config.augmentation,
             with_properties=self._uses_properties,
+            pin_memory=runs_on_gpu(),
         )
         return TimedLoader(loader, self._clock)
 
@@ -182,7 +188,10 @@ class MegatronCMIMModel(ModelPT):
         """Builds optimiser and schedule by NeMo's names. None reads the settings from `cfg.optim`."""
         if optim_config is None:
             optim_config = OmegaConf.create(nemo_optim_config(self.model_config.optim, self.trainer.max_steps))
-        return super().setup_optimization(optim_config, optim_kwargs)
+        made = super().setup_optimization(optim_config, optim_kwargs)
+        if runs_on_gpu():
+            use_fused_kernel(self._optimizer)
+        return made
 
     def setup_optimizer_param_groups(self) -> None:
         """Chooses the weights that Muon updates as matrices; any other optimiser gets one group. A hook of `ModelPT`."""

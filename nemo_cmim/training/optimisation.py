@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from torch.optim import Adam, AdamW, Optimizer
+
 from ..config import OptimConfig
 from ..errors import ConfigError
 from ..mappings import to_mapping
 
-__all__ = ["nemo_optim_config"]
+__all__ = ["nemo_optim_config", "use_fused_kernel"]
 
 
 def nemo_optim_config(optim: OptimConfig, max_steps: int) -> dict[str, Any]:
@@ -40,3 +42,10 @@ def nemo_optim_config(optim: OptimConfig, max_steps: int) -> dict[str, Any]:
         warmup = steps if steps is not None else int((ratio or 0.0) * max_steps)
         sched["d_model"] = 1.0 / max(1, warmup)
     return optim.arguments | {"sched": sched}
+
+
+def use_fused_kernel(optimizer: Optimizer | None) -> None:
+    """Makes torch's Adam and AdamW update all weights in one kernel. Not run on a GPU yet."""
+    if isinstance(optimizer, (Adam, AdamW)):
+        for group in optimizer.param_groups:
+            group.update(fused=True, foreach=False)

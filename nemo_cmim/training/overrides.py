@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,13 +10,18 @@ import hydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType
 from hydra.errors import HydraException, MissingConfigException
-from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
 
 from ..errors import ConfigError
 from ..mappings import hydra_quoted, suggestion
 
 __all__ = ["compose_in", "groups_of", "quoted"]
+
+
+_LIST = re.compile(r"\[[^\[\]]*\]")
+_BETWEEN_ITEMS = r""",(?=(?:[^'"]|'[^']*'|"[^"]*")*$)"""  # a comma outside of quotes
+_PLAIN = re.compile(r"""[\w.+-]*|'.*'|".*\"""", re.ASCII)
 
 
 def groups_of(folder: Path) -> list[str]:
@@ -46,23 +52,48 @@ def compose_in(folder: Path, config_name: str, overrides: Sequence[str]) -> Dict
     parsed = [_parse(override) for override in overrides]
     try:
         with hydra.initialize_config_dir(str(folder), version_base=None):
-            return hydra.compose(config_name, [_with_force(text, override, folder) for text, override in parsed])
+            config = hydra.compose(config_name, [_with_force(text, override, folder) for text, override in parsed])
+        _check_references(config)
+        return config
     except MissingConfigException as error:
         raise _unknown_file(error, folder) from error
+    except InterpolationKeyError as error:
+        key = re.search("'(.*)'", str(error))
+        raise ConfigError(f"{error.full_key} refers to ${{{key[1] if key else ''}}}, a key that does not exist.") from error
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(f"A setting cannot be applied: {' '.join(str(error).split()).rstrip('.')}.") from error
+
+
+def _check_references(config: DictConfig) -> None:
+    """Raises an `InterpolationKeyError` if a value refers to a key that does not exist. Other problems are left to the caller's checks."""
+    try:
+        OmegaConf.to_container(config, resolve=True)
+    except InterpolationKeyError:
+        raise
+    except OmegaConfBaseException:
+        return
 
 
 def _parse(override: str) -> tuple[str, Override]:
     """The override, quoted if necessary, as text and parsed."""
     parser = OverridesParser.create()
     key, is_assigned, value = override.partition("=")
-    for text in (override, f"{key}={hydra_quoted(value, interpolate=True)}" if is_assigned else override):
+    texts = [override] if key.strip("+~") else []
+    if texts and is_assigned:
+        texts += [f"{key}={_quoted_items(value)}"] if _LIST.fullmatch(value) else []
+        texts += [f"{key}={hydra_quoted(value, interpolate=True)}"]
+    for text in texts:
         try:
             return text, parser.parse_override(text)
         except HydraException:
             continue
     raise ConfigError(f"{override!r} is not a setting of the form KEY=VALUE, with a key such as model.optim.lr.")
+
+
+def _quoted_items(value: str) -> str:
+    """A list `[a,b]` with each of its items in quotes that is not a number, a word or quoted already."""
+    items = (item.strip() for item in re.split(_BETWEEN_ITEMS, value[1:-1]))
+    return f"[{','.join(item if _PLAIN.fullmatch(item) else hydra_quoted(item, interpolate=True) for item in items)}]"
 
 
 def _with_force(text: str, override: Override, folder: Path) -> str:
@@ -71,9 +102,11 @@ def _with_force(text: str, override: Override, folder: Path) -> str:
     is_group = "/" in key or "@" in text.partition("=")[0] or key in groups_of(folder)
     if override.is_sweep_override():
         values = text.partition("=")[2]
+        if key in groups_of(folder):
+            raise ConfigError(f"{text}: {key} must be one of {_choices(folder / key)}, found {values!r}.")
         raise ConfigError(
-            f"{text} gives several values to one key. Write a list as {key}=[{values}]. Put a text with commas into two kinds of quotes: "
-            f"\"{key}='{values}'\"."
+            f"{text} gives several values to one key. Write a list as {key}=[{values}]. Put quotes of two kinds around a text: "
+            f'"{key}={hydra_quoted(values)}".'
         )
     if key in groups_of(folder) and override.type in (OverrideType.ADD, OverrideType.FORCE_ADD):
         raise ConfigError(f"{text}: {key} is one of several YAML files, of which one is in use already. Remove the +.")

@@ -15,10 +15,11 @@ from ..config import LossScaleConfig
 from ..errors import ConfigError
 from .gradients import Gradients, MasterWeights
 
-__all__ = ["LossScale", "MegatronPrecision", "parse_precision"]
+__all__ = ["LossScale", "MegatronPrecision", "parse_precision", "set_matmul_precision"]
 
+_TF32 = "tf32"
 _NAMES = {
-    torch.float32: ("32", "32-true", "fp32"),
+    torch.float32: ("32", "32-true", "fp32", _TF32),
     torch.bfloat16: ("bf16", "bf16-mixed"),
     torch.float16: ("16", "16-mixed", "fp16"),
 }
@@ -35,6 +36,14 @@ def parse_precision(name: str | int) -> torch.dtype:
             return dtype
     known = "; ".join(", ".join(names) for names in _NAMES.values())
     raise ConfigError(f"trainer.precision is {name!r}. Known: {known}.")
+
+
+def set_matmul_precision(name: str | int) -> None:
+    """Chooses how this process multiplies fp32 matrices on GPUs: in TF32 for `trainer.precision=tf32`, else in fp32.
+
+    NVIDIA's containers choose TF32 by an environment variable, which this overrides.
+    """
+    torch.set_float32_matmul_precision("high" if str(name) == _TF32 else "highest")
 
 
 class LossScale:

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from ..generation import DecodingSettings, decode
 from ..inference.reconstruction import reconstruction_scores
 from ..mcore.network import MegatronCMIMNetwork
-from ..models import CMIMNetwork, greedy_decode
+from ..models import CMIMNetwork
 from ..tokenizers import SmilesTokenizer
 from ..tokenizers.collate import collate
 from .checkpoints.export import to_plain
@@ -37,19 +38,13 @@ def reconstruct(
     with torch.device("meta"):  # does not draw initial weights, which would advance the random number generator of the run
         plain = CMIMNetwork(network.network_config)
     plain.load_state_dict(to_plain(network), assign=True)
-    plain.eval()
+    device = next(network.parameters()).device
+    plain.to(device).eval()
     vocabulary = tokenizer.vocabulary
-    batch = collate(molecules, vocabulary)
+    batch = collate(molecules, vocabulary).to(device)
     with torch.inference_mode():
         posterior = plain.encode(batch.encoder_BS, batch.is_token_BS)
-    ids_BT = greedy_decode(
-        plain,
-        posterior.mean_BKD,
-        posterior.is_latent_BK,
-        bos_id=vocabulary.bos_id,
-        eos_id=vocabulary.eos_id,
-        is_allowed_V=torch.tensor(vocabulary.is_chemical),
-        max_tokens=max(map(len, molecules)) + slack,
-    )
+    settings = DecodingSettings(max_tokens=max(map(len, molecules)) + slack)
+    ids_BT = decode(plain, vocabulary, posterior.mean_BKD, posterior.is_latent_BK, settings).ids_BNT[:, 0]
     decoded = [tokenizer.decode(row) for row in ids_BT.tolist()]
     return reconstruction_scores(decoded, [tokenizer.decode(row.tolist()) for row in molecules])

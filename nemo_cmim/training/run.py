@@ -23,7 +23,7 @@ from .checkpoints.writer import CheckpointWriter
 from .model import MegatronCMIMModel, check_views
 from .observe import Observation, StepClock
 from .overrides import compose_in
-from .precision import parse_precision
+from .precision import parse_precision, set_matmul_precision
 from .strategy import MegatronStrategy
 
 __all__ = ["KEYS", "check_settings", "compose", "config_folder", "model_settings", "train"]
@@ -122,7 +122,9 @@ def train(cfg: DictConfig) -> Path:
     """
     trainer_settings, manager_settings, checkpoint_config = _checked(cfg)
     model_config = model_settings(cfg)
-    dtype = parse_precision(trainer_settings.pop("precision", 32))
+    precision = trainer_settings.pop("precision", 32)
+    dtype = parse_precision(precision)
+    set_matmul_precision(precision)
     writer = CheckpointWriter(in_background=checkpoint_config.async_save)
     strategy = MegatronStrategy(model_config.parallel, dtype, writer)
     pl.seed_everything(cfg.seed, verbose=False)

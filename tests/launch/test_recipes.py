@@ -137,7 +137,7 @@ def test_the_commands_in_the_docs_use_existing_options(recipes: Any) -> None:
     fields = {field.name for executor in executors for field in dataclasses.fields(executor)}
     settings = set(re.findall(r"run\.executor\.(\w+)=", words))
     arguments = set(re.findall(r'(?:^|[ "])(\w+)=', words))
-    assert len(commands) == 4 and len(settings) > 5 and len(arguments) > 5
+    assert len(commands) == 6 and len(settings) > 5 and len(arguments) > 5
     assert settings <= fields and arguments <= set(inspect.signature(recipes.pretrain).parameters)
 
 
@@ -180,6 +180,23 @@ def test_only_a_preempted_job_comes_back(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("name", "size", "devices"), [("h100_recipe", 512, 8), ("gpu_recipe", 384, 1)])
+def test_recipes_of_runs(recipes: Any, monkeypatch: pytest.MonkeyPatch, name: str, size: int, devices: int) -> None:
+    """They train with a file of conf/run on the devices of the executor."""
+    from nemo_cmim.training import run
+
+    composed: list[Any] = []
+    monkeypatch.setattr(run, "train", composed.append)
+    recipe = getattr(recipes, name)()
+    recipe.data, recipe.folder = "zinc", "one"
+    recipes.fiddle.build(recipe)()
+    (config,) = composed
+    assert (config.model.network.hidden_size, config.trainer.devices, config.trainer.precision) == (size, devices, "bf16")
+    settings = run.check_settings(config)
+    assert settings.global_batch_size in (None, settings.train_ds.batch_size * devices)
+    assert config.exp_manager.resume_if_exists and config.trainer.accelerator == "gpu"
+
+
 def test_nemorun_finds_the_task_the_papers_recipe_and_the_executors(recipes: Any, tmp_path: Path) -> None:
     (entry,) = importlib.metadata.entry_points(group="nemo_run.cli", name="cmim")
     assert entry.load() is recipes

@@ -9,7 +9,9 @@ import torch
 
 from nemo_cmim.config import NetworkConfig
 from nemo_cmim.errors import ConfigError, InvalidShapeError
-from nemo_cmim.models import CMIMNetwork, greedy_decode
+from nemo_cmim.generation import DecodingSettings, decode
+from nemo_cmim.models import CMIMNetwork
+from tests.generation.networks import THIRTY
 
 SIZES: dict[str, Any] = {
     "hidden_size": 32,
@@ -90,8 +92,8 @@ def test_decoding_with_and_without_cache_are_equal_for_a_transformer_encoder() -
     net.output_bias.data[EOS] = 2.0
     ids, is_token = tokens(12, 4, 9, 17, 1)
     posterior = net.encode(ids, is_token)
-    special = {"bos_id": BOS, "eos_id": EOS, "is_allowed_V": torch.arange(30) > 5, "max_tokens": 25}
-    written = greedy_decode(net, posterior.mean_BKD, posterior.is_latent_BK, **special)  # type: ignore[arg-type]
+    settings = DecodingSettings(max_tokens=25)
+    written = decode(net, THIRTY, posterior.mean_BKD, posterior.is_latent_BK, settings).ids_BNT[:, 0]
     for i, length in enumerate((12, 4, 9, 17, 1)):
         row: list[int] = []
         while len(row) < written.shape[1]:
@@ -115,7 +117,7 @@ def test_networks_without_decoder_have_no_decoder_weights_and_raise() -> None:
 
 def test_latents_of_another_width_raise() -> None:
     with pytest.raises(InvalidShapeError, match=r"\[B, any number, 32\]"):
-        greedy_decode(network("transformer"), torch.zeros(2, 5, 16), bos_id=2, eos_id=3, is_allowed_V=torch.ones(30).bool())
+        decode(network("transformer"), THIRTY, torch.zeros(2, 5, 16))
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from nemo_cmim.config import NetworkConfig
 from nemo_cmim.errors import InvalidShapeError
 from nemo_cmim.models import CMIMNetwork
 from nemo_cmim.models.attention import LatentCrossAttention, SingleKeyAttention, TokenCrossAttention, absorbed_attention
+from tests.generation.networks import THIRTY
 
 SMALL = {
     "hidden_size": 32,
@@ -150,8 +151,8 @@ def test_every_parameter_gets_a_gradient(latents: int) -> None:
 def test_overfits_sixteen_molecules() -> None:
     """Training with the complete objective memorises a small set in the latents: reconstruction is exact."""
     from nemo_cmim.config import ObjectiveConfig
+    from nemo_cmim.generation import DecodingSettings, decode
     from nemo_cmim.losses import build_objective, log_p_x_given_z
-    from nemo_cmim.models import greedy_decode
 
     net = network(init_std=0.05)
     g = torch.Generator().manual_seed(3)
@@ -173,6 +174,6 @@ def test_overfits_sixteen_molecules() -> None:
         schedule.step()
     net.eval()
     mean = net.encode(ids, every[:, 1:]).mean_BKD
-    decoded = greedy_decode(net, mean, bos_id=2, eos_id=3, is_allowed_V=torch.arange(30) > 5, max_tokens=15)
+    decoded = decode(net, THIRTY, mean, settings=DecodingSettings(max_tokens=15)).ids_BNT[:, 0]
     assert torch.equal(decoded[:, :10], ids)
     assert (decoded[:, 10:] == 3).all()

@@ -43,6 +43,9 @@ FROM = "exp_manager.resume_from_checkpoint"
         ("12", 12),
         ("null", None),
         ("[a,b]", ["a", "b"]),
+        ("[runs/step=1.ckpt, läufe/x,'a,b',3]", ["runs/step=1.ckpt", "läufe/x", "a,b", 3]),
+        ("[a]=1", "[a]=1"),
+        ("[a=b,[c=d]]", "[a=b,[c=d]]"),
     ],
 )
 def test_a_value_reaches_the_config(value: str, expected: Any) -> None:
@@ -76,7 +79,7 @@ def test_what_parses_is_not_changed(override: str) -> None:
         ("model.optim.lr.x=3", "model.optim.lr must be of type float, found {'x': 3}"),
         ("model=tinny", "Unknown model 'tinny'. Did you mean tiny? Choices: molmim_70m, small_cpu, tiny."),
         ("objective=", "Unknown objective ''. Choices: ae, bart,"),
-        ("run=[a,b]", "Choices: default_model, shipped_cmim."),
+        ("run=[a,b]", "Choices: default_model, gpu_cmim, molmim_70m_h100, shipped_cmim."),
         ("model=3", "model=3: model must be one of molmim_70m, small_cpu, tiny."),
         ("system=null", "system=null: system must be one of cmim, megamolbart, mim, molvae, perceiver_ae. Leave it out"),
         ("+model=tiny", "+model=tiny: model is one of several YAML files, of which one is in use already. Remove the +."),
@@ -84,6 +87,8 @@ def test_what_parses_is_not_changed(override: str) -> None:
         ("name=a,b", "name=a,b gives several values to one key. Write a list as name=[a,b]."),
         ("folder", "'folder' is not a setting of the form KEY=VALUE"),
         ("a b=1", "'a b=1' is not a setting of the form KEY=VALUE"),
+        ("=x", "'=x' is not a setting of the form KEY=VALUE"),
+        ("name=${nope}", "name refers to ${nope}, a key that does not exist."),
         ("exp_manager=null", "exp_manager must be a mapping, found None."),
         ("model=[tiny", "Unknown model '[tiny'."),
     ],
@@ -151,3 +156,9 @@ def test_the_script_quotes_as_the_command_does(tmp_path: Path) -> None:
     ]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
     assert f"resume_from_checkpoint: {missing}" in done.stdout, done.stderr
+
+
+def test_a_config_may_lack_the_data() -> None:
+    assert OmegaConf.is_missing(compose(["model=tiny"]).model.train_ds, "folder")
+    with pytest.raises(ConfigError, match=r"model\.train_ds\.folder is not set\. Set it to a folder"):
+        check_settings(compose(["model=tiny"]))

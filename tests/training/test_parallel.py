@@ -54,13 +54,19 @@ def test_a_run_is_the_same_at_each_layout(four: Path, with_properties: Path, tmp
 
 
 def train_and_wait(arguments: list[str], at_step: int, gate: Path) -> None:
-    """Trains, and waits after `at_step` steps until the file `gate` exists. The test can then send a signal."""
+    """Trains, and waits after `at_step` steps until the file `gate` exists. The test can then send a signal.
+
+    Each process that waits creates a file whose name begins with that of `gate`: the step before, with its check for signals, has ended
+    for this process. The metrics of a step are written earlier than that.
+    """
     from nemo_cmim.training.model import MegatronCMIMModel
     from nemo_cmim.training.run import compose, train
 
     step = MegatronCMIMModel.training_step
 
     def waiting(self: MegatronCMIMModel, batch: Any, batch_idx: int) -> Any:
+        if self.trainer.global_step >= at_step:
+            gate.with_name(f"{gate.name}-{os.getpid()}").touch()
         while self.trainer.global_step >= at_step and not gate.exists():
             time.sleep(0.02)
         return step(self, batch, batch_idx)
@@ -122,7 +128,8 @@ def test_a_signal_to_one_rank_saves_and_ends_all(four: Path, with_properties: Pa
     arguments = [*layout(with_properties, folder, 1, "exp_manager.resume_if_exists=true"), "trainer.devices=2"]
     gate = tmp_path / "gate"
     ranks = start_function(tmp_path / "logs", 2, train_and_wait, arguments, 2, gate)
-    ranks.wait_for(lambda: len(steps(folder)) == 2)
+    ranks.wait_for(lambda: len(list(tmp_path.glob("gate-*"))) == 2)
+    assert len(steps(folder)) == 2
     ranks.send(signal.SIGTERM, 1)
     gate.touch()
     assert ranks.wait() == [143, 143], ranks.output()[-4000:]
@@ -140,7 +147,8 @@ def test_a_run_started_by_srun_is_preempted_by_usr1_and_resumes(four: Path, with
     arguments = [*layout(with_properties, tmp_path / "run", 2, "exp_manager.resume_if_exists=true"), "trainer.devices=2"]
     gate = tmp_path / "gate"
     ranks = start_function(tmp_path / "logs", 2, train_and_wait, arguments, 3, gate, launcher=as_srun)
-    ranks.wait_for(lambda: len(steps(tmp_path / "run")) == 3)
+    ranks.wait_for(lambda: len(list(tmp_path.glob("gate-*"))) == 2)
+    assert len(steps(tmp_path / "run")) == 3
     ranks.send(signal.SIGUSR1)
     gate.touch()
     assert ranks.wait() == [143, 143], ranks.output()[-4000:]

@@ -16,7 +16,7 @@ import nemo_cmim
 from nemo_cmim.config import LossScaleConfig
 from nemo_cmim.errors import ConfigError
 from nemo_cmim.training.model import MegatronCMIMModel
-from nemo_cmim.training.precision import LossScale, parse_precision
+from nemo_cmim.training.precision import LossScale, parse_precision, set_matmul_precision
 from nemo_cmim.training.run import train
 from tests.training.runs import GIVEN_H, config, steps
 
@@ -123,3 +123,15 @@ def test_an_unknown_precision_is_an_error(name: str) -> None:
 def test_a_loss_scale_out_of_range_is_an_error(setting: dict[str, float], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         LossScaleConfig(**setting)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("name", "expected"), [(32, "highest"), ("bf16", "highest"), ("tf32", "high")])
+def test_fp32_is_not_tf32_unless_it_is_requested(name: str | int, expected: str) -> None:
+    before = torch.get_float32_matmul_precision()
+    try:
+        torch.set_float32_matmul_precision("high")  # as NVIDIA's containers do
+        set_matmul_precision(name)
+        assert torch.get_float32_matmul_precision() == expected
+        assert parse_precision("tf32") == torch.float32
+    finally:
+        torch.set_float32_matmul_precision(before)

@@ -21,6 +21,7 @@ from nemo_cmim.training.model import MegatronCMIMModel
 from nemo_cmim.training.preemption import Preempted
 from nemo_cmim.training.run import train
 from nemo_cmim.types import MicroBatch
+from tests.interrupts import heed_interrupts
 from tests.training.runs import config, overrides, steps
 
 
@@ -84,7 +85,7 @@ def test_an_interrupt_ends_the_command_with_its_status(data: Path, tmp_path: Pat
             stdout=file,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background processes ignore it
+            preexec_fn=heed_interrupts,
         )
     try:
         until = time.monotonic() + 600.0

@@ -51,6 +51,8 @@ def test_the_heads_learn_and_travel_with_the_model(run: Path) -> None:
     assert list(predicted) == list(NAMES)
     assert np.corrcoef(predicted["HeavyAtomCount"][:-1], truth[:, 0])[0, 1] > 0.8
     assert np.isnan(predicted["TPSA"][-1])
+    half = nemo_cmim.load(nemo_file, precision="bf16").predict_properties(smiles)
+    assert np.corrcoef(half["HeavyAtomCount"], predicted["HeavyAtomCount"][:-1])[0, 1] > 0.99
 
 
 def test_a_restored_model_has_its_heads(run: Path, with_properties: Path, data: Path, tmp_path: Path) -> None:

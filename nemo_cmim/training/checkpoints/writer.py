@@ -23,7 +23,7 @@ from torch.distributed.tensor import DTensor, Replicate, Shard
 
 from ...errors import CheckpointError
 from ...mappings import to_mapping
-from ...mcore.parallel import is_sharded
+from ...mcore.parallel import is_sharded, runs_on_gpu
 from ...observed import PROPERTIES, PropertyTable
 from ...version import __version__
 from ..state import TrainingState
@@ -43,6 +43,7 @@ from .format import (
 __all__ = ["CheckpointWriter"]
 
 _SCHEDULE_STATE = "last_epoch", "_step_count", "_last_lr"
+_OF_THIS_RUN = ("params", "fused", "foreach")  # of a group of the optimiser: the weights, and kernels of this device
 _NOT_SAVED = (
     "state_dict",
     "optimizer_states",
@@ -83,7 +84,8 @@ class CheckpointWriter:
         self._start_group()
         snapshot = _collect(state)
         values = copy.deepcopy({key: value for key, value in values.items() if key not in _NOT_SAVED})
-        values["optimizer_groups"] = [{k: v for k, v in g.items() if k != "params"} for g in state.optimizer.param_groups]
+        groups = state.optimizer.param_groups
+        values["optimizer_groups"] = [{key: value for key, value in group.items() if key not in _OF_THIS_RUN} for group in groups]
         manifest = CheckpointManifest(
             step=values["global_step"],
             monitored=monitored,
@@ -119,7 +121,11 @@ class CheckpointWriter:
     def _submit(self, work: Callable[..., None], *arguments: Any) -> None:
         before = self._jobs[-1] if self._jobs else None
 
+        gpu = torch.cuda.current_device() if runs_on_gpu() else None
+
         def run() -> None:
+            if gpu is not None:  # a new thread starts with GPU 0, on which the libraries would open a context
+                torch.cuda.set_device(gpu)
             if before is None or before.exception() is None:  # only writing raises, and on all ranks
                 work(*arguments)
 
@@ -312,12 +318,13 @@ def _allocate_optimizer_states(state: TrainingState, reader: FileSystemReader) -
 
 def _restore(state: TrainingState, tensors: dict[str, Tensor], rank: int) -> None:
     """Copies loaded tensors into the training state. The queue is that of data-parallel rank `rank`."""
+    is_fused = any(group.get("fused") for group in state.optimizer.param_groups)  # then counters of steps are on the GPU too
     local = {path: t.to_local() if isinstance(t, DTensor) else t for path, t in tensors.items()}
     for name, master in state.parameters.master.items():
         master.data.copy_(local[f"weights/{name}"])
         own = _with_prefix(f"optimizer/{name}/", local)
         state.optimizer.state[master] = {
-            key: value.to(master.device) if value.shape == master.shape else value for key, value in own.items()
+            key: value.to(master.device) if value.shape == master.shape or is_fused else value for key, value in own.items()
         }
     state.parameters.update_network()
     state.objective.load_state_dict(_with_prefix(f"objective/{rank}/", local))

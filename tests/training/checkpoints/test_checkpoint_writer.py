@@ -7,6 +7,7 @@ import resource
 import shutil
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 pytest.importorskip("nemo.core", reason="needs the [train] extra")
 
@@ -22,8 +24,11 @@ from nemo_cmim.config import ModelConfig
 from nemo_cmim.errors import CheckpointError
 from nemo_cmim.mappings import from_mapping
 from nemo_cmim.tokenizers import Vocabulary
+from nemo_cmim.training.checkpoints import writer as checkpoint_writer
 from nemo_cmim.training.checkpoints.format import CheckpointManifest, newest_valid, verify
 from nemo_cmim.training.checkpoints.writer import CheckpointWriter
+from nemo_cmim.training.model import MegatronCMIMModel
+from nemo_cmim.training.optimisation import use_fused_kernel
 from nemo_cmim.training.run import train
 from tests.training.ranks import start_function
 from tests.training.runs import RESUME, checkpoint_names, config, every_two, overrides, steps
@@ -156,3 +161,37 @@ def test_a_full_disk_stops_the_run_and_keeps_earlier_checkpoints(finished: Path,
         assert newest_valid(run / "checkpoints")[0] == run / "checkpoints" / "step=00000006.ckpt"
     finally:
         subprocess.run(["umount", "-l", str(disk)], check=False)
+
+
+def test_the_thread_uses_the_gpu_of_its_rank(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    chosen: list[tuple[str, int]] = []
+    monkeypatch.setattr(checkpoint_writer, "runs_on_gpu", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 3)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda gpu: chosen.append((threading.current_thread().name, gpu)))
+    monkeypatch.setattr(torch.distributed, "get_rank", lambda: 0)
+    (tmp_path / "step=00000002.ckpt").mkdir()
+    writer = CheckpointWriter()
+    writer.remove(tmp_path / "step=00000002.ckpt")
+    writer.wait()
+    assert not list(tmp_path.iterdir())
+    assert chosen == [("checkpoint_0", 3)]
+
+
+def test_a_run_with_the_fused_kernel_resumes(finished: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a GPU, Adam has one kernel for all weights, and keeps its counters there. torch has such a kernel for CPUs too."""
+    original = MegatronCMIMModel.setup_optimization
+
+    def fused(self: MegatronCMIMModel, *arguments: Any, **options: Any) -> Any:
+        made = original(self, *arguments, **options)
+        use_fused_kernel(self._optimizer)
+        assert self._optimizer.param_groups[0]["fused"]
+        return made
+
+    monkeypatch.setattr(MegatronCMIMModel, "setup_optimization", fused)
+    folder = tmp_path / "run"
+    train(config(data, folder, *every_two(6)))
+    complete = [row["train_loss"] for row in steps(folder)]
+    assert complete == pytest.approx([row["train_loss"] for row in steps(finished)], rel=1e-4)
+    shutil.rmtree(folder / "checkpoints" / "step=00000006.ckpt")
+    train(config(data, folder, *every_two(6), RESUME))
+    assert [row["train_loss"] for row in steps(folder)] == complete

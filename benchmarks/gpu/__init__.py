@@ -1,0 +1,1 @@
+"""Measurements on one GPU, each a section of `RESULTS.md`."""
