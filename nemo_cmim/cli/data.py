@@ -13,6 +13,7 @@ import argparse
 import csv
 import functools
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .commands import Commands
@@ -245,6 +246,11 @@ def _add_overlap(commands: Commands) -> None:
     add("folder", metavar="DATA", help="folder written by `nemo-cmim prepare`")
     add("input", metavar="FILE", help=f"{FILES}; a URL; or - for standard input")
     add_read_options(add)
+    add_standardise(add)
+    invalid = (
+        "what to do with invalid rows: raise = stop with an error, drop = skip them and report their number (default: %(default)s)"
+    )
+    add("--on-invalid", choices=("raise", "drop"), default="raise", help=invalid)
     add("--exact", action="store_true", help="skip the slow search for stereoisomers, which reads all of DATA")
     add("-o", "--output", metavar="FILE", help="CSV file to write the molecules found to")
     add("--overwrite", action="store_true", help="replace the CSV file if it exists")
@@ -258,10 +264,10 @@ def _run_overlap(args: argparse.Namespace) -> None:
     from ..report.overlap import find_overlap, read_smiles
 
     if args.output:
-        check_file(args.output, overwrite=args.overwrite)
-    lines, smiles = zip(*read_smiles(args.input, read_options(args)))
+        check_file(args.output, overwrite=args.overwrite, others=[args.input, *Path(args.folder).glob("*")])
+    lines, smiles = zip(*read_smiles(args.input, args.folder, read_options(args), on_invalid=args.on_invalid))
     with tqdm(unit=" molecules", unit_scale=True, desc="search", disable=True if args.exact else None) as bar:
-        found = find_overlap(args.folder, smiles, stereo=not args.exact, progress=bar.update)
+        found = find_overlap(args.folder, smiles, standardise=args.standardise, stereo=not args.exact, progress=bar.update)
     same = {**found.same, "any split": found.anywhere(found.same)}
     plain = {**found.without_stereo, "any split": found.anywhere(found.without_stereo)} if found.without_stereo else {}
     print(f"Of {len(smiles):,} molecules of {args.input}, in {args.folder}:")

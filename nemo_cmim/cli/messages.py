@@ -42,6 +42,8 @@ def with_options(text: str, parser: argparse.ArgumentParser | None) -> str:
 
 def _with_option(text: str, action: argparse.Action) -> str:
     option, name = action.option_strings[-1], re.escape(action.dest)
+    if option != f"--{action.dest}":  # what other commands call it
+        text = re.sub(rf"(?<!\S)--{name}(?![\w-])", option, text)
 
     def call(match: re.Match[str]) -> str:
         value = match["value"]

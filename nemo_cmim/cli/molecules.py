@@ -8,7 +8,9 @@ from functools import partial
 
 from ..tables.layout import DETECT
 from .commands import Commands
-from .reading import FILES, add_read_options, add_standardise, read_options
+from .messages import with_options
+from .output import list_rows, progress_bar, say
+from .reading import FILES, add_model, add_read_options, add_standardise, read_options
 
 __all__ = ["add_commands"]
 
@@ -67,8 +69,7 @@ def _add_embed(commands: Commands) -> None:
     )
     add_read_options(add)
     add_standardise(add)
-    model = "name of a shipped model, or path of a .nemo file (default: the first that `nemo-cmim models` lists)"
-    add("--model", metavar="MODEL", help=model)
+    add_model(add)
     add("--kind", choices=("informative", "mean"), default="informative", help="kind of embedding (default: %(default)s)")
     layers = "decoder layers whose states are concatenated, counted from 1 (default: the last layer)"
     add("--layers", type=int, nargs="+", metavar="N", help=layers)
@@ -76,7 +77,6 @@ def _add_embed(commands: Commands) -> None:
     add("--on-invalid", choices=("raise", "nan"), default="raise", help=invalid)
     add("--rejects", metavar="FILE", help="CSV file to write with the place, SMILES and reason of each invalid molecule")
     add("--batch-size", type=int, metavar="N", help="maximum number of molecules in a batch (default: chosen for speed)")
-    add("--device", help="device of the network, for example cpu or cuda:0 (default: a GPU if there is one, else cpu)")
     add("--overwrite", action="store_true", help="replace the output file if it exists")
     resume = "keep finished parts until the output is complete; a repeated call with this option continues after an interruption"
     add("--resume", action="store_true", help=resume)
@@ -84,29 +84,19 @@ def _add_embed(commands: Commands) -> None:
 
 
 def _run_embed(args: argparse.Namespace) -> None:
-    from tqdm import tqdm
-
     from ..inference.shipped import resolve
     from ..inference.stream import embed_file
 
     model = resolve(args.model, args.device)
-    with tqdm(unit=" molecules", unit_scale=True, desc="embed") as bar:
-
-        def show(rows: int, fraction: float | None) -> None:
-            bar.total = int(rows / fraction) if fraction else None
-            bar.update(rows - bar.n)
-
+    with progress_bar("embed") as show:
         done = embed_file(
             model, args.inputs, args.output, options=read_options(args), kind=args.kind, layers=args.layers, standardise=args.standardise,
             on_invalid=args.on_invalid,
             rejects=args.rejects, batch_size=args.batch_size, overwrite=args.overwrite, resume=args.resume, progress=show,
+            wording=partial(with_options, parser=args.parser),
         )  # fmt: skip
-    name = "standard output" if args.output == "-" else args.output
-    print(f"{name}: {done.rows:,} rows, {args.kind} embeddings", file=sys.stderr if args.output == "-" else sys.stdout)
-    if done.invalid:
-        print(f"{done.invalid:,} rows are invalid, their embeddings are NaN:", file=sys.stderr)
-        more = [f"... and {done.invalid - len(done.examples):,} more"] if done.invalid > len(done.examples) else []
-        print("\n".join(f"  {line}" for line in [*done.examples, *more]), file=sys.stderr)
+    say(args.output, f"{done.rows:,} rows, {args.kind} embeddings")
+    list_rows(done.invalid, done.examples, "rows are invalid, their embeddings are NaN")
 
 
 def _add_regress(commands: Commands) -> None:
@@ -168,7 +158,7 @@ def _run_regress(args: argparse.Namespace) -> None:
     from ..inference.shipped import resolve
 
     if args.output:
-        downstream.check_report_folder(args.output, overwrite=args.overwrite)
+        downstream.check_report_folder(args.output, overwrite=args.overwrite, others=[args.data])
     names = [name.strip() for name in args.features.split(",")]
     model = resolve(args.model, args.device) if set(KINDS) & set(names) else None
     if args.data == "freesolv":
@@ -189,6 +179,7 @@ def _run_regress(args: argparse.Namespace) -> None:
             delimiter=args.delimiter,
             header=args.header,
             standardise=args.standardise,
+            wording=partial(with_options, parser=args.parser),
         )
     features: dict[str, downstream.Featurizer] = {}
     for name in names:

@@ -1,4 +1,4 @@
-"""Options of all commands that read files of molecules."""
+"""Options of commands that read files of molecules, and of the model."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from ..tables.layout import ReadOptions
 
-__all__ = ["FILES", "add_read_options", "add_standardise", "read_options"]
+__all__ = ["FILES", "add_model", "add_read_options", "add_standardise", "add_text_options", "read_options"]
 
 FILES = ".csv, .tsv, .txt, .smi, .sdf, .mol or .parquet, also compressed (.gz, .bz2, .xz, .zst)"
 _STEPS = (
@@ -18,13 +18,22 @@ _STEPS = (
 
 def add_read_options(add: Callable[..., argparse.Action], dest: str = "smiles") -> None:
     """Adds --smiles, which sets `dest`, --delimiter and --no-header."""
+    _add_smiles(add, dest)
+    add_text_options(add, "--smiles is then a number")
+
+
+def _add_smiles(add: Callable[..., argparse.Action], dest: str) -> None:
     smiles = (
         "name of the SMILES column, or its number, counted from 1 (default: the column smiles, canonical_smiles or isomeric_smiles)"
     )
     add("--smiles", dest=dest, metavar="COLUMN", help=smiles)
     add("--column", dest=dest, default=argparse.SUPPRESS, help=argparse.SUPPRESS)  # its name in earlier versions
+
+
+def add_text_options(add: Callable[..., argparse.Action], columns: str) -> None:
+    """Adds --delimiter and --no-header; `columns` says what that means for options that name columns."""
     add("--delimiter", metavar="CHAR", help="character between columns, or tab, or space (default: detected)")
-    header = "the first line is a molecule, not column names; --smiles is then a number (default: detected)"
+    header = f"the first line is a molecule, not column names; {columns} (default: detected)"
     add("--no-header", dest="header", action="store_false", default=None, help=header)
 
 
@@ -41,3 +50,10 @@ def add_standardise(add: Callable[..., argparse.Action]) -> None:
 
 def _steps(text: str) -> tuple[str, ...]:
     return tuple(step.strip() for step in text.split(","))
+
+
+def add_model(add: Callable[..., argparse.Action]) -> None:
+    """Adds --model and --device."""
+    model = "name of a shipped model, or path of a .nemo file (default: the first that `nemo-cmim models` lists)"
+    add("--model", metavar="MODEL", help=model)
+    add("--device", help="device of the network, for example cpu or cuda:0 (default: a GPU if there is one, else cpu)")

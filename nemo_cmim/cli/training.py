@@ -60,7 +60,7 @@ def _run_export(args: argparse.Namespace) -> None:
     from ..inference.model_file import is_model_file, read_model_file, write_model_file
     from ..outputs import check_file
 
-    check_file(args.output, overwrite=args.overwrite)
+    check_file(args.output, overwrite=args.overwrite, others=[args.checkpoint])
     if is_model_file(args.checkpoint):
         write_model_file(args.output, read_model_file(args.checkpoint))
         print(f"{args.output}: converted {args.checkpoint}")

@@ -38,6 +38,10 @@ class BatchLimits(NamedTuple):
     decoder_tokens: int
     decoder_molecules: int | None = None
 
+    def halved(self) -> BatchLimits:
+        """Half of each limit, at least 1."""
+        return BatchLimits(*(None if limit is None else max(1, limit // 2) for limit in self))  # type: ignore[arg-type]
+
 
 def batch_limits(network: NetworkConfig, batch_size: int | None, *, on_gpu: bool) -> BatchLimits:
     """Sizes of batches for a network.

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import numbers
 from collections.abc import Iterable, Sequence, Set
-from typing import Any, NamedTuple
-
-import numpy as np
+from typing import NamedTuple
 
 from ..config import ModelConfig
 from ..errors import ConfigError
@@ -16,9 +13,6 @@ __all__ = [
     "KINDS",
     "POOLINGS",
     "EmbeddingSpec",
-    "check_integer",
-    "check_radius",
-    "check_seed",
     "description",
     "embedding_spec",
     "model_name",
@@ -63,9 +57,8 @@ def embedding_spec(config: ModelConfig, kind: str, layers: Sequence[int] | None,
         raise ConfigError(f"pooling must be {' or '.join(map(repr, POOLINGS))}, found {pooling!r}.")
     if kind != "informative":
         if layers is not None or pooling != "mean":
-            raise ConfigError(
-                f'layers and pooling are options of kind="informative" and have no effect on kind={kind!r}. Leave them out.'
-            )
+            option = "pooling" if layers is None else f"layers={tuple(layers)!r}" if isinstance(layers, Sequence) else "layers"
+            raise ConfigError(f'{option} has no effect on kind={kind!r}, only on kind="informative". Leave it out.')
         return EmbeddingSpec(kind, (), pooling, network.latents * network.hidden_size)  # `latents` is 1 without bottleneck
     last = network.decoder_layers
     is_list = isinstance(layers, Iterable) and not isinstance(layers, Set)  # a set has no order
@@ -81,14 +74,14 @@ def model_name(config: ModelConfig) -> str:
     return f"this model (objective {config.objective.name})"
 
 
-def description(config: ModelConfig, name: str | None, parameters: int, device: object) -> str:
+def description(config: ModelConfig, name: str | None, parameters: int, device: object, precision: str) -> str:
     """The `repr` of a model: its name, objective, number of parameters, and sizes of latents and inputs."""
     network = config.network
     shape = f"{network.latents} x {network.hidden_size} latents" if network.has_bottleneck else f"width {network.hidden_size}"
     size = f"{parameters / 1e6:.1f} M" if parameters >= 1e5 else f"{parameters:,}"
     return (
         f"CMIMModel({f'{name!r}, ' if name else ''}objective={config.objective.name}, {size} parameters, {shape}, "
-        f"at most {network.max_tokens} tokens, device={device})"
+        f"at most {network.max_tokens} tokens, device={device}{'' if precision == 'fp32' else f', precision={precision}'})"
     )
 
 
@@ -116,36 +109,3 @@ def require_prior(config: ModelConfig, what: str, hint: str) -> None:
     """Raises a `ConfigError` if the latent is deterministic, so that there is no distribution to sample from; see `require_decoder`."""
     if not config.network.is_stochastic:
         raise ConfigError(f"{what} needs a prior and a posterior to sample from, but {model_name(config)} has neither: {hint}.")
-
-
-def check_integer(name: str, value: Any, minimum: int = 1, maximum: int | None = None, *, optional: bool = False) -> None:
-    """Raises a `ConfigError` if the argument `name` is not an integer of at least `minimum` and at most `maximum`.
-
-    Args:
-        name: Name of the argument.
-        value: Its value; a bool is not an integer.
-        minimum: Lower bound.
-        maximum: Upper bound; None: there is none.
-        optional: Whether None is allowed.
-    """
-    if value is None and optional:
-        return
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Integral):
-        raise ConfigError(f"{name} must be an integer, found {value!r} ({type(value).__name__}).")
-    number = int(value)
-    if number < minimum:
-        raise ConfigError(f"{name} must be at least {minimum}, found {value}.")
-    if maximum is not None and number > maximum:
-        raise ConfigError(f"{name} must be at most {maximum}, found {value}.")
-
-
-def check_seed(seed: Any) -> None:
-    """Raises a `ConfigError` if a seed is neither None nor an integer from 0 to 2**63 - 1."""
-    check_integer("seed", seed, 0, 2**63 - 1, optional=True)
-
-
-def check_radius(radius: Any) -> None:
-    """Raises a `ConfigError` if `scaled_radius` is not a finite number of at least 0."""
-    is_number = isinstance(radius, numbers.Real) and not isinstance(radius, (bool, np.bool_))
-    if not is_number or not 0 <= radius < math.inf:
-        raise ConfigError(f"scaled_radius must be a finite number of at least 0, found {radius!r}.")

@@ -1,7 +1,9 @@
-"""From latents to SMILES: checks of latents, and greedy decoding in batches. N rows, B molecules in a batch, K latents, D width."""
+"""From latents to SMILES: checks of latents, and decoding in batches. N rows, B molecules in a batch, K latents, D width."""
 
 from __future__ import annotations
 
+import itertools
+import math
 import warnings
 from collections.abc import Iterable
 from typing import Any
@@ -11,13 +13,16 @@ import torch
 from torch import Tensor
 
 from ..errors import InvalidLatentError, InvalidShapeError
-from ..models import CMIMNetwork, greedy_decode
+from ..generation import DecodingSettings, decode
+from ..models import CMIMNetwork
 from ..tokenizers import SmilesTokenizer
-from .capabilities import check_integer
 
-__all__ = ["as_latents", "decode_batches"]
+__all__ = ["LARGEST", "as_latents", "decode_batches"]
 
 _SOURCES = 'Latents are encode(smiles).mean_BKD or embed(smiles, kind="mean")'
+LARGEST = 1e4  # far outside of N(0, 1); squares of larger numbers come near the limits of half precision
+_CHANCE = 5e-6  # probability that a latent passes for an informative embedding
+_CERTAIN = 1e-3
 _ROUNDING = 16.0  # times eps / sqrt(D); the largest of 18,000 vectors of 14 networks, D = 32 to 1024, was 7
 
 
@@ -36,7 +41,9 @@ def as_latents(z: Any, network: CMIMNetwork, device: torch.device) -> Tensor:
     try:
         if not isinstance(z, Tensor):
             with np.errstate(over="ignore"):  # becomes infinite, which is an error below
-                z = np.array(z.to_numpy() if hasattr(z, "to_numpy") else z, dtype=np.float32, order="C")
+                z = np.array(_as_array(z), dtype=np.float32, order="C")
+        elif z.is_complex() or z.dtype == torch.bool:
+            raise TypeError(f"its numbers are {z.dtype}")
         latents = torch.as_tensor(z, dtype=torch.float32, device=device)
     except (TypeError, ValueError, RuntimeError) as error:
         raise InvalidLatentError(
@@ -48,35 +55,64 @@ def as_latents(z: Any, network: CMIMNetwork, device: torch.device) -> Tensor:
             f"Latents must have the shape [N, {shape[0]}, {shape[1]}], found {list(latents.shape)}. {_SOURCES}."
         )
     latents = latents.reshape(-1, *shape)
-    is_finite_N = latents.isfinite().all((1, 2))
-    if not is_finite_N.all():
-        row = int((~is_finite_N).nonzero()[0])
+    for row in _where(~latents.isfinite().all((1, 2))):
         raise InvalidLatentError(
             f"Latents must be finite numbers, but row {row}, counted from 0, contains NaN or infinity. An invalid molecule has such a row "
             'with on_invalid="nan". Remove these rows before decoding.'
         )
-    if shape[0] == 1 and len(latents) and _are_informative(latents.flatten(1), network):
+    for row in _where((latents.abs() > LARGEST).any((1, 2))):
         raise InvalidLatentError(
-            'These vectors are informative embeddings (kind="informative"), which have the shape of latents but cannot be decoded. '
-            f"{_SOURCES}."
+            f"Latents are numbers of the order of 1, as the prior N(0, 1), but row {row}, counted from 0, contains "
+            f"{latents[row].abs().max():.3g}. {_SOURCES}."
+        )
+    informative = _informative_rows(latents.flatten(1), network) if shape[0] == 1 else []
+    if informative:
+        some = f"{len(informative)} of {len(latents)} vectors, the first in row {informative[0]}, counted from 0,"
+        raise InvalidLatentError(
+            f'{some} are informative embeddings (kind="informative"), which have the shape of latents but cannot be decoded. {_SOURCES}.'
         )
     return latents
 
 
-def _are_informative(rows_ND: Tensor, network: CMIMNetwork) -> bool:
-    """Whether each row is an informative embedding of the last layer, which would be decoded to a wrong molecule.
+def _as_array(z: Any) -> Any:
+    """Rows of numbers as an array; also a column of lists, such as `embedding` of a Parquet file."""
+    if hasattr(z, "to_pylist"):  # pyarrow
+        z = z.to_pylist()
+    elif hasattr(z, "to_numpy"):
+        z = z.to_numpy()
+    if np.ma.is_masked(z):
+        raise TypeError("some of its numbers are masked")
+    array = np.asarray(z)
+    if array.dtype == object and array.ndim == 1:
+        array = np.array([*map(np.asarray, array)])
+    if array.dtype.kind in "cb":
+        raise TypeError(f"its numbers are {array.dtype}")
+    return array
 
-    Such a row is a mean of outputs of the decoder's final norm, and a latent is not. In half precision, the difference cannot be seen.
+
+def _where(is_wrong_N: Tensor) -> list[int]:
+    return is_wrong_N.nonzero().flatten().tolist()
+
+
+def _informative_rows(rows_ND: Tensor, network: CMIMNetwork) -> list[int]:
+    """Indices of informative embeddings of the last layer, which would be decoded to wrong molecules.
+
+    Such a row is a mean of outputs of the decoder's final norm, and a latent is not. One latent of about a million looks like one, so
+    the list is empty if there are not more of them than chance explains. Vectors that were rounded, for example to half precision, are not
+    recognised.
     """
     if network.decoder_norm.weight.dtype != torch.float32:
-        return False
+        return []
     are_means_N = _are_means_of_outputs(network.decoder_norm, rows_ND)
     if (
         not network.config.is_stochastic
     ):  # a deterministic latent is an output of the encoder's norm, which starts equal to the decoder's
         encoder_norm = getattr(network.encoder, "pool", network.encoder).norm
         are_means_N &= ~_are_means_of_outputs(encoder_norm, rows_ND)
-    return bool(are_means_N.all())
+    found = _where(are_means_N)
+    by_chance = len(rows_ND) * _CHANCE
+    # The probability of so many or more among so many latents is below (e by_chance / n)^n, a Chernoff bound.
+    return found if found and (math.e * by_chance / len(found)) ** len(found) < _CERTAIN else []
 
 
 def _are_means_of_outputs(norm: Any, rows_ND: Tensor) -> Tensor:
@@ -84,7 +120,7 @@ def _are_means_of_outputs(norm: Any, rows_ND: Tensor) -> Tensor:
 
     Without weight and bias, x = (h - bias) / weight, such a row has mean 0 over D and a root mean square of at most 1. Rounding errors
     of the D numbers are independent, so that the mean is 0 up to `_ROUNDING` * eps / sqrt(D), relative to the size of the numbers.
-    The mean of a random vector is larger by a factor of about 1e5: one latent of a million passes for an embedding.
+    The mean of a random vector is larger by a factor of about 1e5.
     """
     h_ND, weight_D, bias_D = (each.detach().cpu().double() for each in (rows_ND, norm.weight, norm.bias))
     x_ND = (h_ND - bias_D) / weight_D
@@ -95,36 +131,39 @@ def _are_means_of_outputs(norm: Any, rows_ND: Tensor) -> Tensor:
 
 
 def decode_batches(
-    network: CMIMNetwork, tokenizer: SmilesTokenizer, latents: Iterable[tuple[Tensor, Tensor | None]], max_tokens: int | None
-) -> list[str]:
-    """Decodes batches greedily; only chemical tokens are written. A warning reports how many SMILES were truncated.
+    network: CMIMNetwork,
+    tokenizer: SmilesTokenizer,
+    latents: Iterable[tuple[Tensor, Tensor | None]],
+    settings: DecodingSettings,
+    numbers: Iterable[int] | None = None,
+    report_truncated: bool = True,
+) -> list[list[str]]:
+    """Decodes batches; only chemical tokens are written. A warning reports how many SMILES were truncated.
 
     Args:
         network: The network.
         tokenizer: Its tokenizer.
         latents: Batches of latents [B, K, D], each with its mask of real latents [B, K], or None.
-        max_tokens: Maximum number of tokens of a SMILES; None: limited only by the positions of the model.
+        settings: How tokens are chosen.
+        numbers: Number of each latent, see `generation.decode`; None: counted from 0.
+        report_truncated: Whether to warn.
 
-    Raises:
-        ConfigError: If `max_tokens` is not a positive integer.
+    Returns:
+        For each latent, `settings.n_best` SMILES. There are fewer if a beam did not find so many.
     """
-    check_integer("max_tokens", max_tokens, optional=True)
-    vocabulary = tokenizer.vocabulary
-    texts: list[str] = []
+    vocabulary, settings = tokenizer.vocabulary, settings.seeded() if settings.temperature else settings
+    texts: list[list[str]] = []
     truncated = 0
+    remaining = iter(itertools.count() if numbers is None else numbers)
     for z_BKD, is_latent_BK in latents:
-        ids_BT = greedy_decode(
-            network,
-            z_BKD,
-            is_latent_BK,
-            bos_id=vocabulary.bos_id,
-            eos_id=vocabulary.eos_id,
-            is_allowed_V=torch.tensor(vocabulary.is_chemical),
-            max_tokens=max_tokens,
+        found = decode(network, vocabulary, z_BKD, is_latent_BK, settings, list(itertools.islice(remaining, len(z_BKD))))
+        is_found_BN = found.log_p_BN > -math.inf
+        for rows, are_found in zip(found.ids_BNT.tolist(), is_found_BN.tolist()):
+            texts.append([tokenizer.decode(row) for row, is_found in zip(rows, are_found) if is_found])
+        truncated += int(((found.ids_BNT != vocabulary.eos_id).all(2) & is_found_BN).sum())
+    if truncated and report_truncated:
+        limit = settings.max_tokens or network.config.max_tokens
+        warnings.warn(
+            f"{truncated} of {sum(map(len, texts))} SMILES had not ended after {limit} tokens and were truncated.", stacklevel=3
         )
-        texts += [tokenizer.decode(row) for row in ids_BT.tolist()]
-        truncated += int((ids_BT != vocabulary.eos_id).all(1).sum())
-    if truncated:
-        limit = max_tokens or network.config.max_tokens
-        warnings.warn(f"{truncated} of {len(texts)} SMILES had not ended after {limit} tokens and were truncated.", stacklevel=3)
     return texts

@@ -42,7 +42,9 @@ def weights_digest(weights: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def embedding_fingerprint(weights: str, network: NetworkConfig, vocabulary: str, spec: EmbeddingSpec, *, canonical: bool) -> str:
+def embedding_fingerprint(
+    weights: str, network: NetworkConfig, vocabulary: str, spec: EmbeddingSpec, *, canonical: bool, precision: str = "fp32"
+) -> str:
     """SHA-256 of everything that the vectors of an embedding depend on, in hex; see the top of this file.
 
     Args:
@@ -52,6 +54,7 @@ def embedding_fingerprint(weights: str, network: NetworkConfig, vocabulary: str,
         vocabulary: `Vocabulary.fingerprint`.
         spec: The embedding.
         canonical: Whether SMILES are canonicalised first.
+        precision: In which the network computes, see `load`.
     """
     fields = [field for field in dataclasses.fields(network) if field.name != "heads"]
     settings = {f.name: getattr(network, f.name) for f in fields if getattr(network, f.name) != f.default}
@@ -65,6 +68,6 @@ def embedding_fingerprint(weights: str, network: NetworkConfig, vocabulary: str,
         "pooling": spec.pooling,
         "canonicalisation": CANONICALISATION if canonical else "none",
         "engine": "torch",
-        "precision": "float32",
+        "precision": "float32" if precision == "fp32" else precision,
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ..arguments import check_integer
 from ..errors import ConfigError, InvalidSmilesError, UnknownTokenError
-from ..molecules import Mol, parse, shorten, standard_smiles, without_extras
+from ..molecules import Mol, shorten, standard_smiles, without_extras
 from ..steps import check_steps
 from ..tokenizers import SmilesTokenizer
-from .capabilities import check_integer
 
 __all__ = ["EXPLAIN", "InputOptions", "TokenizedMolecules", "invalid_reason", "tokenize"]
 
@@ -156,7 +156,7 @@ def _only_column(table: Any) -> Any:
         names = table.column_names
     elif hasattr(table, "iloc") and hasattr(table, "columns"):  # pandas
         names = list(table.columns)
-    elif getattr(table, "ndim", 1) != 1:
+    elif hasattr(table, "shape") and getattr(table, "ndim", 1) != 1:
         if len(table.shape) != 2 or table.shape[1] != 1:
             raise InvalidSmilesError(
                 f"Molecules must be passed as one column of SMILES, found an array of shape {tuple(table.shape)}. Pass one column."
@@ -178,10 +178,8 @@ def _only_column(table: Any) -> Any:
 def _smiles(row: Any, canonical: bool, steps: tuple[str, ...], name: str) -> str:
     if canonical or isinstance(row, Mol):
         return standard_smiles(row, steps, name=name)
-    text = without_extras(row) if steps else row
-    if not isinstance(text, str) or not text:
-        parse(text, name=name)  # raises the error that describes the row
-    return text
+    standard_smiles(row, steps, name=name)  # raises the error that describes the row
+    return without_extras(row) if steps else row
 
 
 def _encode(smiles: str, tokenizer: SmilesTokenizer, max_tokens: int, name: str) -> list[int]:

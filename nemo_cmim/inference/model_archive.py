@@ -23,6 +23,7 @@ from typing import IO, Any, NamedTuple
 
 from ..errors import CheckpointError
 from ..files import atomic_write
+from ..generation import DENSITY
 from ..observed import PROPERTIES
 from ..version import __version__
 
@@ -30,9 +31,9 @@ __all__ = ["CARD", "CONFIG", "MANIFEST", "VOCABULARY", "WEIGHTS", "read_members"
 
 CONFIG, WEIGHTS, VOCABULARY, CARD = "model_config.yaml", "model_weights.safetensors", "vocabulary.txt", "model_card.md"
 MANIFEST = "manifest.json"
-_MAX_BYTES = {MANIFEST: 2**20, CONFIG: 2**16, WEIGHTS: 2**36, VOCABULARY: 2**24, CARD: 2**20, PROPERTIES: 2**24}
+_MAX_BYTES = {MANIFEST: 2**20, CONFIG: 2**16, WEIGHTS: 2**36, VOCABULARY: 2**24, CARD: 2**20, PROPERTIES: 2**24, DENSITY: 2**30}
 _REQUIRED = (CONFIG, WEIGHTS, VOCABULARY)
-_OPTIONAL = (CARD, PROPERTIES)
+_OPTIONAL = (CARD, PROPERTIES, DENSITY)
 _FORMAT = "nemo_cmim model 2"
 _MAX_MEMBERS = 1000
 _MAX_COMPRESSION = 20  # ratio; weights of a trained network hardly compress at all

@@ -1,8 +1,9 @@
 """Reads and writes model files (`.nemo`).
 
 A model file is a tar archive, like NeMo's, with the members `manifest.json` (checksums, see `model_archive`), `model_config.yaml`,
-`model_weights.safetensors` (state dict of the PyTorch network), `vocabulary.txt` and optionally `model_card.md` and `properties.json`
-(table of the properties that heads predict). A folder with these files can be read as well.
+`model_weights.safetensors` (state dict of the PyTorch network), `vocabulary.txt` and optionally `model_card.md`, `properties.json`
+(table of the properties that heads predict) and `latent_density.safetensors` (density of the aggregated posterior). A folder with these
+files can be read as well.
 
 Model files may come from untrusted sources. Reading one runs no code and writes nothing: members are read into memory, YAML is loaded
 as plain data, tensors as safetensors, and pickles are never opened. A small file cannot use much memory or time: members are limited in
@@ -26,6 +27,7 @@ from torch import Tensor
 
 from ..config import ModelConfig
 from ..errors import CheckpointError, ConfigError, DataError
+from ..generation import DENSITY, LatentDensity
 from ..mappings import from_mapping, to_mapping
 from ..models import CMIMNetwork
 from ..observed import PROPERTIES, PropertyTable
@@ -51,6 +53,7 @@ class ModelFile:
         weights: State dict of `models.CMIMNetwork(config.network)`.
         card: Model card, Markdown.
         properties: Table of the observed properties that heads of the network predict; None without heads.
+        density: Density of the aggregated posterior, over latents of K * D numbers; None if it has not been fitted.
     """
 
     config: ModelConfig
@@ -58,6 +61,7 @@ class ModelFile:
     weights: Mapping[str, Tensor]
     card: str | None = None
     properties: PropertyTable | None = None
+    density: LatentDensity | None = None
 
 
 def write_model_file(path: str | Path, content: ModelFile, dtype: torch.dtype | None = None) -> None:
@@ -69,7 +73,7 @@ def write_model_file(path: str | Path, content: ModelFile, dtype: torch.dtype | 
         dtype: Precision in which weights are stored; None: the precision of each tensor.
 
     Raises:
-        CheckpointError: If vocabulary, weights or properties do not match the network of the settings.
+        CheckpointError: If vocabulary, weights, properties or density do not match the network of the settings.
     """
     _check_fit(content, path)
     config = dataclasses.replace(content.config, train_ds=None, validation_ds=None, vocabulary=None)
@@ -85,6 +89,8 @@ def write_model_file(path: str | Path, content: ModelFile, dtype: torch.dtype | 
         members[CARD] = content.card.encode()
     if content.properties is not None:
         members[PROPERTIES] = content.properties.dumps().encode()
+    if content.density is not None:
+        members[DENSITY] = content.density.dumps()
     write_members(Path(path), members)
 
 
@@ -120,6 +126,7 @@ def read_model_file(path: str | Path, data: bytes | None = None) -> ModelFile:
         _parse_weights(members[WEIGHTS], path),
         members[CARD].decode(errors="replace") if CARD in members else None,
         _parse_properties(members[PROPERTIES], path) if PROPERTIES in members else None,
+        _parse_density(members[DENSITY], path) if DENSITY in members else None,
     )
     _check_fit(content, path)
     if fingerprint != vocabulary.fingerprint:
@@ -167,6 +174,13 @@ def _parse_properties(content: bytes, path: Path) -> PropertyTable:
         raise CheckpointError(f"{path}: {PROPERTIES} is damaged. {error}") from error
 
 
+def _parse_density(content: bytes, path: Path) -> LatentDensity:
+    try:
+        return LatentDensity.loads(content)
+    except DataError as error:
+        raise CheckpointError(f"{path}: {error} Copy or export the file again.") from error
+
+
 def _parse_weights(content: bytes, path: Path) -> dict[str, Tensor]:
     try:
         weights = safetensors.torch.load(content)
@@ -181,7 +195,7 @@ def _parse_weights(content: bytes, path: Path) -> dict[str, Tensor]:
 
 
 def _check_fit(content: ModelFile, path: str | Path) -> None:
-    """Raises an error unless vocabulary, weights and properties match the network that the config describes."""
+    """Raises an error unless vocabulary, weights, properties and density match the network that the config describes."""
     network = content.config.network
     if len(content.vocabulary) != network.vocabulary_size:
         raise CheckpointError(
@@ -192,6 +206,12 @@ def _check_fit(content: ModelFile, path: str | Path) -> None:
         state = "missing" if table is None else f"that of {len(table.values)} properties and {table.bits} bits"
         raise CheckpointError(
             f"{path}: the heads predict {len(heads.values)} properties and {heads.bits} bits, but their table {PROPERTIES} is {state}."
+        )
+    size = network.latents * network.hidden_size
+    if content.density is not None and (not network.has_bottleneck or content.density.size != size):
+        raise CheckpointError(
+            f"{path}: {DENSITY} has {content.density.size} dimensions, but a latent of the network has "
+            f"{size if network.has_bottleneck else 'no fixed number of them'}."
         )
     layers = network.encoder_layers + network.decoder_layers
     if layers > len(content.weights):

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from ..errors import CheckpointError, ConfigError
+from .device import multiply_exactly
 from .model import CMIMModel
 from .model_file import ModelFile, read_model_file
 from .vectors import Progress
@@ -33,17 +34,23 @@ def list_models() -> list[str]:
     return sorted((path.stem for path in _FOLDER.glob(f"*{_SUFFIX}")), key=lambda name: (name != _DEFAULT, name))
 
 
-def load(model: str | os.PathLike[str], device: str | None = None) -> CMIMModel:
+def load(model: str | os.PathLike[str], device: str | None = None, precision: str = "fp32") -> CMIMModel:
     """Reads a model. No code in the file is run, and nothing is unpickled.
 
     Args:
         model: A name from `list_models()`, a `.nemo` file, or a folder with the members of one.
         device: For example "cpu" or "cuda:0"; None: a GPU if there is one, else the CPU.
+        precision: "fp32", "bf16" or "fp16": the precision in which the network computes. Vectors are float32 in each case. Half precision
+            is meant for GPUs; it changes vectors slightly, and therefore the fingerprint. On a GPU, "fp32" turns TF32 off in this
+            process.
 
     Raises:
         CheckpointError: If the model does not exist, or if the file is damaged or was written by another project.
+        ConfigError: If the device or the precision does not exist.
     """
-    return CMIMModel(model_file_of(model), device, os.fspath(model))
+    loaded = CMIMModel(model_file_of(model), device, os.fspath(model), precision)
+    multiply_exactly(loaded.device, precision)
+    return loaded
 
 
 def model_file_of(model: str | os.PathLike[str]) -> ModelFile:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +14,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ConfigError, DataError
-from ..files import atomic_write
+from ..files import atomic_write, lock
 
 __all__ = ["Unfinished"]
 
 _JOB = "job.json"
+_LOCK = "lock"
+_BLOCKS = f"{8 * '[0-9]'}.block"
+_TEMPORARY = ("staging-*", f".{_JOB}.*", f".{_BLOCKS}.*")
 
 
 class Unfinished:
-    """The folder. It is created if it does not exist.
+    """The folder, which `opened` creates. It also has the temporary files of the outputs, so that none of them stays elsewhere.
 
     Args:
         target: The output.
@@ -29,8 +33,7 @@ class Unfinished:
         settings: Everything else that the vectors depend on.
 
     Raises:
-        ConfigError: If an input cannot be read again.
-        DataError: If the folder belongs to other inputs or settings.
+        ConfigError: If an input cannot be read again, or the output is standard output.
     """
 
     def __init__(self, target: Path, inputs: Sequence[str | Path], settings: Mapping[str, Any]) -> None:
@@ -41,18 +44,63 @@ class Unfinished:
             raise ConfigError("resume=True needs an output file, but the output is standard output. Name a file.")
         self.folder = target.with_name(f".{target.name}.unfinished")
         states = [(str(Path(source).absolute()), Path(source).stat().st_size, Path(source).stat().st_mtime_ns) for source in inputs]
-        job = json.loads(json.dumps({"inputs": states, **settings}))
-        if (self.folder / _JOB).is_file():
-            begun = json.loads((self.folder / _JOB).read_text(encoding="utf-8"))
-            if different := [key for key in job if job[key] != begun.get(key)]:
-                raise DataError(
-                    f"The unfinished work on {target} has different {', '.join(different)}. Restore them, or delete {self.folder} to begin "
-                    "anew."
-                )
-            return
+        self._target, self._job = target, json.loads(json.dumps({"inputs": states, **settings}))
+
+    @contextmanager
+    def opened(self) -> Iterator[Unfinished]:
+        """Context in which only this process uses the folder. The folder is removed if the block succeeds.
+
+        Raises:
+            ConfigError: If another process uses it.
+            DataError: If it belongs to other inputs or settings, or was not written by `embed_file`.
+        """
+        self._check()
         self.folder.mkdir(exist_ok=True)
-        with atomic_write(self.folder / _JOB) as staging:
-            staging.write_text(json.dumps(job), encoding="utf-8")
+        try:
+            with lock(self.folder / _LOCK, str(self._target), "Wait for it to end."):
+                if not (self.folder / _JOB).is_file():
+                    with atomic_write(self.folder / _JOB) as staging:
+                        staging.write_text(json.dumps(self._job), encoding="utf-8")
+                self._remove(*_TEMPORARY)  # of a process that was killed
+                try:
+                    yield self
+                    self._remove(_BLOCKS)
+                finally:
+                    if not any(self.folder.glob(_BLOCKS)):
+                        self._remove(_JOB)
+        finally:
+            with suppress(OSError):  # it has blocks, files of the user, or the lock of another process
+                self.folder.rmdir()
+
+    def _check(self) -> None:
+        if not self.folder.exists():
+            return
+        try:
+            begun = json.loads((self.folder / _JOB).read_text(encoding="utf-8"))
+            different = [key for key in self._job if self._job[key] != begun.get(key)]
+        except (OSError, ValueError, AttributeError):
+            if self.folder.is_dir() and all(path.name == _LOCK for path in self.folder.iterdir()):
+                return  # a process was killed before it had begun
+            raise DataError(
+                f"{self.folder} is not unfinished work of this program. Rename it, or name a different output."
+            ) from None
+        if different:
+            raise DataError(
+                f"The unfinished work on {self._target} has different {', '.join(different)}. Restore them, or delete {self.folder} to "
+                "begin anew."
+            )
+
+    def staging(self, name: str, output: Path) -> Path | None:
+        """The path of a temporary file, which does not exist yet, for an output; None if that is on another file system."""
+        is_near = output.parent.stat().st_dev == self.folder.stat().st_dev
+        return self.folder / f"staging-{name}" if is_near else None
+
+    def _remove(self, *patterns: str) -> None:
+        for path in [path for pattern in patterns for path in self.folder.glob(pattern)]:
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
 
     def save(self, number: int, vectors: NDArray[np.float32], reasons: Mapping[int, str]) -> None:
         """Saves the result of `CMIMModel.embed_or_explain` for a block."""
@@ -61,16 +109,13 @@ class Unfinished:
             file.write(json.dumps(dict(reasons)).encode())
 
     def load(self, number: int) -> tuple[NDArray[np.float32], dict[int, str]] | None:
-        """What was saved for a block; None if nothing was."""
-        if not self._path(number).is_file():
+        """What was saved for a block; None if nothing was, or if the file is damaged."""
+        try:
+            with io.BytesIO(self._path(number).read_bytes()) as file:
+                vectors = np.load(file, allow_pickle=False)
+                return vectors, {int(index): reason for index, reason in json.loads(file.read()).items()}
+        except (OSError, EOFError, ValueError):
             return None
-        with io.BytesIO(self._path(number).read_bytes()) as file:
-            vectors = np.load(file, allow_pickle=False)
-            return vectors, {int(index): reason for index, reason in json.loads(file.read()).items()}
-
-    def remove(self) -> None:
-        """Removes the folder."""
-        shutil.rmtree(self.folder)
 
     def _path(self, number: int) -> Path:
         return self.folder / f"{number:08d}.block"

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..errors import ConfigError
 from ..models import CMIMNetwork
 from ..models.layers import select
 from ..tokenizers import Vocabulary
@@ -26,14 +27,18 @@ Progress = Callable[[int, int], None]
 Tokens = Sequence[Sequence[int]]
 
 
-@torch.inference_mode()
 def posteriors(
     network: CMIMNetwork, vocabulary: Vocabulary, tokens: Tokens, limits: BatchLimits
 ) -> Iterator[tuple[NDArray[np.int64], Posterior]]:
     """Yields q(z|x) of batches of M molecules, sorted by length, with the indices of their molecules."""
     for rows in length_sorted_batches([len(row) for row in tokens], limits.encoder_molecules):
-        batch = collate([tokens[r] for r in rows], vocabulary).to(_device(network))
-        yield rows, network.encode(batch.encoder_BS, batch.is_token_BS)
+        yield rows, _encode(network, vocabulary, [tokens[r] for r in rows])
+
+
+@torch.inference_mode()
+def _encode(network: CMIMNetwork, vocabulary: Vocabulary, tokens: Tokens) -> Posterior:
+    batch = collate(tokens, vocabulary).to(_device(network))
+    return network.encode(batch.encoder_BS, batch.is_token_BS)
 
 
 def vectors(
@@ -49,24 +54,46 @@ def vectors(
 ) -> NDArray[np.float32]:
     """Vectors of M molecules; see `CMIMModel.embed` for the last three arguments.
 
+    If the memory of a GPU is exhausted, the batch and all following ones are halved.
+
     Returns:
         float32 [M + 1, width]; the last row is NaN, for invalid molecules, whose index is -1.
+
+    Raises:
+        ConfigError: If the memory does not suffice for one molecule.
     """
     found = np.empty((len(tokens) + 1, spec.width), dtype=np.float32)
     found[-1] = np.nan
     generator = None if seed is None else torch.Generator().manual_seed(int(seed))
+    pending = [*length_sorted_batches([len(row) for row in tokens], limits.encoder_molecules)][::-1]
     done = 0
-    for rows, posterior in posteriors(network, vocabulary, tokens, limits):
-        if sample:
-            noise = torch.randn(posterior.mean_BKD.shape, generator=generator)
-            posterior = posterior._replace(mean_BKD=posterior.sample(noise.to(_device(network))))
-        if spec.kind == "mean":
-            found[rows] = posterior.pooled().cpu()
-        else:
-            for part, pooled in _pooled_states(network, vocabulary, [tokens[r] for r in rows], posterior, spec, limits):
-                found[rows[part]] = pooled.float().cpu()
-                if progress:
-                    progress(done + part.stop, len(tokens))
+    while pending:
+        rows = pending.pop()
+        before = None if generator is None else generator.get_state()
+        of_rows = [tokens[r] for r in rows]
+        try:
+            posterior = _encode(network, vocabulary, of_rows)
+            if sample:
+                noise = torch.randn(posterior.mean_BKD.shape, generator=generator)
+                posterior = posterior._replace(mean_BKD=posterior.sample(noise.to(_device(network))))
+            if spec.kind == "mean":
+                found[rows] = posterior.pooled().cpu()
+            else:
+                for part, pooled in _pooled_states(network, vocabulary, of_rows, posterior, spec, limits):
+                    found[rows[part]] = pooled.float().cpu()
+                    if progress:
+                        progress(done + part.stop, len(tokens))
+        except torch.OutOfMemoryError as error:
+            if len(rows) == 1:
+                raise ConfigError(
+                    f"The memory of {_device(network)} does not suffice for a molecule of {len(of_rows[0])} tokens. Free memory of the "
+                    'GPU, or pass device="cpu".'
+                ) from error
+            limits = limits.halved()
+            pending = [half for batch in [*pending, rows] for half in np.array_split(batch, 2)[::-1] if len(half)]
+            if generator is not None and before is not None:
+                generator.set_state(before)  # the halves draw the noise of the batch
+            continue
         done += len(rows)
         if progress:
             progress(done, len(tokens))
@@ -86,7 +113,7 @@ def _pooled_states(
         pooled = {}
         for number, hidden_BTD in enumerate(network.layer_states(batch.decoder_BT, select(memory, part)), 1):
             if number in spec.layers:
-                pooled[number] = (weight_B1T.to(hidden_BTD.dtype) @ hidden_BTD).squeeze(1)
+                pooled[number] = (weight_B1T @ hidden_BTD.float()).squeeze(1)
         yield part, torch.cat([pooled[number] for number in spec.layers], 1)
 
 

@@ -11,7 +11,7 @@ from .descriptors import (
     observed_properties,
     properties,
 )
-from .drawing import drawing
+from .drawing import drawing, drawing_grid
 from .mol_blocks import smiles_of_mol_block
 from .parsing import (
     CANONICALISATION,
@@ -25,19 +25,25 @@ from .parsing import (
     randomized_smiles,
     shorten,
     to_canonical_smiles,
+    what_follows,
     without_stereo,
 )
-from .standardisation import standard_smiles, standardise, without_extras
+from .scores import penalised_logp, qed, similarity_to
+from .standardisation import atom_map, standard_smiles, standardise, without_extras
+from .substructures import contains, substructures
 
 __all__ = [
     "CANONICALISATION",
     "Mol",
     "Properties",
+    "atom_map",
     "canonical_or_none",
     "canonical_smiles",
     "check_properties",
+    "contains",
     "descriptors",
     "drawing",
+    "drawing_grid",
     "forbidden_character",
     "is_valid",
     "logp",
@@ -46,14 +52,19 @@ __all__ = [
     "murcko_scaffold",
     "observed_properties",
     "parse",
+    "penalised_logp",
     "properties",
+    "qed",
     "quiet_rdkit",
     "randomized_smiles",
     "shorten",
+    "similarity_to",
     "smiles_of_mol_block",
     "standard_smiles",
     "standardise",
+    "substructures",
     "to_canonical_smiles",
+    "what_follows",
     "without_extras",
     "without_stereo",
 ]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 from .parsing import parse, quiet_rdkit
 
-__all__ = ["drawing"]
+__all__ = ["drawing", "drawing_grid"]
 
 # Colours of atoms, readable on a white and on a nearly black background; all other atoms have the colour of the text.
 _ATOM_COLOURS = {
@@ -48,3 +49,27 @@ def drawing(smiles: str, width: int = 220, height: int = 150) -> str:
     canvas.FinishDrawing()
     shapes = canvas.GetDrawingText().split("<!-- END OF HEADER -->\n", 1)[1]
     return f'<svg viewBox="0 0 {width} {height}">\n' + _SVG_REDUNDANT.sub("", shapes).replace("#000000", "currentColor")
+
+
+def drawing_grid(labels: Mapping[str, str], columns: int = 4, width: int = 220, height: int = 190, *, png: bool = False) -> bytes:
+    """A picture of structures with a label below each, on a white background; SVG, or PNG.
+
+    Args:
+        labels: The label of each SMILES, in order.
+        columns: Structures of a row.
+        width: Width of a cell, in pixels.
+        height: Height of a cell, in pixels.
+        png: Return PNG instead of SVG.
+
+    Raises:
+        InvalidSmilesError: See `parse`.
+    """
+    from rdkit.Chem.Draw import rdMolDraw2D
+
+    size = (min(columns, len(labels)) * width, -(-len(labels) // columns) * height, width, height)
+    canvas = rdMolDraw2D.MolDraw2DCairo(*size) if png else rdMolDraw2D.MolDraw2DSVG(*size)
+    with quiet_rdkit():
+        canvas.DrawMolecules([parse(smiles) for smiles in labels], legends=list(labels.values()))
+    canvas.FinishDrawing()
+    picture = canvas.GetDrawingText()
+    return picture if isinstance(picture, bytes) else picture.encode()

@@ -31,6 +31,7 @@ __all__ = [
     "shorten",
     "smiles_of",
     "to_canonical_smiles",
+    "what_follows",
     "without_stereo",
 ]
 
@@ -77,7 +78,13 @@ def _parse_or_none(smiles: Any, quiet: bool = True) -> Mol | None:
             mol = Chem.MolFromSmiles(smiles)
     else:
         mol = Chem.MolFromSmiles(smiles)
-    return mol if mol is not None and mol.GetNumAtoms() else None
+    if mol is None or not mol.GetNumAtoms():
+        return None
+    if ":0" in smiles:  # 0 is no number of an atom map, but RDKit would write it
+        for atom in mol.GetAtoms():
+            if atom.HasProp("molAtomMapNumber") and not atom.GetAtomMapNum():
+                atom.ClearProp("molAtomMapNumber")
+    return mol
 
 
 def _why_not(smiles: Any, name: str) -> str:
@@ -93,7 +100,8 @@ def _why_not(smiles: Any, name: str) -> str:
     if found := forbidden_character(smiles):
         if smiles.split() == [smiles]:
             return f"{quoted} contains {found}. A SMILES consists of printable ASCII characters only"
-        return f"{quoted} contains white space, which is not allowed in a SMILES: {found}{_what_follows(smiles)}"
+        follows = what_follows(smiles, 'standardise="extras" removes it')
+        return f"{quoted} contains white space, which is not allowed in a SMILES: {found}{follows}"
     return f"{quoted} could not be parsed: {_rdkits_reason(smiles)}"
 
 
@@ -103,13 +111,13 @@ def _is_missing(value: Any) -> bool:
     return value is None or is_nan or type(value).__name__ in ("NAType", "NaTType")
 
 
-def _what_follows(smiles: str) -> str:
-    """Names the CXSMILES extension or the name that follows a SMILES in one cell."""
+def what_follows(smiles: str, hint: str) -> str:
+    """Names the CXSMILES extension or the name that follows a SMILES in one cell, with a hint; empty if there is none."""
     _, *rest = smiles.strip(" \t").split(maxsplit=1)
     if not rest or "\n" in smiles or "\r" in smiles:
         return ""
     what = "a CXSMILES extension" if _CXSMILES.match(rest[0]) else "a name"
-    return f'. The SMILES is followed by {what} ({shorten(rest[0])}); standardise="extras" removes it'
+    return f". The SMILES is followed by {what} ({shorten(rest[0])}); {hint}"
 
 
 def _rdkits_reason(smiles: str) -> str:

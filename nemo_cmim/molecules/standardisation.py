@@ -10,10 +10,10 @@ from rdkit import Chem
 from ..errors import InvalidSmilesError
 from .parsing import Mol, check_is_molecule, one_line, parse, quiet_rdkit, shorten, smiles_of, to_canonical_smiles
 
-__all__ = ["standard_smiles", "standardise", "without_extras"]
+__all__ = ["atom_map", "standard_smiles", "standardise", "without_extras"]
 
 _ATOM_MAP = re.compile(r"\[[^\]]*:\d+\]")
-_POLYMERS = {"SRU", "MON", "MER", "COP", "CRO", "MOD", "GRA"}
+_POLYMERS = {"SRU", "MON", "MER", "COP", "CRO", "MOD", "GRA", "ANY"}
 _ENHANCED_STEREO = (Chem.StereoGroupType.STEREO_OR, Chem.StereoGroupType.STEREO_AND)
 
 
@@ -52,11 +52,17 @@ def standard_smiles(molecule: str | Mol, steps: Sequence[str] = (), *, name: str
             except InvalidSmilesError as error:
                 raise InvalidSmilesError(f"{name} ({shorten(text)}): {error}") from error
             canonical = to_canonical_smiles(changed)
-    if found := _ATOM_MAP.search(canonical):
+    if found := atom_map(canonical):
         raise InvalidSmilesError(
-            f'{name} ({shorten(text)}) contains atom maps, for example {found[0]!r}; standardise="atom-maps" removes them'
+            f'{name} ({shorten(text)}) contains atom maps, for example {found!r}; standardise="atom-maps" removes them'
         )
     return canonical
+
+
+def atom_map(smiles: str) -> str:
+    """The first atom of a SMILES with an atom map; empty if there is none."""
+    found = _ATOM_MAP.search(smiles)
+    return found[0] if found else ""
 
 
 def without_extras(smiles: str) -> str:
@@ -102,5 +108,11 @@ def _check_extras(mol: Mol, name: str) -> None:
         found = "stereo groups (a racemate, or an unknown configuration)"
     elif _POLYMERS & {group.GetProp("TYPE") for group in Chem.GetMolSubstanceGroups(mol)}:
         found = "repeating units of a polymer"
+    elif mol.HasProp("_molLinkNodes"):
+        found = "link nodes, which stand for several numbers of atoms"
+    elif any(atom.HasProp("molAttchpt") for atom in mol.GetAtoms()):
+        found = "points of attachment"
+    elif any(bond.HasProp("_MolFileBondAttach") for bond in mol.GetBonds()):
+        found = "a bond with several possible ends"
     if found:
         raise InvalidSmilesError(f'{name} has {found}, which a SMILES cannot hold; standardise="extras" ignores them')

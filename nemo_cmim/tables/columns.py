@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from ..errors import DataError
 
-__all__ = ["check_columns", "column_index", "find_smiles_column", "listed", "smiles_columns"]
+__all__ = ["check_columns", "column_index", "find_smiles_column", "listed", "named", "smiles_columns"]
 
-_SMILES_COLUMNS = ("smiles", "canonicalsmiles", "isomericsmiles")
+_SMILES_COLUMNS = ("smiles", "canonicalsmiles", "isomericsmiles", "isosmiles")
 _SHOWN = 20  # column names in an error message
 
 
@@ -52,6 +53,15 @@ def column_index(source: str, names: Sequence[str], column: str) -> int:
     if column.isdecimal() and 1 <= int(column) <= len(names):
         return int(column) - 1
     raise DataError(f"{source} has no column {column!r}; its columns are {listed(names)}. Choose one of them.")
+
+
+def named(names: Sequence[str]) -> list[str]:
+    """Names of columns. If several have none, as empty columns at the right of a table, they are called `column3` and so on."""
+    unnamed = [i for i, name in enumerate(names) if not name.strip()]
+    found, taken = list(names), set(names)
+    for i in unnamed if len(unnamed) > 1 else ():
+        found[i] = next(name for n in itertools.count() if (name := f"column{i + 1}{'_' * n}") not in taken)
+    return found
 
 
 def check_columns(source: str, names: Sequence[str]) -> None:

@@ -10,6 +10,7 @@ __all__ = [
     "DELIMITED",
     "DETECT",
     "EMPTY_LINE",
+    "MIXED_LINE_ENDS",
     "NOT_CSV",
     "NOT_UTF8",
     "NO_SMILES",
@@ -32,6 +33,7 @@ EMPTY_LINE = "empty line"
 NO_SMILES = "no SMILES"
 NOT_CSV = "not CSV"  # followed by what is wrong
 NOT_UTF8 = "not UTF-8 text"
+MIXED_LINE_ENDS = "mixed line ends"
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,7 @@ class Layout(NamedTuple):
         delimiter: The character between two columns; empty for white space.
         line_end: The character that ends a line: a line feed, or a carriage return in files of old Macs.
         standardise: See `ReadOptions`.
+        preamble: Number of lines before the header: empty ones, and the line `sep=;` that Excel understands.
     """
 
     form: str
@@ -77,6 +80,7 @@ class Layout(NamedTuple):
     delimiter: str = ""
     line_end: str = "\n"
     standardise: Sequence[str] = ()
+    preamble: int = 0
 
 
 class Detected(NamedTuple):
@@ -101,6 +105,7 @@ class RawLine(NamedTuple):
         text: The whole line without its line end; in Parquet, the SMILES.
         problem: Why the line has no SMILES; empty for a good line.
         fields: The cells, unchanged; those of an SDF record are its name and its data, for the names of `sdf.data_names`.
+        problem_line: Number of the line with the problem, if it is known.
     """
 
     line_number: int
@@ -109,3 +114,4 @@ class RawLine(NamedTuple):
     text: str
     problem: str = ""
     fields: Sequence[str] = ()
+    problem_line: int | None = None

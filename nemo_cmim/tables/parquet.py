@@ -67,7 +67,7 @@ def read_parquet(path: Path, smiles_column: int, offset: int) -> Iterator[RawLin
                     row += skip
                     for smiles in batch.column(0).slice(skip).to_pylist():
                         row += 1
-                        problem = "" if smiles and smiles.strip() else NO_SMILES
+                        problem = "" if smiles and smiles.strip(string.whitespace) else NO_SMILES
                         yield RawLine(row, row - 1, "" if problem else smiles.strip(string.whitespace), smiles or "", problem)
     except (*READ_ERRORS, pyarrow.ArrowException) as error:
         raise damaged_file(path, error, f"row {row}") from error

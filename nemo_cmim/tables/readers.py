@@ -16,7 +16,7 @@ from .layout import DETECT, PARQUET, SDF, SPLIT, Layout, RawLine, ReadOptions
 from .parquet import detect_parquet, read_parquet
 from .sdf import read_sdf, record_starts
 from .sources import READ_ERRORS, damaged_file, open_decompressed, open_source
-from .text import numbered_lines, raw_lines
+from .text import numbered_lines, raw_lines, rows_of
 
 __all__ = ["find_layout", "find_starts", "read_lines"]
 
@@ -69,9 +69,7 @@ def read_lines(
             yield from read_sdf(name, file, layout, line_number, offset, copy)
             return
         lines = raw_lines(name, file, layout, line_number, offset, copy)
-        if layout.has_header and offset == 0:
-            next(lines, None)
-        yield from lines
+        yield from lines if offset else rows_of(name, lines, layout, strict=False)
 
 
 def find_starts(
@@ -100,7 +98,7 @@ def _starts(path: Path, layout: Layout, copy: IO[bytes] | None) -> Iterator[tupl
             return
         if layout.form == SPLIT:  # one record per line: nothing needs splitting
             for number, offset, _ in numbered_lines(str(path), file, layout.line_end, copy=copy):
-                if number > 1 or not layout.has_header:
+                if number > layout.preamble + layout.has_header:
                     yield number, offset
             return
     yield from ((line.line_number, line.offset) for line in read_lines(path, layout, copy=copy))

@@ -11,13 +11,14 @@ import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from string import whitespace
 from types import TracebackType
 from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet
 
-from ..errors import ConfigError, DataError
+from ..errors import DataError
 from .columns import check_columns
 from .detection import detect
 from .layout import (
@@ -25,10 +26,9 @@ from .layout import (
     DETECT,
     EMPTY_LINE,
     NO_SMILES,
-    NOT_CSV,
-    NOT_UTF8,
     PARQUET,
     SDF,
+    SPLIT,
     Detected,
     Layout,
     RawLine,
@@ -36,8 +36,8 @@ from .layout import (
 )
 from .parquet import detect_parquet
 from .sdf import data_names, read_sdf
-from .sources import READ_ERRORS, damaged_file, open_decompressed, open_source, reopenable
-from .text import UNCLOSED, raw_lines
+from .sources import READ_ERRORS, Source, damaged_file, open_decompressed, open_source, reopenable
+from .text import raw_lines, rows_of, why_not_divided
 
 __all__ = ["Block", "MoleculeTable"]
 
@@ -62,7 +62,7 @@ class MoleculeTable:
     """A file of molecules that is open for reading: a context manager.
 
     Args:
-        where: A path, a URL, or `-`; see `sources.open_source`.
+        where: A path, a URL, or `-`, see `sources.open_source`; or the open input.
         options: What is known about the file.
         strict: False: a line that cannot be divided into columns is a row with this problem and with empty cells, not an error.
 
@@ -79,21 +79,19 @@ class MoleculeTable:
         ConfigError: If an option cannot be used.
     """
 
-    def __init__(self, where: str | Path, options: ReadOptions = DETECT, *, strict: bool = True) -> None:
+    def __init__(self, where: str | Path | Source, options: ReadOptions = DETECT, *, strict: bool = True) -> None:
         self._strict = strict
         self._stack = ExitStack()
         self._fraction = 0.0
         try:
-            self._source = self._stack.enter_context(open_source(where))
+            self._source = self._stack.enter_context(where if isinstance(where, Source) else open_source(where))
             self.name = self._source.name
             layout, names = detect(self.name, self._source.head, options)
             if layout.form in (PARQUET, SDF):  # read more than once, or from the end
                 self._path, context = reopenable(self._source, plain=layout.form == PARQUET)
                 self._stack.enter_context(context)
                 layout, names = (
-                    detect_parquet(self.name, self._path, options.smiles)
-                    if layout.form == PARQUET
-                    else self._open_sdf(layout, options)
+                    detect_parquet(self.name, self._path, options.smiles) if layout.form == PARQUET else self._open_sdf(layout)
                 )
             self.names, self.unit = list(names), "row" if layout.form == PARQUET else "line"
             check_columns(self.name, self.names)
@@ -102,9 +100,7 @@ class MoleculeTable:
             raise
         self._layout, self.smiles_column = layout, layout.smiles_column
 
-    def _open_sdf(self, layout: Layout, options: ReadOptions) -> Detected:
-        if options.smiles is not None:
-            raise ConfigError(f"{self.name} has no SMILES column: RDKit writes the SMILES of its structures. Leave out --smiles.")
+    def _open_sdf(self, layout: Layout) -> Detected:
         with open_decompressed(self._path) as file:
             self._data = data_names(self.name, file, layout)
         own = [
@@ -140,7 +136,7 @@ class MoleculeTable:
             with pyarrow.parquet.ParquetFile(self._path) as file:
                 for batch in file.iter_batches(max_rows):
                     smiles = batch.column(self.smiles_column).to_pylist()
-                    problems = {i: NO_SMILES for i, one in enumerate(smiles) if not one or not one.strip()}
+                    problems = {i: NO_SMILES for i, one in enumerate(smiles) if not one or not one.strip(whitespace)}
                     cells = [None if i in problems else one for i, one in enumerate(smiles)]
                     self._fraction = (first - 1 + len(cells)) / file.metadata.num_rows
                     yield Block(range(first, first + len(cells)), cells, problems, pa.Table.from_batches([batch]))
@@ -155,10 +151,7 @@ class MoleculeTable:
                 line._replace(fields=[line.smiles, *line.fields])
                 for line in read_sdf(self.name, self._source.file, self._layout, names=self._data)
             )
-        lines = raw_lines(self.name, self._source.file, self._layout)
-        if self._layout.has_header:
-            next(lines, None)
-        return lines
+        return rows_of(self.name, raw_lines(self.name, self._source.file, self._layout), self._layout, strict=True)
 
     def _text_blocks(self, max_rows: int) -> Iterator[Block]:
         lines = self._with_columns(self._lines())
@@ -181,18 +174,17 @@ class MoleculeTable:
             empty.clear()
             if reason := self._why_not_divided(line, width):
                 if self._strict:
-                    raise DataError(f"{self.name}, line {line.line_number}: {reason}")
+                    raise DataError(f"{self.name}, line {line.problem_line or line.line_number}: {reason}")
                 yield line._replace(fields=[""] * width, problem=reason.removesuffix("."))
             else:
                 yield line._replace(fields=[*line.fields, *[""] * (width - len(line.fields))])
 
     def _why_not_divided(self, line: RawLine, width: int) -> str:
         layout, fields = self._layout, line.fields
-        if line.problem == NOT_UTF8:
-            return "it is not UTF-8 text. Save the file as UTF-8."
-        if line.problem.startswith(NOT_CSV):
-            what = "a quotation mark opens a cell that is not closed" if UNCLOSED in line.problem else line.problem
-            return f"{what}. Close it, or double the quotation marks inside the cell and quote the complete cell."
+        if reason := why_not_divided(line):
+            return reason
+        if layout.form == SPLIT and width == 2 and len(fields) == 1 and layout.smiles_column == 0:
+            return ""  # a line of .smi may have no name
         if layout.form == DELIMITED or (layout.form != SDF and layout.delimiter):
             return "" if len(fields) == width else f"it has {len(fields)} columns, but the file has {width}. Correct the line."
         if len(fields) > width or (len(fields) < width and 0 < layout.smiles_column < width - 1):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+import itertools
 import re
 from collections.abc import Iterator, Sequence
 from typing import IO
@@ -13,7 +15,7 @@ from .text import numbered_lines
 __all__ = ["data_names", "read_sdf", "record_starts"]
 
 _END = b"$$$$"
-_DATA = re.compile(r"^>.*?<(?P<name>.*)>")  # > 25 <MELTING.POINT>
+_DATA = re.compile(r"^>(?:.*?<(?P<name>.*)>|\s*(?P<number>.*))")  # > 25 <MELTING.POINT>, or > DT12
 
 
 def read_sdf(
@@ -34,25 +36,27 @@ def read_sdf(
     from ..molecules import smiles_of_mol_block
 
     steps = check_steps(layout.standardise)
-    for start, place, lines, is_utf8 in _records(name, file, layout, number, offset, copy):
+    for start, place, lines, not_utf8 in _records(name, file, layout, number, offset, copy):
         text = "\n".join(lines)
-        end = next((i for i, line in enumerate(lines) if line.startswith("M  END")), len(lines)) + 1
+        end = _end_of_mol_block(lines)
         data = _data(lines[end:])
         fields = [lines[0], *(data.get(one, "") for one in names)]
-        smiles, problem = "", "" if is_utf8 else NOT_UTF8
+        smiles, problem = "", "" if not_utf8 is None else NOT_UTF8
+        if any(line.startswith("M  END") for line in lines[end:]):
+            problem = "two mol blocks in one record: a line $$$$ is missing between them"
         if not problem:
             try:
                 smiles = smiles_of_mol_block("\n".join(lines[:end]) + "\n", steps=steps)
             except InvalidSmilesError as error:
                 problem = str(error)
-        yield RawLine(start, place, smiles, text, problem, fields)
+        yield RawLine(start, place, smiles, text, problem, fields, not_utf8)
 
 
 def data_names(name: str, file: IO[bytes], layout: Layout) -> list[str]:
     """Names of the data of all records, in the order in which they occur first."""
     found: dict[str, None] = {}
     for _, _, lines, _ in _records(name, file, layout, 1, 0, None):
-        found.update(dict.fromkeys(match["name"] for line in lines if (match := _DATA.match(line))))
+        found.update(dict.fromkeys(_data(lines[_end_of_mol_block(lines) :])))
     return list(found)
 
 
@@ -63,43 +67,62 @@ def record_starts(name: str, file: IO[bytes], layout: Layout, copy: IO[bytes] | 
 
 def _records(
     name: str, file: IO[bytes], layout: Layout, number: int, offset: int, copy: IO[bytes] | None
-) -> Iterator[tuple[int, int, list[str], bool]]:
-    """Line number, offset, lines, and whether they are UTF-8, of each record."""
+) -> Iterator[tuple[int, int, list[str], int | None]]:
+    """Line number, offset and lines of each record, and the number of its first line that is not UTF-8."""
     lines: list[bytes] = []
     start = (number, offset)
     for line_number, place, line in numbered_lines(name, file, layout.line_end, number, offset, copy):
         if not lines:
             start = (line_number, place)
         if line.rstrip() == _END:
-            yield (*start, *_decoded(lines))
+            yield (*start, *_decoded(lines, start[0]))
             lines = []
         else:
             lines.append(line)
     if any(line.strip() for line in lines):
-        yield (*start, *_decoded(lines))
+        yield (*start, *_decoded(lines, start[0]))
 
 
-def _decoded(lines: list[bytes]) -> tuple[list[str], bool]:
-    content = b"".join(lines)
+def _decoded(lines: list[bytes], number: int) -> tuple[list[str], int | None]:
+    content = b"".join(lines).removeprefix(codecs.BOM_UTF8)
     try:
-        text, is_utf8 = content.decode("utf-8-sig"), True
-    except UnicodeDecodeError:
-        text, is_utf8 = content.decode("utf-8", "backslashreplace"), False
-    return re.split(r"\r\n|\n|\r", text.removesuffix("\n")) or [""], is_utf8
+        text, not_utf8 = content.decode(), None
+    except UnicodeDecodeError as error:
+        text = content.decode("utf-8", "backslashreplace")
+        not_utf8 = number + len(re.findall(rb"\r\n|\n|\r", content[: error.start]))
+    return re.split(r"\r\n|\n|\r", text.removesuffix("\n")) or [""], not_utf8
+
+
+def _end_of_mol_block(lines: Sequence[str]) -> int:
+    """Index of the first line after the mol block."""
+    return next((i for i, line in enumerate(lines) if line.startswith("M  END")), len(lines)) + 1
 
 
 def _data(lines: Sequence[str]) -> dict[str, str]:
-    """The data after a mol block: a line with the name, then lines up to an empty one."""
-    found: dict[str, str] = {}
-    name = None
+    """The data after a mol block. Each item is a line with its name, the lines of its value, and an empty line.
+
+    Only the first line, or one after an empty line, can be that of a name: a value may contain empty lines and lines with `>`. The second
+    item of a name is called `name_2`.
+    """
+    found: dict[str, list[str]] = {}
+    value: list[str] = []
+    is_after_empty = True
     for line in lines:
-        if name is None:
-            match = _DATA.match(line)
-            name = match["name"] if match else None
-            if name is not None:
-                found.setdefault(name, "")
-        elif line:
-            found[name] += f"\n{line}" if found[name] else line
+        match = _DATA.match(line) if is_after_empty else None
+        if match:
+            name = base = match["name"] if match["name"] is not None else match["number"].strip()
+            for number in itertools.count(2):
+                if name not in found:
+                    break
+                name = f"{base}_{number}"
+            value = found[name] = []
         else:
-            name = None
-    return found
+            value.append(line)
+        is_after_empty = not line.strip()
+    return {name: _without_empty_end(lines) for name, lines in found.items()}
+
+
+def _without_empty_end(lines: list[str]) -> str:
+    while lines and not lines[-1].strip():
+        lines.pop()
+    return "\n".join(lines)

@@ -35,6 +35,7 @@ READ_ERRORS = (EOFError, OSError, zlib.error, lzma.LZMAError)  # of a file that 
 _HEAD = 1 << 14  # bytes from which format and columns are detected
 _LONGEST_LINE = 1 << 26
 _MAGIC = {b"\x1f\x8b": "gz", b"BZh": "bz2", b"\xfd7zXZ\x00": "xz", b"\x28\xb5\x2f\xfd": "zst"}
+_MAGIC |= {bytes([first]) + b"\x2a\x4d\x18": "zst" for first in range(0x50, 0x60)}  # frames without data, as pzstd writes
 
 
 class Source:
@@ -123,7 +124,9 @@ def _open_url(url: str) -> Source:
     except ImportError as error:
         raise ConfigError(f"Reading {url} requires a package that is not installed: {error}") from error
     except (OSError, ValueError) as error:
-        raise DataError(f"{url} cannot be read: {error or type(error).__name__}. Check the address.") from error
+        cause = error.__cause__ or error
+        reason = type(cause).__name__ if str(cause) in ("", url) else str(cause).rstrip(".")
+        raise DataError(f"{url} cannot be read: {reason}. Check the address.") from error
     return Source(url, file, getattr(file, "size", None))
 
 

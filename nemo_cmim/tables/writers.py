@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import gzip
-import io
-import sys
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.csv
-import pyarrow.parquet
 
 from ..errors import DataError
 from ..outputs import check_file, write_file
+from .row_writers import CsvRows, ParquetRows, flat, gzip_rows, is_number, stdout_rows, with_columns
 
 __all__ = ["OUTPUTS", "Append", "check_output", "embedding_writer"]
 
@@ -27,8 +23,8 @@ OUTPUTS = (".parquet", ".csv", ".csv.gz", ".npy", ".npz")
 Append = Callable[[pa.Table, np.ndarray], None]
 
 
-def check_output(path: Path, overwrite: bool) -> None:
-    """Checks that `embedding_writer` can write a file of this name.
+def check_output(path: Path, *, overwrite: bool, others: Iterable[str | Path]) -> None:
+    """Checks that `embedding_writer` can write a file of this name; see `outputs.check_file` for the arguments.
 
     Raises:
         DataError: If its suffix is not one of `OUTPUTS`; see `outputs.check_file` for others.
@@ -40,7 +36,7 @@ def check_output(path: Path, overwrite: bool) -> None:
             f"{path}: embeddings are written as {', '.join(OUTPUTS)}, not {path.suffix or 'without a suffix'!r}; -o - writes CSV to "
             "standard output."
         )
-    check_file(path, overwrite=overwrite)
+    check_file(path, overwrite=overwrite, others=others)
 
 
 class _Writer(Protocol):
@@ -50,86 +46,50 @@ class _Writer(Protocol):
 
 
 @contextmanager
-def embedding_writer(path: Path) -> Iterator[Append]:
+def embedding_writer(path: Path, staging: Path | None = None) -> Iterator[Append]:
     """Yields a function that appends rows with their embeddings, float32 [N, D]. A file is written atomically.
 
     A .parquet file gets one column `embedding` of lists; CSV, also for `-`, gets a column for each dimension: `e0`, `e1`, ... A .npy file
     gets the embeddings only, as one array; an .npz file gets the array `embedding` and one for each column of the rows: numbers, or text.
     Append at least one block.
 
+    Args:
+        path: The output.
+        staging: See `outputs.write_file`.
+
     Raises:
-        DataError: If the rows already have a column of that name, have a column that the format cannot hold, or cannot be written.
+        DataError: If the rows already have a column of that name, have a column or a cell that the format cannot hold, or cannot be
+            written.
     """
     if str(path) == "-":
-        writer: _Writer = _CsvWriter(_KeptOpen(sys.stdout.buffer))  # type: ignore[arg-type]
+        writer: _Writer = _RowsWriter(stdout_rows())
         yield writer.append
         writer.close()
         return
-    with write_file(path, overwrite=True) as staging:
-        writer = _WRITERS[".csv.gz" if path.name.endswith(".csv.gz") else path.suffix](staging)
+    with write_file(path, overwrite=True, staging=staging) as temporary:
+        writer = _WRITERS[max((suffix for suffix in OUTPUTS if path.name.endswith(suffix)), key=len)](temporary)
         try:
             yield writer.append
         finally:
             writer.close()
 
 
-class _ParquetWriter:
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._writer: Any = None
+class _RowsWriter:
+    """Adds the embeddings to the rows as columns: one of lists, or one of numbers for each dimension."""
+
+    def __init__(self, rows: ParquetRows | CsvRows) -> None:
+        self._rows = rows
 
     def append(self, rows: pa.Table, vectors: np.ndarray) -> None:
-        values = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), vectors.shape[1])
-        rows = _with_columns(rows, ["embedding"], [values])
-        self._writer = self._writer or pyarrow.parquet.ParquetWriter(self._path, rows.schema)
-        self._writer.write_table(rows)
+        if isinstance(self._rows, ParquetRows):
+            names, columns = ["embedding"], [pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), vectors.shape[1])]
+        else:
+            names, columns = [f"e{i}" for i in range(vectors.shape[1])], [pa.array(column) for column in vectors.T]
+        _check_free(rows, names)
+        self._rows.append(with_columns(rows, names, columns))
 
     def close(self) -> None:
-        if self._writer is not None:
-            self._writer.close()
-
-
-class _CsvWriter:
-    def __init__(self, *files: Path | IO[bytes]) -> None:
-        """Writes to the first; all are closed in this order."""
-        self._files = files
-        self._writer: Any = None
-
-    def append(self, rows: pa.Table, vectors: np.ndarray) -> None:
-        names = [f"e{i}" for i in range(vectors.shape[1])]
-        rows = _with_columns(_flat(rows), names, [pa.array(column) for column in vectors.T])
-        self._writer = self._writer or pyarrow.csv.CSVWriter(self._files[0], rows.schema)
-        self._writer.write_table(rows)
-
-    def close(self) -> None:
-        if self._writer is not None:
-            self._writer.close()
-        for file in self._files:
-            if not isinstance(file, Path):
-                file.close()
-
-
-def _gzip_writer(path: Path) -> _CsvWriter:
-    file = path.open("wb")
-    return _CsvWriter(gzip.GzipFile(filename="", mode="wb", fileobj=file, mtime=0), file)  # type: ignore[arg-type]
-
-
-class _KeptOpen(io.RawIOBase):
-    """Writes to a file that stays open."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file = file
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, data: Any) -> int:
-        return self._file.write(data)
-
-    def close(self) -> None:
-        if not self.closed:
-            self._file.flush()
-        super().close()
+        self._rows.close()
 
 
 class _NpyWriter:
@@ -165,7 +125,7 @@ class _NpzWriter:
 
     def append(self, rows: pa.Table, vectors: np.ndarray) -> None:
         _check_free(rows, ["embedding"])
-        self._rows.append(_flat(rows))
+        self._rows.append(flat(rows))
         self._vectors.append(rows, vectors)
 
     def close(self) -> None:
@@ -175,47 +135,28 @@ class _NpzWriter:
             for column in self._rows[0].column_names if self._rows else []:
                 cells = pa.chunked_array([chunk for rows in self._rows for chunk in rows.column(column).chunks])
                 with archive.open(f"{column}.npy", "w", force_zip64=True) as file:
-                    np.save(file, _as_array(cells), allow_pickle=False)
+                    np.save(file, _as_array(column, cells), allow_pickle=False)
 
 
 _WRITERS: dict[str, Callable[[Path], _Writer]] = {
-    ".parquet": _ParquetWriter,
-    ".csv": _CsvWriter,
-    ".csv.gz": _gzip_writer,
+    ".parquet": lambda path: _RowsWriter(ParquetRows(path)),
+    ".csv": lambda path: _RowsWriter(CsvRows(path)),
+    ".csv.gz": lambda path: _RowsWriter(gzip_rows(path)),
     ".npy": _NpyWriter,
     ".npz": _NpzWriter,
 }
 
 
-def _as_array(cells: pa.ChunkedArray) -> np.ndarray:
+def _as_array(name: str, cells: pa.ChunkedArray) -> np.ndarray:
     """Numbers as numbers; everything else as text, a missing cell as empty text."""
-    if cells.null_count == 0 and _is_number(cells.type):
+    if cells.null_count == 0 and is_number(cells.type):
         return cells.to_numpy()
-    return np.array([cell or "" for cell in cells.cast(pa.string()).to_pylist()], dtype=np.str_)
-
-
-def _is_number(kind: pa.DataType) -> bool:
-    return pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)
-
-
-def _flat(rows: pa.Table) -> pa.Table:
-    """The rows, with text in place of types that have no other form in CSV."""
-    return pa.table([_flat_column(name, rows.column(name)) for name in rows.column_names], names=rows.column_names)
-
-
-def _flat_column(name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
-    kind = column.type
-    if _is_number(kind) or pa.types.is_temporal(kind):
-        return column
-    if not pa.types.is_nested(kind):
-        with suppress(pa.ArrowException):
-            return column.cast(pa.string())
-    raise DataError(f"The column {name!r} holds {kind}, which only a .parquet file can hold. Name an output .parquet.")
-
-
-def _with_columns(rows: pa.Table, names: Sequence[str], columns: Sequence[pa.Array]) -> pa.Table:
-    _check_free(rows, names)
-    return pa.table([*rows.columns, *columns], names=[*rows.column_names, *names])
+    texts = [cell or "" for cell in cells.cast(pa.string()).to_pylist()]
+    if any(text.endswith("\0") for text in texts):
+        raise DataError(
+            f"The column {name!r} has a cell that ends with U+0000, which an .npz file cannot hold. Name an output .parquet."
+        )
+    return np.array(texts, dtype=np.str_)
 
 
 def _check_free(rows: pa.Table, names: Sequence[str]) -> None:

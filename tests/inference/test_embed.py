@@ -87,6 +87,9 @@ def test_all_smiles_of_a_molecule_give_one_vector_unless_canonical_is_false(mode
     vectors = model.embed(randomized_smiles(symmetric, 10, 7))
     assert all(np.array_equal(vectors[0], vector) for vector in vectors)
     a, b = model.embed(["CCO", "OCC"], canonical=False)
+    for wrong in ("C~C", "((("):
+        with pytest.raises(InvalidSmilesError):
+            model.embed([wrong], canonical=False)
     assert not np.allclose(a, b)
 
 
@@ -189,7 +192,7 @@ def test_invalid_rows_can_be_nan(model: CMIMModel) -> None:
         ({"standardise": "salts"}, "standardise='salts': this step is unknown"),
         ({"standardise": ("extras", "desalt"), "canonical": False}, "standardise='desalt' writes a new SMILES"),
         ({"pooling": "max"}, "pooling must be 'mean' or 'last', found 'max'"),
-        ({"kind": "mean", "pooling": "last"}, "have no effect on kind='mean'"),
+        ({"kind": "mean", "pooling": "last"}, "pooling has no effect on kind='mean'"),
     ],
 )
 def test_invalid_options_are_reported(model: CMIMModel, options: dict[str, Any], message: str) -> None:

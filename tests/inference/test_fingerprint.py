@@ -103,7 +103,7 @@ def test_the_fingerprint_is_that_of_other_versions_and_machines() -> None:
 def test_weights_are_hashed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     model = CMIMModel(random_model(), "cpu")
     first = model.fingerprint("mean"), model.fingerprint()
-    monkeypatch.setattr("nemo_cmim.inference.model.weights_digest", None)  # a second call would fail
+    monkeypatch.setattr("nemo_cmim.inference.loaded.weights_digest", None)  # a second call would fail
     assert (model.fingerprint("mean"), model.fingerprint()) == first
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import polars as pl
+import pyarrow as pa
 import pytest
 import torch
 
@@ -103,7 +104,6 @@ def test_latents_of_an_untrained_model_are_accepted(model: CMIMModel) -> None:
     noise = torch.randn(500, 1, 32, generator=torch.Generator().manual_seed(0))
     for z in (means, noise, torch.zeros(3, 1, 32), torch.ones(1, 1, 32)):
         assert all(accepted(row[None], model) for row in z)
-    assert accepted(torch.cat([means, torch.from_numpy(model.embed(SMILES))[:, None]]), model), "some rows are latents"
 
 
 @pytest.mark.parametrize("encoder", ["perceiver", "hybrid"])
@@ -157,3 +157,49 @@ def test_an_embedding_of_another_width_is_reported_with_the_right_source(
     ):
         with pytest.raises(InvalidShapeError, match=r"found \[4, \d+\]. Latents are encode\(smiles\).mean_BKD"):
             each.decode(vectors)
+
+
+def test_a_mixture_of_latents_and_informative_embeddings_is_refused(shipped: CMIMModel) -> None:
+    if shipped.config.network.latents > 1 or not shipped.config.network.decoder_layers:
+        pytest.skip("informative embeddings do not have the shape of latents")
+    mixture = np.concatenate([shipped.embed(SMILES, "mean"), shipped.embed(SMILES)])
+    with pytest.raises(InvalidLatentError, match=r"4 of 8 vectors, the first in row 4, counted from 0, are informative"):
+        shipped.decode(mixture)
+    with pytest.raises(InvalidLatentError, match=r"1 of 5 vectors, the first in row 4"):
+        shipped.decode(mixture[:5])
+
+
+@pytest.mark.parametrize("value", [1e30, -1e5])
+def test_numbers_that_no_latent_has_are_refused(model: CMIMModel, value: float) -> None:
+    z = np.zeros((2, 32), np.float32)
+    z[1, 3] = value
+    with pytest.raises(InvalidLatentError, match=rf"row 1, counted from 0, contains {abs(value):.3g}".replace("+", r"\+")):
+        model.decode(z)
+
+
+@pytest.mark.parametrize(
+    ("form", "message"),
+    [
+        (lambda z: z.astype(complex), "its numbers are complex128"),
+        (lambda z: z > 0, "its numbers are bool"),
+        (lambda z: torch.from_numpy(z).to(torch.complex64), "its numbers are torch.complex64"),
+        (lambda z: np.ma.masked_array(z, mask=np.eye(*z.shape, dtype=bool)), "some of its numbers are masked"),
+    ],
+)
+def test_numbers_of_other_kinds_are_refused(model: CMIMModel, form: Any, message: str) -> None:
+    with pytest.raises(InvalidLatentError, match=message):
+        model.decode(form(model.embed(SMILES, "mean")))
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        lambda z: pa.FixedSizeListArray.from_arrays(pa.array(z.ravel()), z.shape[1]),
+        lambda z: pa.chunked_array([pa.array([*z])]),
+        lambda z: pd.Series([*z]),
+        lambda z: pl.Series([*z]),
+    ],
+)
+def test_a_column_of_lists_is_accepted(model: CMIMModel, form: Any) -> None:
+    z = model.embed(SMILES, "mean")
+    assert torch.equal(as_latents(form(z), model.network, model.device), as_latents(z, model.network, model.device))

@@ -212,7 +212,10 @@ def test_the_card_counts_samples_of_the_prior_and_around_molecules(three: Path, 
     smiles = [model.tokenizer.decode(row.tolist()) for row in store.gather(np.arange(len(store)))]
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*SMILES had not ended")
-        prior, around = model.sample(200, seed=0), model.sample(1, smiles=smiles, seed=0)
+        prior, around = (
+            model.sample(200, seed=0, density="normal"),
+            model.sample(1, smiles=smiles, unit="posterior", scaled_radius=1, seed=0),
+        )
     for what, texts in (("from the prior", prior), ("around test molecules", [text for (text,) in around])):
         valid = [text for text in texts if is_valid(text)]
         (row,) = (line for line in card.splitlines() if line.startswith(f"| {what}"))

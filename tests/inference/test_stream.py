@@ -106,7 +106,7 @@ def test_errors_name_the_file_and_leave_no_output(tmp_path: Path, model_file: Pa
         assert message in printed and name in printed, printed
     for name, output, message in (
         ("taken.csv", "out.csv", "already has a column 'e0'"),
-        ("in.csv", "in.csv", "already exists"),
+        ("taken.csv", "in.csv", "already exists"),
         ("in.csv", "out.xlsx", "written as .parquet, .csv, "),
         ("in.csv", "no/out.csv", "there is no folder"),
     ):
@@ -148,6 +148,51 @@ def test_an_output_that_is_an_input_is_not_overwritten(tmp_path: Path, model: CM
     (tmp_path / "in.csv").write_text("smiles\nCCO\n")
     (tmp_path / "link.csv").symlink_to("in.csv")
     for target, rejects in (("in.csv", None), ("link.csv", None), ("out.csv", "in.csv")):
-        with pytest.raises(DataError, match="is an input or the other output"):
+        with pytest.raises(DataError, match="is also an input"):
             stream.embed_file(model, tmp_path / "in.csv", tmp_path / target, overwrite=True, rejects=rejects and tmp_path / rejects)
     assert (tmp_path / "in.csv").read_text() == "smiles\nCCO\n" and not (tmp_path / "out.csv").exists()
+
+
+@pytest.mark.parametrize("other", ["out.csv", "folder/../out.csv", "link/out.csv"])
+def test_rejects_and_output_are_different_files(tmp_path: Path, model: CMIMModel, other: str) -> None:
+    (tmp_path / "in.smi").write_text("CCO\n")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path)
+    with pytest.raises(DataError, match=r"out\.csv is also another output\. Name a different file"):
+        stream.embed_file(model, tmp_path / "in.smi", tmp_path / "out.csv", rejects=tmp_path / other)
+    with pytest.raises(DataError, match="'-' stands for standard output"):
+        stream.embed_file(model, tmp_path / "in.smi", tmp_path / "out.csv", rejects="-")
+
+
+@pytest.mark.parametrize("out", ["out.npz", "out.csv", "out.parquet"])
+def test_inputs_of_different_types_are_an_early_error(tmp_path: Path, model: CMIMModel, out: str) -> None:
+    pd.DataFrame({"smiles": ["C"], "y": [1]}).to_parquet(tmp_path / "a.parquet")
+    pd.DataFrame({"smiles": ["C"], "y": ["x"]}).to_parquet(tmp_path / "b.parquet")
+    pd.DataFrame({"smiles": ["C"], "y": [2]}).to_csv(tmp_path / "c.csv", index=False)
+    for second in ("b.parquet", "c.csv"):
+        with pytest.raises(DataError, match=rf"{second} holds (large_)?string in the column 'y', but .*a\.parquet holds int64"):
+            stream.embed_file(model, [tmp_path / "a.parquet", tmp_path / second], tmp_path / out)
+        assert not (tmp_path / out).exists()
+
+
+def test_npz_refuses_what_numpy_cuts_off(tmp_path: Path, model: CMIMModel) -> None:
+    pd.DataFrame({"smiles": ["C"], "x": ["a\0"]}).to_parquet(tmp_path / "a.parquet")
+    with pytest.raises(DataError, match=r"The column 'x' has a cell that ends with U\+0000"):
+        stream.embed_file(model, tmp_path / "a.parquet", tmp_path / "out.npz")
+    assert not (tmp_path / "out.npz").exists()
+
+
+def test_rejects_name_options_of_the_command(tmp_path: Path, model_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "in.csv").write_text("smiles\nCCO ethanol\n[CH3:1]O\nC~C\n")
+    command = (tmp_path / "in.csv", "-o", tmp_path / "out.npy", "--model", model_file, "--on-invalid", "nan")
+    assert run(*command, "--rejects", tmp_path / "bad.csv") == 0
+    for text in (capsys.readouterr().err, (tmp_path / "bad.csv").read_text()):
+        assert "--standardise extras removes it" in text and "--standardise atom-maps removes them" in text
+        assert "is a query" in text and "standardise=" not in text
+
+
+def test_an_output_may_be_called_like_its_suffix(tmp_path: Path, model: CMIMModel) -> None:
+    (tmp_path / "in.smi").write_text("CCO\n")
+    for name in (".csv", ".npy", ".npz", ".parquet", ".csv.gz"):
+        stream.embed_file(model, tmp_path / "in.smi", tmp_path / name)
+        assert (tmp_path / name).stat().st_size

@@ -1,0 +1,76 @@
+"""`nemo-cmim fit-prior`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from .commands import Commands
+from .reading import FILES, add_read_options, read_options
+
+__all__ = ["add_commands"]
+
+
+def add_commands(commands: Commands) -> None:
+    """Adds the command to the command line."""
+    about = (
+        "Fits a density to the latents of molecules and writes the model with it to a new file. Samples without a seed molecule are drawn "
+        "from it, and radii around molecules are in units of its spread. Vectors of the model do not change."
+    )
+    parser = commands.add_parser("fit-prior", help="fit the density of latents that sampling uses", description=about)
+    add = parser.add_argument
+    add("model", metavar="MODEL", help="name of a shipped model, or path of a .nemo file")
+    add(
+        "inputs",
+        nargs="+",
+        metavar="DATA",
+        help=f"molecules like those of the training data: {FILES}; a URL; -; or a folder written by `nemo-cmim prepare`",
+    )
+    add("-o", "--output", required=True, metavar="FILE", help=".nemo file to write")
+    add_read_options(add)
+    count = "size of the random sample of DATA that is used (default: %(default)s)"
+    add("--molecules", type=int, default=20_000, metavar="N", help=count)
+    components = "number of Gaussians of the mixture (default: %(default)s, with a shrunk covariance matrix)"
+    add("--components", type=int, default=1, metavar="M", help=components)
+    add("--seed", type=int, default=0, metavar="N", help="seed of the sample and of the fit (default: %(default)s)")
+    add("--device", help="device of the network, for example cpu or cuda:0 (default: a GPU if there is one, else cpu)")
+    add("--overwrite", action="store_true", help="replace FILE if it exists")
+    parser.set_defaults(run=_run)
+
+
+def _run(args: argparse.Namespace) -> None:
+    from tqdm import tqdm
+
+    from ..inference.fit_density import fit_density, sample_molecules
+    from ..inference.model_file import write_model_file
+    from ..inference.shipped import model_file_of
+    from ..outputs import check_file
+
+    check_file(args.output, overwrite=args.overwrite, others=[args.model, *args.inputs])
+    content = model_file_of(args.model)
+    if len(args.inputs) == 1 and Path(args.inputs[0]).is_dir():
+        smiles = _of_folder(args.inputs[0], args.molecules, args.seed)
+    else:
+        smiles = sample_molecules(args.inputs, args.molecules, options=read_options(args), seed=args.seed)
+    with tqdm(total=len(smiles), unit=" molecules", unit_scale=True, desc="encode") as bar:
+        fitted = fit_density(
+            content, smiles, components=args.components, seed=args.seed, device=args.device,
+            progress=lambda done: bar.update(done - bar.n),
+        )  # fmt: skip
+    write_model_file(args.output, fitted)
+    print(
+        f"{args.output}: {args.model} with a density of {args.components} component(s), fitted to a sample of {len(smiles):,} rows"
+    )
+
+
+def _of_folder(folder: str, count: int, seed: int) -> list[str]:
+    """A random sample of the training split of a prepared folder."""
+    import numpy as np
+
+    from ..store.token_store import TokenStore
+    from ..tokenizers import SmilesTokenizer
+
+    store = TokenStore.open(folder, "train")
+    places = np.random.default_rng(seed).permutation(len(store))[:count]
+    tokenizer = SmilesTokenizer(store.vocabulary)
+    return [tokenizer.decode(tokens) for tokens in store.gather(np.sort(places))]

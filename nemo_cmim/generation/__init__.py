@@ -1,0 +1,21 @@
+"""From latents to sequences of tokens, and measures of what was generated."""
+
+from .decode import Decoded, decode
+from .density import DENSITY, MAX_COMPONENTS, LatentDensity
+from .filters import Filter
+from .measures import novelty, uniqueness, validity
+from .settings import MAX_BEAM, DecodingSettings
+
+__all__ = [
+    "DENSITY",
+    "MAX_BEAM",
+    "MAX_COMPONENTS",
+    "Decoded",
+    "DecodingSettings",
+    "Filter",
+    "LatentDensity",
+    "decode",
+    "novelty",
+    "uniqueness",
+    "validity",
+]

@@ -1,0 +1,94 @@
+"""Fits the density of the aggregated posterior to molecules of a file, and keeps it in the model file."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ..arguments import check_integer, check_seed
+from ..errors import DataError
+from ..generation import LatentDensity
+from ..tables.layout import DETECT, ReadOptions
+from ..tables.rows import MoleculeTable
+from .capabilities import require_bottleneck, require_prior
+from .model import CMIMModel
+from .model_file import ModelFile
+
+__all__ = ["fit_density", "sample_molecules"]
+
+_ROWS_AT_ONCE = 8192
+
+
+def fit_density(
+    content: ModelFile,
+    smiles: Sequence[str],
+    *,
+    components: int = 1,
+    seed: int = 0,
+    device: str | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> ModelFile:
+    """The model with the density of the aggregated posterior of these molecules.
+
+    Args:
+        content: The model.
+        smiles: Molecules like those of the training data. Invalid ones are left out.
+        components: Number of Gaussians of the mixture, see `LatentDensity.fit`.
+        seed: Seed of the initialisation of several components.
+        device: Device of the network, see `load`.
+        progress: Called with the number of molecules that were encoded.
+
+    Raises:
+        DataError: If there are too few valid molecules.
+        ConfigError: If the model has no bottleneck or no variance of q(z|x), or if an argument is out of range.
+    """
+    require_bottleneck(content.config, "fit_density", "use a model that has one")
+    require_prior(content.config, "fit_density", "use a model with a posterior, such as mim or cmim")
+    model = CMIMModel(content, device)
+    means, variances = [], []
+    for start in range(0, len(smiles), _ROWS_AT_ONCE):
+        posterior = model.encode(smiles[start : start + _ROWS_AT_ONCE], on_invalid="nan")
+        is_valid_B = posterior.mean_BKD.isfinite().all((1, 2))
+        means.append(posterior.mean_BKD[is_valid_B].flatten(1))
+        variances.append(posterior.variance_BKD[is_valid_B].flatten(1))
+        if progress:
+            progress(min(start + _ROWS_AT_ONCE, len(smiles)))
+    if not means:
+        raise DataError("There are no molecules to fit the density to. Pass a file with molecules.")
+    density = LatentDensity.fit(torch.cat(means).numpy(), torch.cat(variances).numpy(), components, seed)
+    return dataclasses.replace(content, density=density)
+
+
+def sample_molecules(sources: Sequence[str | Path], count: int, *, options: ReadOptions = DETECT, seed: int = 0) -> list[str]:
+    """A random sample of the SMILES of files, without replacement, in constant memory (reservoir sampling).
+
+    Args:
+        sources: Files, URLs or "-".
+        count: Size of the sample; all SMILES if there are fewer.
+        options: How to read them.
+        seed: Seed of the sample.
+
+    Raises:
+        DataError: If a file cannot be read.
+    """
+    check_integer("count", count)
+    check_seed(seed)
+    generator = np.random.default_rng(seed)
+    kept: list[str] = []
+    for seen, smiles in enumerate(_all_smiles(sources, options)):
+        if seen < count:
+            kept.append(smiles)
+        elif (place := int(generator.integers(seen + 1))) < count:
+            kept[place] = smiles
+    return kept
+
+
+def _all_smiles(sources: Sequence[str | Path], options: ReadOptions) -> Iterator[str]:
+    for source in sources:
+        with MoleculeTable(source, options) as table:
+            for block in table.blocks(_ROWS_AT_ONCE):
+                yield from (smiles for smiles in block.smiles if smiles)

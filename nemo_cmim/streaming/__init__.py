@@ -1,0 +1,1 @@
+"""Generation from files of any size in constant memory: what `nemo-cmim decode | sample | interpolate | optimize | score` do."""

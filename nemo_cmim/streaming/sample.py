@@ -1,0 +1,122 @@
+"""Samples new molecules, around each molecule of a file or from the density of all."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from ..arguments import check_integer, check_seed
+from ..generation import Filter
+from ..inference import CMIMModel
+from ..inference.batching import DECODED_MOLECULES
+from ..inference.inputs import EXPLAIN
+from ..inference.sampling import ATTEMPTS
+from ..tables.layout import DETECT, ReadOptions
+from ..tables.row_writers import row_writer
+from ..tables.rows import Block, MoleculeTable
+from .repeats import repeated_warnings_once
+from .rows import DEFAULTS, Found, Streamed, StreamOptions, check_outputs, problems_of, stream_rows, unused
+
+__all__ = ["sample_around", "sample_density"]
+
+_COLUMNS = {"sample": pa.int32(), "generated": pa.string()}
+SAMPLES_AT_ONCE = 1024
+
+
+def sample_around(
+    model: CMIMModel,
+    source: str | Path,
+    target: str | Path,
+    n: int = 1,
+    *,
+    seed: int | None = None,
+    standardise: Sequence[str] = (),
+    read: ReadOptions = DETECT,
+    options: StreamOptions = DEFAULTS,
+    **settings: Any,
+) -> Streamed:
+    """Writes n molecules around each molecule of a file: its columns, `sample` (from 1 to n) and `generated`.
+
+    Args:
+        model: The model.
+        source: Molecules, as `MoleculeTable` reads them.
+        target: The output, as `tables.row_writers.row_writer` writes it.
+        n: Number of molecules around each.
+        seed: Seed; None: different in each call. The samples around a molecule depend on the seed and on the number of its row.
+        standardise: See `CMIMModel.embed`.
+        read: How the source is read.
+        options: Common options.
+        settings: Further arguments of `CMIMModel.sample`.
+
+    Raises:
+        InvalidSmilesError: If a molecule cannot be used and `options.on_invalid` is "raise".
+        DataError: See `stream_rows`.
+        ConfigError: See `CMIMModel.sample`.
+    """
+    check_integer("n", n)
+    check_seed(seed)
+    check_outputs(source, target, options)
+
+    def compute(first: int, block: Block, report: Callable[[int, int], None]) -> list[Found]:
+        problems = problems_of(model, block, standardise)
+        if len(problems) == len(block.smiles) or (problems and options.on_invalid == "raise"):
+            return unused(problems, len(block.smiles))
+        samples = model.sample(
+            n, smiles=block.smiles, seed=seed, on_invalid=EXPLAIN, standardise=standardise, first_index=first, **settings
+        )
+        return [_found(texts, problems.get(i)) for i, texts in enumerate(samples)]
+
+    with MoleculeTable(source, read) as table:
+        # so that a block has as many molecules to decode as one batch
+        return stream_rows(table, target, _COLUMNS, "generated", compute, options, max(1, DECODED_MOLECULES // n))
+
+
+def sample_density(
+    model: CMIMModel,
+    target: str | Path,
+    n: int = 1,
+    *,
+    seed: int | None = None,
+    options: StreamOptions = DEFAULTS,
+    **settings: Any,
+) -> int:
+    """Writes n molecules from the density of all: `sample` (from 1 to n) and `generated`.
+
+    With `unique=True`, no two of them are the same molecule. See `sample_around` for the arguments.
+
+    Returns:
+        The number of rows written, at most n. There are fewer if not enough of the samples fulfil all conditions.
+
+    Raises:
+        DataError: See `outputs.check_file`.
+        ConfigError: See `CMIMModel.sample`.
+    """
+    check_integer("n", n)
+    check_seed(seed)
+    check_outputs(None, target, options)
+    only_new, kept = Filter(unique=settings.get("unique", False)), set[str]()  # `sample` compares the molecules of one call only
+    done = drawn = 0
+    most = n if only_new.keeps_all else n * settings.get("attempts", ATTEMPTS)
+    with repeated_warnings_once(), row_writer(Path(target), "generated", "sample") as writer:
+        while done < n and drawn < most:
+            count = min(SAMPLES_AT_ONCE, n - done)
+            texts = [text for text in model.sample(count, seed=seed, first_index=drawn, **settings) if only_new.accepts(text, kept)]
+            drawn += count
+            numbers = range(done + 1, done + len(texts) + 1)
+            writer.append(pa.table([pa.array(numbers, pa.int32()), pa.array(texts, pa.string())], names=list(_COLUMNS)))
+            done += len(texts)
+            if options.progress:
+                options.progress(done, done / n)
+    if done < n:
+        warnings.warn(f"Only {done:,} of {n:,} molecules were found.", stacklevel=2)
+    return done - writer.left_out
+
+
+def _found(texts: Sequence[str] | None, problem: str | None) -> Found:
+    if texts is None or problem:
+        return Found((), problem or "", is_valid=False)
+    return Found([*enumerate(texts, 1)], "" if texts else "no sample fulfils all conditions")

@@ -1,0 +1,68 @@
+"""The density of the aggregated posterior."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from nemo_cmim.errors import ConfigError, DataError
+from nemo_cmim.generation import LatentDensity
+
+RNG = np.random.default_rng(0)
+TWO_GROUPS = np.concatenate([RNG.normal(-4, 1, (400, 3)), RNG.normal(4, 0.5, (400, 3))]).astype(np.float32)
+NO_VARIANCE = np.zeros_like(TWO_GROUPS)
+
+
+def test_one_gaussian_has_the_moments_of_the_posteriors() -> None:
+    z = RNG.normal(size=(4000, 2)) @ [[2.0, 1.0], [0.0, 0.5]] + [3, -1]
+    density = LatentDensity.fit(z, np.full_like(z, 0.25))
+    np.testing.assert_allclose(density.mean_Z, z.mean(0), rtol=1e-5)
+    covariance = density.spread_ZZ @ density.spread_ZZ.T
+    np.testing.assert_allclose(covariance, np.cov(z.T) + 0.25 * np.eye(2), atol=0.05)
+    drawn = density.sample(20_000, np.random.default_rng(1))
+    assert drawn.dtype == np.float32
+    np.testing.assert_allclose(np.cov(drawn.T), covariance, atol=0.15)
+    assert abs(float(np.sqrt(np.square(density.distance(drawn)).mean())) - 1) < 0.02
+
+
+def test_a_mixture_describes_two_groups_and_one_gaussian_does_not() -> None:
+    one, two = (LatentDensity.fit(TWO_GROUPS, NO_VARIANCE, components=m, seed=3) for m in (1, 2))
+    assert (np.abs(one.sample(1000, np.random.default_rng(0)).mean(1)) < 1.5).mean() > 0.1
+    drawn = two.sample(1000, np.random.default_rng(0))
+    assert (np.abs(drawn.mean(1)) > 1.5).all() and 0.4 < (drawn.mean(1) > 0).mean() < 0.6
+    np.testing.assert_allclose(two.spread_ZZ @ two.spread_ZZ.T, np.cov(TWO_GROUPS.T), rtol=0.02)
+
+
+def test_bytes_give_the_same_density() -> None:
+    density = LatentDensity.fit(TWO_GROUPS, NO_VARIANCE, components=2)
+    again = LatentDensity.loads(density.dumps())
+    for field in dataclasses.fields(density):
+        np.testing.assert_array_equal(getattr(again, field.name), getattr(density, field.name))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"weights_M": np.array([0.5, 0.6], np.float32)},
+        {"weights_M": np.array([1.5, -0.5], np.float32)},
+        {"means_MZ": np.full((2, 3), np.nan, np.float32)},
+        {"means_MZ": np.zeros((2, 4), np.float32)},
+        {"factors_MZZ": np.zeros((2, 3, 3), np.float32)},
+        {"factors_MZZ": np.zeros((2, 3, 3), np.float64)},
+    ],
+)
+def test_damaged_bytes_raise(change: dict[str, np.ndarray]) -> None:
+    density = LatentDensity.fit(TWO_GROUPS, NO_VARIANCE, components=2)
+    with pytest.raises(DataError, match="is not a density of latents"):
+        LatentDensity.loads(dataclasses.replace(density, **change).dumps())
+    with pytest.raises(DataError, match="is not a density of latents"):
+        LatentDensity.loads(density.dumps()[:100])
+
+
+def test_too_few_molecules_and_wrong_numbers_raise() -> None:
+    with pytest.raises(DataError, match=r"of 10 component.* in 3 dimensions needs at least 7 different molecules, found 5"):
+        LatentDensity.fit(TWO_GROUPS[:5], NO_VARIANCE[:5], components=10)
+    with pytest.raises(ConfigError, match="components must be at most 64"):
+        LatentDensity.fit(TWO_GROUPS, NO_VARIANCE, components=65)
