@@ -5,18 +5,19 @@ ARG NEMO_IMAGE=nvcr.io/nvidia/nemo:26.06.01
 FROM ${NEMO_IMAGE}
 
 WORKDIR /opt/nemo_cmim
-COPY setup.py pyproject.toml README.md LICENSE ./
+COPY setup.py pyproject.toml constraints.txt README.md LICENSE ./
 COPY nemo_cmim nemo_cmim
 COPY conf conf
 COPY examples examples
+COPY tools/add_missing.py tools/add_missing.py
 
-# torch, Megatron-Core, Transformer Engine and Apex in the base image match each other. All installed versions are pinned, so that pip can
-# only add missing packages (RDKit, and NeMo if the base image lacks it), and fails if that is impossible.
+# torch, Megatron-Core, Transformer Engine and Apex of the base image match each other: what it has stays as it is, and only missing
+# packages are added. Lightning may be replaced: NeMo 3.0 cannot be imported with 2.6. The import shows that all fits together.
 # Some base images have a virtual environment made by uv, without pip.
 RUN python -m pip --version || uv pip install pip
-RUN python -m pip list --format=freeze > /tmp/container.txt \
-    && python -m pip install --no-cache-dir --constraint /tmp/container.txt ".[train]" \
-    && rm -rf build *.egg-info /tmp/container.txt
+RUN python tools/add_missing.py --replace lightning pytorch-lightning \
+    && python -c "import nemo_cmim.training.run" \
+    && rm -rf build *.egg-info
 
 RUN useradd --create-home --shell /bin/bash cmim
 USER cmim

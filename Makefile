@@ -3,7 +3,7 @@ PYTHON ?= python3
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lint format bench wheel clean
+.PHONY: help demo test test-all gpu lint format bench wheel clean
 .DELETE_ON_ERROR:
 
 VENV := .venv/installed
@@ -11,7 +11,7 @@ RUN := .venv/bin/python
 PIP := .venv/bin/pip --disable-pip-version-check install --constraint constraints.txt
 # Prints the name of each package while pip collects it. Warnings and errors of pip are shown unchanged.
 PROGRESS := | while read -r step name _; do case "$$step $$name" in Collecting*) printf '%s ' "$$name";; *collected) printf '\ninstalling\n';; esac; done
-BENCHMARKS := $(filter-out report timing molecules ranks range_server shard_folder prepare tranche_logp, $(basename $(notdir $(wildcard benchmarks/*.py))))
+BENCHMARKS := $(filter-out report timing molecules products ranks range_server shard_folder prepare tranche_logp, $(basename $(notdir $(wildcard benchmarks/*.py))))
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
@@ -19,11 +19,15 @@ help: ## list the targets
 demo: $(VENV) ## train a tiny cMIM on real ZINC molecules, embed, predict, plot; under 10 minutes on 2 cores
 	$(RUN) examples/demo.py
 
-test: $(VENV) ## run the tests, except the slow ones; no GPU, no network; about 11 minutes on 2 cores
-	$(RUN) -m pytest -m "not slow"
+test: $(VENV) ## run the tests, except the slow ones; no GPU, no network; about 12 minutes on 2 cores
+	$(RUN) -m pytest -m "not slow and not gpu"
 
-test-all: $(VENV) ## run all tests
-	$(RUN) -m pytest
+test-all: $(VENV) ## run all tests but those that need a GPU
+	$(RUN) -m pytest -m "not gpu"
+
+gpu: $(VENV) ## run the tests and benchmarks that need a GPU; without one, every test is skipped and nothing is measured
+	$(RUN) -m pytest -m gpu tests/gpu
+	$(RUN) -m benchmarks.gpu --record
 
 lint: $(VENV) ## check style and types with ruff and mypy
 	$(RUN) -m ruff check .

@@ -41,7 +41,11 @@ DATA = [
 LAUNCH = [
     "nemo_run>=0.4,<0.5",  # later ones bring Lepton's client, and Ray with it; with its newest release they cannot be imported
 ]
+OPTIMIZE = [
+    "cma>=3.3",
+]
 DEV = [
+    *OPTIMIZE,
     "pytest>=8.0",
     "pytest-randomly>=3.15",
     "hypothesis>=6.100",
@@ -60,7 +64,7 @@ setup(
     license_files=["LICENSE"],
     python_requires=">=3.10",
     install_requires=BASE,
-    extras_require={"data": DATA, "train": [*TRAIN, *DATA], "launch": LAUNCH, "dev": DEV},
+    extras_require={"data": DATA, "train": [*TRAIN, *DATA], "launch": LAUNCH, "optimize": OPTIMIZE, "dev": DEV},
     # conf/ stands at the top of the checkout and is installed as nemo_cmim.conf.
     packages=[*find_packages(include=["nemo_cmim", "nemo_cmim.*"]), "nemo_cmim.conf"],
     package_dir={"nemo_cmim.conf": "conf"},

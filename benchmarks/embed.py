@@ -10,15 +10,13 @@ from __future__ import annotations
 import argparse
 import functools
 import statistics
-from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import BartConfig, BartModel
 
 from benchmarks.molecules import sample_smiles
+from benchmarks.products import RecordProducts, operations, plain_products
 from benchmarks.report import record
 from benchmarks.timing import take_turns
 from nemo_cmim.config import ModelConfig
@@ -38,69 +36,25 @@ SIZE = {
 }
 LAYERS = {"encoder_layers": 6, "decoder_layers": 6}
 
-Shape = tuple[int, int, int, int]
 
-
-class RecordProducts(TorchDispatchMode):
-    """Counts the matrix multiplications in this context by their shape [batch, rows, inner, columns]."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.shapes: Counter[Shape] = Counter()
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Records a matrix multiplication, then runs it."""
-        with self:  # `linear`, `einsum` and attention are single operations in inference mode: decompose them
-            parts = func.decompose(*args, **(kwargs or {}))
-        if parts is not NotImplemented:
-            return parts
-        name = func.overloadpacket.__name__
-        if name in ("mm", "bmm", "addmm", "addmm_", "baddbmm"):
-            a, b = args[-2:]
-            self.shapes[len(a) if a.dim() == 3 else 1, a.shape[-2], a.shape[-1], b.shape[-1]] += 1
-        elif "scaled_dot_product" in name:
-            query, key = args[:2]
-            batch, rows, inner, columns = query.shape[0] * query.shape[1], query.shape[2], query.shape[3], key.shape[2]
-            self.shapes[batch, rows, inner, columns] += 1
-            self.shapes[batch, rows, columns, inner] += 1
-        return func(*args, **(kwargs or {}))
-
-
-def plain_products(shapes: Counter[Shape]) -> Callable[[], None]:
-    """Returns a function that runs `torch.mm` or `torch.bmm` for each counted shape, on preallocated operands."""
-    operands: dict[Shape, tuple[torch.Tensor, torch.Tensor]] = {}
-    for batch, rows, inner, columns in shapes:
-        a, b = torch.randn(batch, rows, inner), torch.randn(batch, columns, inner).transpose(1, 2)
-        operands[batch, rows, inner, columns] = (a, b) if batch > 1 else (a[0], b[0])
-
-    def run() -> None:
-        for shape, count in shapes.items():
-            a, b = operands[shape]
-            product = torch.bmm if shape[0] > 1 else torch.mm
-            for _ in range(count):
-                product(a, b)
-
-    return run
-
-
-def bart(tokens: Sequence[Sequence[int]], size: int, encoder_only: bool) -> Callable[[], None]:
+def bart(tokens: Sequence[Sequence[int]], size: int, encoder_only: bool, device: str = "cpu") -> Callable[[], None]:
     """Returns a function that embeds with BART: averaged states of the decoder or the encoder, on precomputed batches of ids."""
     vocabulary = SmilesTokenizer().vocabulary
     special = {"pad_token_id": vocabulary.pad_id, "bos_token_id": vocabulary.bos_id, "eos_token_id": vocabulary.eos_id}
-    network = BartModel(BartConfig(vocab_size=640, max_position_embeddings=512, **SIZE, **LAYERS, **special)).eval()
+    network = BartModel(BartConfig(vocab_size=640, max_position_embeddings=512, **SIZE, **LAYERS, **special)).eval().to(device)
     order = sorted(range(len(tokens)), key=lambda i: len(tokens[i]))
     batches = [collate([tokens[i] for i in order[start : start + size]], vocabulary) for start in range(0, len(order), size)]
 
     @torch.inference_mode()
     def run() -> None:
-        for batch in batches:
+        for batch in (batch.to(device) for batch in batches):
             mask = batch.is_token_BS.long()
             if encoder_only:
                 states, real = network.encoder(batch.encoder_BS, mask).last_hidden_state, batch.is_token_BS
             else:
                 output = network(batch.encoder_BS, mask, decoder_input_ids=batch.decoder_BT)
                 states, real = output.last_hidden_state, batch.is_target_BT
-            (states * real.unsqueeze(-1)).sum(1) / real.sum(1, keepdim=True)
+            ((states * real.unsqueeze(-1)).sum(1) / real.sum(1, keepdim=True)).cpu()
 
     return run
 
@@ -127,12 +81,12 @@ def main() -> None:
     tokens = [tokenizer.encode(s) for s in smiles]
 
     functions: dict[str, Callable[[], object]] = {}
-    operations = {}
+    work = {}
     for kind in KINDS:
         functions[kind] = functools.partial(model.embed, smiles, kind)
         with RecordProducts() as products:
             model.embed(smiles, kind)
-        operations[kind] = sum(2 * count * batch * m * k * n for (batch, m, k, n), count in products.shapes.items())
+        work[kind] = operations(products.shapes)
         functions[f"products of {kind}"] = plain_products(products.shapes)
     functions["BART"] = bart(tokens, 32, encoder_only=False)
     functions["BART encoder"] = bart(tokens, 32, encoder_only=True)
@@ -149,7 +103,7 @@ def main() -> None:
         median = statistics.median(seconds[kind])
         rate = ratio(seconds[f"products of {kind}"], seconds[kind])
         times = [ratio(seconds[name], seconds[kind]) for name in ("BART", "BART encoder")]
-        lines.append(f"| `{kind}` | {args.molecules / median:.1f} | {operations[kind] / median / 1e9:.0f} | {rate:.1%} | "
+        lines.append(f"| `{kind}` | {args.molecules / median:.1f} | {work[kind] / median / 1e9:.0f} | {rate:.1%} | "
                      f"{times[0]:.2f}x | {times[1]:.2f}x |")  # fmt: skip
     lines += [
         "",

@@ -9,7 +9,11 @@ import io
 import itertools
 from pathlib import Path
 
-__all__ = ["sample_smiles"]
+from nemo_cmim.tokenizers import SmilesTokenizer
+from nemo_cmim.tokenizers.collate import collate
+from nemo_cmim.types import TokenBatch
+
+__all__ = ["sample_smiles", "tokenized_batch"]
 
 
 def sample_smiles(count: int) -> list[str]:
@@ -27,3 +31,9 @@ def sample_smiles(count: int) -> list[str]:
     with gzip.open(path, "rb") as file:
         rows = csv.DictReader(io.TextIOWrapper(file, encoding="utf-8"))
         return list(itertools.islice((row["SMILES"] for row in rows), count))
+
+
+def tokenized_batch(smiles: list[str]) -> TokenBatch:
+    """All molecules as one batch, with the shipped vocabulary."""
+    tokenizer = SmilesTokenizer()
+    return collate([tokenizer.encode(one, on_unknown="unk") for one in smiles], tokenizer.vocabulary)

@@ -60,13 +60,18 @@ def lock(path: Path, name: str, hint: str) -> Iterator[None]:
 
 
 @contextmanager
-def atomic_write(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path, staging: Path | None = None) -> Iterator[Path]:
     """Yields a temporary path to write to. It is synced to disk and renamed to `path` if the block succeeds, and removed otherwise.
+
+    Args:
+        path: The file.
+        staging: The temporary path; None: a new one in the same folder.
 
     Raises:
         OSError: If the file cannot be written. Its `filename` is `path`.
     """
-    staging = path.with_name(f".{path.name[:50]}.{uuid.uuid4().hex}")  # not longer than the longest name that a file can have
+    # A new name is not longer than the longest name that a file can have.
+    staging = staging or path.with_name(f".{path.name[:50]}.{uuid.uuid4().hex}")
     try:
         yield staging
         fsync(staging)

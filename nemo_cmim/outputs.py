@@ -8,9 +8,12 @@ removed: its `manifest.json` lists them. Files of the user stay as they are.
 from __future__ import annotations
 
 import json
+import os
+import re
 import shutil
+import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -21,20 +24,25 @@ __all__ = ["MANIFEST", "check_file", "check_folder", "write_file", "write_folder
 
 MANIFEST = "manifest.json"
 _FORMAT = "nemo_cmim output 1"
+_LOCAL_URL = re.compile(r"^(file|local)://(localhost(?=/))?")
 
 
-def check_file(path: str | Path, *, overwrite: bool) -> None:
+def check_file(path: str | Path, *, overwrite: bool, others: Iterable[str | Path] = ()) -> None:
     """Checks that a file can be written.
 
     Args:
         path: The file.
         overwrite: Allow that it exists.
+        others: Inputs and other outputs of the same call, which must be other files.
 
     Raises:
-        DataError: If the file exists and `overwrite` is False, if it is a folder, or if it cannot be created.
+        DataError: If the file exists and `overwrite` is False, if it is one of `others`, a folder, or `-`, or if it cannot be created.
     """
+    if str(path) == "-":
+        raise DataError("'-' stands for standard output, to which this cannot be written. Name a file.")
     path = Path(path)
     with _reported(path):
+        _check_differs(path, others)
         if _stands(path):
             if not path.is_file():
                 raise DataError(
@@ -48,25 +56,34 @@ def check_file(path: str | Path, *, overwrite: bool) -> None:
 
 
 @contextmanager
-def write_file(path: str | Path, *, overwrite: bool) -> Iterator[Path]:
-    """Yields a temporary path to write to, which becomes `path` if the block succeeds. Arguments and errors are those of `check_file`."""
+def write_file(path: str | Path, *, overwrite: bool, staging: Path | None = None) -> Iterator[Path]:
+    """Yields a temporary path to write to, which becomes `path` if the block succeeds.
+
+    Args:
+        path: See `check_file`, also for errors.
+        overwrite: See `check_file`.
+        staging: The temporary path, on the same file system; None: a new one in the same folder.
+    """
     check_file(path, overwrite=overwrite)
-    with _reported(Path(path)), atomic_write(Path(path)) as staging:
-        yield staging
+    with _reported(Path(path)), atomic_write(Path(path), staging) as temporary:
+        yield temporary
 
 
-def check_folder(folder: str | Path, names: Sequence[str], *, overwrite: bool) -> None:
+def check_folder(folder: str | Path, names: Sequence[str], *, overwrite: bool, others: Iterable[str | Path] = ()) -> None:
     """Checks that files of these names can be written to a folder.
 
     Args:
         folder: The folder; it need not exist.
         names: Names of all files that may be written.
         overwrite: Allow that the folder is not empty.
+        others: Inputs of the same call, which must not be among the files that are replaced or removed.
 
     Raises:
         DataError: If the folder is not empty and `overwrite` is False, if it contains one of the files and its manifest does not list
-            that file, or if it cannot be written.
+            that file, if one of the files is an input, or if the folder is `-` or cannot be written.
     """
+    if str(folder) == "-":
+        raise DataError("'-' stands for standard output, to which a folder cannot be written. Name a folder.")
     folder = Path(folder)
     with _reported(folder):
         if not _stands(folder):
@@ -81,6 +98,8 @@ def check_folder(folder: str | Path, names: Sequence[str], *, overwrite: bool) -
                     f"that its {MANIFEST} lists."
                 )
             _check_ours(folder, names)
+            for name in {*names, *_listed(folder)}:
+                _check_differs(folder / name, others)
         _probe(folder)
 
 
@@ -160,6 +179,22 @@ def _stands(path: Path) -> bool:
     except (FileNotFoundError, NotADirectoryError):
         return False
     return True
+
+
+def _check_differs(path: Path, others: Iterable[str | Path]) -> None:
+    """Raises an error if the path is the same file as one of the others, also by a link or by another name of its folder."""
+    for one in others:
+        if str(one) == "-" and _is_stdin(path):
+            raise DataError(f"{path} is also standard input. Name a different file.")
+        other = Path(_LOCAL_URL.sub("", str(one)))
+        if path.resolve() == other.resolve() or (path.exists() and other.exists() and path.samefile(other)):
+            raise DataError(f"{path} is also {'an input' if other.exists() else 'another output'}. Name a different file.")
+
+
+def _is_stdin(path: Path) -> bool:
+    with suppress(OSError, ValueError, AttributeError):  # without a file behind it
+        return path.exists() and os.path.samestat(os.fstat(sys.stdin.fileno()), path.stat())
+    return False
 
 
 def _probe(folder: Path) -> None:

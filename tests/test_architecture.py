@@ -17,12 +17,14 @@ ROOT = Path(__file__).resolve().parents[1]
 # A part of the package may import the parts of the levels above its own. Parts of one level do not import each other.
 LEVELS = [
     ("version", "errors", "types", "markdown"),
-    ("mappings", "steps"),
+    ("arguments", "mappings", "steps"),
     ("files", "signals", "config", "molecules", "observed"),
     ("outputs",),
     ("tables", "tokenizers", "losses", "scaling"),
     ("models", "store"),
+    ("generation", "optimization"),
     ("zinc", "inference"),
+    ("streaming",),
     ("prepare",),
     ("loader",),
     ("report",),
@@ -35,7 +37,8 @@ MAY_IMPORT = {part: {p for above in LEVELS[:i] for p in above} for i, level in e
 MAY_IMPORT["scaling"] = {"version", "errors", "mappings", "config", "markdown"}
 MAY_IMPORT["downstream"] = {"version", "errors", "types", "markdown", "molecules", "steps", "outputs", "tables"}
 for part in ("store", "zinc", "prepare", "loader", "report"):  # data preparation does not depend on models
-    MAY_IMPORT[part] -= {"losses", "scaling", "models", "inference"}
+    MAY_IMPORT[part] -= {"losses", "scaling", "models", "generation", "optimization", "inference"}
+MAY_IMPORT["streaming"] -= {"losses", "scaling", "models", "store", "zinc"}
 MAY_IMPORT["inference"] -= {"losses", "scaling", "store"}
 MAY_IMPORT["mcore"] -= {"tables", "zinc", "prepare", "report", "inference"}
 MAY_IMPORT["evaluation"] = MAY_IMPORT["evaluation"] - {"zinc", "prepare", "scaling"} | {"downstream"}

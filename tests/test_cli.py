@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -14,8 +15,14 @@ import pytest
 
 from nemo_cmim import downstream
 from nemo_cmim.cli import build_parser
+from nemo_cmim.generation import DecodingSettings
+from nemo_cmim.inference import CMIMModel
 from nemo_cmim.inference.capabilities import KINDS
 from nemo_cmim.inference.stream import embed_file
+from nemo_cmim.streaming.optimize import optimize_file
+from nemo_cmim.streaming.rows import StreamOptions
+from nemo_cmim.streaming.sample import sample_around
+from nemo_cmim.streaming.score import score_file
 
 
 def options(command: str) -> dict[str, argparse.Action]:
@@ -37,6 +44,16 @@ def default(function: Callable[..., Any], name: str) -> Any:
         *(("regress", name, downstream.load_csv, name) for name in ("smiles", "target", "unit", "on_invalid")),
         *(("regress", name, downstream.evaluate, name) for name in ("split", "folds")),
         *(("regress", name, downstream.named_heads, name) for name in ("mlp_steps", "device")),
+        ("sample", "n", sample_around, "n"),
+        ("interpolate", "steps", CMIMModel.interpolate, "steps"),
+        ("decode", "n_best", DecodingSettings, "n_best"),
+        *(("optimize", name, optimize_file, name) for name in ("objective", "plot", "grid", "seed", "standardise")),
+        *(("score", name, score_file, name) for name in ("given", "per_token", "standardise")),
+        *(
+            (command, name, StreamOptions, name)
+            for command in ("decode", "sample", "interpolate", "optimize", "score")
+            for name in ("on_invalid", "rejects", "overwrite")
+        ),
     ],
 )
 def test_defaults(command: str, option: str, function: Callable[..., Any], parameter: str) -> None:
@@ -50,3 +67,19 @@ def test_seeds_of_regress_are_those_of_evaluate() -> None:
 
 def test_kinds() -> None:
     assert options("embed")["kind"].choices == KINDS
+
+
+STATED = {
+    "sample": ("scaled_radius", "unit", "density", "beam_size", "attempts"),
+    "optimize": ("algorithm", "evaluations", "population", "scaled_radius", "unit", "min_similarity", "n"),
+}
+
+
+@pytest.mark.parametrize(("command", "option"), [(command, option) for command, names in STATED.items() for option in names])
+def test_defaults_that_the_help_states_are_those_of_the_model(command: str, option: str) -> None:
+    """The command does not pass options that are not given."""
+    parameters = inspect.signature(getattr(CMIMModel, command, lambda: None)).parameters
+    if "unit" not in parameters:
+        pytest.skip(f"this version of CMIMModel.{command} does not have all options")
+    (stated,) = re.findall(r"\(default: (.*)\)", options(command)[option].help or "")
+    assert stated == (f"{value:g}" if isinstance(value := parameters[option].default, (int, float)) else value)

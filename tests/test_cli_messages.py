@@ -49,6 +49,8 @@ def parser() -> argparse.ArgumentParser:
         ("mlp_steps must be at least 1, found 0.", "--mlp-steps must be at least 1, found 0."),
         ('(on_invalid="nan")', "(--on-invalid nan)"),
         ("use on_invalid=nan: a row", "use --on-invalid nan: a row"),
+        ("name it with --column.", "name it with --smiles."),  # as other commands call it
+        ("--column-names --smiles", "--column-names --smiles"),
         # not arguments of this command
         ("model.kind=mean and kinds=3", "model.kind=mean and kinds=3"),
         ("SMILES at index 0 ('kind=C') is the kind of", "SMILES at index 0 ('kind=C') is the kind of"),

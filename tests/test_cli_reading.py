@@ -23,7 +23,11 @@ def source(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("command", ["embed in -o out", "prepare in -o out", "overlap data in", "regress in"])
+@pytest.mark.parametrize(
+    "command",
+    ["embed in -o out", "prepare in -o out", "overlap data in", "regress in"]
+    + [f"{name} in -o out" for name in ("sample", "optimize", "score")],
+)
 def test_commands_have_the_same_options(command: str) -> None:
     name = "smiles" if not command.startswith("prepare") else "column"
     parse = build_parser().parse_args

@@ -14,15 +14,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.interrupts import heed_interrupts
 from tests.prepare.command import PATIENCE_S, has_results, wait_for
 from tests.prepare.command import start as start_prepare
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM]
-
-
-def heed_interrupts() -> None:
-    """What a shell runs in the background ignores SIGINT, and so do its children."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def start(log: Path, *arguments: str) -> subprocess.Popen[bytes]:
@@ -46,12 +42,15 @@ def check_ending(process: subprocess.Popen[bytes], number: signal.Signals, log: 
     assert "Traceback" not in said and ("interrupted." in said) == (number == signal.SIGINT)
 
 
-@pytest.mark.parametrize("number", SIGNALS)
-def test_embed_leaves_no_part_of_its_output(tmp_path: Path, number: signal.Signals) -> None:
+@pytest.mark.parametrize(
+    ("command", "number"),
+    [("embed", signal.SIGINT), ("embed", signal.SIGTERM), ("score", signal.SIGINT), ("score", signal.SIGTERM)],
+)
+def test_a_command_leaves_no_part_of_its_output(tmp_path: Path, command: str, number: signal.Signals) -> None:
     folder, log = tmp_path / "folder", tmp_path / "log"
     folder.mkdir()
     (folder / "in.csv").write_text("smiles\n" + "CC(=O)Oc1ccccc1C(=O)O\n" * 300_000)
-    process = start(log, "embed", str(folder / "in.csv"), "-o", str(folder / "out.csv"), "--device", "cpu")
+    process = start(log, command, str(folder / "in.csv"), "-o", str(folder / "out.csv"), "--device", "cpu")
     until(lambda: len(list(folder.iterdir())) > 1, process, log)  # it has begun to write
     check_ending(process, number, log)
     assert [path.name for path in folder.iterdir()] == ["in.csv"]

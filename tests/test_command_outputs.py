@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -129,3 +130,49 @@ def test_prepare_does_not_replace_a_report_or_another_folder_with_a_manifest(
         assert main(["prepare", str(inputs / "in.csv"), "-o", str(tmp_path / out), "--processes", "1", "--overwrite"]) == 2
         assert "is not prepared data and is not overwritten" in capsys.readouterr().err
     assert (tmp_path / "report" / "report.md").exists() and (tmp_path / "app" / MANIFEST).exists()
+
+
+def test_an_input_is_not_replaced(inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data, model = tmp_path / "data", tmp_path / "model.nemo"
+    shutil.copytree(inputs / "data", data)
+    shutil.copy(inputs / "model.nemo", model)
+    table = tmp_path / "in.csv"
+    shutil.copy(inputs / "in.csv", table)
+    (tmp_path / "link").symlink_to(table)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    for command in (
+        ["overlap", data, table, "-o", table],
+        ["overlap", data, table, "-o", tmp_path / "link"],
+        ["overlap", data, table.as_uri(), "-o", table],
+        ["embed", table.as_uri(), "--model", model, "-o", table],
+        ["overlap", data, table, "-o", data / MANIFEST],
+        ["data-report", data, "-o", data / MANIFEST],
+        ["export", model, "-o", model],
+        ["embed", table, "--model", model, "-o", table],
+    ):
+        assert main([*map(str, command), "--overwrite"]) == 2
+        assert "is also an input. Name a different file." in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_regress_does_not_replace_its_input(inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "report"
+    assert main(regress(inputs, out)) == 0
+    predictions = (out / "predictions.csv").read_bytes()
+    command = regress(inputs, out, "--overwrite", "--smiles", "smiles")
+    assert main([command[0], str(out / "predictions.csv"), *command[2:]]) == 2
+    assert "predictions.csv is also an input" in capsys.readouterr().err
+    assert (out / "predictions.csv").read_bytes() == predictions
+
+
+@pytest.mark.parametrize(
+    "words", [["tranches", "BAAA"], ["overlap", "DATA", "TABLE"], ["regress", "TABLE"], ["data-report", "DATA"]]
+)
+def test_standard_output_is_not_a_file(
+    inputs: Path, words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    places = {"DATA": str(inputs / "data"), "TABLE": str(inputs / "in.csv")}
+    assert main([*(places.get(word, word) for word in words), "-o", "-"]) == 2
+    assert "'-' stands for standard output" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())

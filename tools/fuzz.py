@@ -27,10 +27,11 @@ from typing import NamedTuple
 import numpy as np
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from rdkit.Chem import rdCIPLabeler
 
 from nemo_cmim.errors import ConfigError, DataError
 from nemo_cmim.inference import CMIMModel, load
-from nemo_cmim.molecules import is_valid, randomized_smiles
+from nemo_cmim.molecules import is_valid, parse, randomized_smiles
 from nemo_cmim.tables.layout import ReadOptions
 from nemo_cmim.tables.rows import MoleculeTable
 
@@ -179,17 +180,30 @@ def check_smiles(smiles: Sequence[str], model: CMIMModel, seed: int) -> int:
         assert (model.invalid_reason(smiles[index]) is None) == (index not in reasons), smiles[index]
     valid = [index for index in range(len(smiles)) if index not in reasons]
     others = [randomized_smiles(smiles[index], 1, seed=seed)[0] for index in valid]
-    others = [
-        other if is_valid(other) else smiles[index] for index, other in zip(valid, others)
-    ]  # RDKit cannot read each SMILES it writes
+    # RDKit cannot read each SMILES that it writes.
+    others = [other if is_valid(other) else smiles[index] for index, other in zip(valid, others)]
     if others:
         again, wrong = model.embed_or_explain(others, "mean")
         assert not wrong, wrong
         difference = np.abs(again - vectors[valid]).max(1)
-        assert difference.max() < 1e-4, [
-            (smiles[i], others[n], float(difference[n])) for n, i in enumerate(valid) if difference[n] > 1e-4
+        different = [
+            (smiles[i], others[n], float(difference[n]))
+            for n, i in enumerate(valid)
+            if difference[n] > 1e-4 and _description(smiles[i]) == _description(others[n])
         ]
+        assert not different, different
     return len(valid)
+
+
+def _description(smiles: str) -> Counter[str]:
+    """Bonds and configurations of a molecule. They differ if RDKit has written another molecule.
+
+    It leaves out `:` next to a double bond, and inverts some phosphorus atoms that were written as aromatic.
+    """
+    mol = parse(smiles)
+    rdCIPLabeler.AssignCIPLabels(mol)
+    centres = [f"{atom.GetSymbol()} {atom.GetProp('_CIPCode')}" for atom in mol.GetAtoms() if atom.HasProp("_CIPCode")]
+    return Counter([*centres, *(str(bond.GetBondType()) for bond in mol.GetBonds())])
 
 
 def main() -> None:

@@ -240,8 +240,8 @@ def _sampling(model: CMIMModel, smiles: Sequence[str]) -> Sampling | None:
         return None
     posterior = model.encode(smiles)
     return Sampling(
-        prior=_counts(model.sample(SAMPLES, seed=0)),
-        around=_counts(model.sample(1, smiles=smiles, scaled_radius=1, seed=0)),
+        prior=_counts(model.sample(SAMPLES, seed=0, density="normal")),
+        around=_counts(model.sample(1, smiles=smiles, unit="posterior", scaled_radius=1, seed=0)),
         rms=float(posterior.mean_BKD.square().mean().sqrt()),
         std=float(posterior.variance_BKD.sqrt().mean()),
     )

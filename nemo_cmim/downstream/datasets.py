@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
+import re
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from ..errors import ConfigError, DataError, InvalidSmilesError
-from ..molecules import canonical_smiles, parse, standard_smiles
+from ..molecules import standard_smiles
 from ..steps import check_steps
 from ..tables.columns import column_index
 from ..tables.layout import ReadOptions
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 __all__ = ["DroppedRow", "RegressionData", "freesolv", "load_csv"]
 
 _ROWS_AT_ONCE = 8192
+_SHOWN = 10  # invalid rows in a warning
+_DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+([eE][+-]?\d+)?")
 
 
 class DroppedRow(NamedTuple):
@@ -56,7 +59,7 @@ class RegressionData:
 
     Raises:
         DataError: If there are no molecules, the number of targets differs, or a target is not a finite number.
-        InvalidSmilesError: If a SMILES cannot be parsed.
+        InvalidSmilesError: If a SMILES cannot be parsed, is a query, or has atom maps.
     """
 
     name: str
@@ -76,8 +79,7 @@ class RegressionData:
         if not np.isfinite(targets).all():
             row = int(np.argmin(np.isfinite(targets)))
             raise DataError(f"{self.name}: the target at index {row} is {targets[row]}, not a finite number. Leave the row out.")
-        molecules = (parse(smiles, name=f"{self.name}: the SMILES at index {row}") for row, smiles in enumerate(self.smiles))
-        canonical = [canonical_smiles(molecule) for molecule in molecules]
+        canonical = [standard_smiles(one, name=f"{self.name}: the SMILES at index {row}") for row, one in enumerate(self.smiles)]
         object.__setattr__(self, "smiles", tuple(self.smiles))
         object.__setattr__(self, "targets", targets)
         object.__setattr__(self, "canonical", tuple(canonical))
@@ -98,6 +100,7 @@ def load_csv(
     delimiter: str | None = None,
     header: bool | None = None,
     standardise: str | Sequence[str] = (),
+    wording: Callable[[str], str] = str,
 ) -> RegressionData:
     """Reads a table with one molecule per row: CSV, or another format that `tables.rows.MoleculeTable` reads.
 
@@ -110,13 +113,14 @@ def load_csv(
         target: Name or number of the column of measured values.
         name: Name for reports; None: the name of the file without its suffix.
         unit: Unit of the targets, for reports.
-        on_invalid: "raise", or "drop" to leave out rows without a usable SMILES or value. A warning lists these rows, and
+        on_invalid: "raise", or "drop" to leave out rows without a usable SMILES or value. A warning lists the first of them, and
             `RegressionData.dropped` holds them.
         invalid_reason: Returns why a SMILES that RDKit can parse cannot be used (for example, too long for a model), or None.
         delimiter: See `ReadOptions`.
         header: See `ReadOptions`.
         standardise: Steps that change each molecule first; see `molecules.standard_smiles`. All features are then computed for the
             resulting SMILES.
+        wording: Changes the reasons why rows are invalid, for an interface whose options have other names than arguments in Python.
 
     Raises:
         ConfigError: If `on_invalid` is not "raise" or "drop", or a step is unknown.
@@ -137,12 +141,12 @@ def load_csv(
                     if text is None:
                         raise DataError(block.problems[index])
                     value = _number(values[index], table.names[column])
-                    text = standard_smiles(text, steps) if steps else text
-                    parse(text)
+                    canonical = standard_smiles(text, steps)
+                    text = canonical if steps else text
                     if invalid_reason and (reason := invalid_reason(text)):
                         raise InvalidSmilesError(reason)
                 except (DataError, InvalidSmilesError) as error:
-                    dropped.append(DroppedRow(number, text or "", str(error)))
+                    dropped.append(DroppedRow(number, text or "", wording(str(error))))
                 else:
                     texts.append(text)
                     targets.append(value)
@@ -160,7 +164,8 @@ def _number(cell: Any, target: str) -> float:
     try:
         value = float(text.replace("_", "?"))  # Python parses 1_000 as a number, but it is not one in a CSV file
     except ValueError:
-        raise DataError(f"{target!r} is {text!r}, not a number") from None
+        hint = ". Write a decimal point, not a comma" if _DECIMAL_COMMA.fullmatch(text) else ""
+        raise DataError(f"{target!r} is {text!r}, not a number{hint}") from None
     if not math.isfinite(value):
         raise DataError(f"{target!r} is {text!r}, not a finite number")
     return value
@@ -174,8 +179,9 @@ def _report_invalid(name: str, unit: str, dropped: list[DroppedRow], on_invalid:
             f'{name}, {unit} {first.line}: {first.reason}.{others} Correct the file, or pass on_invalid="drop" to leave out and list '
             "invalid rows."
         )
-    listed = "".join(f"\n  {unit} {row.line}: {row.reason}" for row in dropped)
-    warnings.warn(f"{name}: left out {len(dropped)} invalid rows:{listed}", stacklevel=3)
+    listed = ";".join(f"\n  {unit} {row.line}: {row.reason}" for row in dropped[:_SHOWN])
+    rest = f";\n  and {len(dropped) - _SHOWN:,} more" if len(dropped) > _SHOWN else ""
+    warnings.warn(f"{name}: left out {len(dropped):,} invalid rows:{listed}{rest}", stacklevel=3)
 
 
 def freesolv(*, on_invalid: str = "raise", invalid_reason: Callable[[str], str | None] | None = None) -> RegressionData:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -101,17 +102,18 @@ def make_folder(folder: str | Path) -> Path:
     return Path(folder)
 
 
-def check_report_folder(folder: str | Path, *, overwrite: bool = False) -> None:
+def check_report_folder(folder: str | Path, *, overwrite: bool = False, others: Sequence[str | Path] = ()) -> None:
     """Checks that `write_report` can write to a folder. Call it before a long evaluation.
 
     Args:
         folder: See `write_report`.
         overwrite: See `write_report`.
+        others: Files that are read, which the report must not replace.
 
     Raises:
         DataError: See `write_report`.
     """
-    check_folder(folder, _FILES, overwrite=overwrite)
+    check_folder(folder, _FILES, overwrite=overwrite, others=others)
 
 
 def write_report(results: Results, folder: str | Path, *, overwrite: bool = False) -> list[Path]:

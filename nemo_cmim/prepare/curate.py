@@ -21,6 +21,8 @@ __all__ = ["FORBIDDEN_CHARACTER", "NOT_A_MOLECULE", "UNKNOWN_TOKEN", "Curated", 
 
 FORBIDDEN_CHARACTER = "forbidden character"
 NOT_A_MOLECULE = "not a molecule to RDKit"
+ATOM_MAPS = "atom maps"
+QUERY = "a query, which stands for many molecules"
 UNKNOWN_TOKEN = "unknown token"
 
 
@@ -94,11 +96,13 @@ def canonicalise(smiles: str, rules: Rules, *, logp_is_known: bool = False) -> s
     """The canonical SMILES of a molecule, or why it is rejected. RDKit prints its messages unless called under `quiet_rdkit`."""
     text = molecules.without_extras(smiles) if rules.extras else smiles
     if found := molecules.forbidden_character(text):
-        return Rejection(FORBIDDEN_CHARACTER, found)
+        return Rejection(FORBIDDEN_CHARACTER, found + molecules.what_follows(text, "--standardise extras removes it"))
     try:
         mol = molecules.parse(text, quiet=False)
     except InvalidSmilesError as error:
         return Rejection(NOT_A_MOLECULE, str(error).partition("could not be parsed: ")[2])
+    if mol.HasQuery():
+        return Rejection(QUERY)
     is_changed = rules.desalt or rules.neutralise or rules.atom_maps
     if is_changed:
         try:
@@ -109,7 +113,10 @@ def canonicalise(smiles: str, rules: Rules, *, logp_is_known: bool = False) -> s
         return Rejection(f"molecular weight above {rules.max_molecular_weight:g}", f"{weight:.2f}")
     if not logp_is_known and rules.max_logp != math.inf and (logp := molecules.logp(mol)) > rules.max_logp:
         return Rejection(f"logP above {rules.max_logp:g}", f"{logp:.3f}")
-    return molecules.to_canonical_smiles(mol, None if is_changed else text)
+    canonical = molecules.to_canonical_smiles(mol, None if is_changed else text)
+    if found := molecules.atom_map(canonical):
+        return Rejection(ATOM_MAPS, f"{found}. --standardise atom-maps removes them")
+    return canonical
 
 
 def _token_rejection(smiles: str, rules: Rules, tokenizer: SmilesTokenizer) -> Rejection:

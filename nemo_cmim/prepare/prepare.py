@@ -32,6 +32,7 @@ from ..store.manifest import MANIFEST, StoreManifest
 from ..store.token_store import VOCABULARY
 from ..tables.detection import COMPRESSIONS, FORMATS
 from ..tables.layout import Layout
+from ..tables.sources import STDIN
 from ..tokenizers import SmilesTokenizer, Vocabulary
 from .chunks import curate_chunk, plan_chunks
 from .cluster import Workers, start_workers, versions
@@ -119,7 +120,10 @@ def prepare(
 def _files_of(inputs: Sequence[str | Path]) -> list[str]:
     """The input files, each once."""
     found: dict[Path, str] = {}
-    for path in map(Path, inputs):
+    for name in map(str, inputs):
+        path = Path(name)
+        if name == STDIN or "://" in name or (path.exists() and not path.is_file() and not path.is_dir()):
+            raise DataError(f"{name} cannot be prepared: inputs are read several times. Save it to a file first.")
         inside = sorted(_files_in(path)) if path.is_dir() else [path]
         if not inside:
             raise DataError(

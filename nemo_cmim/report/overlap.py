@@ -7,10 +7,10 @@ only molecules with the composition of a queried molecule.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
 import itertools
-import math
 import re
 import warnings
 from collections import defaultdict
@@ -21,11 +21,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from ..errors import DataError, InvalidSmilesError
-from ..molecules import canonical_smiles, parse, quiet_rdkit, without_stereo
+from ..molecules import parse, standard_smiles, without_stereo
 from ..prepare.cluster import versions
-from ..prepare.curate import Rejection, canonicalise, digest_of
-from ..prepare.settings import Rules
-from ..steps import STEPS, field_of
+from ..prepare.curate import digest_of
+from ..steps import STEPS, check_steps, field_of
 from ..store.manifest import StoreManifest
 from ..store.token_store import SPLITS, TokenStore
 from ..tables.layout import DETECT, ReadOptions
@@ -62,23 +61,31 @@ class Overlap(NamedTuple):
 
 
 def find_overlap(
-    folder: str | Path, smiles: Sequence[str], *, stereo: bool = True, progress: Callable[[int], None] | None = None
+    folder: str | Path,
+    smiles: Sequence[str],
+    *,
+    standardise: str | Sequence[str] = (),
+    stereo: bool = True,
+    progress: Callable[[int], None] | None = None,
 ) -> Overlap:
-    """Finds molecules in a folder that `prepare` wrote. They are first standardised with the folder's settings.
+    """Finds molecules in a folder that `prepare` wrote. They are first standardised as the molecules of the folder were.
 
     Args:
         folder: Path or URL.
         smiles: N SMILES.
+        standardise: More steps of standardisation; see `molecules.standard_smiles`.
         stereo: Also find molecules that differ only in stereochemistry, which reads all tokens.
         progress: Called repeatedly with the number of molecules read since the last call.
 
     Raises:
-        InvalidSmilesError: If RDKit cannot parse a SMILES; the message has its index.
+        InvalidSmilesError: If a SMILES cannot be used; the message has its index.
+        ConfigError: If a step is unknown.
         DataError: If the folder cannot be used, or its molecules are not sorted by hash.
     """
     manifest = StoreManifest.load(folder)
     _check_rdkit(folder, manifest)
-    wanted = _as_prepared(smiles, manifest)
+    steps = _steps(manifest, standardise)
+    wanted = [standard_smiles(one, steps, name=f"SMILES at index {index}") for index, one in enumerate(smiles)]
     stores = [TokenStore.open(folder, split) for split in SPLITS if manifest.splits[split]["molecules"]]
     hashes = [_digest_number(one) for one in wanted]
     same = {store.split: _search(store, hashes) for store in stores}
@@ -90,30 +97,46 @@ def find_overlap(
     return Overlap(same, {split: is_found | same[split] for split, is_found in found.items()})
 
 
-def read_smiles(path: str | Path, options: ReadOptions = DETECT) -> Iterator[tuple[int, str]]:
-    """Yields number and SMILES of each row of a file; see `MoleculeTable` for both.
+def read_smiles(
+    path: str | Path, folder: str | Path, options: ReadOptions = DETECT, *, on_invalid: str = "raise"
+) -> Iterator[tuple[int, str]]:
+    """Yields number and SMILES of each row of a file that `find_overlap` can look for; see `MoleculeTable` for both.
 
     Args:
         path: The file.
-        options: What is known about the file.
+        folder: The folder that is searched; its steps of standardisation decide which SMILES can be used.
+        options: What is known about the file, and more steps of standardisation.
+        on_invalid: "raise", or "drop" to leave out rows without a usable SMILES, with one warning for all of them.
 
     Raises:
-        DataError: If the file cannot be read, or RDKit cannot parse the SMILES of a row; the message has its number.
+        DataError: If the file cannot be read or has no usable SMILES, or if a row has none and `on_invalid` is "raise"; the message has
+            its number.
     """
-    is_empty = True
-    with MoleculeTable(path, options) as table:
+    steps = _steps(StoreManifest.load(folder), options.standardise)
+    invalid: list[str] = []
+    rows = 0
+    with MoleculeTable(path, dataclasses.replace(options, standardise=steps)) as table:
         for block in table.blocks(_READ_AT_ONCE):
             for index, (number, smiles) in enumerate(zip(block.numbers, block.smiles)):
-                is_empty = False
+                rows += 1
                 try:
                     if smiles is None:
                         raise InvalidSmilesError(block.problems[index])
-                    parse(smiles)
+                    standard_smiles(smiles, steps)
                 except InvalidSmilesError as error:
-                    raise DataError(f"{table.name}, {table.unit} {number}: {error}. Fix or remove the {table.unit}.") from error
-                yield number, smiles
-        if is_empty:
-            raise DataError(f"{table.name} holds no molecules.")
+                    invalid.append(f"{table.name}, {table.unit} {number}: {error}")
+                    if on_invalid == "raise":
+                        raise DataError(
+                            f'{invalid[0]}. Correct the {table.unit}, or pass on_invalid="drop" to leave out rows like this.'
+                        ) from error
+                else:
+                    yield number, smiles
+    if rows == len(invalid):
+        raise DataError(
+            f"{table.name} holds no {'usable ' if rows else ''}molecules.{f' The first: {invalid[0]}.' if rows else ''}"
+        )
+    if invalid:
+        warnings.warn(f"{table.name}: left out {len(invalid):,} of {rows:,} rows. The first: {invalid[0]}.", stacklevel=2)
 
 
 def _check_rdkit(folder: str | Path, manifest: StoreManifest) -> None:
@@ -126,17 +149,9 @@ def _check_rdkit(folder: str | Path, manifest: StoreManifest) -> None:
         )
 
 
-def _as_prepared(smiles: Sequence[str], manifest: StoreManifest) -> list[str]:
-    """Canonical SMILES with the folder's settings, except its limits: molecules beyond them are in none of the splits."""
-    settings = {name: manifest.settings.get(name, False) for name in map(field_of, STEPS)}
-    rules = Rules(max_molecular_weight=math.inf, max_logp=math.inf, **settings)
-    canonical = []
-    with quiet_rdkit():
-        for index, one in enumerate(smiles):
-            parse(one, name=f"SMILES at index {index}", quiet=False)
-            result = canonicalise(one, rules)
-            canonical.append(canonical_smiles(one) if isinstance(result, Rejection) else result)
-    return canonical
+def _steps(manifest: StoreManifest, more: str | Sequence[str]) -> tuple[str, ...]:
+    """The steps of standardisation of the molecules of a folder, and more."""
+    return check_steps([*(step for step in STEPS if manifest.settings.get(field_of(step))), *check_steps(more)])
 
 
 def _digest_number(canonical: str) -> int:

@@ -85,7 +85,7 @@ def write_data_report(
         DataError: If the folder is missing or damaged, or the output exists or cannot be written.
         ConfigError: If `sample` is below 1.
     """
-    check_file(output, overwrite=overwrite)
+    check_file(output, overwrite=overwrite, others=[path for path in Path(folder).glob("*") if path.suffix != ".html"])
     page = data_report(folder, sample=sample, seed=seed)
     with write_file(output, overwrite=overwrite) as staging:
         staging.write_text(page, encoding="utf-8")

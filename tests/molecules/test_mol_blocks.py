@@ -85,3 +85,16 @@ def test_letters_that_are_not_ascii() -> None:
     """RDKit divides the lines of a block at bytes, and its messages would not be text."""
     with pytest.raises(InvalidSmilesError, match="could not be parsed"):
         smiles_of_mol_block('"0\u0080","CC(=O)Oc1ccccc1C(=O)O"\n' * 5)
+
+
+@pytest.mark.parametrize(
+    ("more", "reason"),
+    [
+        ("M  LIN  1   2   2   1   3\n", "link nodes, which stand for several numbers of atoms"),
+        ("M  APO  1   1   1\n", "points of attachment"),
+    ],
+)
+def test_blocks_that_stand_for_several_molecules(more: str, reason: str) -> None:
+    text = Chem.MolToMolBlock(Chem.MolFromSmiles("CCO")).replace("M  END", f"{more}M  END")
+    with pytest.raises(InvalidSmilesError, match=rf"{reason}, which a SMILES cannot hold; standardise=.extras. ignores"):
+        smiles_of_mol_block(text)

@@ -112,3 +112,24 @@ def test_a_molecule_that_cannot_be_standardised_is_named(monkeypatch: pytest.Mon
     monkeypatch.setattr(rdMolStandardize, "LargestFragmentChooser", fail)
     with pytest.raises(InvalidSmilesError, match=r"row 2 \('CCO'\): RDKit cannot standardise 'CCO': no fragment"):
         standard_smiles("CCO", ("desalt",), name="row 2")
+
+
+@pytest.mark.parametrize("cxsmiles", ["CCO |LN:1:1.3|", "CCO |Sg:any:0::ht|"])
+def test_molecules_that_stand_for_several_are_refused(cxsmiles: str) -> None:
+    mol = Chem.MolFromSmiles(cxsmiles)
+    with pytest.raises(InvalidSmilesError, match='which a SMILES cannot hold; standardise="extras" ignores them'):
+        standard_smiles(mol)
+    assert standard_smiles(mol, ("extras",)) == Chem.CanonSmiles(cxsmiles.split()[0])
+
+
+def test_atom_map_0_is_none() -> None:
+    assert standard_smiles("[CH3:0]O") == standard_smiles(Chem.MolFromSmiles("[CH3:0]O")) == "CO"
+    assert canonical_smiles("[CH3:0]O") == "CO" and canonical_smiles("[CH3:10]O") != "CO"
+
+
+def test_a_bond_with_several_possible_ends_is_refused() -> None:
+    mol = Chem.MolFromSmiles("*CO.C1CC1 |m:0:3.4.5|")
+    with pytest.raises(InvalidSmilesError, match=r"a bond with several possible ends, which a SMILES cannot hold"):
+        standard_smiles(mol)
+    with pytest.raises(InvalidSmilesError, match="is a query"):
+        standard_smiles(mol, ("extras",))

@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from tests.interrupts import heed_interrupts
+
 __all__ = ["PATIENCE_S", "SETTINGS", "arguments", "children_of", "has_results", "let_go", "results", "start", "wait_for"]
 
 SETTINGS = {"piece_lines": 40, "shard_molecules": 60, "valid_fraction": 0.1, "test_fraction": 0.1}
@@ -50,6 +52,7 @@ def start(source: Path, output: Path, *more: str, stage: str = "", count: int = 
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
+        preexec_fn=heed_interrupts,
     )
 
 

@@ -60,10 +60,15 @@ def test_the_digest_never_changes() -> None:
         ("C1CC", Rules(), "not a molecule to RDKit: unclosed ring"),
         ("smiles", Rules(), "not a molecule to RDKit: syntax error, check for mistakes around position 2 ('m'), counted from 1"),
         ("CC\0O", Rules(), "forbidden character: U+0000 (an unnamed character) at index 2, counted from 0"),
-        ("CCO |$_AV:a$|", Rules(), "forbidden character: U+0020 (SPACE) at index 3, counted from 0"),
+        (
+            "CCO |$_AV:a$|",
+            Rules(),
+            "forbidden character: U+0020 (SPACE) at index 3, counted from 0. The SMILES is followed by a CXSMILES extension "
+            "('|$_AV:a$|'); --standardise extras removes it",
+        ),
         ("CCO |$_AV:a$|", Rules(extras=True, max_tokens=2), "more than 2 tokens: 3"),
         ("C(C)(C)(C)(C)C", Rules(), "not a molecule to RDKit: Explicit valence for atom # 0 C, 5, is greater than permitted"),
-        ("[CH3:1][OH:2]", Rules(), "unknown token: [CH3:1] [OH:2]"),
+        ("[CH3:1][OH:2]", Rules(), "atom maps: [CH3:1]. --standardise atom-maps removes them"),
         ("[CH3:1][OH:2]", Rules(atom_maps=True, max_tokens=1), "more than 1 tokens: 2"),
         ("C" * 36, Rules(), "molecular weight above 500: 506.99"),
         (PALMITATE, Rules(), "logP above 5: 5.552"),
@@ -122,3 +127,9 @@ def test_known_logp_is_not_computed(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_impossible_rules(setting: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match=next(iter(setting))):
         Rules(**setting)  # type: ignore[arg-type]
+
+
+def test_a_query_is_rejected() -> None:
+    assert [one.reason for one in curate(["C~C", "C"], Rules(), TOKENIZER).rejected.values()] == [
+        "a query, which stands for many molecules"
+    ]

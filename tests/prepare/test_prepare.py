@@ -4,6 +4,7 @@ import csv
 import gzip
 import hashlib
 import json
+import os
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -387,3 +388,12 @@ def test_one_copy_of_a_molecule_with_several_canonical_smiles(tmp_path: Path) ->
     assert manifest.rejected == {"duplicate": 19, "forbidden character": 1}
     found = find_overlap(tmp_path / "out", lines[:5], stereo=True)
     assert sum(hits.sum() for hits in found.same.values()) == 5
+
+
+@pytest.mark.parametrize("what", ["-", "https://example.org/a.smi", "fifo"])
+def test_what_cannot_be_read_twice_is_an_error(what: str, tmp_path: Path) -> None:
+    if what == "fifo":
+        os.mkfifo(tmp_path / what)
+        what = str(tmp_path / what)
+    with pytest.raises(DataError, match="inputs are read several times"):
+        prepare([what], tmp_path / "out")

@@ -135,3 +135,35 @@ def test_the_command_names_the_line_of_a_bad_smiles(
     assert main(["overlap", str(folder), str(tmp_path / "test.csv")]) == 2
     error = capsys.readouterr().err
     assert f"{tmp_path / 'test.csv'}, line 3: " in error and message in error
+
+
+def test_rows_that_cannot_be_used_are_left_out_on_request(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "in.csv"
+    command = ["overlap", str(folder), str(path), "--exact"]
+    drop = [*command, "--on-invalid", "drop", "--standardise", "extras,atom-maps"]
+    for bad, hint in (
+        ("C~C", "is a query"),
+        ("C name", "--standardise extras removes it"),
+        ("[CH3:1]O", "--standardise atom-maps"),
+    ):
+        path.write_text(f"smiles\nC\n{bad}\n")
+        assert main(command) == 2
+        error = capsys.readouterr().err
+        assert "in.csv, line 3: " in error and hint in error and "pass --on-invalid drop to leave out" in error
+    path.write_text(f"smiles\nC~C\n{MOLECULES[1]} a name\n[CH3:1]O\nC1C\n")
+    with pytest.warns(UserWarning, match=r"left out 2 of 4 rows\. The first: .*line 2: the SMILES \('C~C'\) is a query"):
+        assert main(drop) == 0
+    printed = capsys.readouterr().out
+    assert "Of 2 molecules of" in printed and "any split: 1 exact" in printed
+    path.write_text("smiles\nC~C\n")
+    assert main(drop) == 2
+    assert "holds no usable molecules. The first: " in capsys.readouterr().err
+
+
+def test_steps_of_the_folder_apply_to_the_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    prepared = store(tmp_path / "a", ["CCO name", "[CH3:1]N"], extras=True, atom_maps=True, valid_fraction=0, test_fraction=0)
+    (tmp_path / "in.smi").write_text("smiles\tid\nCCO |&1:1|\tx\n[CH3:2][NH2:1]\ty\n")
+    assert main(["overlap", str(prepared), str(tmp_path / "in.smi"), "--exact"]) == 0
+    assert "any split: 2 exact" in capsys.readouterr().out
+    with pytest.raises(InvalidSmilesError, match=r'SMILES at index 0 .* contains atom maps.*standardise="atom-maps"'):
+        find_overlap(store(tmp_path / "b", ["CN"], valid_fraction=0, test_fraction=0), ["[CH3:1]N"])

@@ -16,7 +16,7 @@ from pyarrow import parquet
 
 from nemo_cmim.errors import DataError
 from nemo_cmim.tables.layout import DETECT, RawLine, ReadOptions
-from nemo_cmim.tables.readers import find_layout, read_lines
+from nemo_cmim.tables.readers import find_layout, find_starts, read_lines
 
 SMILES = ["CCO", "F/C=C\\F", "c1ccccc1[N+](=O)[O-]"]
 
@@ -236,3 +236,22 @@ def test_an_unclosed_quote_does_not_affect_the_other_lines(bad: str, tmp_path: P
     lines = list(read_molecules(path))
     assert [line.smiles for line in lines] == ["CCO", "", "CC", "CCC"]
     assert lines[1].problem.startswith("not CSV") and lines[1].text == bad and lines[1].line_number == 3
+
+
+def test_lines_before_the_header_are_not_molecules(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.csv", b"sep=;\n\nid;smiles\n1;CCO\n2;CC\n")
+    assert [(line.line_number, line.smiles) for line in read_molecules(path)] == [(4, "CCO"), (5, "CC")]
+    layout = find_layout(path)
+    assert find_starts(path, layout, 1, None) == ([(4, 17), (5, 23)], 2)
+    list_path = write(tmp_path / "a.smi", b"\nsmiles id\nCCO 1\n")
+    assert find_starts(list_path, find_layout(list_path), 1, None) == ([(3, 11)], 1)
+
+
+def test_a_header_that_is_not_csv_is_an_error(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.csv", b'smiles,"note\nCCO,x\n')
+    with pytest.raises(DataError, match=r"a\.csv, line 1: a quotation mark opens a cell of the header that is not closed"):
+        list(read_molecules(path))
+
+
+def test_a_header_need_not_be_utf8_where_only_smiles_are_read(tmp_path: Path) -> None:
+    assert smiles_of(write(tmp_path / "a.csv", "smiles,größe\nCCO,1\n".encode("latin-1"))) == ["CCO"]

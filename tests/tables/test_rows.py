@@ -77,11 +77,32 @@ def test_blocks_hold_all_columns_and_rows(tmp_path: Path, name: str, max_rows: i
         ("no_suffix", "smiles\tid\nCCO\t1\n", {"smiles": ["CCO"], "id": ["1"]}),
         # Line ends, byte-order mark, quoted cells over several lines.
         ("mac.csv", "smiles,x\rCCO,1\rCC,2", {"smiles": ["CCO", "CC"], "x": ["1", "2"]}),
+        ("mac_quoted.csv", 'smiles,x\rCCO,"1\n2\n3\n4"\rCC,2\r', {"smiles": ["CCO", "CC"], "x": ["1\n2\n3\n4", "2"]}),
+        ("returns.csv", 'smiles,x\n"CCO","\r\r\r\r"\n', {"smiles": ["CCO"], "x": ["\r\r\r\r"]}),
         ("windows.csv", '\ufeffsmiles,x\r\nCCO,"a\r\nb"\r\n', {"smiles": ["CCO"], "x": ["a\r\nb"]}),
         ("quotes.csv", 'smiles,x\nCCO,5" tube\nCC,"5"" tube"\n', {"smiles": ["CCO", "CC"], "x": ['5" tube', '5" tube']}),
         ("one.csv", "smiles\nCCO\n\nCC\n\n\n", {"smiles": ["CCO", "", "CC"]}),
         ("empty_lines.csv", "smiles,x\nCCO,1\n\nCC,2\n\n", {"smiles": ["CCO", "", "CC"], "x": ["1", "", "2"]}),
         ("header_only.csv", "smiles,x\n", {"smiles": [], "x": []}),
+        # What Excel writes: a line for itself, empty lines at the start, columns without a name.
+        ("excel.csv", "sep=;\r\nsmiles;name\r\nCCO;a,b\r\n", {"smiles": ["CCO"], "name": ["a,b"]}),
+        ("excel_quoted.txt", '\ufeff"sep=|"\nname|smiles\nx|C\n', {"name": ["x"], "smiles": ["C"]}),
+        ("blank.csv", "\n \nsmiles,x\nCCO,1\n", {"smiles": ["CCO"], "x": ["1"]}),
+        ("blank.smi", "\nCCO a\nC b\n", {"smiles": ["CCO", "C"], "id": ["a", "b"]}),
+        ("unnamed.csv", "smiles,,y,\nCCO,,1,\n", {"smiles": ["CCO"], "column2": [""], "y": ["1"], "column4": [""]}),
+        ("index.csv", ",smiles\n0,CCO\n", {"": ["0"], "smiles": ["CCO"]}),
+        ("made.csv", "smiles,column3,,\nC,1,2,3\n", {"smiles": ["C"], "column3": ["1"], "column3_": ["2"], "column4": ["3"]}),
+        ("multi.csv", 'smiles,n\nCCO,"' + "x\n" * 70_000 + '"\nCCN,c\n', {"smiles": ["CCO", "CCN"], "n": ["x\n" * 70_000, "c"]}),
+        ("name_first.smi", "name SMILES\nfoo C[C@H](O)F |&1:1|\n", {"name": ["foo"], "SMILES": ["C[C@H](O)F |&1:1|"]}),
+        # Characters that only look like white space or line ends.
+        ("fs.smi", "CCO\x1c1\x85 id\n", {"smiles": ["CCO\x1c1\x85"], "id": ["id"]}),
+        ("nbsp.smi", "smiles id\n\xa0C 1\n", {"smiles": ["\xa0C"], "id": ["1"]}),
+        ("odd.csv", "smiles,a\x0bb\u2028c\x85\nCCO,\x1c1\n", {"smiles": ["CCO"], "a\x0bb\u2028c\x85": ["\x1c1"]}),
+        ("header.csv", 'smiles,"two\nlines"\nCCO,1\n', {"smiles": ["CCO"], "two\nlines": ["1"]}),
+        ("long.csv", f"smiles,x\nCCO,{'y' * 200_000}\n", {"smiles": ["CCO"], "x": ["y" * 200_000]}),
+        ("quoted.txt", '"smiles"\t"id"\n"CCO"\t"a\tb"\n', {"smiles": ["CCO"], "id": ["a\tb"]}),
+        ("no_name.smi", "smiles\tid\nCCO\nC\tx y\n", {"smiles": ["CCO", "C"], "id": ["", "x y"]}),
+        ("a.cxsmiles", "C[C@H](O)F |&1:1|\tname 1\n", {"smiles": ["C[C@H](O)F |&1:1|"], "id": ["name 1"]}),
     ],
 )
 def test_fields_are_carried_unchanged(tmp_path: Path, name: str, content: str, expected: dict[str, list[str]]) -> None:
@@ -120,12 +141,34 @@ UNCLOSED = "".join(f"C{'C' * (i % 9)},{i}\n" if i != 10 else 'CCO,"5 inch tube\n
         ("a.csv", "smiles,n\n" + UNCLOSED, r"a\.csv, line 12: a quotation mark opens"),
         ("a.csv", 'smiles,note\nCCO,"5 inch\nCCN,"6 inch\n', r"a\.csv, line 2: a quotation mark opens"),
         ("a.tsv", 'smiles\tnote\nCCO\t"5\nCCN\tx\n', r"a\.tsv, line 2: a quotation mark opens"),
-        ("a.csv", 'smiles,note\nCCO,"5" inch\n', r"a\.csv, line 2: not CSV"),
+        ("a.csv", 'smiles,note\nCCO,"5" inch\n', r"a\.csv, line 2: text follows the quotation mark that closes a cell"),
+        ("a.csv", "smiles,note\nCCO,a\rb\n", r"a\.csv, line 2: a carriage return is in a cell without quotation marks"),
+        ("a.csv", 'smiles,"note\nCCO,x\n', r"a\.csv, line 1: a quotation mark opens a cell of the header that is not closed"),
+        ("a.csv", 'smiles,"note\nCCO,x\nC,"y"\n', r"a\.csv, line 1: a quotation mark opens"),
+        ("a.csv", "smiles,größe\nCCO,1\n".encode("latin-1"), r"a\.csv, line 1: it is not UTF-8 text\. Save the file as UTF-8"),
+        ("a.csv", b'smiles,x\nC,"1\n2\n\xe9"\n', r"a\.csv, line 4: it is not UTF-8 text"),
+        ("a.sdf", b"name\n\n\n\xe9", r"a\.sdf, line 4: it is not UTF-8 text"),
+        ("a.csv", "smiles\nC\n".encode("utf-16-le"), r"a\.csv is UTF-16 or UTF-32 text\. Save it as UTF-8"),
+        ("a.csv", "sep=,\n", r"a\.csv has no column 'smiles'; its first line is 'sep=', ''"),
+        ("a.csv", b"\xef\xbb\xbf\n", r"a\.csv holds no molecules"),
+        ("a.csv", '"note,smiles\nCCO,x\n', r"a\.csv, line 1: a quotation mark opens a cell of the header that is not closed"),
+        (
+            "a.csv",
+            "cid,isosmiles,canonicalsmiles\n1,C,C\n",
+            r"has 2 columns that may hold the SMILES: 'isosmiles', 'canonicalsmiles'",
+        ),
+        ("a.smi", "CCO a\rCCN b\nCCC c\n", r"a\.smi, line 1: some lines end in a line feed, others in a carriage return"),
+        ("a.smi", "CCO a\r\nCCN b\rCCC c\r\n", r"a\.smi, line 2: some lines end in a line feed"),
+        ("a.csv.gz", gzip.compress(gzip.compress(b"smiles\nC\n")), r"a\.csv\.gz is compressed twice"),
+        ("a.csv", b"\x5d\x00\x00\x80\x00", r"a\.csv is compressed, but not by gzip, bzip2, xz or Zstandard"),
+        ("a.csv", "smiles\nC\n".encode("utf-32"), r"a\.csv is UTF-16 or UTF-32 text"),
+        ("a.csv", "\x1c", r"a\.csv has no column 'smiles'; its first line is '\\x1c'"),
+        ("CID-SMILES", "1\tCC(=O)O\n2\tC\n", r"begins with the number 1: '1', 'CC\(=O\)O'\. .* --smiles 2"),
         ("a.csv", "smiles,note\nCCO,1,2\n", r"a\.csv, line 2: it has 3 columns, but the file has 2"),
         ("a.csv", "smiles,note\nCCO,1\nCC\n", r"a\.csv, line 3: it has 1 columns, but the file has 2"),
-        ("a.txt", "smiles\tnote\nCCO\n", r"a\.txt, line 2: it has 1 columns"),
+        ("a.txt", "smiles\tnote\tx\nCCO\t\n", r"a\.txt, line 2: it has 2 columns, but the file has 3"),
         ("a.csv", b"smiles,x\nC,1\nCCO,caf\xe9\n", r"a\.csv, line 3: it is not UTF-8 text\. Save the file as UTF-8"),
-        ("a.csv", "smiles\nC\n".encode("utf-16"), r"a\.csv is UTF-16 text\. Save it as UTF-8"),
+        ("a.csv", "smiles\nC\n".encode("utf-16"), r"a\.csv is UTF-16 or UTF-32 text\. Save it as UTF-8"),
         ("a.xlsx", b"PK\x03\x04...", r"a\.xlsx is a spreadsheet .* CSV"),
         ("a.csv", b"PK\x03\x04...", r"a\.csv is a spreadsheet"),
         ("a.xls", b"\xd0\xcf\x11\xe0...", r"a\.xls is a spreadsheet"),
@@ -280,3 +323,58 @@ def test_progress_is_the_fraction_of_the_file(tmp_path: Path) -> None:
     assert (
         all(a is not None and b is not None and a <= b for a, b in itertools.pairwise(seen)) and seen[-1] == 1.0 and seen[0] < 0.5
     )
+
+
+def test_options_for_text_are_refused_for_other_files(tmp_path: Path) -> None:
+    pa.parquet.write_table(pa.table({"smiles": ["C"]}), tmp_path / "a.parquet")
+    write(tmp_path / "a.sdf", "name\n\n\n")
+    for name, kind in (("a.parquet", "a Parquet"), ("a.sdf", "an SDF")):
+        for options in ({"delimiter": ","}, {"header": False}):
+            with pytest.raises(ConfigError, match=rf"is for text files, but .*{name} is {kind} file\. Leave it out"):
+                read(tmp_path / name, **options)
+
+
+BLOCK = "{}\n  made\n\n  1  0  0  0  0  0  0  0  0  0999 V2000\n    0.0000    0.0000    0.0000 {:2}  0  0\nM  END\n"
+
+
+def records(*elements: str, data: str = "> <ID>\n{}\n\n") -> str:
+    return "".join(BLOCK.format(element, element) + data.format(element) + "$$$$\n" for element in elements)
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("last", ["", "\n"])
+@pytest.mark.parametrize("name", ["a.sdf", "no_suffix"])
+def test_sdf_with_any_line_end(tmp_path: Path, end: str, last: str, name: str) -> None:
+    content = records("C", "N", "O").replace("\n", end) + last
+    assert read(write(tmp_path / name, content)) == {"smiles": ["C", "N", "O"], "name": ["C", "N", "O"], "ID": ["C", "N", "O"]}
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        ("> <N>\nfirst\n\nsecond\n\n", {"N": "first\n\nsecond"}),
+        ("> DT5\n1\n\n", {"DT5": "1"}),
+        ("> <A>\n1\n\n> <A>\n2\n\n", {"A": "1", "A_2": "2"}),
+        ("> <A>\n1\n \n> <B>\n2\n\n", {"A": "1", "B": "2"}),
+        ("> <A>\n> 5 <uM>\n\n", {"A": "> 5 <uM>"}),
+        ("> 25 <MELTING.POINT>\n\n", {"MELTING.POINT": ""}),
+    ],
+)
+def test_no_data_of_a_record_are_lost(tmp_path: Path, data: str, expected: dict[str, str]) -> None:
+    found = read(write(tmp_path / "a.sdf", records("C", data=data)))
+    assert found == {"smiles": ["C"], "name": ["C"], **{name: [value] for name, value in expected.items()}}
+
+
+def test_a_missing_end_of_a_record_is_reported(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.sdf", records("C", "N").replace("$$$$\n", "", 1) + records("O"))
+    with MoleculeTable(path) as table:
+        (block,) = table.blocks(9)
+    assert block.smiles == [None, "O"] and "a line $$$$ is missing between them" in block.problems[0]
+
+
+def test_a_first_line_that_is_a_molecule_is_no_header(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.csv", "1,CCO\n2,CCN\n")
+    with pytest.raises(DataError, match=r"column 2 of .*a\.csv is called 'CCO', which is a molecule\. If .* pass --no-header"):
+        read(path, smiles="2")
+    assert read(path, smiles="2", header=False)["smiles"] == ["CCO", "CCN"]
+    assert read(path, smiles="2", header=True)["CCO"] == read(path, smiles="CCO")["CCO"] == ["CCN"]

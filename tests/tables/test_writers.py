@@ -104,13 +104,13 @@ def test_a_column_with_the_name_of_an_embedding(tmp_path: Path, name: str, colum
 def test_outputs_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "out.csv").touch()
     with pytest.raises(DataError, match=r"out\.csv already exists.*overwrite=True"):
-        check_output(tmp_path / "out.csv", overwrite=False)
-    check_output(tmp_path / "out.csv", overwrite=True)
-    check_output(tmp_path / "new.parquet", overwrite=False)
+        check_output(tmp_path / "out.csv", overwrite=False, others=[])
+    check_output(tmp_path / "out.csv", overwrite=True, others=[])
+    check_output(tmp_path / "new.parquet", overwrite=False, others=[])
     for name, found in (("out.xlsx", "'.xlsx'"), ("out", "'without a suffix'")):
         with pytest.raises(DataError, match=rf"written as \.parquet, \.csv, .*, not {found}"):
-            check_output(tmp_path / name, overwrite=True)
+            check_output(tmp_path / name, overwrite=True, others=[])
     with pytest.raises(DataError, match=r"is a folder, not a file"):
-        check_output(tmp_path, overwrite=True)
+        check_output(tmp_path, overwrite=True, others=[])
     with pytest.raises(DataError, match=r"there is no folder .*no\. Create"):
-        check_output(tmp_path / "no" / "out.csv", overwrite=True)
+        check_output(tmp_path / "no" / "out.csv", overwrite=True, others=[])

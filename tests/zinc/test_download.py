@@ -20,6 +20,7 @@ from nemo_cmim.zinc.download import Entry, download
 from nemo_cmim.zinc.transfer import RetryPolicy
 from nemo_cmim.zinc.url_lists import Source
 from tests.file_server import Answer, FileServer, drop_after, hang_up, ignore_range, replace_file, serving, stall_after, status
+from tests.interrupts import heed_interrupts
 from tests.zinc.downloads import HASTY, PATH, PATIENCE_S, WHOLE, check_whole, entry_of, fetch, molecules, wait_for
 
 PAGE = b"<!DOCTYPE html><html><body>Not found</body></html>\n"
@@ -269,11 +270,6 @@ def test_a_folder_that_cannot_be_written(server: FileServer, tmp_path: Path) -> 
     (tmp_path / "BA").touch()
     with pytest.raises(DataError, match="cannot be written"):
         fetch(server, tmp_path)
-
-
-def heed_interrupts() -> None:
-    """What a shell runs in the background ignores SIGINT, and so do its children."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def start(server: FileServer, folder: Path, *options: str) -> subprocess.Popen[str]:
