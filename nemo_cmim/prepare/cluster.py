@@ -137,6 +137,8 @@ def _local_cluster(processes: int) -> Any:
     if getattr(multiprocessing.current_process(), "_inheriting", False):
         raise ConfigError(_GUARD)  # this process is a worker, which imports the caller's script
     # Ctrl-C goes to all processes of a terminal. This process handles it and ends the workers, which inherit that it is blocked.
+    # Starting the resource tracker unblocks it: the tracker must run before.
+    resource_tracker.ensure_running()
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         return distributed.LocalCluster(
