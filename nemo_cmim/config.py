@@ -259,7 +259,18 @@ class SchedConfig:
     name: str = "NoamAnnealing"
     warmup_ratio: float | None = 0.008
     warmup_steps: int | None = None
+    hold_ratio: float | None = (
+        None  # WarmupHoldAnnealLinear, ...OneMinusSquareRoot: share of all steps at the maximum, after the warm-up
+    )
     min_lr: float = 1e-5
+
+    def __post_init__(self) -> None:
+        if self.hold_ratio is not None:
+            check(0.0 <= self.hold_ratio <= 1.0, f"optim.sched.hold_ratio must be in [0, 1], found {self.hold_ratio}.")
+            check(
+                self.name.startswith("WarmupHoldAnneal"),
+                f"optim.sched.hold_ratio has no effect with optim.sched.name={self.name}. Remove it, or use WarmupHoldAnnealLinear.",
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

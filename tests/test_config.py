@@ -40,6 +40,11 @@ def test_an_optimiser_gets_only_its_own_arguments() -> None:
         ({"networks": {}}, "Unknown config key model.networks. Did you mean model.network?"),
         ({"network": {"hidden_size": "512"}}, "model.network.hidden_size must be of type int, found '512' (str)."),
         ({"network": {"hidden_size": True}}, "model.network.hidden_size must be of type int, found True (bool)."),
+        ({"optim": {"sched": {"hold_ratio": 2}}}, "optim.sched.hold_ratio must be in [0, 1], found 2.0."),
+        (
+            {"optim": {"sched": {"hold_ratio": 0.8}}},
+            "optim.sched.hold_ratio has no effect with optim.sched.name=NoamAnnealing. Remove it, or use WarmupHoldAnnealLinear.",
+        ),
         ({"network": 3}, "model.network must be a mapping, found 3."),
         ({"network": {"hidden_size": 511}}, "network.hidden_size (511) must be a multiple of network.attention_heads (8)."),
         ({"network": {"dropout": 1.0}}, "network.dropout must be in [0, 1), found 1.0."),
