@@ -18,12 +18,12 @@ import json
 import os
 import re
 import resource
-import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pandas as pd
+import psutil
 import yaml
 
 from nemo_cmim.evaluation.decoding import decoding
@@ -35,24 +35,36 @@ from nemo_cmim.training.run import compose
 from tools.validation import LOWER_IS_BETTER, validation_scores
 
 NOT_RANKED = ("recipe", "molecules", "hours", "validity")
+_PERIOD_S = 10.0
 
 
 def trained(folder: Path, overrides: list[str], molecules: int) -> tuple[Path, float]:
-    """Trains a recipe, or resumes it. Returns the model and the hours of CPU time of all calls that ended."""
+    """Trains a recipe, or resumes it. Returns the model and the hours of CPU time of all calls, also of those that were interrupted."""
     batch = compose(overrides).model.train_ds.batch_size
     run = [f"trainer.max_steps={molecules // batch}", f"exp_manager.explicit_log_dir={hydra_quoted(folder.absolute())}"]
     command = [sys.executable, "-m", "nemo_cmim.cli", "train", *overrides, *run, "exp_manager.resume_if_exists=true"]
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    seconds = folder.with_suffix(".seconds")
     with folder.with_suffix(".log").open("ab") as log:
-        status = subprocess.run(command, stdout=log, stderr=log, env=os.environ | {"OMP_NUM_THREADS": "1"}).returncode
+        status = _run(command, log, seconds)
     if status:
         raise SystemExit(f"Training ended with status {status}; {log.name} says why. Run the same command again to resume.")
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    with folder.with_suffix(".seconds").open("a+") as file:
-        file.write(f"{after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime}\n")
-        file.seek(0)
-        hours = sum(map(float, file)) / 3600
-    return next((folder / "checkpoints").glob("*.nemo")), hours
+    return next((folder / "checkpoints").glob("*.nemo")), float(seconds.read_text()) / 3600
+
+
+def _run(command: list[str], log: IO[bytes], seconds: Path) -> int:
+    """Runs a command and counts its CPU time in a file, at least every `_PERIOD_S`: an interruption loses no more than that."""
+    earlier = float(seconds.read_text()) if seconds.exists() else 0.0
+    before = sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2])
+    process = psutil.Popen(command, stdout=log, stderr=log, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    status = None
+    while status is None:
+        try:
+            status = process.wait(_PERIOD_S)
+            used = sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2]) - before
+        except psutil.TimeoutExpired:
+            used = sum(sum(one.cpu_times()[:2]) for one in (process, *process.children(recursive=True)))
+        seconds.write_text(f"{earlier + used}\n")
+    return int(status)
 
 
 def measured(name: str, overrides: list[str], molecules: int, args: argparse.Namespace) -> dict[str, Any]:

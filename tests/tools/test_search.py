@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -57,6 +58,16 @@ def test_recipes_are_ranked_by_all_scores() -> None:
     table = search.ranked([worse, one | {"recipe": "better"}])
     assert table["recipe"].tolist() == ["better", "worse"]
     assert table["mean rank"].tolist() == [1, 2]
+
+
+def test_cpu_time_counts_over_interruptions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(search, "_PERIOD_S", 0.01)
+    seconds, work = tmp_path / "run.seconds", "import time\nwhile time.process_time() < 0.5: pass\n"
+    with (tmp_path / "log").open("ab") as log:
+        assert search._run([sys.executable, "-c", work + "raise SystemExit(3)"], log, seconds) == 3
+        first = float(seconds.read_text())
+        assert search._run([sys.executable, "-c", work], log, seconds) == 0
+    assert first >= 0.5 and float(seconds.read_text()) >= first + 0.5
 
 
 @pytest.mark.filterwarnings("ignore:.* were truncated")  # a model of 320 molecules does not end its strings
