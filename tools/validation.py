@@ -1,5 +1,9 @@
 """Scores of an embedding on property sets that recipes are chosen by, and not reported.
 
+    python -m tools.validation MODEL... --held-out DATA --sets FOLDER
+
+prints them for each model, with token accuracy, exact reconstruction and log p_k1 (batches of 64) of molecules of DATA's test split.
+
 FOLDER has CSV files with a column `smiles`. A column `target` is predicted by an SVM (RBF kernel, C = 10; RMSE, lower is better). All other
 columns are classes 0 and 1, or empty, and are predicted by logistic regression (ROC-AUC, averaged over columns, higher is better). Both on
 standardised vectors, by 5-fold cross-validation with random folds. A molecule that the model cannot embed gets the mean vector.
@@ -7,10 +11,12 @@ standardised vectors, by 5-fold cross-validation with random folds. A molecule t
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score, root_mean_squared_error
@@ -19,11 +25,17 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVR
 
+from nemo_cmim.evaluation.decoding import decoding
+from nemo_cmim.evaluation.held_out import held_out_molecules
 from nemo_cmim.inference import CMIMModel
+from nemo_cmim.inference.shipped import load
+from nemo_cmim.losses import log_p_k1
+from nemo_cmim.markdown import markdown_table
 
 __all__ = ["LOWER_IS_BETTER", "validation_scores"]
 
 LOWER_IS_BETTER = "RMSE"
+_BATCH = 64
 _FEWEST = 25  # molecules of the rarer class; columns with fewer have no reliable ROC-AUC
 
 
@@ -69,3 +81,32 @@ def _roc_auc(vectors: NDArray[np.float32], labels: pd.Series) -> float:
     folds = StratifiedKFold(5, shuffle=True, random_state=0)
     classes = labels[known].astype(int)
     return float(roc_auc_score(classes, cross_val_predict(head, vectors[known], classes, cv=folds, method="decision_function")))
+
+
+def _contrast(model: CMIMModel, smiles: list[str]) -> float:
+    """Mean log p_k1 of the posterior means, in nats, over random batches of the molecules."""
+    means = torch.as_tensor(model.encode(smiles).mean_BKD)[torch.randperm(len(smiles), generator=torch.Generator().manual_seed(0))]
+    batches = means.split(_BATCH)[: max(1, len(means) // _BATCH)]
+    return float(torch.cat([log_p_k1(batch, model.config.objective.tau) for batch in batches]).mean())
+
+
+def main() -> None:
+    """Command line of the module docstring."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("models", nargs="+", metavar="MODEL", help="shipped name or .nemo file")
+    add("--held-out", type=Path, required=True, metavar="DATA", help="folder written by `nemo-cmim prepare`")
+    add("--sets", type=Path, required=True, metavar="FOLDER", help="folder of CSV files with properties")
+    add("--molecules", type=int, default=1000, metavar="N", help="number of molecules of DATA")
+    args = parser.parse_args()
+    rows = []
+    for name in args.models:
+        model = load(name)
+        smiles = held_out_molecules(args.held_out, args.molecules, model.config.network.max_tokens)
+        scores = decoding(model, smiles) | {"log p_k1": _contrast(model, smiles)} | validation_scores(model, args.sets)
+        rows.append({"model": name} | {key: f"{value:.3f}" for key, value in scores.items()})
+    print(markdown_table(list(rows[0]), [list(row.values()) for row in rows]))
+
+
+if __name__ == "__main__":
+    main()

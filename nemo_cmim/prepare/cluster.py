@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib.metadata
+import logging
 import multiprocessing
 import signal
 import uuid
@@ -119,6 +120,7 @@ def start_workers(processes: int, scheduler: str | None, folder: Path) -> Iterat
         yield Workers(None)
     elif scheduler is None:
         with _local_cluster(processes) as cluster, distributed.Client(cluster) as client:
+            client.register_plugin(_quiet_end())
             yield Workers(client)
     else:
         try:
@@ -154,6 +156,20 @@ def _local_cluster(processes: int) -> Any:
         raise ConfigError(f"No worker could be started ({error}). {_GUARD}") from error
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+def _quiet_end() -> Any:
+    """Keeps workers from logging that the scheduler is gone, with a traceback, when Ctrl-C ends both. Errors of tasks go to the client."""
+    import distributed
+
+    class Quiet(distributed.WorkerPlugin):
+        name = "quiet end"
+
+        def setup(self, worker: Any) -> None:
+            logging.getLogger("distributed.worker").setLevel(logging.CRITICAL)
+            logging.getLogger("distributed.worker.memory").setLevel(logging.WARNING)
+
+    return Quiet()
 
 
 def _check_workers(client: Any, scheduler: str, folder: Path) -> None:
