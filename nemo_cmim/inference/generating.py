@@ -24,6 +24,7 @@ from .decoding import as_latents, decode_batches
 from .inputs import InputOptions
 from .likelihood import token_log_p
 from .loaded import LoadedModel
+from .vectors import Progress
 
 __all__ = ["GeneratingModel"]
 
@@ -84,7 +85,7 @@ class GeneratingModel(LoadedModel):
         )
         check_integer("batch_size", batch_size)
         check_integer("first_index", first_index, 0)
-        latents = as_latents(z, self.network, self.device)
+        latents = as_latents(z, self.network, self.device, first_index)
         self._warn_of_far(latents, first_index)
         batches = ((batch, None) for batch in latents.split(batch_size) if len(batch))
         texts = decode_batches(self.network, self.tokenizer, batches, settings, itertools.count(first_index))
@@ -123,6 +124,7 @@ class GeneratingModel(LoadedModel):
         canonical: bool = True,
         standardise: str | Sequence[str] = (),
         batch_size: int | None = None,
+        progress: Progress | None = None,
     ) -> Any:
         """log p(x|z) of molecules under the decoder, in nats: how likely it writes each of them from a latent.
 
@@ -135,6 +137,7 @@ class GeneratingModel(LoadedModel):
             canonical: Canonicalise each SMILES first, as the training data were; False scores the text as it is.
             standardise: See `embed`.
             batch_size: Maximum number of molecules in a batch; None: chosen for speed.
+            progress: Called with the number of molecules done and of all molecules. Duplicates are not counted without `given`.
 
         Returns:
             float64 [N]; with `per_token` a list of N arrays, float32 [tokens + 1].
@@ -157,8 +160,11 @@ class GeneratingModel(LoadedModel):
             index = np.full_like(index, -1)
             index[usable] = np.arange(len(usable))
         found: list[NDArray[np.float32] | None] = [None] * (len(tokens) + 1)  # the last one, -1, is that of invalid rows
-        for number, log_p_T in token_log_p(self.network, self.tokenizer.vocabulary, tokens, z_NKD, self._limits(batch_size)):
+        scored = token_log_p(self.network, self.tokenizer.vocabulary, tokens, z_NKD, self._limits(batch_size))
+        for done, (number, log_p_T) in enumerate(scored, 1):
             found[number] = log_p_T
+            if progress:
+                progress(done, len(tokens))
         terms = [found[number] for number in index]
         if per_token:
             return terms

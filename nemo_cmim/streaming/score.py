@@ -55,7 +55,9 @@ def score_file(
     columns = {"log_p": pa.float64(), "tokens": pa.int32()} | ({"log_p_per_token": pa.string()} if per_token else {})
 
     def compute(first: int, block: Block, report: Callable[[int, int], None]) -> list[Found]:
-        terms = model.log_likelihood(block.smiles, given, per_token=True, on_invalid=EXPLAIN, standardise=standardise)
+        terms = model.log_likelihood(
+            block.smiles, given, per_token=True, on_invalid=EXPLAIN, standardise=standardise, progress=report
+        )
         missing = {i: block.smiles[i] for i, one in enumerate(terms) if one is None}
         problems = {i: block.problems.get(i) or model.invalid_reason(smiles, standardise) or "" for i, smiles in missing.items()}
         found = []

@@ -60,6 +60,16 @@ def test_is_what_decoding_reports(model: CMIMModel) -> None:
         np.testing.assert_allclose(found.log_p_BN[:, n], scores, rtol=1e-3)
 
 
+def test_progress_counts_molecules(model: CMIMModel) -> None:
+    seen: list[tuple[int, int]] = []
+    found = model.log_likelihood(SMILES, progress=lambda done, total: seen.append((done, total)))
+    assert seen == [(1, 3), (2, 3), (3, 3)], "the last molecule is the first one again"
+    seen.clear()
+    np.testing.assert_array_equal(found, model.log_likelihood(SMILES))
+    model.log_likelihood(SMILES, "CCN", progress=lambda done, total: seen.append((done, total)))
+    assert seen == [(done, 4) for done in range(1, 5)]
+
+
 def test_invalid_rows(model: CMIMModel) -> None:
     with pytest.raises(InvalidSmilesError):
         model.log_likelihood(["CCO", "C("])
