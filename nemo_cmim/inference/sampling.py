@@ -5,6 +5,7 @@ Shape letters: N rows, n molecules for a row, K latents, D width, Z = K * D.
 
 from __future__ import annotations
 
+import itertools
 import math
 import secrets
 import warnings
@@ -162,22 +163,85 @@ class SamplingModel(GeneratingModel):
             InvalidSmilesError: If a molecule cannot be used and `on_invalid="raise"`.
             ConfigError: If `steps` is below 2, or if the model has no bottleneck or no decoder.
         """
+        self._check_interpolation(steps)
+        ends = self._posterior([a, b], InputOptions(on_invalid, True, standardise, placeholder="None")).mean_BKD
+        found = self._decode_paths(ends, int(steps), spherical, unique, max_tokens)[0]
+        return [None] * int(steps) if found is None else found
+
+    def interpolate_pairs(
+        self,
+        pairs: Sequence[tuple[str, str]],
+        steps: int = 10,
+        *,
+        spherical: bool = False,
+        unique: bool = False,
+        max_tokens: int | None = None,
+        on_invalid: str = "raise",
+        standardise: str | Sequence[str] = (),
+        progress: Callable[[int, int], None] | None = None,
+    ) -> list[list[str] | None]:
+        """`interpolate` for many pairs of molecules, which are encoded and decoded together. The latents of one batch are in memory.
+
+        Args:
+            pairs: N pairs of a first and a last molecule.
+            steps: See `interpolate`, also for the other arguments.
+            spherical: Follow an arc.
+            unique: Leave out molecules that occurred before on the path of the same pair.
+            max_tokens: See `decode`.
+            on_invalid: "raise", or "nan" to return None for a pair with an invalid molecule.
+            standardise: See `embed`.
+            progress: Called with the number of valid pairs done and of all valid pairs.
+
+        Returns:
+            For each pair what `interpolate` returns; None for an invalid one.
+
+        Raises:
+            InvalidSmilesError: If there are no pairs, or if a molecule cannot be used and `on_invalid="raise"`. Its index counts both
+                molecules of each pair: 2 * i is the first molecule of pair i.
+            ConfigError: See `interpolate`.
+        """
+        self._check_interpolation(steps)
+        options = InputOptions(on_invalid, True, standardise, placeholder="None")
+        ends = self._posterior([smiles for a, b in pairs for smiles in (a, b)], options).mean_BKD
+        return self._decode_paths(ends, int(steps), spherical, unique, max_tokens, progress)
+
+    def _check_interpolation(self, steps: int) -> None:
         require_decoder(self.config, "interpolate")
         require_bottleneck(self.config, "interpolate", "use a model that has one")
         check_integer("steps", steps, 2)
-        start, end = self._posterior([a, b], InputOptions(on_invalid, True, standardise, placeholder="None")).mean_BKD
-        if not (start + end).isfinite().all():
-            return [None] * int(steps)
-        fractions = torch.linspace(0, 1, int(steps))[:, None, None]
-        if spherical:
-            centre = torch.zeros_like(start) if self.density is None else torch.from_numpy(self.density.mean_Z).view_as(start)
-            path = centre + _slerp(start - centre, end - centre, fractions)
-        else:
-            path = torch.lerp(start, end, fractions)
-        texts = self.decode(path, max_tokens=max_tokens)
-        kept: set[str] = set()
+
+    def _decode_paths(
+        self,
+        ends: Tensor,
+        steps: int,
+        spherical: bool,
+        unique: bool,
+        max_tokens: int | None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> list[list[str] | None]:
+        """What is decoded on the path of each pair of neighbouring rows of `ends`, [2 N, K, D]; None if one of them is NaN."""
+        found: list[list[str] | None] = [None] * (len(ends) // 2)
+        usable = (ends[::2] + ends[1::2]).isfinite().all((1, 2)).nonzero().flatten().tolist()
+        at_once = max(1, DECODED_MOLECULES // steps)
         only_new = Filter(unique=unique)
-        return [text for text in texts if only_new.accepts(text, kept)]
+        for start in range(0, len(usable), at_once):
+            group = usable[start : start + at_once]
+            paths = [self._path(ends[2 * pair], ends[2 * pair + 1], steps, spherical) for pair in group]
+            texts = iter(self.decode(torch.cat(paths), max_tokens=max_tokens))
+            for pair in group:
+                kept: set[str] = set()
+                found[pair] = [text for text in itertools.islice(texts, steps) if only_new.accepts(text, kept)]
+            if progress:
+                progress(start + len(group), len(usable))
+        return found
+
+    def _path(self, start: Tensor, end: Tensor, steps: int, spherical: bool) -> Tensor:
+        """Latents from one [K, D] to another, both included, [steps, K, D]."""
+        fractions = torch.linspace(0, 1, steps)[:, None, None]
+        if not spherical:
+            return torch.lerp(start, end, fractions)
+        centre = torch.zeros_like(start) if self.density is None else torch.from_numpy(self.density.mean_Z).view_as(start)
+        return centre + _slerp(start - centre, end - centre, fractions)
 
     def _require_density(self, what: str, instead: str) -> LatentDensity:
         """The fitted density of the aggregated posterior.

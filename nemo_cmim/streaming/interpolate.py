@@ -16,12 +16,22 @@ from ..tables.columns import column_index
 from ..tables.layout import DETECT, NO_SMILES, ReadOptions
 from ..tables.row_writers import row_writer
 from ..tables.rows import Block, MoleculeTable
-from .rows import DEFAULTS, Found, Streamed, StreamOptions, check_outputs, problems_of, stream_rows
+from .rows import (
+    DEFAULTS,
+    ROWS_AT_ONCE,
+    Found,
+    Streamed,
+    StreamOptions,
+    check_outputs,
+    problems_of,
+    stream_rows,
+    unused,
+)
 
 __all__ = ["interpolate_file", "interpolate_pair"]
 
 _COLUMNS = {"step": pa.int32(), "generated": pa.string()}
-_PAIRS_AT_ONCE = 16
+_MOLECULES_AT_ONCE = 4096  # of all paths of a block, so that memory does not depend on the number of steps
 
 
 def interpolate_pair(
@@ -80,7 +90,7 @@ def interpolate_file(
         standardise: See `CMIMModel.embed`.
         read: How the source is read, except the column.
         options: Common options.
-        settings: Further arguments of `CMIMModel.interpolate`.
+        settings: Further arguments of `CMIMModel.interpolate_pairs`.
 
     Raises:
         InvalidSmilesError: If a molecule cannot be used and `options.on_invalid` is "raise".
@@ -99,17 +109,18 @@ def interpolate_file(
                 problems |= {
                     i: f"column {table.names[column]!r}: {reason}" for i, reason in problems_of(model, of, standardise).items()
                 }
-            found = []
-            for i, (a, b) in enumerate(zip(block.smiles, ends.smiles)):
-                if i in problems or a is None or b is None:
-                    found.append(Found((), problems[i], is_valid=False))
-                else:
-                    texts = model.interpolate(a, b, standardise=standardise, **settings)
-                    found.append(Found([*enumerate(texts, 1)]))
-                report(i + 1, len(block.smiles))
-            return found
+            if len(problems) == len(block.smiles) or (problems and options.on_invalid == "raise"):
+                return unused(problems, len(block.smiles))
+            pairs = {i: (a, b) for i, (a, b) in enumerate(zip(block.smiles, ends.smiles)) if i not in problems and a and b}
+            texts = model.interpolate_pairs([*pairs.values()], standardise=standardise, progress=report, **settings)
+            paths = dict(zip(pairs, texts))
+            return [
+                Found((), problems[i], is_valid=False) if i in problems else Found([*enumerate(paths[i] or (), 1)])
+                for i in range(len(block.smiles))
+            ]
 
-        return stream_rows(table, target, _COLUMNS, "generated", compute, options, _PAIRS_AT_ONCE)
+        rows_at_once = max(1, min(ROWS_AT_ONCE, _MOLECULES_AT_ONCE // settings.get("steps", 10)))
+        return stream_rows(table, target, _COLUMNS, "generated", compute, options, rows_at_once)
 
 
 def _of_column(table: MoleculeTable, block: Block, index: int) -> Block:

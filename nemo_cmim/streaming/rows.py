@@ -21,6 +21,7 @@ from .repeats import repeated_warnings_once
 
 __all__ = [
     "DEFAULTS",
+    "ROWS_AT_ONCE",
     "Found",
     "StreamOptions",
     "Streamed",

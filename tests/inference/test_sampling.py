@@ -117,6 +117,25 @@ def test_radius_zero_and_the_ends_of_a_path_are_reconstructions(model: CMIMModel
         assert len(line) == 5 and [line[0], line[-1]] == expected
 
 
+def test_pairs_give_what_each_of_them_gives(model: CMIMModel) -> None:
+    pairs = [("CCO", "c1ccccc1O"), ("CC", "C1C"), ("CCN", "CCO")]
+    seen: list[tuple[int, int]] = []
+    with pytest.warns(UserWarning, match="1 of 6 molecules are invalid; their rows are None"):
+        found = model.interpolate_pairs(
+            pairs, 130, unique=True, on_invalid="nan", max_tokens=8, progress=lambda done, total: seen.append((done, total))
+        )
+    assert found == [
+        model.interpolate(*pairs[0], 130, unique=True, max_tokens=8),
+        None,
+        model.interpolate(*pairs[2], 130, unique=True, max_tokens=8),
+    ]
+    assert seen == [(1, 2), (2, 2)], "a batch holds the latents of one pair"
+    with pytest.raises(InvalidSmilesError, match="index 3 "):
+        model.interpolate_pairs(pairs)
+    with pytest.raises(InvalidSmilesError, match="no molecules"):
+        model.interpolate_pairs([])
+
+
 @pytest.fixture
 def path(monkeypatch: pytest.MonkeyPatch, with_density: CMIMModel) -> list[torch.Tensor]:
     """The latents that `interpolate` passes to `decode`, which returns as many methanes here."""

@@ -159,7 +159,7 @@ def test_a_column_that_csv_cannot_hold_is_refused_before_the_work(
     def fail(*_: object, **__: object) -> None:
         raise AssertionError("the work has begun")
 
-    for name in ("sample", "interpolate", "log_likelihood"):
+    for name in ("sample", "interpolate_pairs", "log_likelihood"):
         monkeypatch.setattr(CMIMModel, name, fail)
     assert main([*lists, "-o", str(tmp_path / "out.csv")]) == 2
     assert "The column 'id' holds list" in capsys.readouterr().err and not (tmp_path / "out.csv").exists()
@@ -175,6 +175,7 @@ def test_a_name_with_a_line_end_is_not_written_to_smi(tmp_path: Path, model_file
 def test_rows_that_smi_cannot_hold_are_reported(tmp_path: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     texts = ["C", "", "CC", ""]
     monkeypatch.setattr(CMIMModel, "interpolate", lambda *_, **__: texts)
+    monkeypatch.setattr(CMIMModel, "interpolate_pairs", lambda *_, **__: [texts])
     monkeypatch.setattr(CMIMModel, "sample", lambda *_, smiles=None, **__: texts if smiles is None else [texts, None])
     (tmp_path / "in.csv").write_text("smiles,id\nCCO,a\nC1CC,b\n")
     source = str(tmp_path / "in.csv")

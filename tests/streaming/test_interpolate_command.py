@@ -6,11 +6,13 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from nemo_cmim.cli import main
 from nemo_cmim.inference import CMIMModel
+from nemo_cmim.streaming import interpolate
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*had not ended")
 PAIRS = [("CCO", "c1ccccc1O"), ("CC(=O)N", "CCC"), ("OCC", "CCO")]
@@ -51,6 +53,25 @@ def test_pairs_of_a_file(tmp_path: Path, run, model: CMIMModel) -> None:
         assert list(table["generated"]) == [text for pair in PAIRS for text in model.interpolate(*pair, 3, max_tokens=8)]
 
 
+@pytest.mark.parametrize("steps", [2, 3, 300])
+def test_pairs_are_decoded_together_in_batches_of_bounded_size(
+    tmp_path: Path, run, model: CMIMModel, monkeypatch: pytest.MonkeyPatch, steps: int
+) -> None:
+    molecules = [f"{'C' * chain}{end}" for chain in range(1, 21) for end in "NOFSI"]
+    pairs = list(zip(molecules, reversed(molecules)))
+    pd.DataFrame(pairs, columns=["a", "b"]).to_csv(tmp_path / "in.csv", index=False)
+    sizes: list[int] = []
+    monkeypatch.setattr(CMIMModel, "decode", lambda self, z, **_: sizes.append(len(z)) or list(map(str, z.sum((1, 2)).tolist())))
+    monkeypatch.setattr(interpolate, "_MOLECULES_AT_ONCE", 30 * steps)
+    assert run(tmp_path / "in.csv", "--from", "a", "--to", "b", "-o", tmp_path / "out.csv", "--steps", steps) == 0
+    assert sum(sizes) == 100 * steps and max(sizes) <= max(256, steps)
+    assert len(sizes) == {2: 4, 3: 4, 300: 100}[steps], "30 pairs are read at a time"
+    table = read(tmp_path / "out.csv")
+    assert [tuple(row) for row in table[["a", "b"]].to_numpy()] == [pair for pair in pairs for _ in range(steps)]
+    expected = [float(text) for pair in pairs for text in model.interpolate(*pair, steps)]
+    np.testing.assert_allclose(table["generated"].astype(float), expected, rtol=1e-4, atol=1e-4)
+
+
 def test_smi_lines_have_the_name_of_the_row(tmp_path: Path, run) -> None:
     pd.DataFrame({"a": ["CCO", "CCN"], "b": ["CCC", "CCF"], "pair_id": ["p 1", "p2"]}).to_parquet(tmp_path / "in.parquet")
     assert run(tmp_path / "in.parquet", "--from", "a", "--to", "b", "-o", tmp_path / "out.smi", "--steps", 2) == 0
@@ -83,7 +104,11 @@ def test_options_are_arguments_of_interpolate(tmp_path: Path, run, monkeypatch: 
         seen.append({"a": a, "b": b, **settings})
         return [a]
 
+    def stand_in_of_pairs(self: CMIMModel, pairs: list[tuple[str, str]], progress: object, **settings: Any) -> list[list[str]]:
+        return [stand_in(self, *pair, **settings) for pair in pairs]
+
     monkeypatch.setattr(CMIMModel, "interpolate", stand_in)
+    monkeypatch.setattr(CMIMModel, "interpolate_pairs", stand_in_of_pairs)
     assert run("C", "N", "-o", tmp_path / "a.csv") == 0
     options = shlex.split("--steps 7 --spherical --unique --max-tokens 9 --standardise desalt")
     assert run("C", "N", "-o", tmp_path / "b.csv", *options) == 0
