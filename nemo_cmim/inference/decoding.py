@@ -17,22 +17,23 @@ from ..generation import DecodingSettings, decode
 from ..models import CMIMNetwork
 from ..tokenizers import SmilesTokenizer
 
-__all__ = ["LARGEST", "as_latents", "decode_batches"]
+__all__ = ["LARGEST", "SOURCES", "as_latents", "decode_batches", "informative_rows"]
 
-_SOURCES = 'Latents are encode(smiles).mean_BKD or embed(smiles, kind="mean")'
+SOURCES = 'Latents are encode(smiles).mean_BKD or embed(smiles, kind="mean")'
 LARGEST = 1e4  # far outside of N(0, 1); squares of larger numbers come near the limits of half precision
 _CHANCE = 5e-6  # probability that a latent passes for an informative embedding
 _CERTAIN = 1e-3
 _ROUNDING = 16.0  # times eps / sqrt(D); the largest of 18,000 vectors of 14 networks, D = 32 to 1024, was 7
 
 
-def as_latents(z: Any, network: CMIMNetwork, device: torch.device) -> Tensor:
+def as_latents(z: Any, network: CMIMNetwork, device: torch.device, first_index: int = 0) -> Tensor:
     """The latents of a caller as float32 [N, K, D] on the device.
 
     Args:
         z: Tensor, array, list or DataFrame, [N, K, D] or [N, K * D].
         network: The network that decodes them.
         device: Its device.
+        first_index: Index of the first row in error messages.
 
     Raises:
         InvalidShapeError: If `z` has a different shape.
@@ -46,30 +47,26 @@ def as_latents(z: Any, network: CMIMNetwork, device: torch.device) -> Tensor:
             raise TypeError(f"its numbers are {z.dtype}")
         latents = torch.as_tensor(z, dtype=torch.float32, device=device)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise InvalidLatentError(
-            f"Latents must be an array of numbers, found a {type(z).__name__}: {error}. {_SOURCES}."
-        ) from error
+        raise InvalidLatentError(f"Latents must be an array of numbers, found a {type(z).__name__}: {error}. {SOURCES}.") from error
     shape = (network.config.latents, network.config.hidden_size)
     if tuple(latents.shape[1:]) not in (shape, (shape[0] * shape[1],)):
-        raise InvalidShapeError(
-            f"Latents must have the shape [N, {shape[0]}, {shape[1]}], found {list(latents.shape)}. {_SOURCES}."
-        )
+        raise InvalidShapeError(f"Latents must have the shape [N, {shape[0]}, {shape[1]}], found {list(latents.shape)}. {SOURCES}.")
     latents = latents.reshape(-1, *shape)
     for row in _where(~latents.isfinite().all((1, 2))):
         raise InvalidLatentError(
-            f"Latents must be finite numbers, but row {row}, counted from 0, contains NaN or infinity. An invalid molecule has such a row "
-            'with on_invalid="nan". Remove these rows before decoding.'
+            f"Latents must be finite numbers, but row {first_index + row}, counted from 0, contains NaN or infinity. An invalid molecule "
+            'has such a row with on_invalid="nan". Remove these rows before decoding.'
         )
     for row in _where((latents.abs() > LARGEST).any((1, 2))):
         raise InvalidLatentError(
-            f"Latents are numbers of the order of 1, as the prior N(0, 1), but row {row}, counted from 0, contains "
-            f"{latents[row].abs().max():.3g}. {_SOURCES}."
+            f"Latents are numbers of the order of 1, as the prior N(0, 1), but row {first_index + row}, counted from 0, contains "
+            f"{latents[row].abs().max():.3g}. {SOURCES}."
         )
-    informative = _informative_rows(latents.flatten(1), network) if shape[0] == 1 else []
+    informative = informative_rows(latents.flatten(1), network)
     if informative:
-        some = f"{len(informative)} of {len(latents)} vectors, the first in row {informative[0]}, counted from 0,"
+        some = f"{len(informative)} of {len(latents)} vectors, the first in row {first_index + informative[0]}, counted from 0,"
         raise InvalidLatentError(
-            f'{some} are informative embeddings (kind="informative"), which have the shape of latents but cannot be decoded. {_SOURCES}.'
+            f'{some} are informative embeddings (kind="informative"), which have the shape of latents but cannot be decoded. {SOURCES}.'
         )
     return latents
 
@@ -94,14 +91,14 @@ def _where(is_wrong_N: Tensor) -> list[int]:
     return is_wrong_N.nonzero().flatten().tolist()
 
 
-def _informative_rows(rows_ND: Tensor, network: CMIMNetwork) -> list[int]:
+def informative_rows(rows_ND: Tensor, network: CMIMNetwork) -> list[int]:
     """Indices of informative embeddings of the last layer, which would be decoded to wrong molecules.
 
     Such a row is a mean of outputs of the decoder's final norm, and a latent is not. One latent of about a million looks like one, so
     the list is empty if there are not more of them than chance explains. Vectors that were rounded, for example to half precision, are not
-    recognised.
+    recognised. With several latents the shapes differ, and the list is empty too.
     """
-    if network.decoder_norm.weight.dtype != torch.float32:
+    if network.config.latents > 1 or network.decoder_norm.weight.dtype != torch.float32:
         return []
     are_means_N = _are_means_of_outputs(network.decoder_norm, rows_ND)
     if (

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import torch
 from numpy.typing import NDArray
 
 from ..errors import InvalidLatentError
 from ..generation import DecodingSettings
 from ..inference import CMIMModel
 from ..inference.capabilities import require_bottleneck, require_decoder
-from ..inference.decoding import LARGEST
+from ..inference.decoding import LARGEST, SOURCES, informative_rows
 from ..tables.columns import smiles_columns
 from ..tables.latents import LatentBlock, LatentTable
 from .rows import DEFAULTS, Found, Streamed, StreamOptions, check_outputs, stream_rows, unused
@@ -64,10 +65,8 @@ def decode_file(
                 return unused(problems, len(problems))
             latents = block.latents.copy()
             latents[list(problems)] = 0  # decoded too, so that the numbers of the other rows, on which draws depend, stay the same
-            try:
-                texts = model.decode(latents, **vars(settings), first_index=first)
-            except InvalidLatentError as error:
-                raise InvalidLatentError(f"{table.name}: {error}") from error
+            _check_not_informative(model, table, block.numbers, latents)
+            texts = model.decode(latents, **vars(settings), first_index=first)
             return [_found(texts[i], problems.get(i), len(columns)) for i in range(len(texts))]
 
         done = stream_rows(table, target, columns, column, compute, options)
@@ -78,6 +77,16 @@ def _found(texts: list[str], problem: str | None, width: int) -> Found:
     if problem:
         return Found((), problem, is_valid=False)
     return Found([(text, rank)[:width] for rank, text in enumerate(texts, 1)])
+
+
+def _check_not_informative(model: CMIMModel, table: LatentTable, numbers: Sequence[int], latents: NDArray[np.float32]) -> None:
+    """Raises the error of `CMIMModel.decode` for informative embeddings, with the number that the first one has in the file."""
+    found = informative_rows(torch.from_numpy(latents), model.network)
+    if found:
+        raise InvalidLatentError(
+            f'{table.name}, {table.unit} {numbers[found[0]]}: this is an informative embedding (kind="informative"), which has the shape '
+            f"of a latent but cannot be decoded. So are {len(found)} of the {len(latents)} rows that were read together. {SOURCES}."
+        )
 
 
 def _problems(latents: NDArray[np.float32]) -> dict[int, str]:

@@ -167,6 +167,8 @@ def test_a_mixture_of_latents_and_informative_embeddings_is_refused(shipped: CMI
         shipped.decode(mixture)
     with pytest.raises(InvalidLatentError, match=r"1 of 5 vectors, the first in row 4"):
         shipped.decode(mixture[:5])
+    with pytest.raises(InvalidLatentError, match=r"4 of 8 vectors, the first in row 104"):
+        shipped.decode(mixture, first_index=100)
 
 
 @pytest.mark.parametrize("value", [1e30, -1e5])

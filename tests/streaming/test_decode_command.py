@@ -247,7 +247,28 @@ def test_wrong_files_are_one_line_and_leave_no_output(tmp_path: Path, run, capsy
 def test_informative_embeddings_are_an_error(tmp_path: Path, run, model: CMIMModel, capsys: pytest.CaptureFixture[str]) -> None:
     write(tmp_path / "in.npy", model.embed(["CCO", "c1ccccc1O", "CC(=O)N"]))
     assert run(tmp_path / "in.npy", "-o", tmp_path / "out.csv", "--on-invalid", "nan") == 2
-    assert "in.npy: 3 of 3 vectors" in (printed := capsys.readouterr().err) and "are informative embeddings" in printed
+    assert (
+        "in.npy, row 1: this is an informative embedding" in (printed := capsys.readouterr().err) and "3 of the 3 rows" in printed
+    )
+
+
+@pytest.mark.parametrize(("name", "place"), [("in.npy", "in.npy, row 6:"), ("in.csv", "in.csv, line 7:")])
+def test_the_row_of_an_informative_embedding_is_that_of_the_file(
+    tmp_path: Path,
+    run,
+    model: CMIMModel,
+    name: str,
+    place: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(rows, "ROWS_AT_ONCE", 4)
+    latents = LATENTS.copy()
+    latents[0], latents[5:] = np.nan, model.embed(["CCO", "c1ccccc1O"])
+    write(tmp_path / name, latents)
+    assert run(tmp_path / name, "-o", tmp_path / "out.csv", "--on-invalid", "nan") == 2
+    assert f"{place} this is an informative embedding" in (printed := capsys.readouterr().err) and "2 of the 3 rows" in printed
+    assert not (tmp_path / "out.csv").exists()
 
 
 def test_an_array_that_is_not_a_column_is_left_out_with_a_warning(tmp_path: Path, run, expected: list[str]) -> None:
