@@ -188,9 +188,9 @@ def plot(found: Sequence[Around], path: Path) -> None:
     left.axhline(SIMILAR, color="0.5", linestyle="--", linewidth=1)
     left.set(xlabel="radius (1 = spread of all molecules)", ylabel="Tanimoto similarity to the drug", ylim=(0, 1))
     for name in ("valid", "unique", "same"):
-        label = {"same": "the drug itself"}.get(name, name)
+        label = {"unique": "unique, of the valid", "same": "the drug itself, of the valid"}.get(name, name)
         right.plot(radii, [getattr(one, name) for one in found], marker="o", label=label)
-    right.set(xlabel="radius (1 = spread of all molecules)", ylabel="fraction of the samples", ylim=(0, 1.03))
+    right.set(xlabel="radius (1 = spread of all molecules)", ylabel="fraction of the samples around a drug", ylim=(0, 1.03))
     for axes in (left, right):
         axes.legend()
         axes.set_xlim(left=0)

@@ -77,7 +77,7 @@ class SearchResult:
         steps = len(self.history)
         axes.plot([self.evaluations * (step + 1) / steps for step in range(steps)], self.history, label="best molecule")
         axes.axhline(self.seed_score, color="0.5", linestyle="--", label="seed")
-        axes.set(xlabel="evaluations", ylabel=self.objective)
+        axes.set(xlabel="evaluations", ylabel=self.objective, xlim=(0, max(1, self.evaluations)))
         axes.legend()
         figure.savefig(path, dpi=150)
 
