@@ -27,6 +27,11 @@ SOURCES = {
         "MOSES, from the PyPI package molsets, drawn by its authors from the ZINC Clean Leads collection",
         "the package is under the MIT licence; ZINC's terms apply to the molecules",
     ),
+    "diverse": (
+        "Public collections outside ZINC: ChEMBL bioactives (also by FS-Mol), patent chemistry (USPTO), PubChem substances, natural "
+        "products, PDB ligands, metabolites, industrial chemicals; the molecules of the reported property sets were removed",
+        "per collection: CC0, CC BY 4.0, CC BY-SA 3.0 and 4.0 (ChEMBL, FS-Mol, RepoRT), MIT, BSD-3-Clause, Apache-2.0",
+    ),
 }
 _OBJECTIVES = {
     "cmim": "the contrastive Mutual Information Machine (cMIM, Livne 2025)",
@@ -86,12 +91,14 @@ class Sampling:
 
     Attributes:
         prior: Samples of the prior: numbers of `samples`, of `valid` SMILES, and of `different` molecules among them.
+        fitted: The same numbers for samples of the fitted density; None if the model has none.
         around: The same numbers for q(z|x), with one sample for each molecule of the test split.
         rms: Root mean square of the coordinates of these molecules' posterior means.
         std: Mean standard deviation of a coordinate under q(z|x).
     """
 
     prior: Mapping[str, int]
+    fitted: Mapping[str, int] | None
     around: Mapping[str, int]
     rms: float
     std: float
@@ -253,10 +260,13 @@ def _results(facts: Facts) -> Iterator[str]:
     yield "Random latents (seed 0), decoded greedily:"
     yield ""
     drawn = {
-        "from the prior: `sample(n)`": sampling.prior,
-        "around test molecules, one sample each: `sample(1, smiles=..., scaled_radius=1)`": sampling.around,
+        "from the fitted density: `sample(n)`": sampling.fitted,
+        'from the prior: `sample(n, density="normal")`': sampling.prior,
+        'from q(z|x) of test molecules, one sample each: `sample(1, smiles=..., unit="posterior")`': sampling.around,
     }
-    rows = [[name, f"{counts['samples']:,}", _valid(counts), f"{counts['different']:,}"] for name, counts in drawn.items()]
+    rows = [
+        [name, f"{counts['samples']:,}", _valid(counts), f"{counts['different']:,}"] for name, counts in drawn.items() if counts
+    ]
     yield markdown_table(["drawn", "samples", "valid SMILES", "different molecules"], rows)
 
 
@@ -324,8 +334,8 @@ def _far_prior(facts: Facts) -> Iterator[str]:
     yield (
         f"* Its latents are close to the origin: their coordinates have a root mean square of {found.rms:.2g}, and the standard deviation "
         f"of q(z|x) is {found.std:.2g}{', the minimum that `min_variance` allows' if clamped else ''}. Both are 1 for the prior N(0, I). "
-        f"So samples of the prior, `model.sample(n)`, are far from the latents of molecules: {_valid(found.prior)} of their SMILES are "
-        f"valid, compared with {_valid(found.around)} around molecules, at `scaled_radius=1`."
+        f"So samples of the prior are far from the latents of molecules: {_valid(found.prior)} of their SMILES are valid, compared with "
+        f"{_valid(found.around)} from q(z|x)."
     )
 
 

@@ -1,7 +1,8 @@
 """Prepares a trained model for shipping: writes half-precision weights with a card, and a checksum, to nemo_cmim/shipped/.
 
     python -m tools.ship_model RUN/checkpoints/NAME.nemo cmim_small --run RUN --data DATA --source 'train.csv*=MOSES' \
-        --commit HASH --hardware 'two cores of an AMD EPYC' --command 'nemo-cmim prepare ...' --command 'nemo-cmim train ...' \
+        --density train.csv.gz --commit HASH --hardware 'two cores of an AMD EPYC' \
+        --command 'nemo-cmim prepare ...' --command 'nemo-cmim train ...' \
         [--numbers NUMBERS.json]
 
 Everything in the card is read or measured: settings from the `.nemo`, steps and losses from the run's `metrics/steps.jsonl` and
@@ -32,6 +33,7 @@ from nemo_cmim.evaluation.decoding import decoding
 from nemo_cmim.evaluation.features import embedding_kinds
 from nemo_cmim.files import atomic_write
 from nemo_cmim.inference import CMIMModel
+from nemo_cmim.inference.fit_density import fit_density, sample_molecules
 from nemo_cmim.inference.model_file import ModelFile, read_model_file, write_model_file
 from nemo_cmim.molecules import canonical_or_none
 from nemo_cmim.store.manifest import StoreManifest
@@ -47,6 +49,7 @@ LARGEST_FILE = 40_000_000  # bytes
 LARGEST_DIFFERENCE = 0.01  # largest relative change of an embedding by half precision
 AVERAGED_STEPS = 100
 COMPARED = 512  # molecules whose embeddings are compared
+FITTED = 20_000  # molecules that the density is fitted to
 SAMPLES = 200
 _SMALLEST_NORMAL = torch.finfo(torch.float16).smallest_normal
 _PLACE = re.compile(r"(?:^|[\s'\"=(:,`])(?:/\w|~/|[A-Z]:\\)")  # a path on one machine
@@ -72,6 +75,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         metavar="PATTERN=KEY",
         help=f"source of the input files that match PATTERN; repeat; choices of KEY: {', '.join(SOURCES)}",
     )
+    density = "files of molecules to fit the density of latents to; without it, the model has the density of NEMO, if any"
+    add("--density", nargs="+", type=Path, default=[], metavar="FILE", help=density)
     add("--commit", required=True, metavar="HASH", help="commit of the code that trained it")
     add("--hardware", required=True, metavar="TEXT", help="hardware of the training, in words")
     add("--command", action="append", required=True, metavar="TEXT", help="a command that reproduces it; repeat")
@@ -86,8 +91,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args = parser.parse_args(arguments)
     try:
         path = ship(
-            args.nemo, args.name, args.run, args.data, sources=args.source, commit=args.commit, hardware=args.hardware,
-            commands=args.command, numbers=json.loads(args.numbers.read_text()) if args.numbers else {},
+            args.nemo, args.name, args.run, args.data, sources=args.source, density=args.density, commit=args.commit,
+            hardware=args.hardware, commands=args.command, numbers=json.loads(args.numbers.read_text()) if args.numbers else {},
             held_out=args.held_out, folder=SHIPPED,
         )  # fmt: skip
     except (ValueError, OSError) as error:
@@ -103,6 +108,7 @@ def ship(
     data: Path,
     *,
     sources: Sequence[str],
+    density: Sequence[Path],
     commit: str,
     hardware: str,
     commands: Sequence[str],
@@ -123,7 +129,10 @@ def ship(
     store = TokenStore.open(data, "test", vocabulary=checkpoint.vocabulary)
     training = _training(checkpoint, run, store.manifest)
     stored = _stored(checkpoint.weights)
-    small = CMIMModel(dataclasses.replace(checkpoint, weights=stored), "cpu")
+    content = dataclasses.replace(checkpoint, weights=stored)
+    if density:
+        content = fit_density(content, sample_molecules(density, FITTED), device="cpu")
+    small = CMIMModel(content, "cpu")
     rows = store.gather(np.arange(min(len(store), max(held_out, COMPARED, SAMPLES))))
     smiles = [small.tokenizer.decode(row.tolist()) for row in rows]
     lost = _lost_weights(checkpoint.weights, stored)
@@ -153,7 +162,7 @@ def ship(
     path = folder / f"{name}.nemo"
     folder.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as staging:
-        write_model_file(staging, dataclasses.replace(checkpoint, weights=stored, card=text))
+        write_model_file(staging, dataclasses.replace(content, card=text))
         if staging.stat().st_size > LARGEST_FILE:
             raise ShippingError(
                 f"{path.name} would have {staging.stat().st_size:,} bytes; the limit is {LARGEST_FILE:,}. Use a smaller network."
@@ -241,6 +250,7 @@ def _sampling(model: CMIMModel, smiles: Sequence[str]) -> Sampling | None:
     posterior = model.encode(smiles)
     return Sampling(
         prior=_counts(model.sample(SAMPLES, seed=0, density="normal")),
+        fitted=None if model.density is None else _counts(model.sample(SAMPLES, seed=0)),
         around=_counts(model.sample(1, smiles=smiles, unit="posterior", scaled_radius=1, seed=0)),
         rms=float(posterior.mean_BKD.square().mean().sqrt()),
         std=float(posterior.variance_BKD.sqrt().mean()),

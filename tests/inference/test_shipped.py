@@ -21,6 +21,7 @@ from nemo_cmim.cli import main
 from nemo_cmim.config import AugmentationConfig, DataConfig
 from nemo_cmim.errors import CheckpointError
 from nemo_cmim.inference import list_models, load, shipped
+from nemo_cmim.inference.fit_density import fit_density, sample_molecules
 from nemo_cmim.inference.model_file import ModelFile, read_model_file, write_model_file
 from nemo_cmim.molecules import canonical_smiles, is_valid
 from nemo_cmim.store.token_store import TokenStore
@@ -78,8 +79,8 @@ def make(run: Path, data: Path) -> Callable[..., Path]:
 
     def shipping(folder: Path, name: str = "cmim_small", **changes: Any) -> Path:
         settings: dict[str, Any] = {
-            "sources": ["mole*=MOSES"], "commit": "abc1234", "hardware": "two cores", "commands": ["nemo-cmim train objective=cmim"],
-            "numbers": {}, "held_out": 8, "folder": folder,
+            "sources": ["mole*=MOSES"], "density": [], "commit": "abc1234", "hardware": "two cores",
+            "commands": ["nemo-cmim train objective=cmim"], "numbers": {}, "held_out": 8, "folder": folder,
         }  # fmt: skip
         nemo, exported = changes.pop("nemo", run / "trained.nemo"), changes.pop("exported", None)
         with warnings.catch_warnings(), pytest.MonkeyPatch.context() as patch:
@@ -216,11 +217,21 @@ def test_the_card_counts_samples_of_the_prior_and_around_molecules(three: Path, 
             model.sample(200, seed=0, density="normal"),
             model.sample(1, smiles=smiles, unit="posterior", scaled_radius=1, seed=0),
         )
-    for what, texts in (("from the prior", prior), ("around test molecules", [text for (text,) in around])):
+    for what, texts in (("from the prior", prior), ("from q(z|x) of test molecules", [text for (text,) in around])):
         valid = [text for text in texts if is_valid(text)]
         (row,) = (line for line in card.splitlines() if line.startswith(f"| {what}"))
         assert row.split(" | ")[1:3] == [str(len(texts)), f"{len(valid) / len(texts):.1%}"]
         assert row.endswith(f"| {len(set(map(canonical_smiles, valid)))} |")
+
+
+def test_a_density_is_fitted_to_the_weights_that_ship(make: Callable[..., Path], tmp_path: Path) -> None:
+    (tmp_path / "some.smi").write_text("\n".join("C" * n + end for n in range(1, 20) for end in "NOF"))
+    path = make(tmp_path, "z_fitted", density=[tmp_path / "some.smi"])
+    model = load(path)
+    expected = fit_density(read_model_file(path), sample_molecules([tmp_path / "some.smi"], 100), device="cpu").density
+    assert model.density is not None and expected is not None
+    np.testing.assert_array_equal(model.density.mean_Z, expected.mean_Z)
+    assert "| from the fitted density: `sample(n)` | 200 |" in (model.card or "")
 
 
 def test_a_prior_far_from_the_latents_is_reported_as_a_limit(make: Callable[..., Path], three: Path, tmp_path: Path) -> None:
