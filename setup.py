@@ -44,8 +44,17 @@ LAUNCH = [
 OPTIMIZE = [
     "cma>=3.3",
 ]
+SERVE = [
+    *OPTIMIZE,  # /generate
+    "fastapi>=0.115",
+    "uvicorn>=0.34",
+    "prometheus_client>=0.20",
+    "pydantic>=2.10",
+]
 DEV = [
-    *OPTIMIZE,
+    *SERVE,
+    "httpx>=0.27",
+    "schemathesis>=4.0",
     "pytest>=8.0",
     "pytest-randomly>=3.15",
     "hypothesis>=6.100",
@@ -64,7 +73,7 @@ setup(
     license_files=["LICENSE"],
     python_requires=">=3.10",
     install_requires=BASE,
-    extras_require={"data": DATA, "train": [*TRAIN, *DATA], "launch": LAUNCH, "optimize": OPTIMIZE, "dev": DEV},
+    extras_require={"data": DATA, "train": [*TRAIN, *DATA], "launch": LAUNCH, "optimize": OPTIMIZE, "serve": SERVE, "dev": DEV},
     # conf/ stands at the top of the checkout and is installed as nemo_cmim.conf.
     packages=[*find_packages(include=["nemo_cmim", "nemo_cmim.*"]), "nemo_cmim.conf"],
     package_dir={"nemo_cmim.conf": "conf"},
@@ -72,6 +81,7 @@ setup(
         "nemo_cmim": ["py.typed", "shipped/*"],
         "nemo_cmim.conf": ["**/*.yaml"],
         "nemo_cmim.report": ["*.html"],
+        "nemo_cmim.serve": ["*.html"],
         "nemo_cmim.tokenizers": ["*.txt"],
     },
     include_package_data=False,
