@@ -32,6 +32,7 @@ LEVELS = [
     ("mcore",),
     ("training",),
     ("recipes",),
+    ("serve",),
 ]
 MAY_IMPORT = {part: {p for above in LEVELS[:i] for p in above} for i, level in enumerate(LEVELS) for part in level}
 MAY_IMPORT["scaling"] = {"version", "errors", "mappings", "config", "markdown"}
@@ -45,6 +46,7 @@ MAY_IMPORT["evaluation"] = MAY_IMPORT["evaluation"] - {"zinc", "prepare", "scali
 for part in ("mcore", "training"):  # a comparison of objectives starts training from the command line, in other processes
     MAY_IMPORT[part] -= {"evaluation"}
 MAY_IMPORT["training"] -= {"zinc", "prepare", "report"}
+MAY_IMPORT["serve"] = {"version", "errors", "arguments", "generation", "optimization", "inference"}
 ENTRY_POINTS = {"__init__", "cli"}  # may import every part; no part may import them
 
 TRAINING_STACK = {"megatron", "nemo", "lightning", "pytorch_lightning", "transformer_engine", "apex"}

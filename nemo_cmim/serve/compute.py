@@ -1,0 +1,201 @@
+"""Computes requests with a model. N rows, K latents, D width."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import ConfigError
+from ..generation import DecodingSettings
+from ..inference import CMIMModel
+from ..inference.capabilities import require_bottleneck, require_decoder
+from ..inference.decoding import as_latents, decode_batches
+from .jobs import BadMolecules, Decode, Embed, Generate, Hidden, Request, Sample
+
+__all__ = ["MAX_STEP", "MAX_STEP_DECODED", "compute_alone", "compute_together", "is_short", "warm_up"]
+
+MAX_STEP = 256
+"""Molecules that are embedded between two looks at the queue."""
+
+MAX_STEP_DECODED = 32
+"""Molecules that are decoded between two looks at the queue: decoding costs about ten times as much as embedding."""
+
+_SMALLEST_RADIUS = 1e-9  # of a search, for a radius of 0: it changes no float32 latent, but CMA-ES needs a number above 0
+_WARM_UP = ("CN1C=NC2=C1C(=O)N(C(=O)N2C)C", "CCO")
+
+Between = Callable[[], None]
+"""Called between the steps of a long computation. It may raise `Dropped`."""
+
+
+def is_short(request: Request) -> bool:
+    """Whether a request is computed in one step, so that it may run between the steps of a long one."""
+    if isinstance(request, (Embed, Hidden)):
+        return request.rows <= MAX_STEP
+    return not isinstance(request, Generate) and request.rows <= MAX_STEP_DECODED
+
+
+def warm_up(model: CMIMModel) -> list[Any] | None:
+    """Computes one of everything that the model supports, so that the first request is not slower than others.
+
+    Returns:
+        Latents [1, K, D] of a molecule, as an example for `/decode`; None if the model cannot decode latents.
+    """
+    network = model.config.network
+    model.fingerprint("mean")
+    model.embed(_WARM_UP, "mean")
+    if not network.decoder_layers:
+        return None
+    model.embed(_WARM_UP, "informative")
+    if not network.has_bottleneck:
+        return None
+    latents = model.encode(_WARM_UP[:1]).mean_BKD
+    model.decode(latents, max_tokens=8)
+    return latents.double().numpy().round(4).tolist()
+
+
+def compute_together(model: CMIMModel, requests: Sequence[Request]) -> list[Any]:
+    """The result of each of several short requests with equal keys, or its error.
+
+    Raises:
+        Exception: An error of the joined computation that may concern only one of them.
+    """
+    first = requests[0]
+    if isinstance(first, Decode):
+        return _decode_together(model, [each for each in requests if isinstance(each, Decode)])
+    if not isinstance(first, (Embed, Hidden)):
+        return [compute_alone(model, each, lambda: None) for each in requests]
+    molecules = [smiles for each in requests if isinstance(each, (Embed, Hidden)) for smiles in each.sequences]
+    kind, layers = (first.kind or "mean", first.layers) if isinstance(first, Embed) else ("mean", None)
+    rows, invalid = model.embed_or_explain(molecules, kind, layers=layers)
+    results, start = [], 0
+    for each in requests:
+        reasons = {i: invalid[start + i] for i in range(each.rows) if start + i in invalid}
+        results.append(_vectors_of(model, each, rows[start : start + each.rows], reasons))
+        start += each.rows
+    return results
+
+
+def compute_alone(model: CMIMModel, request: Request, between: Between) -> Any:
+    """The result of one request of any size; `between` is called between its steps."""
+    if isinstance(request, (Embed, Hidden)):
+        return _embed_in_steps(model, request, between)
+    if isinstance(request, Decode):
+        return _decode(model, _latents(model, request), between)
+    if isinstance(request, Sample):
+        return _sample(model, request, between)
+    return _generate(model, request, between)
+
+
+def _vectors_of(model: CMIMModel, request: Request, rows_NZ: np.ndarray, reasons: dict[int, str]) -> Any:
+    """The rows of a request in the form that it asks for, with the reasons of invalid ones; or the error that describes them."""
+    network = model.config.network
+    may_be_invalid = isinstance(request, Embed) and request.on_invalid == "nan"
+    if reasons and not may_be_invalid:
+        return BadMolecules("sequences", {**reasons})
+    if isinstance(request, Hidden):
+        if not network.has_bottleneck:
+            return ConfigError("/hidden needs a model with a fixed number of latents, and this one has no bottleneck.")
+        return rows_NZ.reshape(len(rows_NZ), network.latents, network.hidden_size)
+    if isinstance(request, Embed) and request.kind is None and network.latents > 1:
+        rows_NZ = rows_NZ.reshape(len(rows_NZ), network.latents, network.hidden_size).mean(1)
+    return rows_NZ, reasons
+
+
+def _embed_in_steps(model: CMIMModel, request: Embed | Hidden, between: Between) -> Any:
+    kind, layers = (request.kind or "mean", request.layers) if isinstance(request, Embed) else ("mean", None)
+    parts: list[np.ndarray] = []
+    reasons: dict[int, str] = {}
+    for start in range(0, request.rows, MAX_STEP):
+        between()
+        rows, invalid = model.embed_or_explain(request.sequences[start : start + MAX_STEP], kind, layers=layers)
+        parts.append(rows)
+        reasons |= {start + i: reason for i, reason in invalid.items()}
+    result = _vectors_of(model, request, np.concatenate(parts), reasons)
+    if isinstance(result, Exception):
+        raise result
+    return result
+
+
+def _decode_together(model: CMIMModel, requests: Sequence[Decode]) -> list[Any]:
+    latents: list[Any] = []
+    for each in requests:
+        try:
+            latents.append(_latents(model, each))
+        except ValueError as error:
+            latents.append(error)
+    valid = [each for each in latents if isinstance(each, Tensor)]
+    texts = iter(_decode(model, torch.cat(valid), lambda: None) if valid else [])
+    return [[next(texts) for _ in each] if isinstance(each, Tensor) else each for each in latents]
+
+
+def _latents(model: CMIMModel, request: Decode) -> Tensor:
+    """The latents of a request, checked as by `CMIMModel.decode`; the check must see all of a request, and nothing of others."""
+    require_decoder(model.config, "/decode")
+    require_bottleneck(model.config, "/decode", "use a model that has one")
+    return as_latents(request.latents, model.network, model.device)
+
+
+def _decode(model: CMIMModel, latents_NKD: Tensor, between: Between) -> list[str]:
+    def batches() -> Iterator[tuple[Tensor, None]]:
+        for batch_BKD in latents_NKD.split(MAX_STEP_DECODED):
+            between()
+            yield batch_BKD, None
+
+    found = decode_batches(model.network, model.tokenizer, batches(), DecodingSettings(), report_truncated=False)
+    return [text for (text,) in found]
+
+
+def _sample(model: CMIMModel, request: Sample, between: Between) -> list[list[str]]:
+    """The same molecules as one call of `sample`: those of a row depend on the seed and on its index, not on other rows."""
+    reasons: dict[int | None, str] = {}
+    for start in range(0, len(request.sequences), MAX_STEP):
+        between()
+        for i, smiles in enumerate(request.sequences[start : start + MAX_STEP], start):
+            reason = model.invalid_reason(smiles)
+            if reason is not None:
+                reasons[i] = reason
+    if reasons:
+        raise BadMolecules("sequences", reasons)
+    seed = secrets.randbits(63) if request.seed is None else request.seed
+    size = max(1, MAX_STEP_DECODED // (request.num_molecules * request.beam_size))
+    texts: list[list[str]] = []
+    for start in range(0, len(request.sequences), size):
+        between()
+        texts += model.sample(
+            request.num_molecules,
+            smiles=request.sequences[start : start + size],
+            scaled_radius=request.scaled_radius,
+            unit=request.unit,
+            beam_size=request.beam_size,
+            seed=seed,
+            first_index=start,
+        )
+    return texts
+
+
+def _generate(model: CMIMModel, request: Generate, between: Between) -> list[tuple[str, float]]:
+    """SMILES and scores, the best first."""
+    reason = model.invalid_reason(request.smi)
+    if reason is not None:
+        raise BadMolecules("smi", {None: reason})
+    between()
+    (result,) = model.optimize(
+        [request.smi],
+        request.property_name,
+        algorithm=request.algorithm,
+        maximize=not request.minimize,
+        evaluations=request.particles * request.iterations,
+        population=request.particles,
+        scaled_radius=max(request.scaled_radius, _SMALLEST_RADIUS),
+        unit=request.unit,
+        min_similarity=request.min_similarity if request.algorithm == "CMA-ES" else 0.0,
+        n=request.num_molecules,
+        seed=request.seed,
+        progress=lambda done, of: between(),
+    )
+    return [] if result is None else [(one.smiles, one.score) for one in result.molecules]

@@ -1,0 +1,126 @@
+"""What requests ask the worker for, and the errors with which it can fail. No HTTP, no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import InvalidSmilesError
+
+__all__ = ["BadMolecules", "Decode", "Dropped", "Embed", "Generate", "Hidden", "Request", "Sample"]
+
+
+class BadMolecules(InvalidSmilesError):
+    """Molecules of a request that cannot be used.
+
+    Attributes:
+        field: Name of the field of the request.
+        reasons: Why a molecule cannot be used, by its index; None if the field is a single molecule.
+    """
+
+    def __init__(self, field: str, reasons: dict[int | None, str]) -> None:
+        super().__init__(f"{len(reasons)} molecules of {field} cannot be used")
+        self.field, self.reasons = field, reasons
+
+
+class Dropped(Exception):
+    """Raised inside a computation whose result nobody waits for any more."""
+
+
+@dataclass(frozen=True)
+class Embed:
+    """Vectors of molecules. `kind=None` is MolMIM's embedding: the posterior mean, averaged over the latents."""
+
+    sequences: Sequence[str]
+    kind: str | None = None
+    layers: tuple[int, ...] | None = None
+    on_invalid: str = "raise"
+
+    @property
+    def key(self) -> Hashable:
+        """Requests with equal keys are computed together; None: not together with others."""
+        return "embed", "informative" if self.kind == "informative" else "mean", self.layers
+
+    @property
+    def rows(self) -> int:
+        """Number of molecules or latents."""
+        return len(self.sequences)
+
+
+@dataclass(frozen=True)
+class Hidden:
+    """Posterior means of molecules."""
+
+    sequences: Sequence[str]
+
+    @property
+    def key(self) -> Hashable:
+        """See `Embed`; the same computation as the posterior mean."""
+        return "embed", "mean", None
+
+    @property
+    def rows(self) -> int:
+        """Number of molecules."""
+        return len(self.sequences)
+
+
+@dataclass(frozen=True)
+class Decode:
+    """SMILES of latents, an array [N, K, D]."""
+
+    latents: Any
+
+    @property
+    def key(self) -> Hashable:
+        """See `Embed`."""
+        return ("decode",)
+
+    @property
+    def rows(self) -> int:
+        """Number of latents."""
+        return len(self.latents)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Molecules around molecules; see `CMIMModel.sample`."""
+
+    sequences: Sequence[str]
+    beam_size: int
+    num_molecules: int
+    scaled_radius: float
+    unit: str
+    seed: int | None
+    key: Hashable = None
+
+    @property
+    def rows(self) -> int:
+        """Number of molecules that are decoded."""
+        return len(self.sequences) * self.num_molecules * self.beam_size
+
+
+@dataclass(frozen=True)
+class Generate:
+    """A search; see `CMIMModel.optimize`."""
+
+    smi: str
+    algorithm: str
+    num_molecules: int
+    property_name: str
+    minimize: bool
+    min_similarity: float
+    particles: int
+    iterations: int
+    scaled_radius: float
+    unit: str
+    seed: int | None
+    key: Hashable = None
+
+    @property
+    def rows(self) -> int:
+        """Number of molecules that are decoded."""
+        return self.particles * self.iterations
+
+
+Request = Embed | Hidden | Decode | Sample | Generate

@@ -1,0 +1,93 @@
+"""Settings of the service, checked."""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass
+
+from ..arguments import check_choice, check_integer, check_positive
+from ..errors import ConfigError
+
+__all__ = ["ServeSettings"]
+
+_PRECISIONS = ("fp32", "bf16", "fp16")
+
+
+@dataclass(frozen=True)
+class ServeSettings:
+    """Settings of `nemo-cmim serve`.
+
+    Attributes:
+        model: Name of a shipped model, or path of a model file; None: the default shipped model.
+        device: Device of the network; None: a GPU if there is one, else the CPU.
+        precision: See `load`.
+        host: Address to listen on.
+        port: Port to listen on; 0: a free one.
+        workers: Number of processes, each with its own copy of the model.
+        threads: Threads of torch in each process; None: the cores divided by the workers.
+        api_key: Key that clients must send; None: none is needed.
+        cors_origins: Origins whose web pages may call the service.
+        max_rows: Maximum number of molecules or latents in a request.
+        max_characters: Maximum number of characters of a SMILES.
+        max_bytes: Maximum size of a body.
+        max_pending_bytes: Maximum size of all bodies that a process holds while they are read.
+        max_connections: Maximum number of open connections of a process.
+        body_timeout: Seconds within which a body must arrive.
+        deadline: Seconds within which a request must be answered, counted from the end of its body.
+        drain: Seconds for which requests are still answered after SIGTERM.
+        queue: Maximum number of requests that wait for the worker of a process.
+        max_batch: Maximum number of molecules that are computed together.
+        batch_wait: Seconds for which an idle worker waits for more requests.
+
+    Raises:
+        ConfigError: If one is out of range.
+    """
+
+    model: str | None = None
+    device: str | None = None
+    precision: str = "fp32"
+    host: str = "127.0.0.1"
+    port: int = 8000
+    workers: int = 1
+    threads: int | None = None
+    api_key: str | None = None
+    cors_origins: tuple[str, ...] = ()
+    max_rows: int = 1000
+    max_characters: int = 2000
+    max_bytes: int = 16 * 2**20
+    max_pending_bytes: int = 256 * 2**20
+    max_connections: int = 1000
+    body_timeout: float = 10.0
+    deadline: float = 300.0
+    drain: float = 30.0
+    queue: int = 256
+    max_batch: int = 256
+    batch_wait: float = 0.002
+
+    def __post_init__(self) -> None:
+        check_choice("precision", self.precision, _PRECISIONS)
+        check_integer("port", self.port, 0, 65535)
+        check_integer("workers", self.workers, 1, 256)
+        check_integer("threads", self.threads, 1, optional=True)
+        for name in ("max_rows", "max_characters", "max_bytes", "max_pending_bytes", "max_connections", "queue", "max_batch"):
+            check_integer(name, getattr(self, name))
+        for name in ("body_timeout", "deadline", "drain"):
+            check_positive(name, getattr(self, name))
+        if self.batch_wait:
+            check_positive("batch_wait", self.batch_wait, 1.0)
+        if self.max_pending_bytes < self.max_bytes:
+            raise ConfigError(
+                f"max_pending_bytes ({self.max_pending_bytes}) must be at least max_bytes ({self.max_bytes}), the size of one body."
+            )
+        if self.api_key is not None and (len(self.api_key) < 8 or not self.api_key.isascii() or not self.api_key.isprintable()):
+            raise ConfigError("The API key must have at least 8 printable ASCII characters.")
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only programs on this computer can connect."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
