@@ -54,7 +54,7 @@ def warm_up(model: CMIMModel) -> list[Any] | None:
     if not network.has_bottleneck:
         return None
     latents = model.encode(_WARM_UP[:1]).mean_BKD
-    model.decode(latents, max_tokens=8)
+    _decode(model, latents.to(model.device), lambda: None)
     return latents.double().numpy().round(4).tolist()
 
 

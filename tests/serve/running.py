@@ -21,14 +21,19 @@ from nemo_cmim.inference import CMIMModel
 from nemo_cmim.serve.app import create_app
 from nemo_cmim.serve.settings import ServeSettings
 
-PATIENCE_S = 300  # for a process on a busy machine; never a measure of speed
+PATIENCE_S = 120  # for a process on a busy machine; never a measure of speed
 
 
 @contextlib.contextmanager
 def client_of(model: CMIMModel, **settings: Any) -> Iterator[TestClient]:
     """A client of an application with this model, once it is ready."""
     with TestClient(create_app(ServeSettings(**settings), loader=lambda: model)) as client:
-        wait_until_ready(lambda: client.get("/v1/health/ready").status_code)
+
+        def status() -> int:
+            assert client.get("/v1/health/live").status_code == 200, "the model could not be loaded"
+            return client.get("/v1/health/ready").status_code
+
+        wait_until_ready(status)
         yield client
 
 
