@@ -108,12 +108,14 @@ def test_the_log_has_no_smiles(service: Service) -> None:
 
 
 def test_an_expired_request_is_504(model_file: Path, tmp_path: Path) -> None:
-    with Service(tmp_path, model_file, "--deadline", "1") as service:
+    with Service(tmp_path, model_file, "--deadline", "2") as service:
         service.wait()
-        search = {"smi": "CCO", "algorithm": "none", "particles": 1000, "iterations": 1000}
+        search = {"smi": "CCO", "algorithm": "none", "particles": 10, "iterations": 1000, "num_molecules": 1}
         found = service.post("/generate", search)
-        assert found.status_code == 504 and "1 s" in found.text
-        assert service.post("/embedding", {"sequences": SMILES}).status_code == 200
+        assert found.status_code == 504 and "2 s" in found.text
+        limit = time.monotonic() + PATIENCE_S
+        while service.post("/embedding", {"sequences": SMILES}).status_code != 200:  # 504 if this computer is very busy
+            assert time.monotonic() < limit
 
 
 def test_sigterm_drains(model_file: Path, tmp_path: Path) -> None:
