@@ -99,6 +99,12 @@ def test_white_space_is_not_read(smiles: str) -> None:
         parse(smiles)
 
 
+@pytest.mark.parametrize("text", ["\x1c", "\n", "\x1c\x1f", "\u2003", "\t"])
+def test_white_space_alone_is_an_invalid_smiles(text: str) -> None:
+    with pytest.raises(InvalidSmilesError, match="white space"):
+        parse(text)
+
+
 def test_stereo_is_kept() -> None:
     assert canonical_smiles("F/C=C\\F") != canonical_smiles("F/C=C/F")
     assert canonical_smiles("C[C@H](O)N") != canonical_smiles("C[C@@H](O)N")

@@ -113,7 +113,7 @@ def _is_missing(value: Any) -> bool:
 
 def what_follows(smiles: str, hint: str) -> str:
     """Names the CXSMILES extension or the name that follows a SMILES in one cell, with a hint; empty if there is none."""
-    _, *rest = smiles.strip(" \t").split(maxsplit=1)
+    rest = smiles.strip(" \t").split(maxsplit=1)[1:]
     if not rest or "\n" in smiles or "\r" in smiles:
         return ""
     what = "a CXSMILES extension" if _CXSMILES.match(rest[0]) else "a name"
