@@ -96,7 +96,7 @@ def _vectors_of(model: CMIMModel, request: Request, rows_NZ: np.ndarray, reasons
     network = model.config.network
     may_be_invalid = isinstance(request, Embed) and request.on_invalid == "nan"
     if reasons and not may_be_invalid:
-        return BadMolecules("sequences", {**reasons})
+        return BadMolecules("sequences", reasons)
     if isinstance(request, Hidden):
         if not network.has_bottleneck:
             return ConfigError("/hidden needs a model with a fixed number of latents, and this one has no bottleneck.")

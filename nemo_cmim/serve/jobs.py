@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,9 +19,9 @@ class BadMolecules(InvalidSmilesError):
         reasons: Why a molecule cannot be used, by its index; None if the field is a single molecule.
     """
 
-    def __init__(self, field: str, reasons: dict[int | None, str]) -> None:
+    def __init__(self, field: str, reasons: Mapping[Any, str]) -> None:
         super().__init__(f"{len(reasons)} molecules of {field} cannot be used")
-        self.field, self.reasons = field, reasons
+        self.field, self.reasons = field, dict(reasons)
 
 
 class Dropped(Exception):
