@@ -119,7 +119,8 @@ def main() -> None:
     )
     args = parser.parse_args()
     torch.set_num_threads(1)
-    model = nemo_cmim.load("cmim_small", "cpu")
+    name = nemo_cmim.list_models()[0]
+    model = nemo_cmim.load(name, "cpu")
     smiles = sample_smiles(512)
     load = Load(0, smiles, model.embed(smiles, KIND))
     command = [sys.executable, "-m", "nemo_cmim.cli", "serve", "--device", "cpu", "--threads", "1", "--port", "0"]
@@ -146,7 +147,7 @@ def main() -> None:
         service.send_signal(signal.SIGTERM)
         service.wait()
     lines = [
-        f"`cmim_small`, `{KIND}`, one molecule of MOSES in each request, one thread of torch, clients on the same computer. "
+        f"`{name}`, `{KIND}`, one molecule of MOSES in each request, one thread of torch, clients on the same computer. "
         f"Calls of `embed` in a loop: {alone:.0f} per second. Wrong answers: {load.wrong}.",
         "",
         "| clients | requests/s | relative to `embed` in a loop | median, ms | 99th percentile, ms |",
