@@ -125,9 +125,9 @@ def main() -> None:
     add("--molecules", type=int, default=20, metavar="N", help="number of seeds (default: %(default)s)")
     add("--evaluations", type=int, default=2000, metavar="N", help="evaluations for each seed (default: %(default)s)")
     add("--population", type=int, default=30, metavar="N", help="molecules of a step (default: %(default)s)")
-    add("--scaled-radius", type=float, default=1.0, metavar="R", help="radius of the first step (default: %(default)s)")
+    add("--scaled-radius", type=float, default=0.25, metavar="R", help="radius of the first step (default: %(default)s)")
     control = "seeds of the search with random weights, evenly spaced in QED: its SMILES are long and take three times as long"
-    add("--control-molecules", type=int, default=7, metavar="N", help=f"{control} (default: %(default)s)")
+    add("--control-molecules", type=int, default=5, metavar="N", help=f"{control} (default: %(default)s)")
     args = parser.parse_args()
     set_defaults(args)
     lines = run(args)

@@ -33,7 +33,7 @@ def main() -> None:
     add("--model", default=list_models()[0], help="shipped model or .nemo file (default: %(default)s)")
     add("--training", help="file of molecules for the density (default: MOSES' test set)")
     add("--evaluations", type=int, default=2000, help="molecules that are scored (default: %(default)s)")
-    add("--radius", type=float, default=0.5, help="size of the first steps, 1 = spread of all molecules (default: %(default)s)")
+    add("--radius", type=float, default=0.25, help="size of the first steps, 1 = spread of all molecules (default: %(default)s)")
     add("--output", default=".", type=Path, help="folder of the two pictures (default: the current one)")
     args = parser.parse_args()
     content = model_file_of(args.model)

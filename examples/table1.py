@@ -45,7 +45,7 @@ def arguments() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--data", type=Path, required=True, metavar="FOLDER", help="folder of MoleculeNet's ESOL, FreeSolv and Lipophilicity")
     names = "shipped models or .nemo files, optionally as LABEL=FILE (default: %(default)s)"
-    add("--models", nargs="+", default=["cmim_small", "mim_small"], metavar="MODEL", help=names)
+    add("--models", nargs="+", default=["cmim_small_v2", "cmim_small", "mim_small"], metavar="MODEL", help=names)
     add("--pretraining", type=Path, metavar="DATA", help="pretraining data: a folder written by nemo-cmim prepare")
     add("--held-out", type=Path, metavar="DATA", help="prepared folder whose test split is decoded")
     add("--decoded", type=int, default=1000, metavar="N", help="number of molecules to decode (default: %(default)s)")

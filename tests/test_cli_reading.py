@@ -10,7 +10,7 @@ import pytest
 
 from nemo_cmim.cli import build_parser, main
 from nemo_cmim.downstream import load_csv
-from nemo_cmim.inference import load
+from nemo_cmim.inference import list_models, load
 
 CONTENT = "".join(f"{i};{'C' * i}O |&1:1|;{i}.5\n" for i in range(1, 13)) + "13;[CH3:1]O.[Na+].[Cl-] salt;9\n"
 OPTIONS = ["--smiles", "2", "--delimiter", ";", "--no-header", "--standardise", "desalt,extras, atom-maps"]
@@ -42,7 +42,7 @@ def test_embed(source: Path, tmp_path: Path) -> None:
     assert main(["embed", str(source), "-o", str(tmp_path / "out.parquet"), "--kind", "mean", *OPTIONS]) == 0
     table = pd.read_parquet(tmp_path / "out.parquet")
     assert table["smiles"].iloc[-1] == "[CH3:1]O.[Na+].[Cl-] salt", "columns are carried unchanged"
-    expected = load("cmim_small").embed([*("C" * i + "O" for i in range(1, 13)), "CO"], "mean")
+    expected = load(list_models()[0]).embed([*("C" * i + "O" for i in range(1, 13)), "CO"], "mean")
     np.testing.assert_allclose(np.stack(table["embedding"]), expected, rtol=1e-4, atol=1e-5)
 
 

@@ -74,7 +74,7 @@ def _add_sample(commands: Commands) -> None:
     add_standardise(add)
     add_model(add)
     add("-n", type=int, default=1, metavar="N", help="number of molecules; with INPUT, around each molecule (default: %(default)s)")
-    radius = "standard deviation of the noise around a molecule, in --unit; 0 gives reconstructions (default: 0.5)"
+    radius = "standard deviation of the noise around a molecule, in --unit; 0 gives reconstructions (default: 0.25)"
     add("--scaled-radius", type=float, metavar="R", help=radius)
     unit = (
         "unit of the radius: spread = of the latents of all molecules, posterior = standard deviations of the posterior of the molecule, "

@@ -46,7 +46,7 @@ def _add_optimize(commands: Commands) -> None:
     add("--algorithm", choices=("CMA-ES", "none"), help="CMA-ES, or none = only samples around the molecule (default: CMA-ES)")
     add("--evaluations", type=int, metavar="N", help="molecules that are scored for each molecule of INPUT (default: 2000)")
     add("--population", type=int, metavar="N", help="molecules of a step of the search (default: 30)")
-    radius = "standard deviation of the first step of the search, in --unit (default: 1)"
+    radius = "standard deviation of the first step of the search, in --unit (default: 0.25)"
     add("--scaled-radius", type=float, metavar="R", help=radius)
     unit = "unit of the radius: spread = of the latents of all molecules, absolute = numbers of the latent (default: spread)"
     add("--unit", choices=("spread", "absolute"), help=unit)

@@ -33,7 +33,7 @@ class OptimizingModel(SamplingModel):
         maximize: bool = True,
         evaluations: int = 2000,
         population: int = 30,
-        scaled_radius: float = 1.0,
+        scaled_radius: float = 0.25,
         unit: str = "spread",
         min_similarity: float = 0.0,
         must_contain: str | Sequence[str] = (),

@@ -55,7 +55,7 @@ class SamplingModel(GeneratingModel):
         n: int = 1,
         *,
         smiles: Any = None,
-        scaled_radius: float = 0.5,
+        scaled_radius: float = 0.25,
         unit: str = "spread",
         density: str = "aggregated",
         beam_size: int = 1,
@@ -353,7 +353,7 @@ def _slerp(a: Tensor, b: Tensor, fractions: Tensor) -> Tensor:
 
 def _check_no_effect(**arguments: Any) -> None:
     """Raises a `ConfigError` if an argument that has no effect without `smiles` is not the default."""
-    defaults = {"scaled_radius": (0.5,), "unit": ("spread",), "on_invalid": ("raise",), "standardise": ((), [], "")}
+    defaults = {"scaled_radius": (0.25,), "unit": ("spread",), "on_invalid": ("raise",), "standardise": ((), [], "")}
     for name, value in arguments.items():
         if value not in defaults[name]:
             raise ConfigError(f"{name} has no effect without smiles. Pass smiles=[...], or leave {name} out.")

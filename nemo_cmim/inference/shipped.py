@@ -23,7 +23,7 @@ from .vectors import Progress
 __all__ = ["embed", "list_models", "load"]
 
 _FOLDER = Path(__file__).resolve().parents[1] / "shipped"
-_DEFAULT = "cmim_small"
+_DEFAULT = "cmim_small_v2"
 _SUFFIX = ".nemo"
 _CHECKSUMS = "SHA256SUMS"  # in the format of `sha256sum`
 _CHECKSUM_LINE = re.compile(r"([0-9a-f]{64}) [ *](\S+)")

@@ -60,7 +60,7 @@ class SearchSettings:
     maximize: bool = True
     evaluations: int = 2000
     population: int = 30
-    scaled_radius: float = 1.0
+    scaled_radius: float = 0.25
     min_similarity: float = 0.0
     must_contain: str | Sequence[str] = ()
     n: int | None = 10

@@ -119,7 +119,9 @@ def test_search(
     for name in ("CMA-ES |", "random sampling", "CMA-ES, random weights (2 of the seeds)"):
         goal, found, gain = cells(printed, name)[1:4]
         assert re.fullmatch(r"\d+%", goal) and re.fullmatch(r"\d+%", found) and float(gain) >= 0
-    assert "The 4 molecules of lowest QED" in printed and "12 evaluations each, population 4, radius 1 times the spread" in printed
+    assert (
+        "The 4 molecules of lowest QED" in printed and "12 evaluations each, population 4, radius 0.25 times the spread" in printed
+    )
 
 
 def test_seeds_of_a_search_have_the_lowest_qed(model_file: Path, tmp_path: Path) -> None:

@@ -127,7 +127,9 @@ def test_sampling_is_that_of_the_model(client: TestClient, model: CMIMModel) -> 
 
 def test_generate_gives_the_forms_of_the_hosted_and_of_the_local_service(client: TestClient, model: CMIMModel) -> None:
     body = {"smi": SMILES[2], "num_molecules": 3, "particles": 6, "iterations": 3, "min_similarity": 0.0, "seed": 3}
-    (expected,) = model.optimize([SMILES[2]], "QED", evaluations=18, population=6, unit="absolute", min_similarity=0.0, n=3, seed=3)
+    (expected,) = model.optimize(
+        [SMILES[2]], "QED", evaluations=18, population=6, scaled_radius=1, unit="absolute", min_similarity=0.0, n=3, seed=3
+    )
     found = answer(client, "/generate", **body)
     assert set(found) == {"molecules", "score_type", "generated"} and found["score_type"] == "QED"
     pairs = [(one.smiles, one.score) for one in expected.molecules]
@@ -138,7 +140,16 @@ def test_generate_gives_the_forms_of_the_hosted_and_of_the_local_service(client:
 def test_generate_without_a_search_ignores_the_similarity(client: TestClient, model: CMIMModel) -> None:
     body = {"smi": SMILES[2], "algorithm": "none", "particles": 20, "iterations": 2, "property_name": "plogP", "minimize": True}
     (expected,) = model.optimize(
-        [SMILES[2]], "plogP", algorithm="none", maximize=False, evaluations=40, population=20, unit="absolute", n=10, seed=5
+        [SMILES[2]],
+        "plogP",
+        algorithm="none",
+        maximize=False,
+        evaluations=40,
+        population=20,
+        scaled_radius=1,
+        unit="absolute",
+        n=10,
+        seed=5,
     )
     assert expected.molecules
     assert [each["smiles"] for each in answer(client, "/generate", **body, seed=5)["generated"]] == [
