@@ -200,7 +200,9 @@ def test_short_requests_pass_between_the_steps_of_a_long_one(model: CMIMModel, m
             long = search()
             result = put(worker, long, order=order)[1].result(PATIENCE_S)
     assert steps == [4, 8, 12, 16] and order == [*short, long]
-    (expected,) = model.optimize(["CCO"], "QED", algorithm="none", evaluations=16, population=4, unit="absolute", n=5, seed=0)
+    (expected,) = model.optimize(
+        ["CCO"], "QED", algorithm="none", evaluations=16, population=4, scaled_radius=1, unit="absolute", n=5, seed=0
+    )
     assert result == [(one.smiles, one.score) for one in expected.molecules]
 
 
