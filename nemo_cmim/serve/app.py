@@ -40,11 +40,11 @@ _REASONS = {
     504: "The deadline has passed",
 }  # fmt: skip
 _EXAMPLES: dict[str, dict[str, Any]] = {
-    "/embedding": {"sequences": ["CN1C=NC2=C1C(=O)N(C(=O)N2C)C", "CC(Cc1ccc(cc1)C(C(=O)O)C)C"]},
-    "/hidden": {"sequences": ["CN1C=NC2=C1C(=O)N(C(=O)N2C)C"]},
-    "/sampling": {"sequences": ["CN1C=NC2=C1C(=O)N(C(=O)N2C)C"], "num_molecules": 3, "scaled_radius": 0.7},
+    "/embedding": {"sequences": [schemas.CAFFEINE, schemas.IBUPROFEN]},
+    "/hidden": {"sequences": [schemas.CAFFEINE]},
+    "/sampling": {"sequences": [schemas.CAFFEINE], "num_molecules": 3, "scaled_radius": 0.7},
     "/generate": {
-        "smi": "CN1C=NC2=C1C(=O)N(C(=O)N2C)C", "algorithm": "CMA-ES", "num_molecules": 5, "property_name": "QED", "minimize": False,
+        "smi": schemas.CAFFEINE, "algorithm": "CMA-ES", "num_molecules": 5, "property_name": "QED", "minimize": False,
         "min_similarity": 0.2, "particles": 8, "iterations": 3,
     },
 }  # fmt: skip

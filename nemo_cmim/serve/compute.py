@@ -15,7 +15,7 @@ from ..generation import DecodingSettings
 from ..inference import CMIMModel
 from ..inference.capabilities import require_bottleneck, require_decoder
 from ..inference.decoding import as_latents, decode_batches
-from .jobs import BadMolecules, Decode, Embed, Generate, Hidden, Request, Sample
+from .jobs import BadMolecules, Decode, Embed, Generate, Hidden, Molecules, Request, Sample
 
 __all__ = ["MAX_STEP", "MAX_STEP_DECODED", "compute_alone", "compute_together", "is_short", "warm_up"]
 
@@ -34,7 +34,7 @@ Between = Callable[[], None]
 
 def is_short(request: Request) -> bool:
     """Whether a request is computed in one step, so that it may run between the steps of a long one."""
-    if isinstance(request, (Embed, Hidden)):
+    if isinstance(request, Molecules):
         return request.rows <= MAX_STEP
     return not isinstance(request, Generate) and request.rows <= MAX_STEP_DECODED
 
@@ -67,13 +67,14 @@ def compute_together(model: CMIMModel, requests: Sequence[Request]) -> list[Any]
     first = requests[0]
     if isinstance(first, Decode):
         return _decode_together(model, [each for each in requests if isinstance(each, Decode)])
-    if not isinstance(first, (Embed, Hidden)):
+    if not isinstance(first, Molecules):
         return [compute_alone(model, each, lambda: None) for each in requests]
-    molecules = [smiles for each in requests if isinstance(each, (Embed, Hidden)) for smiles in each.sequences]
+    asked = [each for each in requests if isinstance(each, Molecules)]  # all of them: their keys are equal
+    molecules = [smiles for each in asked for smiles in each.sequences]
     kind, layers = (first.kind or "mean", first.layers) if isinstance(first, Embed) else ("mean", None)
     rows, invalid = model.embed_or_explain(molecules, kind, layers=layers)
     results, start = [], 0
-    for each in requests:
+    for each in asked:
         reasons = {i: invalid[start + i] for i in range(each.rows) if start + i in invalid}
         results.append(_vectors_of(model, each, rows[start : start + each.rows], reasons))
         start += each.rows
@@ -82,7 +83,7 @@ def compute_together(model: CMIMModel, requests: Sequence[Request]) -> list[Any]
 
 def compute_alone(model: CMIMModel, request: Request, between: Between) -> Any:
     """The result of one request of any size; `between` is called between its steps."""
-    if isinstance(request, (Embed, Hidden)):
+    if isinstance(request, Molecules):
         return _embed_in_steps(model, request, between)
     if isinstance(request, Decode):
         return _decode(model, _latents(model, request), between)
@@ -91,7 +92,7 @@ def compute_alone(model: CMIMModel, request: Request, between: Between) -> Any:
     return _generate(model, request, between)
 
 
-def _vectors_of(model: CMIMModel, request: Request, rows_NZ: np.ndarray, reasons: dict[int, str]) -> Any:
+def _vectors_of(model: CMIMModel, request: Molecules, rows_NZ: np.ndarray, reasons: dict[int, str]) -> Any:
     """The rows of a request in the form that it asks for, with the reasons of invalid ones; or the error that describes them."""
     network = model.config.network
     may_be_invalid = isinstance(request, Embed) and request.on_invalid == "nan"
@@ -106,7 +107,7 @@ def _vectors_of(model: CMIMModel, request: Request, rows_NZ: np.ndarray, reasons
     return rows_NZ, reasons
 
 
-def _embed_in_steps(model: CMIMModel, request: Embed | Hidden, between: Between) -> Any:
+def _embed_in_steps(model: CMIMModel, request: Molecules, between: Between) -> Any:
     kind, layers = (request.kind or "mean", request.layers) if isinstance(request, Embed) else ("mean", None)
     parts: list[np.ndarray] = []
     reasons: dict[int, str] = {}

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..errors import InvalidSmilesError
 
-__all__ = ["BadMolecules", "Decode", "Dropped", "Embed", "Generate", "Hidden", "Request", "Sample"]
+__all__ = ["BadMolecules", "Decode", "Dropped", "Embed", "Generate", "Hidden", "Molecules", "Request", "Sample"]
 
 
 class BadMolecules(InvalidSmilesError):
@@ -29,10 +29,21 @@ class Dropped(Exception):
 
 
 @dataclass(frozen=True)
-class Embed:
-    """Vectors of molecules. `kind=None` is MolMIM's embedding: the posterior mean, averaged over the latents."""
+class Molecules:
+    """Molecules that get a vector each."""
 
     sequences: Sequence[str]
+
+    @property
+    def rows(self) -> int:
+        """Number of molecules."""
+        return len(self.sequences)
+
+
+@dataclass(frozen=True)
+class Embed(Molecules):
+    """Vectors of molecules. `kind=None` is MolMIM's embedding: the posterior mean, averaged over the latents."""
+
     kind: str | None = None
     layers: tuple[int, ...] | None = None
     on_invalid: str = "raise"
@@ -42,27 +53,15 @@ class Embed:
         """Requests with equal keys are computed together; None: not together with others."""
         return "embed", "informative" if self.kind == "informative" else "mean", self.layers
 
-    @property
-    def rows(self) -> int:
-        """Number of molecules or latents."""
-        return len(self.sequences)
-
 
 @dataclass(frozen=True)
-class Hidden:
+class Hidden(Molecules):
     """Posterior means of molecules."""
-
-    sequences: Sequence[str]
 
     @property
     def key(self) -> Hashable:
         """See `Embed`; the same computation as the posterior mean."""
         return "embed", "mean", None
-
-    @property
-    def rows(self) -> int:
-        """Number of molecules."""
-        return len(self.sequences)
 
 
 @dataclass(frozen=True)

@@ -7,16 +7,18 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 __all__ = [
+    "CAFFEINE", "IBUPROFEN",
     "DecodeBody", "Decoded", "EmbeddingBody", "Embeddings", "Error", "GenerateBody", "Generated", "Health", "HiddenBody", "Hiddens",
     "Metadata", "Sampled", "SamplingBody", "Unprocessable",
 ]  # fmt: skip
 
-_CAFFEINE, _IBUPROFEN = "CN1C=NC2=C1C(=O)N(C(=O)N2C)C", "CC(Cc1ccc(cc1)C(C(=O)O)C)C"
+CAFFEINE, IBUPROFEN = "CN1C=NC2=C1C(=O)N(C(=O)N2C)C", "CC(Cc1ccc(cc1)C(C(=O)O)C)C"
+"""Molecules of the examples."""
 
 # fail_fast: a list with a million mistakes has one error, not a million.
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Sequences = Annotated[
-    list[str], Field(fail_fast=True, min_length=1, description="SMILES of molecules.", examples=[[_CAFFEINE, _IBUPROFEN]])
+    list[str], Field(fail_fast=True, min_length=1, description="SMILES of molecules.", examples=[[CAFFEINE, IBUPROFEN]])
 ]
 Layers = Annotated[list[Annotated[int, Field(ge=1, le=1000)]], Field(fail_fast=True, min_length=1, max_length=100)]
 Latent = Annotated[list[Finite], Field(fail_fast=True)]
@@ -87,7 +89,7 @@ class SamplingBody(_Body):
 class GenerateBody(_Body):
     """A molecule to search around."""
 
-    smi: str = Field(description="SMILES of the molecule.", examples=[_CAFFEINE])
+    smi: str = Field(description="SMILES of the molecule.", examples=[CAFFEINE])
     algorithm: Literal["CMA-ES", "none"] = Field("CMA-ES", description='"none" samples around the molecule, without a search.')
     num_molecules: int = Field(10, ge=1, le=100, description="Maximum number of molecules in the answer.")
     property_name: Literal["QED", "plogP"] = Field("QED", description="Score of a molecule; plogP is penalised logP.")

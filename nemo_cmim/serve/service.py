@@ -16,7 +16,7 @@ from pydantic_core import to_json
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
 
-from .jobs import Decode, Embed, Generate, Hidden, Request, Sample
+from .jobs import Decode, Embed, Generate, Hidden, Molecules, Request, Sample
 from .limits import BODY, refusal
 from .metrics import Metrics
 from .parsing import check_amount, check_latents, check_texts, mistakes_of, parse
@@ -60,7 +60,7 @@ class Service:
             return JSONResponse({"detail": mistakes_of(error).items}, 422)
         if isinstance(result, Response):
             return result
-        is_large = isinstance(request, (Embed, Hidden)) and request.rows > 8
+        is_large = isinstance(request, Molecules) and request.rows > 8
         return Response(await self._apart(is_large, lambda: _written(request, result)), media_type="application/json")
 
     async def _apart(self, is_large: bool, function: Callable[[], T]) -> T:
@@ -97,15 +97,18 @@ class Service:
             if leaves.done() and not leaves.cancelled():
                 self._metrics.left()
                 return Response(status_code=499)  # nobody reads it
-            return refusal(504, f"The request was not computed within {self._settings.deadline:g} s.")
+            return self._expired()
         result = future.result()
         if isinstance(result, Failed):
             return refusal(500, "Internal error. The log of the service has its place.")
         if isinstance(result, ValueError):
             raise result
         if isinstance(result, Exception):  # dropped at the deadline
-            return refusal(504, f"The request was not computed within {self._settings.deadline:g} s.")
+            return self._expired()
         return result
+
+    def _expired(self) -> Response:
+        return refusal(504, f"The request was not computed within {self._settings.deadline:g} s.")
 
     def read_embedding(self, body: bytes) -> Embed:
         """The request of a body of `/embedding`."""
