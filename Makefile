@@ -16,10 +16,10 @@ BENCHMARKS := $(filter-out report timing molecules fitted products ranks range_s
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
 
-demo: $(VENV) ## train a tiny cMIM on real ZINC molecules, embed, predict, plot; under 10 minutes on 2 cores
+demo: $(VENV) ## train a tiny cMIM on real ZINC molecules, embed, predict, plot; about 10 minutes on 2 cores
 	$(RUN) examples/demo.py
 
-test: $(VENV) ## run the tests, except the slow ones; no GPU, no network; about 12 minutes on 2 cores
+test: $(VENV) ## run the tests, except the slow ones; no GPU, no network; about 15 minutes on 2 cores
 	$(RUN) -m pytest -m "not slow and not gpu"
 
 test-all: $(VENV) ## run all tests but those that need a GPU

@@ -1,6 +1,6 @@
 """The paper's Table 1 for your models: property prediction from embeddings, compared with random weights and fingerprints.
 
-    python examples/table1.py --data FOLDER --models cmim_small mim_small --pretraining DATA --held-out DATA -o table1
+    python examples/table1.py --data FOLDER --models cmim_small_v2 cmim_small mim_small --pretraining DATA -o table1
 
 Rows: the posterior mean and the informative embedding of each model, and for the first cMIM also the states of all decoder layers,
 concatenated; the same embeddings of the first cMIM's network with random weights, drawn again for each seed; Morgan fingerprints of 512
