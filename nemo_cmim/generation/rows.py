@@ -11,6 +11,8 @@ from .stepper import Stepper
 
 __all__ = ["decode_rows", "drawn_tokens"]
 
+_COLDEST, _HOTTEST = 1e-30, 1e30  # beyond them the probabilities, in float32, no longer change
+
 
 def decode_rows(
     stepper: Stepper, vocabulary: Vocabulary, rows: int, limit: int, settings: DecodingSettings, uniform_RT: Tensor | None
@@ -52,7 +54,9 @@ def decode_rows(
 def drawn_tokens(logits_AV: Tensor, settings: DecodingSettings, uniform_A: Tensor) -> Tensor:
     """One token of each row: the one at which the sum of the sorted probabilities exceeds a uniform random number."""
     assert settings.temperature is not None
-    sorted_AV, order_AV = (logits_AV / settings.temperature).sort(-1, descending=True)
+    temperature = min(max(float(settings.temperature), _COLDEST), _HOTTEST)
+    below_AV = logits_AV - logits_AV.amax(-1, keepdim=True)  # the largest is 0 at any temperature
+    sorted_AV, order_AV = (below_AV / temperature).sort(-1, descending=True)
     if settings.top_k is not None:
         sorted_AV[:, settings.top_k :] = -torch.inf
     p_AV = sorted_AV.softmax(-1)

@@ -14,9 +14,9 @@ from ..generation import DecodingSettings
 from ..optimization import Objective, SearchResult, SearchSettings, Seed, search
 from .batching import DECODED_MOLECULES
 from .capabilities import require_bottleneck, require_decoder
-from .decoding import decode_batches
+from .decoding import LARGEST, decode_batches
 from .inputs import InputOptions
-from .sampling import SamplingModel
+from .sampling import SamplingModel, check_distance
 
 __all__ = ["OptimizingModel"]
 
@@ -86,12 +86,14 @@ class OptimizingModel(SamplingModel):
         score = Objective(objective)
         check_choice("unit", unit, ("spread", "absolute"))
         step = self._unit_step(unit)
+        check_distance(scaled_radius, unit, step)
         inputs = self._tokenize(smiles, InputOptions(on_invalid, True, standardise, first_index, placeholder="None"))
         mean_NZ = self._posterior_of(inputs).mean_BKD.flatten(1).numpy()
         rows = [(i, molecule) for i, molecule in enumerate(inputs.molecule_of_row.tolist()) if molecule >= 0]
         seeds = [Seed(self.tokenizer.decode(inputs.tokens[molecule]), mean_NZ[i], first_index + i) for i, molecule in rows]
 
         def decode(z_NZ: np.ndarray, step: int) -> list[str]:
+            z_NZ = z_NZ.clip(-LARGEST, LARGEST).astype(np.float32)  # CMA-ES can leave the region of all molecules
             z = torch.from_numpy(z_NZ).view(-1, self.config.network.latents, self.config.network.hidden_size)
             batches = ((part.to(self.device), None) for part in z.split(DECODED_MOLECULES))
             numbers = ((one.number * settings.steps + step) * population + j for one in seeds for j in range(population))

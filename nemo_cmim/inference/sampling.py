@@ -21,11 +21,11 @@ from ..errors import ConfigError
 from ..generation import DecodingSettings, Filter, LatentDensity
 from .batching import DECODED_MOLECULES
 from .capabilities import model_name, require_bottleneck, require_decoder, require_prior
-from .decoding import decode_batches
+from .decoding import LARGEST, decode_batches
 from .generating import GeneratingModel
 from .inputs import InputOptions
 
-__all__ = ["ATTEMPTS", "DENSITIES", "UNITS", "SamplingModel"]
+__all__ = ["ATTEMPTS", "DENSITIES", "UNITS", "SamplingModel", "check_distance"]
 
 UNITS = ("spread", "posterior", "absolute")
 DENSITIES = ("aggregated", "normal")
@@ -33,6 +33,7 @@ ATTEMPTS = 20
 _FIRST_NUMBER = 2**63  # of the random numbers of latents; those of tokens have smaller numbers
 _DRAWS_OF_A_ROW = 2**32
 _LEAST_RATE = 0.1  # of accepted molecules, when the size of a round is chosen
+_LARGEST_NOISE = 8.0  # a number from N(0, 1) is larger with a probability of 1e-15
 
 DrawLatents = Callable[[int], np.ndarray]
 """Draws so many latents, float32 [n, Z]."""
@@ -273,6 +274,7 @@ class SamplingModel(GeneratingModel):
         """How to draw latents around each molecule; None for an invalid one."""
         step = self._unit_step(unit)
         posterior = self._posterior(smiles, options)
+        check_distance(radius, unit, posterior.variance_BKD.nan_to_num().sqrt().flatten(1).numpy() if unit == "posterior" else step)
         draws: list[DrawLatents | None] = []
         pairs = zip(posterior.mean_BKD.flatten(1).numpy(), posterior.variance_BKD.flatten(1).sqrt().numpy())
         for index, (mean_Z, std_Z) in enumerate(pairs):
@@ -317,6 +319,26 @@ class SamplingModel(GeneratingModel):
                     pieces = []
         if pieces:
             yield torch.from_numpy(np.concatenate(pieces)).view(-1, *shape).to(self.device), None
+
+
+def check_distance(radius: float, unit: str, scale: np.ndarray | float) -> None:
+    """Checks that draws around molecules are latents that can be decoded.
+
+    Args:
+        radius: `scaled_radius`.
+        unit: Its unit, for the message.
+        scale: What noise is multiplied with for a radius of 1: L [Z, Z], standard deviations [N, Z], or a number.
+
+    Raises:
+        ConfigError: If draws may exceed `decoding.LARGEST`.
+    """
+    size = np.linalg.norm(scale, axis=1) if unit == "spread" else np.abs(scale)
+    largest = _LARGEST_NOISE * radius * float(np.max(size))
+    if largest > LARGEST:
+        raise ConfigError(
+            f"scaled_radius={radius:g} with unit={unit} gives latents of up to {largest:.3g}, but latents are numbers of the order of 1, "
+            f"and at most {LARGEST:g}. Pass a smaller radius."
+        )
 
 
 def _next_round(n: int, accepted: int, drawn: int, attempts: int) -> int:

@@ -30,7 +30,7 @@ _MANY_DIMENSIONS = 1024  # above, CMA-ES adapts variances only
 _FIRST_NUMBER = 2**62
 _REASONS = _INVALID, _NOT_WHOLE, _TOO_DISSIMILAR, _NO_SCORE = "invalid", "without the substructure", "too dissimilar", "no score"
 
-Decode = Callable[["NDArray[np.float32]", int], list[str]]
+Decode = Callable[["NDArray[np.float64]", int], list[str]]
 """Decodes latents [N, Z] to N SMILES; the second argument is the number of the step, from 1."""
 
 
@@ -116,7 +116,7 @@ def search(
     size = settings.population
     for step in range(1, settings.steps + 1):
         z_NZ = np.concatenate([run.ask(unit) for run in runs])
-        texts = decode(z_NZ.astype(np.float32), step)
+        texts = decode(z_NZ, step)
         for number, run in enumerate(runs):
             run.tell(texts[number * size : (number + 1) * size], step)
         if progress:

@@ -89,3 +89,12 @@ def test_a_draw_of_almost_one_takes_a_possible_token() -> None:
     ):
         drawn = drawn_tokens(logits, settings, torch.full((100,), 1 - 2**-24))
         assert set(drawn.tolist()) <= {0, 2, 3}
+
+
+def test_extreme_temperatures_are_greedy_or_uniform() -> None:
+    logits = torch.tensor([[-3.0, 900.0, -torch.inf, 899.0]]).repeat(6, 1)
+    uniform = torch.arange(6) / 6
+    for cold in (5e-324, 1e-300, 1e-30):
+        assert drawn_tokens(logits, DecodingSettings(temperature=cold), uniform).tolist() == [1] * 6
+    for hot in (1e30, 1e300):
+        assert Counter(drawn_tokens(logits, DecodingSettings(temperature=hot), uniform).tolist()) == {0: 2, 1: 2, 3: 2}

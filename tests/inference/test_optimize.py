@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from nemo_cmim.errors import ConfigError, InvalidSmilesError
-from nemo_cmim.inference import CMIMModel
+from nemo_cmim.inference import CMIMModel, optimizing
 from nemo_cmim.inference.fit_density import fit_density
 from nemo_cmim.inference.model_file import read_model_file
 from nemo_cmim.molecules import canonical_or_none, canonical_smiles
@@ -61,6 +61,14 @@ def test_a_small_radius_stays_near_the_seed(searcher: CMIMModel) -> None:
     assert near is not None
     reconstruction = searcher.reconstruct(["CCO"])[0]
     assert {one.smiles for one in near.molecules} <= {canonical_or_none(reconstruction)}
+
+
+@pytest.mark.filterwarnings("ignore:.*had not ended")
+def test_a_search_that_leaves_the_latent_space_decodes_finite_latents(searcher: CMIMModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As when CMA-ES takes very large steps."""
+    monkeypatch.setattr(optimizing, "check_distance", lambda *_: None)
+    (found,) = searcher.optimize(["CCO"], length, algorithm="none", unit="absolute", scaled_radius=1e300, **SMALL)
+    assert found is not None and found.evaluations == 12
 
 
 def test_arguments_that_cannot_be_used_raise(searcher: CMIMModel, model: CMIMModel) -> None:

@@ -101,6 +101,16 @@ def test_conditions_are_met_by_drawing_again(with_density: CMIMModel, latents: l
     assert all(len(set(row)) == 25 and min(map(len, row)) >= 2 for row in unique)
 
 
+@pytest.mark.parametrize(("unit", "radius"), [("absolute", 2e3), ("spread", 1e30), ("posterior", 1e308)])
+def test_a_radius_that_no_decoder_can_use_raises(with_density: CMIMModel, unit: str, radius: float) -> None:
+    message = re.escape(f"scaled_radius={radius:g} with unit={unit} gives latents of up to")
+    with pytest.raises(ConfigError, match=message):
+        with_density.sample(2, smiles=SMILES, scaled_radius=radius, unit=unit)
+    if unit != "posterior":
+        with pytest.raises(ConfigError, match=message):
+            with_density.optimize(SMILES, scaled_radius=radius, unit=unit)
+
+
 def test_too_few_molecules_are_a_warning(with_density: CMIMModel, latents: list[torch.Tensor]) -> None:
     with pytest.warns(
         UserWarning, match=r"Fewer than 5 molecules met the conditions in 2 of 2 rows: 0 of 5 in row 0.* after 15 draws"
