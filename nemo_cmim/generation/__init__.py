@@ -2,7 +2,7 @@
 
 from .decode import Decoded, decode
 from .density import DENSITY, MAX_COMPONENTS, LatentDensity
-from .filters import Filter
+from .filters import Filter, Seen
 from .measures import novelty, uniqueness, validity
 from .settings import MAX_BEAM, DecodingSettings
 
@@ -14,6 +14,7 @@ __all__ = [
     "DecodingSettings",
     "Filter",
     "LatentDensity",
+    "Seen",
     "decode",
     "novelty",
     "uniqueness",

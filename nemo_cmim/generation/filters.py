@@ -3,12 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from ..molecules import Mol, canonical_or_none, contains, parse, substructures
 
-__all__ = ["Filter"]
+__all__ = ["Filter", "Seen"]
+
+
+@dataclass
+class Seen:
+    """The SMILES that a `Filter` has judged so far.
+
+    Attributes:
+        drawn: Number of SMILES.
+        valid: How many of them RDKit can parse.
+        kept: How many of them were kept.
+        molecules: What was kept with `unique`, as canonical SMILES.
+    """
+
+    drawn: int = 0
+    valid: int = 0
+    kept: int = 0
+    molecules: set[str] = field(default_factory=set)
+
+    def __str__(self) -> str:
+        return f"{self.drawn:,} drawn, {self.valid:,} valid, {self.kept:,} kept"
 
 
 @dataclass(frozen=True)
@@ -36,19 +56,24 @@ class Filter:
         """Whether there is no condition."""
         return not (self.valid_only or self.unique or self._patterns)
 
-    def accepts(self, smiles: str, kept: set[str]) -> bool:
-        """Whether a SMILES is kept. With `unique`, its canonical form is added to `kept`."""
-        if self.keeps_all:
-            return True
+    def accepts(self, smiles: str, seen: Seen) -> bool:
+        """Whether a SMILES is kept. It is counted in `seen`, but not whether it is valid if there is no condition."""
+        seen.drawn += 1
+        is_kept = self.keeps_all or self._meets_conditions(smiles, seen)
+        seen.kept += is_kept
+        return is_kept
+
+    def _meets_conditions(self, smiles: str, seen: Seen) -> bool:
         canonical = canonical_or_none(smiles) or None  # the empty SMILES is no molecule
+        seen.valid += canonical is not None
         if canonical is None and (self.valid_only or self._patterns):
             return False
         if canonical is not None and self._patterns and not contains(parse(canonical), self._patterns):
             return False
         if not self.unique:
             return True
-        is_new = (canonical or smiles) not in kept
-        kept.add(canonical or smiles)
+        is_new = (canonical or smiles) not in seen.molecules
+        seen.molecules.add(canonical or smiles)
         return is_new
 
     @cached_property

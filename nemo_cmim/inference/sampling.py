@@ -18,14 +18,14 @@ from torch import Tensor
 
 from ..arguments import check_choice, check_integer, check_radius, check_seed
 from ..errors import ConfigError
-from ..generation import DecodingSettings, Filter, LatentDensity
+from ..generation import DecodingSettings, Filter, LatentDensity, Seen
 from .batching import DECODED_MOLECULES
 from .capabilities import model_name, require_bottleneck, require_decoder, require_prior
 from .decoding import LARGEST, decode_batches
 from .generating import GeneratingModel
 from .inputs import InputOptions
 
-__all__ = ["ATTEMPTS", "DENSITIES", "UNITS", "SamplingModel", "check_distance"]
+__all__ = ["ATTEMPTS", "DENSITIES", "UNITS", "SamplingModel", "check_distance", "next_round"]
 
 UNITS = ("spread", "posterior", "absolute")
 DENSITIES = ("aggregated", "normal")
@@ -45,7 +45,7 @@ class _Row(NamedTuple):
     number: int
     draw: DrawLatents
     accepted: list[str]
-    kept: set[str]
+    seen: Seen
 
 
 class SamplingModel(GeneratingModel):
@@ -127,7 +127,7 @@ class SamplingModel(GeneratingModel):
         else:
             options = InputOptions(on_invalid, True, standardise, first_index, placeholder="None")
             draws = self._draw_around(smiles, options, float(scaled_radius), unit, seed)
-        rows = [_Row(first_index + i, draw, [], set()) for i, draw in enumerate(draws) if draw is not None]
+        rows = [_Row(first_index + i, draw, [], Seen()) for i, draw in enumerate(draws) if draw is not None]
         self._fill(rows, int(n), accept, settings, 1 if accept.keeps_all else int(attempts))
         accepted = {row.number - first_index: row.accepted for row in rows}
         return accepted[0] if smiles is None else [accepted.get(i) for i in range(len(draws))]
@@ -230,8 +230,8 @@ class SamplingModel(GeneratingModel):
             paths = [self._path(ends[2 * pair], ends[2 * pair + 1], steps, spherical) for pair in group]
             texts = iter(self.decode(torch.cat(paths), max_tokens=max_tokens))
             for pair in group:
-                kept: set[str] = set()
-                found[pair] = [text for text in itertools.islice(texts, steps) if only_new.accepts(text, kept)]
+                seen = Seen()
+                found[pair] = [text for text in itertools.islice(texts, steps) if only_new.accepts(text, seen)]
             if progress:
                 progress(start + len(group), len(usable))
         return found
@@ -285,25 +285,22 @@ class SamplingModel(GeneratingModel):
 
     def _fill(self, rows: list[_Row], n: int, accept: Filter, settings: DecodingSettings, attempts: int) -> None:
         """Draws and decodes until each row has n accepted molecules, or until it has drawn attempts * n."""
-        drawn = [0] * len(rows)
         while True:
-            plan = {i: _next_round(n, len(row.accepted), drawn[i], attempts) for i, row in enumerate(rows)}
+            plan = {i: next_round(n, row.seen.kept, row.seen.drawn, attempts * n) for i, row in enumerate(rows)}
             plan = {i: count for i, count in plan.items() if count}
             if not plan:
                 break
             owners = [i for i, count in plan.items() for _ in range(count)]
-            numbers = (rows[i].number * _DRAWS_OF_A_ROW + drawn[i] + j for i, count in plan.items() for j in range(count))
+            numbers = (rows[i].number * _DRAWS_OF_A_ROW + rows[i].seen.drawn + j for i, count in plan.items() for j in range(count))
             texts = decode_batches(self.network, self.tokenizer, self._batches(rows, plan), settings, numbers)
             for i, (text, *_) in zip(owners, texts):
-                if len(rows[i].accepted) < n and accept.accepts(text, rows[i].kept):
+                if rows[i].seen.kept < n and accept.accepts(text, rows[i].seen):
                     rows[i].accepted.append(text)
-            for i, count in plan.items():
-                drawn[i] += count
-        short = [row for row in rows if len(row.accepted) < n]
+        short = [row for row in rows if row.seen.kept < n]
         if short:
             warnings.warn(
-                f"Fewer than {n} molecules met the conditions in {len(short)} of {len(rows)} rows: {len(short[0].accepted)} of {n} in row "
-                f"{short[0].number}, counted from 0, after {attempts * n} draws. Raise attempts, change the radius, or drop a condition.",
+                f"Fewer than {n:,} molecules met the conditions in {len(short)} of {len(rows)} rows; in row {short[0].number}, counted "
+                f"from 0: {short[0].seen}. Allow more than attempts={attempts}, change the radius, or drop a condition.",
                 stacklevel=3,
             )
 
@@ -341,12 +338,12 @@ def check_distance(radius: float, unit: str, scale: np.ndarray | float) -> None:
         )
 
 
-def _next_round(n: int, accepted: int, drawn: int, attempts: int) -> int:
-    """How many latents to draw for a row: as many as the rate of acceptance so far makes necessary, within what is left."""
+def next_round(n: int, accepted: int, drawn: int, most: int) -> int:
+    """How many latents to draw next: as many as the rate of acceptance so far makes necessary, within what is left of `most`."""
     if accepted >= n:
         return 0
     rate = max(_LEAST_RATE, accepted / drawn) if drawn else 1.0
-    return min(math.ceil((n - accepted) / rate), attempts * n - drawn)
+    return min(math.ceil((n - accepted) / rate), most - drawn)
 
 
 def _around(mean_Z: np.ndarray, radius: float, scale: np.ndarray | float, generator: np.random.Generator) -> DrawLatents:

@@ -10,11 +10,11 @@ from typing import Any
 import pyarrow as pa
 
 from ..arguments import check_integer, check_seed
-from ..generation import Filter
+from ..generation import Filter, Seen
 from ..inference import CMIMModel
 from ..inference.batching import DECODED_MOLECULES
 from ..inference.inputs import EXPLAIN
-from ..inference.sampling import ATTEMPTS
+from ..inference.sampling import ATTEMPTS, next_round
 from ..tables.layout import DETECT, ReadOptions
 from ..tables.row_writers import row_writer
 from ..tables.rows import Block, MoleculeTable
@@ -80,40 +80,47 @@ def sample_density(
     target: str | Path,
     n: int = 1,
     *,
+    valid_only: bool = False,
+    unique: bool = False,
+    must_contain: str | Sequence[str] = (),
+    attempts: int = ATTEMPTS,
     seed: int | None = None,
     options: StreamOptions = DEFAULTS,
     **settings: Any,
 ) -> int:
     """Writes n molecules from the density of all: `sample` (from 1 to n) and `generated`.
 
-    With `unique=True`, no two of them are the same molecule. See `sample_around` for the arguments.
+    With `unique=True`, no two of them are the same molecule. See `sample_around` and `CMIMModel.sample` for the arguments.
 
     Returns:
-        The number of rows written, at most n. There are fewer if not enough of the samples fulfil all conditions.
+        The number of rows written, at most n. There are fewer, with a warning, if not enough of `attempts * n` samples fulfil all
+        conditions.
 
     Raises:
         DataError: See `outputs.check_file`.
         ConfigError: See `CMIMModel.sample`.
     """
     check_integer("n", n)
+    check_integer("attempts", attempts)
     check_seed(seed)
+    accept, seen = Filter(valid_only, unique, must_contain), Seen()
     check_outputs(None, target, options)
-    only_new, kept = Filter(unique=settings.get("unique", False)), set[str]()  # `sample` compares the molecules of one call only
-    done = drawn = 0
-    most = n if only_new.keeps_all else n * settings.get("attempts", ATTEMPTS)
+    most = n if accept.keeps_all else n * attempts
     with repeated_warnings_once(), row_writer(Path(target), "generated", "sample") as writer:
-        while done < n and drawn < most:
-            count = min(SAMPLES_AT_ONCE, n - done)
-            texts = [text for text in model.sample(count, seed=seed, first_index=drawn, **settings) if only_new.accepts(text, kept)]
-            drawn += count
-            numbers = range(done + 1, done + len(texts) + 1)
+        while count := min(SAMPLES_AT_ONCE, next_round(n, seen.kept, seen.drawn, most)):
+            before = seen.kept
+            drawn = model.sample(count, seed=seed, first_index=seen.drawn, **settings)
+            texts = [text for text in drawn if seen.kept < n and accept.accepts(text, seen)]
+            numbers = range(before + 1, seen.kept + 1)
             writer.append(pa.table([pa.array(numbers, pa.int32()), pa.array(texts, pa.string())], names=list(_COLUMNS)))
-            done += len(texts)
             if options.progress:
-                options.progress(done, done / n)
-    if done < n:
-        warnings.warn(f"Only {done:,} of {n:,} molecules were found.", stacklevel=2)
-    return done - writer.left_out
+                options.progress(seen.kept, max(seen.kept / n, seen.drawn / most))
+    if seen.kept < n:
+        warnings.warn(
+            f"Only {seen.kept:,} of {n:,} molecules met the conditions: {seen}. Allow more than attempts={attempts}, or drop a condition.",
+            stacklevel=2,
+        )
+    return seen.kept - writer.left_out
 
 
 def _found(texts: Sequence[str] | None, problem: str | None) -> Found:

@@ -113,7 +113,7 @@ def test_a_radius_that_no_decoder_can_use_raises(with_density: CMIMModel, unit: 
 
 def test_too_few_molecules_are_a_warning(with_density: CMIMModel, latents: list[torch.Tensor]) -> None:
     with pytest.warns(
-        UserWarning, match=r"Fewer than 5 molecules met the conditions in 2 of 2 rows: 0 of 5 in row 0.* after 15 draws"
+        UserWarning, match=r"Fewer than 5 .* in 2 of 2 rows; in row 0, .*: 15 drawn, 10 valid, 0 kept. Allow more than attempts=3,"
     ):
         assert with_density.sample(5, smiles=SMILES, must_contain="N", attempts=3, seed=0) == [[], []]
     assert sum(len(z) for z in latents) == 2 * 15

@@ -163,9 +163,26 @@ def test_unique_samples_from_nothing_are_unique_over_all_blocks(
     assert run("-o", tmp_path / "a.csv", "-n", 6, "--unique") == 0
     assert sorted(read(tmp_path / "a.csv")["generated"], key=len) == ["C" * i for i in range(1, 7)]
     assert list(read(tmp_path / "a.csv")["sample"]) == list("123456")
-    with pytest.warns(UserWarning, match="Only 7 of 9 molecules were found"):
+    calls.clear()
+    message = "Only 7 of 9 molecules met the conditions: 27 drawn, 27 valid, 7 kept. Allow more than attempts=3"
+    with pytest.warns(UserWarning, match=message):
         assert run("-o", tmp_path / "b.csv", "-n", 9, "--unique", "--attempts", 3) == 0
     assert len(read(tmp_path / "b.csv")) == 7
+    assert sum(call["n"] for call in calls) == 27, "attempts are for the whole call"
+    assert len({call["first_index"] for call in calls}) == len(calls) and not any("attempts" in call for call in calls)
+
+
+def test_samples_from_nothing_that_meet_conditions(
+    tmp_path: Path, run, calls: list[dict[str, Any]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("-o", tmp_path / "a.csv", "-n", 12, "--must-contain", "CCC", "--valid-only") == 0
+    assert len(texts := read(tmp_path / "a.csv")["generated"]) == 12 and min(map(len, texts)) == 3
+    assert "100%" in (printed := capsys.readouterr().err) and "12.0/12.0" in printed
+    with pytest.warns(UserWarning, match="Only 0 of 6 molecules met the conditions: 30 drawn, 30 valid, 0 kept"):
+        assert run("-o", tmp_path / "b.csv", "-n", 6, "--must-contain", "N", "--attempts", 5) == 0
+    for option in ("--must-contain", "c1cc"), ("--attempts", 0):
+        assert run("-o", tmp_path / "c.csv", *option) == 2
+        assert f"{option[0]} must be" in capsys.readouterr().err and not (tmp_path / "c.csv").exists()
 
 
 @pytest.mark.parametrize(
