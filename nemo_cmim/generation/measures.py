@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from ..errors import ConfigError
-from ..molecules import canonical_or_none
+from ..molecules import canonical_or_none, shorten
 
 __all__ = ["novelty", "uniqueness", "validity"]
 
@@ -14,7 +14,7 @@ def validity(smiles: Sequence[str]) -> float:
     """Fraction of N strings that RDKit can parse to a molecule.
 
     Raises:
-        ConfigError: If there are no strings.
+        ConfigError: If there are no strings, or if one string is passed instead of a sequence.
     """
     return len(_valid(smiles)) / len(smiles)
 
@@ -23,7 +23,7 @@ def uniqueness(smiles: Sequence[str]) -> float:
     """Fraction of the valid strings that are different molecules; NaN if none is valid.
 
     Raises:
-        ConfigError: If there are no strings.
+        ConfigError: If there are no strings, or if one string is passed instead of a sequence.
     """
     valid = _valid(smiles)
     return len(set(valid)) / len(valid) if valid else float("nan")
@@ -37,13 +37,17 @@ def novelty(smiles: Sequence[str], known: Iterable[str]) -> float:
         known: Canonical SMILES, such as those of the training data.
 
     Raises:
-        ConfigError: If there are no strings.
+        ConfigError: If there are no strings, or if one string is passed instead of a sequence.
     """
+    if isinstance(known, (str, bytes)):
+        raise ConfigError(f"known must be a collection of SMILES, found the single value {shorten(known)}. Pass [value].")
     found = set(_valid(smiles))
     return len(found.difference(known)) / len(found) if found else float("nan")
 
 
 def _valid(smiles: Sequence[str]) -> list[str]:
+    if isinstance(smiles, (str, bytes)):
+        raise ConfigError(f"smiles must be a sequence of SMILES, found the single value {shorten(smiles)}. Pass [value].")
     if not len(smiles):
         raise ConfigError("There are no SMILES to measure. Pass at least one.")
     return [canonical for canonical in map(canonical_or_none, smiles) if canonical]

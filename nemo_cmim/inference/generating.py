@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from torch import Tensor
 from ..arguments import check_integer
 from ..errors import InvalidShapeError
 from ..generation import DecodingSettings
+from ..molecules import Mol
 from .batching import DECODED_MOLECULES
 from .capabilities import require_bottleneck, require_decoder
 from .decoding import as_latents, decode_batches
@@ -130,8 +131,8 @@ class GeneratingModel(LoadedModel):
 
         Args:
             smiles: N molecules x, see `embed`, also for the other arguments.
-            given: What z comes from: None is the posterior mean of each molecule itself; one SMILES or N SMILES stand for their posterior
-                means; or latents as in `decode`, one or N.
+            given: What z comes from: None is the posterior mean of each molecule itself; one molecule, or N molecules as in `embed`,
+                stand for their posterior means; or latents as in `decode`, one or N.
             per_token: Return the terms of the sum: one for each token of the SMILES, and one for `<EOS>`.
             on_invalid: "raise", or "nan" to return NaN for a row that cannot be used (None with `per_token`).
             canonical: Canonicalise each SMILES first, as the training data were; False scores the text as it is.
@@ -186,9 +187,12 @@ class GeneratingModel(LoadedModel):
     def _latents_of(self, given: Any, rows: int) -> Tensor:
         """The latents [rows, K, D] of `given`, on the CPU."""
         require_bottleneck(self.config, "log_likelihood(given=...)", "leave given out")
-        is_text = isinstance(given, str) or (isinstance(given, Sequence) and len(given) > 0 and isinstance(given[0], str))
-        if is_text:
-            latents = self.encode([given] if isinstance(given, str) else given).mean_BKD
+        if isinstance(given, (str, Mol)):
+            given = [given]
+        elif isinstance(given, Iterator):
+            given = list(given)
+        if _holds_molecules(given):
+            latents = self.encode(given).mean_BKD
         else:
             latents = as_latents(given, self.network, torch.device("cpu"))
         if len(latents) not in (1, rows):
@@ -196,3 +200,11 @@ class GeneratingModel(LoadedModel):
                 f"given has {len(latents)} rows, but there are {rows} molecules. Pass one, or one for each molecule."
             )
         return latents.expand(rows, -1, -1)
+
+
+def _holds_molecules(given: Any) -> bool:
+    """Whether this is a list, an array or a column of SMILES or RDKit molecules, and not latents."""
+    values = given.to_pylist() if hasattr(given, "to_pylist") else given  # pyarrow iterates over scalars
+    if getattr(values, "ndim", 1) != 1 or not isinstance(values, Iterable):
+        return False
+    return any(isinstance(value, (str, Mol)) for value in values)

@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 
 from ..arguments import check_choice, check_integer, check_radius, check_seed
-from ..errors import ConfigError
+from ..errors import ConfigError, InvalidSmilesError
 from ..generation import DecodingSettings, Filter, LatentDensity, Seen
+from ..molecules import shorten
 from .batching import DECODED_MOLECULES
 from .capabilities import model_name, require_bottleneck, require_decoder, require_prior
 from .decoding import LARGEST, decode_batches
@@ -197,13 +198,13 @@ class SamplingModel(GeneratingModel):
             For each pair what `interpolate` returns; None for an invalid one.
 
         Raises:
-            InvalidSmilesError: If there are no pairs, or if a molecule cannot be used and `on_invalid="raise"`. Its index counts both
-                molecules of each pair: 2 * i is the first molecule of pair i.
+            InvalidSmilesError: If there are no pairs, if an item is not a pair, or if a molecule cannot be used and
+                `on_invalid="raise"`. Its index counts both molecules of each pair: 2 * i is the first molecule of pair i.
             ConfigError: See `interpolate`.
         """
         self._check_interpolation(steps)
         options = InputOptions(on_invalid, True, standardise, placeholder="None")
-        ends = self._posterior([smiles for a, b in pairs for smiles in (a, b)], options).mean_BKD
+        ends = self._posterior(_ends(pairs), options).mean_BKD
         return self._decode_paths(ends, int(steps), spherical, unique, max_tokens, progress)
 
     def _check_interpolation(self, steps: int) -> None:
@@ -257,10 +258,10 @@ class SamplingModel(GeneratingModel):
             )
         return self.density
 
-    def _unit_step(self, unit: str) -> np.ndarray | float:
+    def _unit_step(self, unit: str, instead: str = 'unit="posterior" or unit="absolute"') -> np.ndarray | float:
         """What noise of N(0, I) is multiplied with for a radius of 1 in this unit: a matrix [Z, Z], or 1.0."""
         if unit == "spread":
-            return self._require_density('unit="spread"', 'unit="posterior" or unit="absolute"').spread_ZZ
+            return self._require_density('unit="spread"', instead).spread_ZZ
         return 1.0
 
     def _draw_from(self, density: str, generator: np.random.Generator) -> DrawLatents:
@@ -316,6 +317,18 @@ class SamplingModel(GeneratingModel):
                     pieces = []
         if pieces:
             yield torch.from_numpy(np.concatenate(pieces)).view(-1, *shape).to(self.device), None
+
+
+def _ends(pairs: Sequence[tuple[str, str]]) -> list[str]:
+    """The molecules of N pairs, [2 N]."""
+    ends: list[str] = []
+    for i, pair in enumerate(pairs):
+        if isinstance(pair, (str, bytes)) or not hasattr(pair, "__len__") or len(pair) != 2:
+            raise InvalidSmilesError(
+                f"pairs must be a sequence of pairs of molecules, but item {i} is {shorten(pair)}. Pass [(a, b)]."
+            )
+        ends.extend(pair)
+    return ends
 
 
 def check_distance(radius: float, unit: str, scale: np.ndarray | float) -> None:

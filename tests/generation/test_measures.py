@@ -23,3 +23,11 @@ def test_nothing_valid_and_nothing_at_all() -> None:
     assert math.isnan(uniqueness(["C("])) and math.isnan(novelty(["C("], []))
     with pytest.raises(ConfigError, match="There are no SMILES to measure"):
         validity([])
+
+
+def test_one_smiles_in_place_of_a_list_is_an_error() -> None:
+    for measure in (validity, uniqueness, lambda smiles: novelty(smiles, ["CCO"])):
+        with pytest.raises(ConfigError, match="smiles must be a sequence of SMILES, found the single value 'CCO'"):
+            measure("CCO")
+    with pytest.raises(ConfigError, match="known must be a collection of SMILES, found the single value 'CCO'"):
+        novelty(GENERATED, "CCO")

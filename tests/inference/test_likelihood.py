@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
+import pyarrow as pa
 import pytest
 import torch
+from rdkit import Chem
 
-from nemo_cmim.errors import ConfigError, InvalidShapeError, InvalidSmilesError
+from nemo_cmim.errors import ConfigError, InvalidLatentError, InvalidShapeError, InvalidSmilesError
 from nemo_cmim.generation import DecodingSettings, decode
 from nemo_cmim.inference import CMIMModel, load
 
@@ -49,6 +52,34 @@ def test_given_latents_or_molecules(model: CMIMModel, one: bool) -> None:
     expected = [sum(by_definition(model, text, z)) for text, z in zip(["CCO", "O=C(O)c1ccccc1"], latents.expand(4, -1, -1))]
     for given in (seeds[0] if one else seeds, latents, latents.flatten(1).numpy()):
         np.testing.assert_allclose(model.log_likelihood(SMILES, given)[:2], expected, rtol=1e-4)
+
+
+def test_given_molecules_of_any_kind(model: CMIMModel) -> None:
+    seeds = ["CCN", "c1ccccc1", "CCCl", "CCN"]
+    expected = model.log_likelihood(SMILES, seeds)
+    mols = [Chem.MolFromSmiles(smiles) for smiles in seeds]
+    series = pd.Series(seeds, index=[5, 6, 7, 8])
+    for given in (
+        np.array(seeds),
+        np.array(seeds, object),
+        series,
+        tuple(seeds),
+        pa.array(seeds),
+        iter(seeds),
+        mols,
+        np.array(mols),
+    ):
+        np.testing.assert_array_equal(model.log_likelihood(SMILES, given), expected)
+    np.testing.assert_allclose(model.log_likelihood(SMILES[:1], mols[0]), expected[:1], rtol=1e-5)
+    latents = model.encode(seeds).mean_BKD.flatten(1)
+    for columns in ([f"e{i}" for i in range(latents.shape[1])], None):
+        np.testing.assert_allclose(
+            model.log_likelihood(SMILES, pd.DataFrame(latents.numpy(), columns=columns)), expected, rtol=1e-5
+        )
+    with pytest.raises(InvalidSmilesError, match="'C1CC'"):
+        model.log_likelihood(SMILES, np.array(["C", "C1CC", "C", "C"]))
+    with pytest.raises(InvalidLatentError, match="must be an array of numbers"):
+        model.log_likelihood(SMILES, object())
 
 
 def test_is_what_decoding_reports(model: CMIMModel) -> None:

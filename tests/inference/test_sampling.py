@@ -144,6 +144,16 @@ def test_pairs_give_what_each_of_them_gives(model: CMIMModel) -> None:
         model.interpolate_pairs(pairs)
     with pytest.raises(InvalidSmilesError, match="no molecules"):
         model.interpolate_pairs([])
+    for wrong, item in (
+        (["CC", "CO"], "item 0 is 'CC'"),
+        ([("C", "N"), ("C", "N", "O")], "item 1 is ('C', 'N', 'O')"),
+        (("C", 3), "'C'"),
+    ):
+        with pytest.raises(InvalidSmilesError, match=re.escape(item)):
+            model.interpolate_pairs(wrong)  # type: ignore[arg-type]
+    with pytest.raises(InvalidSmilesError, match="item 0 is 3"):
+        model.interpolate_pairs([3])  # type: ignore[list-item]
+    assert model.interpolate_pairs(np.array(pairs[::2]), 3, max_tokens=8)[1] == model.interpolate(*pairs[2], 3, max_tokens=8)  # type: ignore[arg-type]
 
 
 @pytest.fixture
