@@ -11,7 +11,7 @@ import numpy as np
 
 from .errors import ConfigError
 
-__all__ = ["check_choice", "check_fraction", "check_integer", "check_positive", "check_radius", "check_seed"]
+__all__ = ["check_choice", "check_flag", "check_fraction", "check_integer", "check_positive", "check_radius", "check_seed"]
 
 
 def check_integer(name: str, value: Any, minimum: int = 1, maximum: int | None = None, *, optional: bool = False) -> None:
@@ -39,6 +39,12 @@ def check_choice(name: str, value: Any, choices: Sequence[str]) -> None:
     """Raises a `ConfigError` if the argument `name` is not one of these names."""
     if value not in choices:
         raise ConfigError(f"{name} must be one of {', '.join(choices)}, found {value!r}.")
+
+
+def check_flag(name: str, value: Any) -> None:
+    """Raises a `ConfigError` if the argument `name` is neither True nor False."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise ConfigError(f"{name} must be True or False, found {value!r} ({type(value).__name__}).")
 
 
 def check_seed(seed: Any) -> None:

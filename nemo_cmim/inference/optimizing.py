@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -50,7 +51,8 @@ class OptimizingModel(SamplingModel):
         Args:
             smiles: N seed molecules, see `embed`.
             objective: "QED"; "plogP", penalised logP; a function that takes a list of canonical SMILES and returns a number for each; or a
-                mapping from names and functions to weights. Molecules for which a function fails or returns NaN are dropped.
+                mapping from names and functions to weights. Molecules for which a function fails or returns NaN are dropped, and a warning
+                reports the first error.
             algorithm: "CMA-ES", which needs the extra [optimize], or "none", which samples around the seed.
             maximize: Search for high scores; False: for low ones.
             evaluations: Number of latents that are decoded for a seed, at most.
@@ -73,7 +75,7 @@ class OptimizingModel(SamplingModel):
         Raises:
             InvalidSmilesError: If a molecule cannot be used and `on_invalid="raise"`.
             ConfigError: If an argument is unknown or out of range, or if the model has no decoder, bottleneck or fitted density, or if
-                the package cma is missing.
+                the package cma is missing; or if a function raises an error for all seeds and for all molecules of the first step.
         """
         require_decoder(self.config, "optimize")
         require_bottleneck(self.config, "optimize", "use a model that has one")
@@ -85,7 +87,7 @@ class OptimizingModel(SamplingModel):
         decoding = DecodingSettings(temperature=temperature, seed=None if temperature is None else number)
         score = Objective(objective)
         check_choice("unit", unit, ("spread", "absolute"))
-        step = self._unit_step(unit)
+        step = self._unit_step(unit, 'unit="absolute"')
         check_distance(scaled_radius, unit, step)
         inputs = self._tokenize(smiles, InputOptions(on_invalid, True, standardise, first_index, placeholder="None"))
         mean_NZ = self._posterior_of(inputs).mean_BKD.flatten(1).numpy()
@@ -102,5 +104,13 @@ class OptimizingModel(SamplingModel):
                 for text, *_ in decode_batches(self.network, self.tokenizer, batches, decoding, numbers, report_truncated=False)
             ]
 
-        found = {i: result for (i, _), result in zip(rows, search(seeds, score, decode, step, settings, progress))}
+        results = search(seeds, score, decode, step, settings, progress)
+        failed = [result for result in results if result.error]
+        if failed:
+            warnings.warn(
+                f"The scoring function raised errors in the searches of {len(failed)} of {len(results)} molecules. The first error: "
+                f"{failed[0].error}.",
+                stacklevel=2,
+            )
+        found = {i: result for (i, _), result in zip(rows, results)}
         return [found.get(i) for i in range(len(inputs.molecule_of_row))]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from rdkit import Chem
 
@@ -19,7 +19,7 @@ def substructures(smarts: str | Sequence[str]) -> list[Mol]:
         ConfigError: If one cannot be parsed.
     """
     patterns = []
-    for text in [smarts] if isinstance(smarts, str) else smarts:
+    for text in smarts if isinstance(smarts, Iterable) and not isinstance(smarts, str) else [smarts]:
         with quiet_rdkit():
             pattern = Chem.MolFromSmarts(text) if isinstance(text, str) and text else None
         if pattern is None:

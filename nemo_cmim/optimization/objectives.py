@@ -30,6 +30,10 @@ class Objective:
         objective: A name of `OBJECTIVES`, a function that takes a list of SMILES and returns a number for each, or a mapping from
             names and functions to weights.
 
+    Attributes:
+        name: Name of the sum.
+        errors: The errors that functions raised in the last call, by SMILES; the first one for each.
+
     Raises:
         ConfigError: If it is none of these, or if a weight is not a finite number.
     """
@@ -38,11 +42,12 @@ class Objective:
         parts = objective if isinstance(objective, Mapping) else {objective: 1.0} if callable(objective) else {str(objective): 1.0}
         if not parts:
             raise ConfigError("The objective has no parts. Pass a name, a function, or a mapping from them to weights.")
+        self.errors: dict[str, str] = {}
         self._parts: list[tuple[Score, float]] = []
         for key, weight in parts.items():
             if not callable(key) and key not in OBJECTIVES:
                 raise ConfigError(
-                    f"The objective must be one of {', '.join(OBJECTIVES)}, or a function of a list of SMILES, found {shorten(key)}."
+                    f"objective must be one of {', '.join(OBJECTIVES)}, or a function of a list of SMILES, found {shorten(key)}."
                 )
             if isinstance(weight, bool) or not isinstance(weight, numbers.Real) or not math.isfinite(weight):
                 raise ConfigError(f"The weight of an objective must be a finite number, found {weight!r}.")
@@ -52,29 +57,40 @@ class Objective:
     def __call__(self, smiles: Sequence[str]) -> NDArray[np.float64]:
         """Scores of N valid SMILES, float64 [N]; NaN where a function raised an error or returned NaN or infinity.
 
-        If a function raises an error for a list, it is called for each SMILES of the list.
+        A function may return a list, an array, a tensor or a Series. If it raises an error for a list, it is called for each SMILES of
+        the list.
 
         Raises:
             ConfigError: If a function does not return one number for each SMILES.
         """
+        self.errors = {}
         total = np.zeros(len(smiles))
         for function, weight in self._parts:
-            total += weight * _scores(function, list(smiles))
+            total += weight * self._scores(function, smiles)
         return np.where(np.isfinite(total), total, np.nan)
 
-
-def _scores(function: Score, smiles: list[str]) -> NDArray[np.float64]:
-    if not smiles:
-        return np.zeros(0)
-    try:
-        values = function(smiles)
-    except Exception:  # noqa: BLE001  # a function of the caller may raise anything
-        if len(smiles) == 1:
+    def _scores(self, function: Score, smiles: Sequence[str]) -> NDArray[np.float64]:
+        if not smiles:
+            return np.zeros(0)
+        try:
+            values = function(list(smiles))  # a copy, which the function may change
+        except Exception as error:  # noqa: BLE001  # a function of the caller may raise anything
+            if len(smiles) > 1:
+                return np.concatenate([self._scores(function, [one]) for one in smiles])
+            self.errors.setdefault(smiles[0], f"{_title(function)}({list(smiles)}) raised {shorten(error, 200)}")
             return np.full(1, np.nan)
-        return np.concatenate([_scores(function, [one]) for one in smiles])
+        return _numbers(function, values, smiles)
+
+
+def _numbers(function: Score, values: Any, smiles: Sequence[str]) -> NDArray[np.float64]:
+    """What a function returned for N SMILES, float64 [N]."""
     try:
+        if hasattr(values, "detach"):  # a tensor, maybe with a gradient or on a GPU
+            values = values.detach().cpu().double().numpy()
+        elif isinstance(values, (list, tuple)):  # maybe of tensors
+            values = [value.item() if hasattr(value, "item") else value for value in values]
         scores = np.array(values, dtype=np.float64)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RuntimeError) as error:
         raise ConfigError(f"The scoring function {_title(function)} must return numbers, found {shorten(values)}.") from error
     if scores.shape != (len(smiles),):
         raise ConfigError(

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ..arguments import check_integer
+from ..errors import ConfigError
 from ..molecules import drawing_grid
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Candidate", "SearchResult"]
+__all__ = ["PICTURES", "Candidate", "SearchResult", "check_suffix"]
+
+PICTURES = (".png", ".svg")
 
 
 class Candidate(NamedTuple):
@@ -41,6 +46,7 @@ class SearchResult:
         molecules: Molecules that meet all conditions, without repeats, the best first; the seed itself is left out.
         evaluations: Number of latents that were decoded.
         dropped: How many decoded SMILES were not used, by reason: "invalid", "without the substructure", "too dissimilar", "no score".
+        error: The first error that a scoring function raised, with its SMILES; empty if there was none.
         best_similarity: Highest similarity of a molecule other than the seed, whether it met the conditions or not; NaN without one.
         history: Best score of all molecules found until the end of each step; NaN before the first one.
     """
@@ -51,6 +57,7 @@ class SearchResult:
     molecules: list[Candidate] = field(default_factory=list)
     evaluations: int = 0
     dropped: dict[str, int] = field(default_factory=dict)
+    error: str = ""
     best_similarity: float = float("nan")
     history: list[float] = field(default_factory=list)
 
@@ -58,9 +65,14 @@ class SearchResult:
         """How many molecules were found, and why others were not used."""
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in self.dropped.items() if count) or "none was dropped"
         found = f"{len(self.molecules):,} molecules from {self.evaluations:,} evaluations ({reasons})"
+        sentences = [found]
         if self.molecules:
-            return f"{found}. Best {self.objective}: {self.molecules[0].score:.4g}; that of the seed: {self.seed_score:.4g}."
-        return f"{found}. The most similar molecule has the similarity {self.best_similarity:.2f} to the seed."
+            sentences.append(f"Best {self.objective}: {self.molecules[0].score:.4g}; that of the seed: {self.seed_score:.4g}")
+        elif self.dropped.get("too dissimilar"):
+            sentences.append(f"The most similar molecule has the similarity {self.best_similarity:.2f} to the seed")
+        if self.error:
+            sentences.append(f"The first error of a scoring function: {self.error}")
+        return f"{'. '.join(sentences)}."
 
     def to_frame(self) -> pd.DataFrame:
         """The molecules as a table with the columns seed, smiles, score, similarity and step."""
@@ -69,7 +81,12 @@ class SearchResult:
         return pd.DataFrame([{"seed": self.seed, **candidate._asdict()} for candidate in self.molecules], columns=_COLUMNS)
 
     def plot(self, path: str | Path) -> None:
-        """Writes a picture of the best score over the evaluations (PNG, SVG or PDF, by the suffix)."""
+        """Writes a picture of the best score over the evaluations (.png, .svg or .pdf).
+
+        Raises:
+            ConfigError: If the path has a different suffix.
+        """
+        check_suffix(path, [*PICTURES, ".pdf"])
         from matplotlib.figure import Figure
 
         figure = Figure(figsize=(6, 4), layout="constrained")
@@ -82,10 +99,22 @@ class SearchResult:
         figure.savefig(path, dpi=150)
 
     def grid(self, path: str | Path, count: int = 12) -> None:
-        """Writes a picture of the seed and of the best molecules, with score and similarity (PNG or SVG, by the suffix)."""
+        """Writes a picture of the seed and of the best molecules, with score and similarity (.png or .svg).
+
+        Raises:
+            ConfigError: If the path has a different suffix, or if `count` is below 1.
+        """
+        check_suffix(path, PICTURES)
+        check_integer("count", count)
         labels = {self.seed: f"seed: {self.seed_score:.3g}"}
         labels |= {one.smiles: f"{one.score:.3g}, similarity {one.similarity:.2f}" for one in self.molecules[:count]}
-        Path(path).write_bytes(drawing_grid(labels, png=Path(path).suffix == ".png"))
+        Path(path).write_bytes(drawing_grid(labels, png=Path(path).suffix.lower() == ".png"))
+
+
+def check_suffix(path: str | Path, suffixes: Sequence[str], name: str = "path") -> None:
+    """Raises a `ConfigError` if a picture, the argument `name`, cannot be written because of its suffix."""
+    if Path(path).suffix.lower() not in suffixes:
+        raise ConfigError(f"{name}={str(path)!r}: a picture is written as {' or '.join(suffixes)}. Choose one of these suffixes.")
 
 
 _COLUMNS = ["seed", *Candidate._fields]

@@ -7,6 +7,7 @@ and x is what is searched, with the standard deviation `scaled_radius` at the st
 from __future__ import annotations
 
 import math
+import numbers
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from ..arguments import check_choice, check_fraction, check_integer, check_positive, check_seed
+from ..arguments import check_choice, check_flag, check_fraction, check_integer, check_positive, check_seed
 from ..errors import ConfigError
 from ..molecules import canonical_or_none, contains, parse, similarity_to, substructures
 from .objectives import Objective
@@ -68,11 +69,17 @@ class SearchSettings:
 
     def __post_init__(self) -> None:
         check_choice("algorithm", self.algorithm, ALGORITHMS)
+        check_flag("maximize", self.maximize)
         check_integer("population", self.population, 2)
         check_integer("evaluations", self.evaluations)
         if self.evaluations < self.population:
             raise ConfigError(
-                f"evaluations ({self.evaluations}) must be at least population ({self.population}), the number of molecules of one step."
+                f"evaluations={self.evaluations} is less than population={self.population}, the number of molecules of one step. Pass "
+                f"evaluations={self.population} or more."
+            )
+        if isinstance(self.scaled_radius, numbers.Real) and self.scaled_radius == 0:
+            raise ConfigError(
+                "scaled_radius must be a number above 0, found 0: with 0, a search stays at its molecule. `sample` gives reconstructions."
             )
         check_positive("scaled_radius", self.scaled_radius)
         check_integer("n", self.n, optional=True)
@@ -108,7 +115,8 @@ def search(
         The result for each seed.
 
     Raises:
-        ConfigError: If the scoring function does not return numbers, or if CMA-ES needs the package cma and it is not installed.
+        ConfigError: If the scoring function does not return numbers, or if it raises an error for all seeds and for all molecules of the
+            first step; or if CMA-ES needs the package cma and it is not installed.
     """
     if not seeds:
         return []
@@ -119,6 +127,11 @@ def search(
         texts = decode(z_NZ, step)
         for number, run in enumerate(runs):
             run.tell(texts[number * size : (number + 1) * size], step)
+        if step == 1 and all(run.has_only_errors for run in runs):
+            raise ConfigError(
+                f"The scoring function raised an error for the seed and for all molecules of the first step. The first error: "
+                f"{runs[0].result.error}."
+            )
         if progress:
             progress(step * size * len(runs), settings.steps * size * len(runs))
     return [run.finish() for run in runs]
@@ -147,8 +160,14 @@ class _Run:
         self._best_score = -math.inf
         self._strategy = self._new_strategy() if settings.algorithm == "CMA-ES" else None
         self._x_PZ: list[NDArray[np.float64]] = []
-        self.result = SearchResult(seed.smiles, float(objective([seed.smiles])[0]), objective.name)
-        self.result.dropped = dict.fromkeys(_REASONS, 0)
+        self.result = SearchResult(seed.smiles, math.nan, objective.name, dropped=dict.fromkeys(_REASONS, 0))
+        self._scored = self._failed = 0
+        (self.result.seed_score,) = self._score([seed.smiles])
+
+    @property
+    def has_only_errors(self) -> bool:
+        """Whether the scoring function raised an error for all molecules so far, the seed and at least one other."""
+        return self._failed == self._scored > 1
 
     def ask(self, unit: NDArray[np.float32] | float) -> NDArray[np.float64]:
         """The latents of the next step, [P, Z]."""
@@ -187,13 +206,21 @@ class _Run:
         similarity = dict(zip(new, similarity_to(self._seed.smiles, new).tolist()))
         dropped = {smiles: self._failed_condition(smiles, similarity[smiles]) for smiles in new}
         wanted = [smiles for smiles in new if not dropped[smiles]]
-        scores = dict(zip(wanted, self._objective(wanted).tolist()))
+        scores = dict(zip(wanted, self._score(wanted)))
         for smiles in new:
             score = scores.get(smiles, math.nan)
             reason = dropped[smiles] or (_NO_SCORE if math.isnan(score) else "")
             self._known[smiles] = _Judged(score, similarity[smiles], reason)
             if smiles != self._seed.smiles:
                 self.result.best_similarity = float(np.fmax(self.result.best_similarity, similarity[smiles]))
+
+    def _score(self, smiles: list[str]) -> list[float]:
+        """Scores of molecules, NaN where there is none; errors are counted, and the first one is kept."""
+        scores = self._objective(smiles).tolist()
+        self._scored += len(smiles)
+        self._failed += len(self._objective.errors)
+        self.result.error = self.result.error or next(iter(self._objective.errors.values()), "")
+        return scores
 
     def _failed_condition(self, smiles: str, similarity: float) -> str:
         if not contains(parse(smiles), self._patterns):

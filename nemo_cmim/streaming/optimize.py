@@ -16,15 +16,13 @@ from ..errors import ConfigError
 from ..inference import CMIMModel
 from ..inference.batching import DECODED_MOLECULES
 from ..inference.inputs import EXPLAIN
-from ..optimization import SearchResult
+from ..optimization import OBJECTIVES, PICTURES, SearchResult, check_suffix
 from ..outputs import write_file
 from ..tables.layout import DETECT, ReadOptions
 from ..tables.rows import Block, MoleculeTable
 from .rows import DEFAULTS, Found, Streamed, StreamOptions, check_outputs, problems_of, stream_rows, unused
 
 __all__ = ["optimize_file", "parse_objective"]
-
-PICTURES = (".png", ".svg")
 
 _COLUMNS = {
     "seed": pa.string(),
@@ -40,9 +38,10 @@ def parse_objective(text: str) -> str | dict[str, float]:
     """The objective that `CMIMModel.optimize` takes: `QED`, or names with weights, `QED:1,plogP:-0.1`.
 
     Raises:
-        ConfigError: If a weight is missing or is not a number, or if a name is given twice.
+        ConfigError: If a name is unknown or given twice, or if a weight is missing or is not a number.
     """
     if ":" not in text and "," not in text:
+        _check_name(text, text.strip())
         return text.strip()
     weights: dict[str, float] = {}
     for part in text.split(","):
@@ -56,8 +55,14 @@ def parse_objective(text: str) -> str | dict[str, float]:
                 f"objective={text!r}: {part.strip()!r} is not a different name with a weight. Write one name, such as QED, or names with "
                 "weights, such as QED:1,plogP:-0.1."
             )
+        _check_name(text, name)
         weights[name] = weight
     return weights
+
+
+def _check_name(text: str, name: str) -> None:
+    if name not in OBJECTIVES:
+        raise ConfigError(f"objective={text!r}: {name!r} is not the name of a score. The names are {', '.join(OBJECTIVES)}.")
 
 
 def optimize_file(
@@ -107,8 +112,7 @@ def optimize_file(
     check_seed(seed)
     pictures = {name: Path(path) for name, path in (("plot", plot), ("grid", grid)) if path is not None}
     for name, path in pictures.items():
-        if path.suffix not in PICTURES:
-            raise ConfigError(f"{name}={path}: a picture is written as {' or '.join(PICTURES)}. Choose one of these suffixes.")
+        check_suffix(path, PICTURES, name)
     check_outputs(source, target, options, [*pictures.values()])
     chosen: list[Any] = []  # the result that is drawn
 

@@ -64,6 +64,21 @@ def test_a_small_radius_stays_near_the_seed(searcher: CMIMModel) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*had not ended")
+def test_errors_of_a_scoring_function_are_a_warning(searcher: CMIMModel) -> None:
+    def score(smiles: list[str]) -> list[int]:
+        if any("c" in one or len(one) > 3 for one in smiles):
+            raise ValueError("too long")
+        return length(smiles)
+
+    with pytest.warns(
+        UserWarning, match=r"in the searches of 1 of 2 molecules.*score\(\['Oc1ccccc1'\]\) raised ValueError\('too long'\)"
+    ):
+        found = searcher.optimize(["CCO", "c1ccccc1O"], score, min_similarity=1.0, **SMALL)
+    assert [bool(result and result.error) for result in found] == [False, True]
+    with pytest.raises(ConfigError, match=r"for all molecules of the first step. The first error: <lambda>.*ZeroDivisionError"):
+        searcher.optimize(["CCO"], lambda smiles: 1 / 0, **SMALL)
+
+
 def test_a_search_that_leaves_the_latent_space_decodes_finite_latents(searcher: CMIMModel, monkeypatch: pytest.MonkeyPatch) -> None:
     """As when CMA-ES takes very large steps."""
     monkeypatch.setattr(optimizing, "check_distance", lambda *_: None)
@@ -74,9 +89,9 @@ def test_a_search_that_leaves_the_latent_space_decodes_finite_latents(searcher: 
 def test_arguments_that_cannot_be_used_raise(searcher: CMIMModel, model: CMIMModel) -> None:
     with pytest.raises(ConfigError, match="unit must be one of spread, absolute, found 'posterior'"):
         searcher.optimize(SMILES, unit="posterior")
-    with pytest.raises(ConfigError, match="needs a density"):
+    with pytest.raises(ConfigError, match=r'needs a density.* or pass unit="absolute"\.$'):
         model.optimize(SMILES)
-    with pytest.raises(ConfigError, match="must be one of QED, plogP"):
+    with pytest.raises(ConfigError, match="objective must be one of QED, plogP"):
         searcher.optimize(SMILES, "qed")
     with pytest.raises(ConfigError, match="one number for each SMILES"):
         searcher.optimize(SMILES, lambda smiles: np.ones(7), **SMALL)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -67,6 +68,8 @@ def test_an_empty_result_says_why(tmp_path: Path) -> None:
     (found,) = run(SEED, min_similarity=1.0)
     assert not found.molecules and found.dropped["too dissimilar"] > 0 and 0 < found.best_similarity < 1
     assert f"The most similar molecule has the similarity {found.best_similarity:.2f}" in found.explain()
+    (other,) = run(SEED, must_contain="O")
+    assert not other.molecules and "similarity" not in other.explain()
     assert found.to_frame().columns.tolist() == ["seed", "smiles", "score", "similarity", "step"] and math.isnan(found.history[0])
     found.plot(tmp_path / "plot.png")
     found.grid(tmp_path / "grid.svg")
@@ -80,6 +83,35 @@ def test_molecules_without_a_score_are_dropped() -> None:
 
     (found,) = run(SEED, objective=score)
     assert found.dropped["no score"] > 0 and found.molecules[0].score == 6.0
+    assert re.search(
+        r"The first error of a scoring function: score\(\['[CN]{7,}'\]\) raised ValueError\('too long'\)\.", found.explain()
+    )
+
+
+def test_a_function_that_always_fails_is_an_error() -> None:
+    def broken(smiles: list[str]) -> list[float]:
+        raise KeyError("no such model")
+
+    other = Seed("CCCCCC", np.array([6, 0, 0, 0], np.float32), 1)
+    with pytest.raises(ConfigError, match=r"first step. The first error: broken\(\['CCCN'\]\) raised KeyError\('no such model'\)"):
+        run(SEED, other, objective=broken)
+    calls: list[str] = []
+
+    def only_for_the_other(smiles: list[str]) -> list[int]:
+        calls.extend(smiles)
+        return broken(smiles) if "N" in smiles[0] else carbons(smiles)  # type: ignore[return-value]
+
+    first, second = run(SEED, other, objective=only_for_the_other)
+    assert second.molecules and math.isnan(first.seed_score) and "raised KeyError" in first.error, "other seeds have scores"
+
+
+def test_a_function_may_change_its_list() -> None:
+    def greedy(smiles: list[str]) -> list[int]:
+        scores = carbons(smiles)
+        smiles.clear()
+        return scores
+
+    assert [one.molecules for one in run(SEED, objective=greedy)] == [one.molecules for one in run(SEED)]
 
 
 def test_each_molecule_is_scored_once() -> None:
@@ -100,6 +132,14 @@ def test_pictures_and_tables(tmp_path: Path) -> None:
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
     found.grid(tmp_path / "grid.png")
     assert (tmp_path / "grid.png").read_bytes().startswith(b"\x89PNG") and "<svg" in (tmp_path / "grid.svg").read_text()
+    for name in ("grid.pdf", "grid", "plot.gif"):
+        with pytest.raises(ConfigError, match=rf"path='.*{name}': a picture is written as .png or .svg"):
+            (found.plot if "plot" in name else found.grid)(tmp_path / name)
+        assert not (tmp_path / name).exists()
+    found.grid(tmp_path / "GRID.PNG")
+    assert (tmp_path / "GRID.PNG").read_bytes().startswith(b"\x89PNG")
+    found.plot(tmp_path / "plot.pdf")
+    assert (tmp_path / "plot.pdf").read_bytes().startswith(b"%PDF")
     assert found.to_frame()["score"].tolist() == [one.score for one in found.molecules] and len(found.molecules) == 5
 
 
@@ -108,8 +148,14 @@ def test_pictures_and_tables(tmp_path: Path) -> None:
     [
         ({"algorithm": "GA"}, "algorithm must be one of CMA-ES, none, found 'GA'"),
         ({"population": 1}, "population must be at least 2"),
-        ({"evaluations": 5}, r"evaluations \(5\) must be at least population \(10\)"),
-        ({"scaled_radius": 0}, "scaled_radius must be a number above 0"),
+        ({"evaluations": 5}, "evaluations=5 is less than population=10"),
+        ({"scaled_radius": 0}, "scaled_radius must be a number above 0, found 0: with 0, a search stays at its molecule"),
+        ({"scaled_radius": 0.0, "algorithm": "none"}, "scaled_radius must be a number above 0, found 0"),
+        ({"scaled_radius": -1}, "scaled_radius must be a number above 0, found -1"),
+        ({"scaled_radius": np.zeros(2)}, "scaled_radius must be a number above 0, found array"),
+        ({"maximize": "no"}, r"maximize must be True or False, found 'no' \(str\)"),
+        ({"must_contain": None}, "must_contain must be SMARTS, .*cannot parse None"),
+        ({"must_contain": ["CN", ""]}, "cannot parse ''"),
         ({"min_similarity": 1.5}, "min_similarity must be a number from 0 to 1, found 1.5"),
         ({"min_similarity": "0.5"}, "min_similarity must be a number from 0 to 1, found '0.5'"),
         ({"min_similarity": float("nan")}, "min_similarity must be a number from 0 to 1"),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
+import torch
 from rdkit import Chem
 from rdkit.Chem import QED, Crippen
 
@@ -40,6 +42,33 @@ def test_molecules_without_a_score_are_nan() -> None:
 
     np.testing.assert_array_equal(Objective(score)(SMILES), [np.nan, 1.0, np.nan])
     assert Objective(score)([]).shape == (0,)
+    objective = Objective({score: 1, "QED": 1})
+    objective(SMILES)
+    assert objective.errors == {"CCO": "score(['CCO']) raised KeyError('CCO')"}
+    assert np.isfinite(objective(SMILES[1:2])).all() and not objective.errors
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        torch.tensor([1.5, 2, 3], requires_grad=True),
+        torch.tensor([1.5, 2, 3], dtype=torch.bfloat16),
+        [torch.tensor(1.5, requires_grad=True), torch.tensor([2.0]), 3],
+        np.array([1.5, 2, 3], np.float32),
+        [np.float32(1.5), np.int64(2), np.array(3)],
+        (1.5, 2, 3),
+        pd.Series([1.5, 2, 3], index=[7, 8, 9]),
+        pd.array([1.5, 2, 3], dtype="Float64"),
+    ],
+    ids=lambda values: type(values).__name__,
+)
+def test_all_kinds_of_numbers_are_scores(values: object) -> None:
+    assert Objective(lambda smiles: values)(SMILES).tolist() == [1.5, 2, 3]
+
+
+def test_missing_numbers_are_no_score() -> None:
+    for values in ([1, None, 3], pd.array([1, pd.NA, 3], dtype="Int64")):
+        np.testing.assert_array_equal(Objective(lambda smiles, values=values: values)(SMILES), [1, np.nan, 3])
 
 
 @pytest.mark.parametrize(
@@ -51,6 +80,8 @@ def test_molecules_without_a_score_are_nan() -> None:
         ({"QED": True}, "weight of an objective must be a finite number, found True"),
         (lambda smiles: [1.0], r"must return one number for each SMILES: for 3 SMILES it returned an array of the shape \(1,\)"),
         (lambda smiles: 1.0, r"shape \(\)"),
+        (lambda smiles: torch.zeros(3, 1), r"shape \(3, 1\)"),
+        (lambda smiles: [torch.zeros(2)] * 3, "must return numbers, found"),
         (lambda smiles: ["good"] * len(smiles), "must return numbers, found"),
     ],
 )
