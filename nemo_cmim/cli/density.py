@@ -63,14 +63,17 @@ def _run(args: argparse.Namespace) -> None:
     )
 
 
-def _of_folder(folder: str, count: int, seed: int) -> list[str]:
+def _of_folder(folder: str, molecules: int, seed: int) -> list[str]:
     """A random sample of the training split of a prepared folder."""
     import numpy as np
 
+    from ..arguments import check_integer, check_seed
     from ..store.token_store import TokenStore
     from ..tokenizers import SmilesTokenizer
 
+    check_integer("molecules", molecules)
+    check_seed(seed)
     store = TokenStore.open(folder, "train")
-    places = np.random.default_rng(seed).permutation(len(store))[:count]
+    places = np.random.default_rng(seed).permutation(len(store))[:molecules]
     tokenizer = SmilesTokenizer(store.vocabulary)
     return [tokenizer.decode(tokens) for tokens in store.gather(np.sort(places))]

@@ -86,7 +86,8 @@ def _add_sample(commands: Commands) -> None:
     )
     add("--density", choices=("aggregated", "normal"), help=density)
     add_decoding(add)
-    add("--must-contain", metavar="SMARTS", help="keep only molecules with this substructure")
+    substructure = "keep only molecules with this substructure; can be repeated: with all of them"
+    add("--must-contain", action="append", metavar="SMARTS", help=substructure)
     add("--unique", action="store_true", help="keep only different molecules")
     add("--valid-only", action="store_true", help="keep only molecules that RDKit can parse")
     attempts = "draw up to M * N latents to replace molecules that are not kept; there may be fewer than N in the end (default: 20)"
@@ -105,7 +106,7 @@ def _run_sample(args: argparse.Namespace) -> None:
         check_effect(args, ("density",), "with INPUT, around whose molecules samples are drawn")
     settings = chosen(args, _SAMPLING)
     model = resolve(args.model, args.device)
-    with progress_bar("sample") as show:
+    with progress_bar("sample", "molecules" if args.input is None else "rows") as show:
         options = stream_options(args, show)
         if args.input is None:
             count = sample_density(model, args.output, args.n, options=options, **settings)
@@ -153,14 +154,20 @@ def _run_interpolate(args: argparse.Namespace) -> None:
     from ..errors import ConfigError
     from ..inference.shipped import resolve
     from ..streaming.interpolate import interpolate_file, interpolate_pair
+    from ..tables.detection import FORMATS, format_of
 
     if {args.end is None} != {args.smiles is not None, args.to is not None}:
         raise ConfigError("interpolate needs two SMILES, or one file with --from COLUMN and --to COLUMN.")
     if args.end is not None:
         check_effect(args, ("delimiter", "header", "on_invalid", "rejects"), "on two SMILES")
+        for text in (args.input, args.end):
+            if format_of(text) in FORMATS:
+                raise ConfigError(
+                    f"{text} is a file, not a SMILES. Pass two SMILES, or only the file with --from COLUMN and --to COLUMN."
+                )
     settings = chosen(args, ("steps", "spherical", "unique", "max_tokens", "standardise"))
     model = resolve(args.model, args.device)
-    with progress_bar("interpolate", "pairs") as show:
+    with progress_bar("interpolate", "pairs" if args.end is None else "molecules") as show:
         options = stream_options(args, show)
         if args.end is None:
             done = interpolate_file(

@@ -51,7 +51,8 @@ def _add_optimize(commands: Commands) -> None:
     unit = "unit of the radius: spread = of the latents of all molecules, absolute = numbers of the latent (default: spread)"
     add("--unit", choices=("spread", "absolute"), help=unit)
     add("--min-similarity", type=float, metavar="S", help="minimum similarity to the molecule of INPUT, 0 to 1 (default: 0)")
-    add("--must-contain", metavar="SMARTS", help="keep only molecules with this substructure")
+    substructure = "keep only molecules with this substructure; can be repeated: with all of them"
+    add("--must-contain", action="append", metavar="SMARTS", help=substructure)
     add("-n", type=int, metavar="N", help="maximum number of molecules to write for each molecule of INPUT (default: 10)")
     add("--temperature", type=float, metavar="T", help="draw tokens instead of greedy decoding (default: greedy)")
     add("--seed", type=int, metavar="N", help="seed of the search (default: different in each call)")
@@ -67,7 +68,7 @@ def _run_optimize(args: argparse.Namespace) -> None:
     from ..streaming.optimize import optimize_file
 
     model = resolve(args.model, args.device)
-    with progress_bar("optimize") as show:
+    with progress_bar("optimize", "rows") as show:
         done, has_pictures = optimize_file(
             model, args.input, args.output, read=read_options(args), options=stream_options(args, show), **chosen(args, _SEARCH)
         )
@@ -101,7 +102,7 @@ def _run_score(args: argparse.Namespace) -> None:
     from ..streaming.score import score_file
 
     model = resolve(args.model, args.device)
-    with progress_bar("score") as show:
+    with progress_bar("score", "rows") as show:
         done = score_file(
             model, args.input, args.output, read=read_options(args), options=stream_options(args, show),
             **chosen(args, ("given", "per_token", "standardise")),

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from ..arguments import check_flag
 from ..molecules import Mol, canonical_or_none, contains, parse, substructures
 
 __all__ = ["Filter", "Seen"]
@@ -41,7 +42,7 @@ class Filter:
         must_contain: SMARTS of substructures that it contains, all of them; it is valid then.
 
     Raises:
-        ConfigError: If a SMARTS cannot be parsed.
+        ConfigError: If `valid_only` or `unique` is not a bool, or if a SMARTS cannot be parsed.
     """
 
     valid_only: bool = False
@@ -49,6 +50,8 @@ class Filter:
     must_contain: str | Sequence[str] = ()
 
     def __post_init__(self) -> None:
+        for name in ("valid_only", "unique"):
+            check_flag(name, getattr(self, name))
         _ = self._patterns  # an error in a SMARTS is raised here
 
     @property

@@ -6,7 +6,7 @@ import dataclasses
 import secrets
 from dataclasses import dataclass
 
-from ..arguments import check_integer, check_positive, check_seed
+from ..arguments import check_flag, check_integer, check_positive, check_seed
 from ..errors import ConfigError
 
 __all__ = ["MAX_BEAM", "DecodingSettings"]
@@ -44,6 +44,7 @@ class DecodingSettings:
     seed: int | None = None
 
     def __post_init__(self) -> None:
+        check_flag("grammar", self.grammar)
         check_integer("beam_size", self.beam_size, 1, MAX_BEAM)
         check_integer("n_best", self.n_best)
         for name in ("top_k", "max_tokens"):
@@ -54,14 +55,19 @@ class DecodingSettings:
         if self.temperature is None:
             for name in ("top_k", "top_p", "seed"):
                 if getattr(self, name) is not None:
-                    raise ConfigError(f"{name} has no effect without temperature. Pass temperature=1.0, or leave {name} out.")
+                    raise ConfigError(
+                        f"{name}={getattr(self, name)} has no effect without a temperature. Pass temperature=1.0, or leave it out."
+                    )
             if self.n_best > self.beam_size:
+                wider = f"Pass beam_size={self.n_best}, or draw" if self.n_best <= MAX_BEAM else "Draw"
                 raise ConfigError(
-                    f"n_best ({self.n_best}) is more than beam_size ({self.beam_size}). Pass beam_size={self.n_best} (at most "
-                    f"{MAX_BEAM}), or draw sequences with temperature=1.0."
+                    f"n_best={self.n_best} is more than beam_size={self.beam_size}. {wider} sequences with temperature=1.0."
                 )
         elif self.beam_size != 1:
-            raise ConfigError("temperature draws tokens, and beam_size searches for the most likely ones. Pass one of them.")
+            raise ConfigError(
+                f"temperature={self.temperature} draws tokens, and beam_size={self.beam_size} searches for the most likely ones. Pass one "
+                "of them."
+            )
 
     def seeded(self) -> DecodingSettings:
         """The same settings with a seed: a random one if there is none."""

@@ -11,7 +11,7 @@ import torch
 
 from ..arguments import check_integer, check_seed
 from ..errors import DataError
-from ..generation import LatentDensity
+from ..generation import MAX_COMPONENTS, LatentDensity
 from ..tables.layout import DETECT, ReadOptions
 from ..tables.rows import MoleculeTable
 from .capabilities import require_bottleneck, require_prior
@@ -46,6 +46,7 @@ def fit_density(
         DataError: If there are too few valid molecules.
         ConfigError: If the model has no bottleneck or no variance of q(z|x), or if an argument is out of range.
     """
+    check_integer("components", components, 1, MAX_COMPONENTS)  # before molecules are encoded
     require_bottleneck(content.config, "fit_density", "use a model that has one")
     require_prior(content.config, "fit_density", "use a model with a posterior, such as mim or cmim")
     model = CMIMModel(content, device)
@@ -63,26 +64,27 @@ def fit_density(
     return dataclasses.replace(content, density=density)
 
 
-def sample_molecules(sources: Sequence[str | Path], count: int, *, options: ReadOptions = DETECT, seed: int = 0) -> list[str]:
+def sample_molecules(sources: Sequence[str | Path], molecules: int, *, options: ReadOptions = DETECT, seed: int = 0) -> list[str]:
     """A random sample of the SMILES of files, without replacement, in constant memory (reservoir sampling).
 
     Args:
         sources: Files, URLs or "-".
-        count: Size of the sample; all SMILES if there are fewer.
+        molecules: Size of the sample; all SMILES if there are fewer.
         options: How to read them.
         seed: Seed of the sample.
 
     Raises:
         DataError: If a file cannot be read.
+        ConfigError: If `molecules` is below 1, or if `seed` is out of range.
     """
-    check_integer("count", count)
+    check_integer("molecules", molecules)
     check_seed(seed)
     generator = np.random.default_rng(seed)
     kept: list[str] = []
     for seen, smiles in enumerate(_all_smiles(sources, options)):
-        if seen < count:
+        if seen < molecules:
             kept.append(smiles)
-        elif (place := int(generator.integers(seen + 1))) < count:
+        elif (place := int(generator.integers(seen + 1))) < molecules:
             kept[place] = smiles
     return kept
 

@@ -51,8 +51,7 @@ class OptimizingModel(SamplingModel):
         Args:
             smiles: N seed molecules, see `embed`.
             objective: "QED"; "plogP", penalised logP; a function that takes a list of canonical SMILES and returns a number for each; or a
-                mapping from names and functions to weights. Molecules for which a function fails or returns NaN are dropped, and a warning
-                reports the first error.
+                mapping from these to weights. Molecules without a score are dropped: a function fails (a warning) or returns NaN.
             algorithm: "CMA-ES", which needs the extra [optimize], or "none", which samples around the seed.
             maximize: Search for high scores; False: for low ones.
             evaluations: Number of latents that are decoded for a seed, at most.
@@ -99,18 +98,21 @@ class OptimizingModel(SamplingModel):
             z = torch.from_numpy(z_NZ).view(-1, self.config.network.latents, self.config.network.hidden_size)
             batches = ((part.to(self.device), None) for part in z.split(DECODED_MOLECULES))
             numbers = ((one.number * settings.steps + step) * population + j for one in seeds for j in range(population))
-            return [
-                text
-                for text, *_ in decode_batches(self.network, self.tokenizer, batches, decoding, numbers, report_truncated=False)
-            ]
+            found = decode_batches(self.network, self.tokenizer, batches, decoding, numbers, report_truncated=False)
+            return [text for text, *_ in found]
 
         results = search(seeds, score, decode, step, settings, progress)
-        failed = [result for result in results if result.error]
-        if failed:
-            warnings.warn(
-                f"The scoring function raised errors in the searches of {len(failed)} of {len(results)} molecules. The first error: "
-                f"{failed[0].error}.",
-                stacklevel=2,
-            )
+        _warn_of_errors(results)
         found = {i: result for (i, _), result in zip(rows, results)}
         return [found.get(i) for i in range(len(inputs.molecule_of_row))]
+
+
+def _warn_of_errors(results: Sequence[SearchResult]) -> None:
+    """Warns of errors that scoring functions raised, with the first one."""
+    failed = [result for result in results if result.error]
+    if failed:
+        warnings.warn(
+            f"The scoring function raised errors in the searches of {len(failed)} of {len(results)} molecules. The first error: "
+            f"{failed[0].error}.",
+            stacklevel=3,
+        )

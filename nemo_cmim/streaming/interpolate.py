@@ -64,6 +64,8 @@ def interpolate_pair(
     types = {"from": pa.string(), "to": pa.string(), **_COLUMNS}
     with row_writer(Path(target), "generated", "step") as writer:
         writer.append(pa.table([pa.array(rows[name], kind) for name, kind in types.items()], names=list(types)))
+    if options.progress:
+        options.progress(len(texts), 1.0)
     return len(texts) - writer.left_out
 
 

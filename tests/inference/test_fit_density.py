@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +44,16 @@ def test_the_command_writes_the_model_with_a_density(
     assert main(["export", str(out), "-o", str(again)]) == 0 and again.read_bytes() == out.read_bytes()
     assert main(["fit-prior", str(model_file), str(molecules), "-o", str(out)]) == 2
     assert "already exists" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--molecules", "--components", "--seed"])
+def test_wrong_options(model_file: Path, molecules: Path, tmp_path: Path, option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "folder").mkdir()
+    for source in (molecules, tmp_path / "folder") if option != "--components" else (molecules,):
+        assert main(["fit-prior", str(model_file), str(source), "-o", str(tmp_path / "x.nemo"), option, "-1"]) == 2
+        assert (
+            re.search(rf"{option} must be at least [01], found -1", capsys.readouterr().err) and not (tmp_path / "x.nemo").exists()
+        )
 
 
 def test_a_sample_of_a_file_is_random_without_replacement(molecules: Path) -> None:

@@ -228,6 +228,8 @@ def test_without_a_density_the_message_says_what_to_do(model: CMIMModel) -> None
         ("sample", {"unit": "sigma"}, "unit must be one of spread, posterior, absolute, found 'sigma'"),
         ("sample", {"density": "prior"}, "density must be one of aggregated, normal, found 'prior'"),
         ("sample", {"must_contain": "c1cc"}, "RDKit cannot parse 'c1cc'"),
+        ("sample", {"unique": "no"}, "unique must be True or False, found 'no' (str)"),
+        ("sample", {"valid_only": None}, "valid_only must be True or False, found None"),
         ("sample", {"attempts": 0}, "attempts must be at least 1"),
         ("interpolate", {"a": "C", "b": "O", "steps": 1}, "steps must be at least 2, found 1"),
         ("interpolate", {"a": "C", "b": "O", "steps": 3.0}, "steps must be an integer, found 3.0"),

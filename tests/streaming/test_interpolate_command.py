@@ -40,6 +40,15 @@ def test_two_smiles(tmp_path: Path, run, model: CMIMModel) -> None:
         assert [table["generated"][0], table["generated"][4]] == model.reconstruct(["CCO", "c1ccccc1O"])
 
 
+@pytest.mark.parametrize("options", [(), ("--unique",)])
+def test_the_progress_of_two_smiles_ends_at_100(
+    tmp_path: Path, run, options: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("CCO", "CCO", "-o", tmp_path / "out.csv", "--steps", 5, *options) == 0
+    found = len(read(tmp_path / "out.csv"))
+    assert f"{found:.2f}/{found:.2f}" in (printed := capsys.readouterr().err) and "100%" in printed and " molecules/s" in printed
+
+
 def test_pairs_of_a_file(tmp_path: Path, run, model: CMIMModel) -> None:
     pd.DataFrame([(*pair, i) for i, pair in enumerate(PAIRS)], columns=["A", "b", "smiles"]).to_csv(
         tmp_path / "in.csv", index=False
@@ -122,6 +131,12 @@ def test_options_are_arguments_of_interpolate(tmp_path: Path, run, monkeypatch: 
     ("arguments", "message"),
     [
         (("CCO", "C1CC"), "The SMILES ('C1CC') could not be parsed: unclosed ring."),
+        (
+            ("g.CSV.gz", "CC"),
+            "g.CSV.gz is a file, not a SMILES. Pass two SMILES, or only the file with --from COLUMN and --to COLUMN.",
+        ),
+        (("CC", "g.smi"), "g.smi is a file, not a SMILES"),
+        (("CC", "CO", "--max-tokens", "0"), "--max-tokens must be at least 1, found 0"),
         (("", "CC"), "The SMILES is empty"),
         (("CCO",), "needs two SMILES, or one file with --from COLUMN and --to COLUMN"),
         (("IN", "--from", "a"), "needs two SMILES, or one file with --from COLUMN and --to COLUMN"),

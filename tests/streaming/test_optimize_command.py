@@ -67,7 +67,7 @@ def test_options_are_arguments_of_optimize(tmp_path: Path, source: Path, run, ca
     assert run(source, "-o", tmp_path / "a.csv") == 0
     options = shlex.split(
         "--objective QED:1,plogP:-0.1 --minimize --algorithm none --evaluations 50 --population 20 --scaled-radius 0.1 --unit absolute "
-        "--min-similarity 0.4 --must-contain c1ccccc1 -n 2 --temperature 0.8 --seed 0 --standardise desalt,neutralise"
+        "--min-similarity 0.4 --must-contain c1ccccc1 --must-contain N -n 2 --temperature 0.8 --seed 0 --standardise desalt,neutralise"
     )
     assert run(source, "-o", tmp_path / "b.csv", *options) == 0
     first, second = ({name: value for name, value in call.items() if name != "progress"} for call in calls)
@@ -75,8 +75,8 @@ def test_options_are_arguments_of_optimize(tmp_path: Path, source: Path, run, ca
     assert first == {**common, "objective": "QED", "seed": None, "standardise": (), "evaluations": 60}
     assert second == {
         **common, "objective": {"QED": 1.0, "plogP": -0.1}, "maximize": False, "algorithm": "none", "evaluations": 50,
-        "scaled_radius": 0.1, "unit": "absolute", "min_similarity": 0.4, "must_contain": "c1ccccc1", "n": 2, "temperature": 0.8, "seed": 0,
-        "standardise": ("desalt", "neutralise"),
+        "scaled_radius": 0.1, "unit": "absolute", "min_similarity": 0.4, "must_contain": ["c1ccccc1", "N"], "n": 2, "temperature": 0.8,
+        "seed": 0, "standardise": ("desalt", "neutralise"),
     }  # fmt: skip
 
 
@@ -156,6 +156,9 @@ def test_outputs_are_not_replaced(tmp_path: Path, source: Path, run, calls: Call
     ("options", "message"),
     [
         (("--objective", "QED:1,QED:2"), "--objective QED:1,QED:2: 'QED:2' is not a different name with a weight"),
+        (("--objective", "qed"), "--objective qed: 'qed' is not the name of a score. The names are QED, plogP."),
+        (("--objective", "QED:1,logD:2"), "'logD' is not the name of a score"),
+        (("--plot", "a b.gif"), "--plot 'a b.gif': a picture is written as .png or .svg"),
         (("--population", 1), "--population must be at least 2, found 1"),
         (("--seed", -2), "--seed must be at least 0, found -2"),
         (("--plot", "plot.gif"), "--plot plot.gif: a picture is written as .png or .svg"),
@@ -170,6 +173,28 @@ def test_wrong_options(
     monkeypatch.chdir(tmp_path)
     assert run(source, "-o", tmp_path / "out.csv", *options) == 2
     assert message in capsys.readouterr().err and not calls and [path.name for path in tmp_path.iterdir()] == ["in.csv"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            ("--evaluations", 5),
+            "--evaluations 5 is less than --population 30, the number of molecules of one step. Pass --evaluations 30",
+        ),
+        (("--scaled-radius", 0), "--scaled-radius must be a number above 0, found 0"),
+        (("--scaled-radius", 1e30), "--scaled-radius 1e+30 with --unit spread gives latents of up to"),
+        (("--min-similarity", 2), "--min-similarity must be a number from 0 to 1, found 2"),
+        (("--must-contain", "c1cc"), "--must-contain must be SMARTS"),
+        (("--temperature", 0), "--temperature must be a number above 0, found 0"),
+        (("-n", 0), "-n must be at least 1, found 0"),
+    ],
+)
+def test_errors_of_the_search_name_options(
+    tmp_path: Path, source: Path, run, options: tuple[object, ...], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(source, "-o", tmp_path / "out.csv", *options) == 2
+    assert message in capsys.readouterr().err and not (tmp_path / "out.csv").exists()
 
 
 @pytest.mark.parametrize(

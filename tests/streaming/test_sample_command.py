@@ -129,12 +129,12 @@ def test_options_are_arguments_of_sample(tmp_path: Path, source: Path, run, call
     assert calls.pop() == {"n": 1, "smiles": SMILES, "seed": None, "standardise": (), **ALWAYS}, "others are left to the model"
     options = shlex.split(
         "-n 3 --scaled-radius 0 --unit absolute --beam-size 1 --temperature 0.7 --top-k 5 --top-p 0.9 --grammar --must-contain c1ccccc1 "
-        "--unique --valid-only --attempts 4 --seed 0 --max-tokens 30 --standardise desalt"
+        "--must-contain N --unique --valid-only --attempts 4 --seed 0 --max-tokens 30 --standardise desalt"
     )
     assert run(source, "-o", tmp_path / "b.csv", *options) == 0
     assert calls.pop() == {
         "n": 3, "smiles": SMILES, "scaled_radius": 0.0, "unit": "absolute", "beam_size": 1, "temperature": 0.7, "top_k": 5, "top_p": 0.9,
-        "grammar": True, "must_contain": "c1ccccc1", "unique": True, "valid_only": True, "attempts": 4, "seed": 0, "max_tokens": 30,
+        "grammar": True, "must_contain": ["c1ccccc1", "N"], "unique": True, "valid_only": True, "attempts": 4, "seed": 0, "max_tokens": 30,
         "standardise": ("desalt",), **ALWAYS,
     }  # fmt: skip
     assert run("-o", tmp_path / "c.csv", "-n", 2, "--density", "normal") == 0
@@ -193,6 +193,14 @@ def test_samples_from_nothing_that_meet_conditions(
         (("IN", "--scaled-radius", -1), "--scaled-radius must be a finite number of at least 0, found -1"),
         (("IN", "--scaled-radius", "nan"), "--scaled-radius must be a finite number of at least 0, found nan"),
         (("IN", "--seed", -1), "--seed must be at least 0, found -1"),
+        (("IN", "--attempts", 0), "--attempts must be at least 1, found 0"),
+        (("IN", "--scaled-radius", 1e30), "--scaled-radius 1e+30 with --unit spread gives latents of up to"),
+        (("IN", "--top-p", 0.5), "--top-p 0.5 has no effect without a temperature"),
+        (
+            ("IN", "--must-contain", "N", "--must-contain", "c1cc"),
+            "--must-contain must be SMARTS, for example 'c1ccccc1', but RDKit",
+        ),
+        (("--must-contain", "("), "--must-contain must be SMARTS"),
         (("--scaled-radius", 1), "--scaled-radius has no effect without INPUT"),
         (("--no-header",), "--no-header has no effect without INPUT"),
         (("--smiles", "x"), "--smiles has no effect without INPUT"),
