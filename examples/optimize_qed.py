@@ -26,7 +26,7 @@ def main() -> None:
         default=0.25,
         help="size of the first steps, 1 = spread of all molecules (default: %(default)s)",
     )
-    add("--output", default=".", type=Path, help="folder of the two pictures (default: the current one)")
+    add("-o", "--output", default=".", type=Path, metavar="FOLDER", help="folder of the two pictures (default: the current one)")
     args = parser.parse_args()
     [result] = nemo_cmim.load(args.model, "cpu").optimize(
         [args.smiles], "QED", min_similarity=0.4, evaluations=args.evaluations, scaled_radius=args.scaled_radius, seed=0

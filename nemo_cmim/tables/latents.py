@@ -122,6 +122,8 @@ def _form_of(source: Source, width: int, stack: ExitStack) -> _Arrays | _Parquet
         raise
     except _ERRORS as error:
         raise damaged_file(name, error, "row 0") from error
+    if not head.strip():
+        raise DataError(f"{name} is empty. {_FORMS}.")
     if not _FIRST_COLUMN.search(head):
         first = head.lstrip().split(b"\n")[0].decode("utf-8-sig", "backslashreplace").strip()
         raise DataError(f"{name} has no column 'e0'; its first line is {first[:100]!r}. {_FORMS}.")

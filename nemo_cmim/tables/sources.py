@@ -109,7 +109,10 @@ def open_source(where: str | Path) -> Source:
             raise DataError(f"{path} is a folder; name the files in the folder.")
         return Source(str(where), path.open("rb"), path.stat().st_size if path.is_file() else None)
     except FileNotFoundError:
-        raise DataError(f"{path} is missing; check the path.") from None
+        from ..molecules import is_valid  # RDKit is loaded only for the message
+
+        hint = " To pass a SMILES, write it to a file or to standard input." if is_valid(str(path)) else ""
+        raise DataError(f"{path} is missing; check the path.{hint}") from None
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}.") from error
 

@@ -202,6 +202,7 @@ def wrong_files(folder: Path) -> dict[str, str]:
     np.save(folder / "whole.npy", LATENTS)
     (folder / "cut.npy").write_bytes((folder / "whole.npy").read_bytes()[:-20])
     (folder / "empty.npy").write_bytes(b"")
+    (folder / "blank.csv").write_text("\n")
     (folder / "cut.npz").write_bytes(write(folder / "whole.npz").read_bytes()[:-30])
     pd.DataFrame({"smiles": ["C"]}).to_parquet(folder / "smiles.parquet")
     pd.DataFrame({"embedding": ["C"]}).to_parquet(folder / "text.parquet")
@@ -220,7 +221,8 @@ def wrong_files(folder: Path) -> dict[str, str]:
         "columns.npy": "is stored by columns. Save numpy.ascontiguousarray(array)",
         "names.npz": "has the arrays 'a', 'b', none of which is called 'embedding'",
         "cut.npy": "cannot be read after row 0: the array ends before row 7",
-        "empty.npy": "empty.npy",
+        "empty.npy": "empty.npy is empty. Latents are an array",
+        "blank.csv": "blank.csv is empty",
         "cut.npz": "is damaged, truncated",
         "smiles.parquet": "has no column 'embedding'; its columns are 'smiles'",
         "text.parquet": "the column 'embedding' holds",

@@ -193,6 +193,7 @@ def test_samples_from_nothing_that_meet_conditions(
         (("IN", "--scaled-radius", -1), "--scaled-radius must be a finite number of at least 0, found -1"),
         (("IN", "--scaled-radius", "nan"), "--scaled-radius must be a finite number of at least 0, found nan"),
         (("IN", "--seed", -1), "--seed must be at least 0, found -1"),
+        (("CCO",), "CCO is missing; check the path. To pass a SMILES, write it to a file or to standard input."),
         (("IN", "--attempts", 0), "--attempts must be at least 1, found 0"),
         (("IN", "--scaled-radius", 1e30), "--scaled-radius 1e+30 with --unit spread gives latents of up to"),
         (("IN", "--top-p", 0.5), "--top-p 0.5 has no effect without a temperature"),
