@@ -5,8 +5,10 @@ from .density import DENSITY, MAX_COMPONENTS, LatentDensity
 from .filters import Filter, Seen
 from .measures import novelty, uniqueness, validity
 from .settings import MAX_BEAM, DecodingSettings
+from .stepper import BEFORE_TOKEN
 
 __all__ = [
+    "BEFORE_TOKEN",
     "DENSITY",
     "MAX_BEAM",
     "MAX_COMPONENTS",

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextvars import ContextVar
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -11,7 +14,13 @@ from ..models import CMIMNetwork
 from ..models.layers import Memory, select
 from .grammar import SmilesGrammar, SmilesState
 
-__all__ = ["Stepper", "check_latents"]
+__all__ = ["BEFORE_TOKEN", "Stepper", "check_latents"]
+
+BEFORE_TOKEN: ContextVar[Callable[[], None] | None] = ContextVar("BEFORE_TOKEN", default=None)
+"""Called, if it is set, before each token of a batch. A service computes other requests meanwhile, or raises an error to stop decoding.
+
+It is a context variable, so that each thread has its own, and functions that decode do not have to pass it on.
+"""
 
 _GROWTH = 32  # positions by which the caches grow
 
@@ -56,6 +65,9 @@ class Stepper:
         Args:
             ids_R: The tokens; first `<BOS>`.
         """
+        before_token = BEFORE_TOKEN.get()
+        if before_token is not None:
+            before_token()
         if self.position == self._caches[0][0].shape[2]:
             room = (0, 0, 0, _GROWTH)
             self._caches = [(F.pad(key, room), F.pad(value, room)) for key, value in self._caches]

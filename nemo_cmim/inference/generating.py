@@ -87,7 +87,9 @@ class GeneratingModel(LoadedModel):
         check_integer("batch_size", batch_size)
         check_integer("first_index", first_index, 0)
         latents = as_latents(z, self.network, self.device, first_index)
-        self._warn_of_far(latents, first_index)
+        far = self.far_from_molecules(latents, first_index)
+        if far is not None:
+            warnings.warn(far, stacklevel=2)
         batches = ((batch, None) for batch in latents.split(batch_size) if len(batch))
         texts = decode_batches(self.network, self.tokenizer, batches, settings, itertools.count(first_index))
         return texts if n_best is not None else [text for (text,) in texts]
@@ -171,18 +173,26 @@ class GeneratingModel(LoadedModel):
             return terms
         return np.array([np.nan if term is None else term.sum(dtype=np.float64) for term in terms])
 
-    def _warn_of_far(self, latents: Tensor, first_index: int) -> None:
-        """Warns of latents that are far from those of all molecules, if the model has a fitted density."""
+    def far_from_molecules(self, latents: Tensor, first_index: int = 0) -> str | None:
+        """The text of the warning of `decode` about latents [N, K, D] that are far from those of all molecules.
+
+        Args:
+            latents: Latents.
+            first_index: Index of the first one in the text.
+
+        Returns:
+            The text; None if no latent is far, or if the model has no fitted density.
+        """
         if self.density is None:
-            return
+            return None
         distance_N = self.density.distance(latents.flatten(1).cpu().numpy())
         far = np.flatnonzero(distance_N > _FAR)
-        if len(far):
-            warnings.warn(
-                f"{len(far)} of {len(latents)} latents are far from those of molecules, and their SMILES may have no meaning. The first is "
-                f"row {first_index + far[0]}, counted from 0, at {distance_N[far[0]]:.3g} times the spread of the aggregated posterior.",
-                stacklevel=3,
-            )
+        if not len(far):
+            return None
+        return (
+            f"{len(far)} of {len(latents)} latents are far from those of molecules, and their SMILES may have no meaning. The first is "
+            f"row {first_index + far[0]}, counted from 0, at {distance_N[far[0]]:.3g} times the spread of the aggregated posterior."
+        )
 
     def _latents_of(self, given: Any, rows: int) -> Tensor:
         """The latents [rows, K, D] of `given`, on the CPU."""
