@@ -47,7 +47,7 @@ class Load:
             number, self.next = self.next, self.next + 1
             row = number % len(self.smiles)
             body = json.dumps({"sequences": [self.smiles[row]], "kind": KIND}).encode()
-            head = f"POST /embedding HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+            head = f"POST /embedding HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
             start = time.perf_counter()
             writer.write(head.encode() + body)
             answer = (await reader.readuntil(b"\r\n\r\n")).lower()

@@ -16,8 +16,8 @@ __all__ = ["add_commands"]
 
 _KEY = "NEMO_CMIM_API_KEY"
 _SETTINGS = (
-    "model", "device", "precision", "host", "port", "workers", "threads", "max_rows", "max_characters", "max_bytes", "body_timeout",
-    "deadline", "drain", "queue", "max_batch",
+    "model", "device", "precision", "host", "port", "workers", "threads", "radius_unit", "max_rows", "max_characters", "max_evaluations",
+    "max_bytes", "max_connections", "idle_timeout", "body_timeout", "deadline", "drain", "queue", "max_batch",
 )  # fmt: skip
 
 
@@ -38,13 +38,28 @@ def add_commands(commands: Commands) -> None:
     add("--api-key-file", metavar="FILE", help=f"file with the key that clients must send (default: the variable {_KEY}, or none)")
     origin = "origin whose web pages may call the service, for example https://lab.example.org; can be repeated (default: none)"
     add("--cors-origin", action="append", metavar="URL", help=origin)
+    name = "name under which clients call the service, as in the header Host; can be repeated (default: of this computer; any with --host)"
+    add("--allowed-host", action="append", metavar="NAME", help=name)
+    unit = "unit of scaled_radius: auto = MolMIM's radius, scaled to the latents of the model (default: auto)"
+    add("--radius-unit", choices=("auto", "absolute", "spread"), help=unit)
     add("--max-rows", type=int, metavar="N", help="maximum number of molecules in a request (default: 1000)")
     add("--max-characters", type=int, metavar="N", help="maximum number of characters of a SMILES (default: 2000)")
+    evaluations = "maximum number of molecules decoded for a request, such as particles * iterations (default: 100000)"
+    add("--max-evaluations", type=int, metavar="N", help=evaluations)
     add("--max-bytes", type=int, metavar="N", help="maximum size of a request (default: 16 MiB)")
+    add("--max-connections", type=int, metavar="N", help="maximum number of open connections of a process (default: 1000)")
+    add(
+        "--idle-timeout", type=float, metavar="S", help="seconds for which a connection may be open without a request (default: 15)"
+    )
     add("--body-timeout", type=float, metavar="S", help="seconds within which a request must arrive (default: 10)")
     add("--deadline", type=float, metavar="S", help="seconds within which a request must be answered (default: 300)")
     add("--drain", type=float, metavar="S", help="seconds for which requests are still answered after SIGTERM (default: 30)")
-    add("--queue", type=int, metavar="N", help="maximum number of requests that wait in a process (default: 256)")
+    add(
+        "--queue",
+        type=int,
+        metavar="N",
+        help="maximum number of short requests that wait in a process, and of long ones (default: 256)",
+    )
     add("--max-batch", type=int, metavar="N", help="maximum number of molecules that are computed together (default: 256)")
     parser.set_defaults(run=_run)
 
@@ -53,7 +68,12 @@ def _run(args: argparse.Namespace) -> None:
     from ..serve.settings import ServeSettings
 
     given = {name: value for name in _SETTINGS if (value := getattr(args, name)) is not None}
-    settings = ServeSettings(**given, api_key=_api_key(args.api_key_file), cors_origins=tuple(args.cors_origin or ()))
+    settings = ServeSettings(
+        **given,
+        api_key=_api_key(args.api_key_file),
+        cors_origins=tuple(args.cors_origin or ()),
+        allowed_hosts=tuple(args.allowed_host or ()),
+    )
     # oneDNN, in torch, keeps code for each shape that it has computed, by default for 1,024 of them. 32 are as fast, and memory stays flat.
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "32")
     try:

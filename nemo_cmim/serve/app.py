@@ -19,12 +19,14 @@ from ..version import __version__
 from . import schemas
 from .limits import Gate, known_paths
 from .metrics import CONTENT_TYPE, Metrics
+from .radius import radius_unit
 from .service import ENDPOINTS, Service
 from .settings import ServeSettings
 from .worker import Worker
 
 __all__ = ["create_app"]
 
+_LAST_STEP_S = 5.0  # for the step of the worker that nobody waits for any more
 _PAGE = Path(__file__).with_name("page.html")
 _BODIES: dict[str, tuple[type[Any], type[Any], str]] = {
     "/embedding": (schemas.EmbeddingBody, schemas.Embeddings, "Vectors of molecules"),
@@ -36,7 +38,8 @@ _BODIES: dict[str, tuple[type[Any], type[Any], str]] = {
 _OTHERS = ("/v1/health/live", "/v1/health/ready", "/v1/metadata", "/v1/metrics", "/openapi.json", "/docs")
 _REASONS = {
     400: "The request is malformed", 401: "The API key is missing or wrong", 408: "The body did not arrive in time",
-    413: "The body is too large", 415: "The body is not JSON", 500: "Internal error", 503: "The service is busy or not ready",
+    413: "The body is too large", 415: "The body is not JSON", 421: "The header Host has a name that is not allowed",
+    500: "Internal error", 503: "The service is busy, not ready or stopping",
     504: "The deadline has passed",
 }  # fmt: skip
 _EXAMPLES: dict[str, dict[str, Any]] = {
@@ -89,7 +92,7 @@ def create_app(
         yield
         watching.cancel()
         all_ready(False)
-        await asyncio.get_running_loop().run_in_executor(None, worker.stop, settings.drain)
+        await asyncio.get_running_loop().run_in_executor(None, worker.stop, _LAST_STEP_S)  # all requests are answered
         service.close()
 
     app = FastAPI(
@@ -127,6 +130,7 @@ def _add_status(app: FastAPI, worker: Worker, metrics: Metrics, settings: ServeS
     not_ready: dict[int | str, dict[str, Any]] = {503: {"model": schemas.Health, "description": "Not now"}}
     guarded: dict[int | str, dict[str, Any]] = {401: {"model": schemas.Error, "description": _REASONS[401]}}
 
+    @app.head("/v1/health/live", include_in_schema=False)
     @app.get("/v1/health/live", response_model=schemas.Health, responses=not_ready, summary="The process runs", tags=["status"])
     async def live() -> Response:
         is_live = worker.is_alive or worker.error is None
@@ -134,6 +138,7 @@ def _add_status(app: FastAPI, worker: Worker, metrics: Metrics, settings: ServeS
 
     summary = "The model is loaded in every process, and has computed something"
 
+    @app.head("/v1/health/ready", include_in_schema=False)
     @app.get("/v1/health/ready", response_model=schemas.Health, responses=not_ready, summary=summary, tags=["status"])
     async def ready() -> Response:
         is_ready = all_ready(worker.is_warm)
@@ -159,6 +164,7 @@ def _metadata(model: CMIMModel, settings: ServeSettings) -> dict[str, Any]:
     network = model.config.network
     name = Path(model.name or "").name.removesuffix(".nemo")
     kinds = ["mean", "informative"] if network.decoder_layers else ["mean"]
+    unit, factor = radius_unit(settings.radius_unit, None, model.density is not None)
     return {
         "version": __version__,
         "modelInfo": [{"shortName": name, "modelUrl": ""}],
@@ -169,8 +175,9 @@ def _metadata(model: CMIMModel, settings: ServeSettings) -> dict[str, Any]:
         },
         "limits": {
             "rows": settings.max_rows, "characters": settings.max_characters, "bytes": settings.max_bytes,
-            "deadline": settings.deadline, "queue": settings.queue,
+            "evaluations": settings.max_evaluations, "deadline": settings.deadline, "queue": settings.queue,
         },
+        "radius": {"unit": unit, "factor": factor},
     }  # fmt: skip
 
 

@@ -24,8 +24,8 @@ class BadMolecules(InvalidSmilesError):
         self.field, self.reasons = field, dict(reasons)
 
 
-class Dropped(Exception):
-    """Raised inside a computation whose result nobody waits for any more."""
+class Dropped(BaseException):
+    """Raised inside a computation whose result nobody waits for any more. Functions that catch each `Exception` do not catch it."""
 
 
 @dataclass(frozen=True)
@@ -91,11 +91,14 @@ class Sample:
     scaled_radius: float
     unit: str
     seed: int | None
+    temperature: float | None = None
+    must_contain: str | Sequence[str] = ()
+    unique: bool = False
     key: Hashable = None
 
     @property
     def rows(self) -> int:
-        """Number of molecules that are decoded."""
+        """Number of molecules that are decoded, or a fraction of it, if some are replaced."""
         return len(self.sequences) * self.num_molecules * self.beam_size
 
 

@@ -25,7 +25,8 @@ BODY = "nemo_cmim.body"
 """Key of the body in the scope of a request."""
 
 _log = logging.getLogger("nemo_cmim.serve")
-_OPEN_PATHS = ("/v1/health/live", "/v1/health/ready")
+_HEALTH = ("/v1/health/live", "/v1/health/ready")
+_PUBLIC = (*_HEALTH, "/docs", "/openapi.json")  # no key is needed: a page cannot send one before it is open, and they hold no data
 _DRAINED = 2**30  # bytes of a body that is too large: they are read and discarded, so that the client can read the answer
 
 Scope = MutableMapping[str, Any]
@@ -62,7 +63,9 @@ class Gate:
     def __init__(self, app: App, settings: ServeSettings, metrics: Metrics, paths: dict[str, bool]) -> None:
         self._app, self._settings, self._metrics, self._paths = app, settings, metrics, paths
         self._key = None if settings.api_key is None else settings.api_key.encode()
+        self._hosts = settings.hosts
         self._held = 0  # bytes of bodies that are being read
+        self._open = 0  # requests that are not answered yet
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handles a request."""
@@ -70,6 +73,7 @@ class Gate:
             await self._app(scope, receive, send)
             return
         start, status = time.perf_counter(), 0
+        self._open += 1
         path = scope["path"] if scope["path"] in self._paths else "unknown"
 
         async def watched(message: MutableMapping[str, Any]) -> None:
@@ -82,24 +86,35 @@ class Gate:
             await self._pass(scope, receive, watched)
         except _Left:
             pass
+        except asyncio.CancelledError:  # by the server, at the end of the time for open requests
+            if not status:
+                await refusal(503, "The service is stopping.", Retry_After="2", Connection="close")(scope, receive, watched)
         except Exception as error:  # noqa: BLE001  # its message may contain SMILES, so that it is not left to the server's log
             where = traceback.extract_tb(error.__traceback__)[-1]
             _log.error("%s at %s:%d", type(error).__name__, where.filename.rpartition("/")[2], where.lineno or 0)
             if not status:
                 await refusal(500, "Internal error. The log of the service has its place.")(scope, receive, watched)
         finally:
+            self._open -= 1
             seconds = time.perf_counter() - start
             if status:
                 self._metrics.answered(path, status, seconds)
             else:
                 self._metrics.left()
-            level = logging.DEBUG if path in _OPEN_PATHS else logging.INFO
+            level = logging.DEBUG if path in _HEALTH else logging.INFO
             _log.log(level, "%s %s %s %.1f ms", scope["method"][:10], path, status or "left", 1e3 * seconds)
 
     async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = Headers(scope=scope)
         try:
-            if self._key is not None and scope["path"] not in _OPEN_PATHS and not self._has_key(headers):
+            if self._hosts is not None and _name_of(headers.get("host", "localhost")) not in self._hosts:
+                message = (
+                    "The header Host has a name that is not allowed. Use localhost, or start the service with --allowed-host NAME."
+                )
+                raise _Refused(refusal(421, message))
+            if self._open > self._settings.max_connections and scope["path"] not in _HEALTH:
+                raise _Refused(refusal(503, "Too many requests are open.", Retry_After="1", Connection="close"))
+            if self._key is not None and scope["path"] not in _PUBLIC and not self._has_key(headers):
                 message = "The API key is missing or wrong. Send it as `Authorization: Bearer KEY`."
                 raise _Refused(refusal(401, message, WWW_Authenticate="Bearer"))
             if scope["method"] == "POST" and self._paths.get(scope["path"]):
@@ -177,6 +192,12 @@ class _Reader:
                 self._gate.hold(len(chunk))
                 self.held += len(chunk)
                 self.chunks.append(chunk)
+
+
+def _name_of(host: str) -> str:
+    """The name in a header `Host`, without the port: `[::1]` for `[::1]:8000`."""
+    name, colon, port = host.rpartition(":")
+    return (name if colon and port.isdecimal() else host).lower()
 
 
 def known_paths(with_body: Collection[str], without_body: Collection[str]) -> dict[str, bool]:

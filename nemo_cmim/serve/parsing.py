@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from .jobs import BadMolecules
 from .schemas import DecodeBody, EmbeddingBody, GenerateBody, HiddenBody, SamplingBody
 
-__all__ = ["Mistakes", "check_amount", "check_latents", "check_texts", "mistakes_of", "parse"]
+__all__ = ["Mistakes", "check_amount", "check_latents", "check_texts", "mistakes_of", "parse", "too_large"]
 
 Body = TypeVar("Body", EmbeddingBody, HiddenBody, DecodeBody, SamplingBody, GenerateBody)
 _FIELDS = 256  # strings, lists and values that a body may have beside its rows
@@ -59,6 +59,11 @@ def check_amount(body: bytes, rows: int, numbers: int = 0, lists: int = 0) -> No
 
 def _too_many(rows: int) -> dict[str, Any]:
     return _mistake("too_long", [], f"The body contains too many values. A request may have at most {rows} rows.")
+
+
+def too_large(field: str, message: str) -> Mistakes:
+    """A request that would take too long, as a mistake in a field."""
+    return Mistakes(_mistake("too_large", [field], message))
 
 
 def parse(schema: type[Body], body: bytes) -> Body:

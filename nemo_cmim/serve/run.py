@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import signal
 import socket
@@ -17,6 +18,7 @@ import uvicorn
 
 from ..errors import ConfigError
 from .app import create_app
+from .connections import connections
 from .settings import ServeSettings
 
 __all__ = ["listening_socket", "run", "set_up_log"]
@@ -101,14 +103,14 @@ def run(
 
     config = uvicorn.Config(
         create_app(settings, all_ready=all_ready, on_failure=on_failure),
-        http="h11",
+        http=connections(settings.max_connections, settings.idle_timeout),
         ws="none",
         lifespan="on",
         log_config=None,
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        limit_concurrency=settings.max_connections,
+        timeout_keep_alive=math.ceil(settings.idle_timeout),
         timeout_graceful_shutdown=max(1, round(settings.drain)),
         backlog=2048,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 __all__ = [
     "CAFFEINE", "IBUPROFEN",
@@ -24,6 +24,7 @@ Layers = Annotated[list[Annotated[int, Field(ge=1, le=1000)]], Field(fail_fast=T
 Latent = Annotated[list[Finite], Field(fail_fast=True)]
 Latents = Annotated[list[Annotated[list[Latent], Field(fail_fast=True)]], Field(fail_fast=True, min_length=1)]
 Mask = Annotated[list[Annotated[list[bool], Field(fail_fast=True)]], Field(fail_fast=True)]
+Pattern = Annotated[str, Field(min_length=1, max_length=200)]
 Seed = Annotated[
     int | None,
     Field(
@@ -76,14 +77,30 @@ class SamplingBody(_Body):
 
     sequences: Sequences
     beam_size: int = Field(1, ge=1, le=10, description="Partial sequences that are kept while a latent is decoded.")
-    num_molecules: int = Field(1, ge=1, le=10, description="Molecules around each molecule.")
+    num_molecules: int = Field(
+        1, ge=1, le=1000, description="Molecules around each molecule; at most 10 in MolMIM. With a beam: at most 1000 / beam_size."
+    )
     scaled_radius: Finite = Field(0.7, ge=0, le=2, description="Size of the noise that is added to the latent, in the unit.")
-    unit: Literal["absolute", "spread", "posterior"] = Field(
-        "absolute",
-        description='Ours. "absolute": the numbers of the latent, as in MolMIM. "spread": the spread of the latents of molecules. '
+    unit: Literal["absolute", "spread", "posterior"] | None = Field(
+        None,
+        description="Ours. Default: the setting of the service, see `radius` in /v1/metadata; usually MolMIM's radius, scaled to the "
+        'latents of the model. "absolute": the numbers of the latent. "spread": the spread of the latents of molecules. '
         '"posterior": standard deviations of q(z|x).',
     )
+    temperature: Annotated[float, Field(gt=0, le=10, allow_inf_nan=False)] | None = Field(
+        None, description="Ours: draw tokens from softmax(logits / temperature). Default: the most likely ones."
+    )
+    must_contain: Pattern | Annotated[list[Pattern], Field(fail_fast=True, max_length=10)] = Field(
+        [], description="Ours: SMARTS of substructures. Molecules without them are replaced."
+    )
+    unique: bool = Field(False, description="Ours: replace molecules that repeat an earlier one around the same molecule.")
     seed: Seed = None
+
+    @model_validator(mode="after")
+    def _check_beams(self) -> SamplingBody:
+        if self.num_molecules * self.beam_size > 1000:
+            raise ValueError(f"num_molecules * beam_size must be at most 1000, found {self.num_molecules} * {self.beam_size}.")
+        return self
 
 
 class GenerateBody(_Body):
@@ -100,7 +117,7 @@ class GenerateBody(_Body):
     particles: int = Field(30, ge=2, le=1000, description="Molecules of an iteration.")
     iterations: int = Field(10, ge=1, le=1000, description="Steps of the search.")
     scaled_radius: Finite = Field(1.0, ge=0, le=2, description="Size of the noise of the first iteration, in the unit.")
-    unit: Literal["absolute", "spread"] = Field("absolute", description="Ours, see /sampling.")
+    unit: Literal["absolute", "spread"] | None = Field(None, description="Ours, see /sampling.")
     seed: Seed = None
 
 
@@ -129,12 +146,14 @@ class Decoded(BaseModel):
     """A SMILES for each latent. It can be invalid."""
 
     generated: list[str]
+    warnings: list[str] | None = Field(None, description="Ours, if there are any: latents far from those of molecules.")
 
 
 class Sampled(BaseModel):
     """SMILES around each molecule. They can be invalid."""
 
     generated: list[list[str]]
+    warnings: list[str] | None = Field(None, description="Ours, if there are any: fewer molecules than asked for.")
 
 
 class Scored(BaseModel):
@@ -150,6 +169,7 @@ class Generated(BaseModel):
     molecules: str = Field(description="As the hosted service: a string that holds a JSON list of {sample, score}.")
     score_type: str = Field(description="As the hosted service: the name of the score.")
     generated: list[Scored] = Field(description="As the local service: a list of {smiles, score}.")
+    note: str | None = Field(None, description="Ours: why there are fewer molecules than asked for. Only then.")
 
 
 class Health(BaseModel):
@@ -167,6 +187,7 @@ class Metadata(BaseModel):
     modelInfo: list[dict[str, str]]
     model: dict[str, int | str | list[str]]
     limits: dict[str, float]
+    radius: dict[str, str | float] = Field(description="Unit of `scaled_radius`, and the factor by which it is multiplied first.")
 
 
 class Error(BaseModel):

@@ -16,10 +16,11 @@ from pydantic_core import to_json
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
 
-from .jobs import Decode, Embed, Generate, Hidden, Molecules, Request, Sample
+from .jobs import Decode, Dropped, Embed, Generate, Hidden, Molecules, Request, Sample
 from .limits import BODY, refusal
 from .metrics import Metrics
-from .parsing import check_amount, check_latents, check_texts, mistakes_of, parse
+from .parsing import check_amount, check_latents, check_texts, mistakes_of, parse, too_large
+from .radius import radius_unit
 from .schemas import DecodeBody, EmbeddingBody, GenerateBody, HiddenBody, SamplingBody
 from .settings import ServeSettings
 from .worker import Failed, QueueFull, Ticket, Worker
@@ -103,7 +104,7 @@ class Service:
             return refusal(500, "Internal error. The log of the service has its place.")
         if isinstance(result, ValueError):
             raise result
-        if isinstance(result, Exception):  # dropped at the deadline
+        if isinstance(result, Dropped):  # at the deadline
             return self._expired()
         return result
 
@@ -134,13 +135,27 @@ class Service:
         """The request of a body of `/sampling`."""
         asked = self._parse(SamplingBody, body)
         self._check("sequences", asked.sequences)
-        return Sample(asked.sequences, asked.beam_size, asked.num_molecules, asked.scaled_radius, asked.unit, asked.seed)
+        self._check_evaluations(
+            "sequences", "sequences * num_molecules * beam_size", len(asked.sequences) * asked.num_molecules * asked.beam_size
+        )
+        return Sample(**asked.model_dump() | self._radius(asked))
 
     def read_generate(self, body: bytes) -> Generate:
         """The request of a body of `/generate`."""
         asked = self._parse(GenerateBody, body)
         self._check("smi", [asked.smi])
-        return Generate(**asked.model_dump())
+        self._check_evaluations("iterations", "particles * iterations", asked.particles * asked.iterations)
+        return Generate(**asked.model_dump() | self._radius(asked))
+
+    def _radius(self, asked: SamplingBody | GenerateBody) -> dict[str, Any]:
+        """Radius and unit for the model."""
+        assert self.worker.model is not None
+        unit, factor = radius_unit(self._settings.radius_unit, asked.unit, self.worker.model.density is not None)
+        return {"unit": unit, "scaled_radius": factor * asked.scaled_radius}
+
+    def _check_evaluations(self, field: str, product: str, evaluations: int) -> None:
+        if evaluations > self._settings.max_evaluations:
+            raise too_large(field, f"{product} must be at most {self._settings.max_evaluations}, found {evaluations}.")
 
     def _parse(self, schema: Any, body: bytes) -> Any:
         check_amount(body, self._settings.max_rows)
@@ -177,8 +192,10 @@ def _written(request: Request, result: Any) -> bytes:
         texts = [to_json(row.tolist()) for row in result]  # row by row: other threads can run between two
         mask = to_json(np.ones(result.shape[:2], bool).tolist())
         return b'{"hiddens":[' + b",".join(texts) + b'],"mask":' + mask + b"}"
+    found, more = result
     if isinstance(request, Generate):
-        samples = json.dumps([{"sample": smiles, "score": score} for smiles, score in result])
-        found = [{"smiles": smiles, "score": score} for smiles, score in result]
-        return to_json({"molecules": samples, "score_type": request.property_name, "generated": found})
-    return to_json({"generated": result})
+        samples = json.dumps([{"sample": smiles, "score": score} for smiles, score in found])
+        scored = [{"smiles": smiles, "score": score} for smiles, score in found]
+        note = {"note": more} if more else {}
+        return to_json({"molecules": samples, "score_type": request.property_name, "generated": scored, **note})
+    return to_json({"generated": found, **({"warnings": more} if more else {})})

@@ -27,7 +27,7 @@ PATIENCE_S = 120  # for a process on a busy machine; never a measure of speed
 @contextlib.contextmanager
 def client_of(model: CMIMModel, **settings: Any) -> Iterator[TestClient]:
     """A client of an application with this model, once it is ready."""
-    with TestClient(create_app(ServeSettings(**settings), loader=lambda: model)) as client:
+    with TestClient(create_app(ServeSettings(**settings), loader=lambda: model), "http://localhost") as client:
 
         def status() -> int:
             assert client.get("/v1/health/live").status_code == 200, "the model could not be loaded"

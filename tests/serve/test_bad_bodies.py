@@ -164,7 +164,8 @@ def test_the_api_key(model: CMIMModel) -> None:
             assert refused.status_code == 401 and refused.headers["www-authenticate"] == "Bearer"
         for headers in ({"Authorization": "Bearer correct horse"}, {"X-API-Key": "correct horse"}):
             assert client.post("/embedding", json=body, headers=headers).status_code == 200
-        assert client.get("/v1/metrics").status_code == client.get("/openapi.json").status_code == 401
+        assert client.get("/v1/metrics").status_code == client.get("/v1/metadata").status_code == 401
+        assert client.get("/docs").status_code == client.get("/openapi.json").status_code == 200
         assert client.get("/v1/health/live").status_code == 200
 
 

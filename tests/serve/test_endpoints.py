@@ -214,7 +214,9 @@ def test_defaults_are_those_of_molmim(client: TestClient) -> None:
 
     sampling, generate = fields("/sampling"), fields("/generate")
     assert (
-        sampling["beam_size"] == (1, 1, 10) and sampling["num_molecules"] == (1, 1, 10) and sampling["scaled_radius"] == (0.7, 0, 2)
+        sampling["beam_size"] == (1, 1, 10)
+        and sampling["num_molecules"] == (1, 1, 1000)
+        and sampling["scaled_radius"] == (0.7, 0, 2)
     )
     assert generate["num_molecules"] == (10, 1, 100) and generate["min_similarity"] == (0.7, 0, 1)
     assert (

@@ -78,10 +78,10 @@ def test_a_large_slow_body_ends(service: Service) -> None:
 
 def test_a_full_queue_is_503_and_clients_that_leave_free_their_places(service: Service) -> None:
     search = {"smi": "CCO", "algorithm": "none", "particles": 100, "iterations": 1000}  # ends because its client leaves
-    with ThreadPoolExecutor(8) as pool:
-        waiting = [pool.submit(httpx.post, f"{service.url}/generate", json=search, timeout=3) for _ in range(8)]
+    with ThreadPoolExecutor(12) as pool:
+        waiting = [pool.submit(httpx.post, f"{service.url}/generate", json=search, timeout=3) for _ in range(12)]
         answers = [each.result().status_code for each in waiting if each.exception() is None]
-    assert set(answers) == {503} and len(answers) >= 3  # one is computed, four wait
+    assert set(answers) == {503} and len(answers) >= 3  # three are computed, four wait
     found = service.post("/embedding", {"sequences": SMILES})
     assert found.status_code == 200
     busy = [each for each in waiting if each.exception() is None]
