@@ -21,7 +21,9 @@ from .app import create_app
 from .connections import connections
 from .settings import ServeSettings
 
-__all__ = ["listening_socket", "run", "set_up_log"]
+__all__ = ["listening_socket", "raise_file_limit", "run", "set_up_log"]
+
+_OTHER_FILES = 256  # of the process, and connections beyond the limit
 
 
 class _Server(uvicorn.Server):
@@ -67,6 +69,18 @@ def listening_socket(settings: ServeSettings) -> socket.socket:
     return listening
 
 
+def raise_file_limit(connections: int) -> None:
+    """Allows this process so many open connections, as far as the system permits; often only 1,024 files may be open."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = connections + _OTHER_FILES if hard == resource.RLIM_INFINITY else min(connections + _OTHER_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
 def set_up_log() -> None:
     """Lines of the service on stderr. The access log of uvicorn is off, since queries can contain SMILES."""
     handler = logging.StreamHandler(sys.stderr)
@@ -94,6 +108,7 @@ def run(
     Raises:
         Exception: An error of loading the model.
     """
+    raise_file_limit(settings.max_connections)
     torch.set_num_threads(settings.threads or max(1, (os.cpu_count() or 1) // settings.workers))
     failures: list[Exception] = []
 

@@ -179,3 +179,18 @@ def test_other_sites_may_call_only_if_named(client: TestClient, model: CMIMModel
     with client_of(model, cors_origins=("https://lab.example.org",), api_key="correct horse") as open_client:
         assert open_client.options("/embedding", headers=asked).headers["access-control-allow-origin"] == asked["Origin"]
         assert open_client.options("/embedding", headers={**asked, "Origin": "https://other.example.org"}).status_code == 400
+
+
+def test_names_of_other_computers_are_refused(client: TestClient, model: CMIMModel) -> None:
+    """A page of another site whose name is resolved to this computer sends its own name."""
+    body = {"sequences": ["CCO"]}
+    for host in ("evil.example.org", "evil.example.org:8000", "localhost.example.org", ""):
+        refused = client.post("/embedding", json=body, headers={"Host": host})
+        assert refused.status_code == 421 and "--allowed-host" in refused.json()["detail"]
+    for host in ("localhost:8000", "LOCALHOST", "127.0.0.1:1", "[::1]:8000", "[::1]"):
+        assert client.post("/embedding", json=body, headers={"Host": host}).status_code == 200
+    with client_of(model, allowed_hosts=("cmim.example.org",)) as named:
+        assert named.post("/embedding", json=body, headers={"Host": "cmim.example.org"}).status_code == 200
+        assert named.post("/embedding", json=body, headers={"Host": "evil.example.org"}).status_code == 421
+    with client_of(model, host="0.0.0.0") as reachable:
+        assert reachable.post("/embedding", json=body, headers={"Host": "cmim.example.org"}).status_code == 200

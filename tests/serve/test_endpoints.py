@@ -125,6 +125,48 @@ def test_sampling_is_that_of_the_model(client: TestClient, model: CMIMModel) -> 
     assert np.shape(answer(client, "/sampling", sequences=SMILES)["generated"]) == (4, 1)
 
 
+def test_our_own_fields_of_sampling_are_those_of_the_model(client: TestClient, model: CMIMModel) -> None:
+    options: dict[str, Any] = {"scaled_radius": 1, "unit": "absolute", "seed": 2}
+    found = answer(client, "/sampling", sequences=SMILES[:2], num_molecules=20, temperature=2.0, unique=True, **options)
+    assert found["generated"] == model.sample(20, smiles=SMILES[:2], temperature=2.0, unique=True, **options)
+    assert len(answer(client, "/sampling", sequences=["C"], num_molecules=300)["generated"][0]) == 300
+    for pattern in ("C", ["C", "N"]):
+        found = answer(client, "/sampling", sequences=SMILES[:1], num_molecules=2, must_contain=pattern, **options)
+        assert found["generated"] == model.sample(2, smiles=SMILES[:1], must_contain=pattern, **options)
+
+
+def test_fewer_samples_than_asked_for_have_a_reason(client: TestClient) -> None:
+    found = answer(client, "/sampling", sequences=["C", "CC"], num_molecules=2, must_contain="[Xe]")
+    assert found["generated"] == [[], []]
+    assert "Fewer than 2 molecules met the conditions in 2 of 2 rows" in found["warnings"][0]
+    assert set(answer(client, "/sampling", sequences=["C"])) == {"generated"}
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"must_contain": "C1CC"}, "must_contain must be SMARTS"),
+        ({"must_contain": ["C", "x" * 300]}, "200 characters"),
+        ({"must_contain": ["C"] * 11}, "10 items"),
+        ({"temperature": 0}, "greater than 0"),
+        ({"temperature": 1.0, "beam_size": 2}, "temperature"),
+        ({"num_molecules": 1001}, "less than or equal to 1000"),
+        ({"num_molecules": 101, "beam_size": 10}, "num_molecules * beam_size must be at most 1000, found 101 * 10"),
+    ],
+)
+def test_fields_of_sampling_are_checked(client: TestClient, change: dict[str, Any], text: str) -> None:
+    assert text in json.dumps(mistakes(client, "/sampling", sequences=["CCO"], **change))
+
+
+def test_too_many_evaluations_are_an_error(model: CMIMModel) -> None:
+    with client_of(model, max_evaluations=50) as client:
+        (bad,) = mistakes(client, "/generate", smi="CCO", particles=17, iterations=3)
+        assert bad["loc"] == ["body", "iterations"] and "particles * iterations must be at most 50, found 51" in bad["msg"]
+        (bad,) = mistakes(client, "/sampling", sequences=["CCO"] * 6, num_molecules=9)
+        assert "must be at most 50, found 54" in bad["msg"]
+        assert client.get("/v1/metadata").json()["limits"]["evaluations"] == 50
+
+
 def test_generate_gives_the_forms_of_the_hosted_and_of_the_local_service(client: TestClient, model: CMIMModel) -> None:
     body = {"smi": SMILES[2], "num_molecules": 3, "particles": 6, "iterations": 3, "min_similarity": 0.0, "seed": 3}
     (expected,) = model.optimize(
@@ -169,6 +211,12 @@ def test_health_and_metadata(client: TestClient) -> None:
     found = client.get("/v1/metadata").json()
     assert found["modelInfo"][0]["shortName"] == "random" and found["model"]["latents"] == 1 and found["limits"]["rows"] == 1000
     assert "/" not in json.dumps(found["model"])
+
+
+def test_health_answers_head(client: TestClient) -> None:
+    for path in ("/v1/health/live", "/v1/health/ready"):
+        answered = client.head(path)
+        assert answered.status_code == 200 and "head" not in client.get("/openapi.json").json()["paths"][path]
 
 
 def test_metrics_count_answers_and_batches(model: CMIMModel) -> None:

@@ -131,6 +131,26 @@ def test_sigterm_drains(model_file: Path, tmp_path: Path) -> None:
         assert "Traceback" not in service.log.read_text()
 
 
+def test_requests_that_are_open_after_the_drain_get_an_answer(model_file: Path, tmp_path: Path) -> None:
+    with Service(tmp_path, model_file, "--drain", "1", "--body-timeout", str(PATIENCE_S)) as service, ThreadPoolExecutor(1) as pool:
+        service.wait()
+        search = {"smi": "CCO", "algorithm": "none", "particles": 100, "iterations": 1000}
+        answer = pool.submit(service.post, "/generate", search)
+        with service.connect() as slow:
+            slow.sendall(raw_request("/embedding", {"Content-Length": "1000"}) + b'{"sequences"')
+            while httpx.get(f"{service.url}/v1/metrics", timeout=PATIENCE_S).text.find("nemo_cmim_batch_requests_count 1.0") < 0:
+                time.sleep(0.01)
+            assert service.end() == 0
+            assert raw_answer(slow) == (503, {"detail": "The service is stopping."})
+        stopped = answer.result()
+        assert (
+            stopped.status_code == 503
+            and stopped.headers["retry-after"]
+            and stopped.json() == {"detail": "The service is stopping."}
+        )
+        assert "Traceback" not in service.log.read_text()
+
+
 def test_ctrl_c_ends_with_130(model_file: Path, tmp_path: Path) -> None:
     with Service(tmp_path, model_file) as service:
         assert service.wait().end(signal.SIGINT) == 130

@@ -14,6 +14,7 @@ import pytest
 
 from nemo_cmim.errors import InvalidLatentError
 from nemo_cmim.inference import CMIMModel
+from nemo_cmim.models import CMIMNetwork
 from nemo_cmim.serve import worker as worker_module
 from nemo_cmim.serve.jobs import BadMolecules, Decode, Dropped, Embed, Generate, Request, Sample
 from nemo_cmim.serve.metrics import Metrics
@@ -204,6 +205,49 @@ def test_short_requests_pass_between_the_steps_of_a_long_one(model: CMIMModel, m
         ["CCO"], "QED", algorithm="none", evaluations=16, population=4, scaled_radius=1, unit="absolute", n=5, seed=0
     )
     assert result[0] == [(one.smiles, one.score) for one in expected.molecules]
+
+
+def test_short_requests_pass_between_the_tokens_of_a_long_one(model: CMIMModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    order: list[Request] = []
+    original, futures = CMIMNetwork.step, []
+    with worker_of(model) as worker:
+
+        def step(*arguments: Any) -> Any:
+            if not futures:
+                futures.append(put(worker, Embed(["CCO"]), order=order)[1])
+            return original(*arguments)
+
+        monkeypatch.setattr(CMIMNetwork, "step", step)
+        long = search(1)
+        put(worker, long, order=order)[1].result(PATIENCE_S)
+    assert order[0] is not long and len(order) == 2
+
+
+def test_searches_take_turns(model: CMIMModel) -> None:
+    with worker_of(model) as worker:
+        giants = [put(worker, search(1000)) for _ in range(5)]  # 4,000 evaluations each: more of them than take turns
+        small = put(worker, search(2))[1].result(PATIENCE_S)
+        assert small[0] and not any(future.done() for _, future in giants)
+        for ticket, _ in giants:
+            worker.withdraw(ticket)
+        assert isinstance(giants[0][1].result(PATIENCE_S), Dropped)
+
+
+def test_long_requests_do_not_take_the_places_of_others(model: CMIMModel, pause: Pause) -> None:
+    with worker_of(model, places=2) as worker:
+        put(worker, Embed(["C"]))
+        assert pause.reached.wait(PATIENCE_S)
+        giants = [put(worker, search(1000))[0] for _ in range(2)]
+        with pytest.raises(QueueFull):
+            put(worker, search(1000))
+        futures = [put(worker, each)[1] for each in (search(1), Embed(["CC"]), search(1), Embed(["CCC"]))]
+        for each in (search(1), Embed(["CCCC"])):
+            with pytest.raises(QueueFull):
+                put(worker, each)
+        pause.go.set()
+        assert all(each.result(PATIENCE_S) for each in futures)
+        for ticket in giants:
+            worker.withdraw(ticket)
 
 
 def test_a_search_ends_at_its_next_step_when_its_client_leaves(model: CMIMModel, monkeypatch: pytest.MonkeyPatch) -> None:
