@@ -45,12 +45,13 @@ def fitted_model(args: argparse.Namespace) -> tuple[CMIMModel, str]:
     """The model with a density: its own one, or else one that is fitted here; and a sentence that says which."""
     content = model_file_of(args.model)
     if content.density is not None:
-        return CMIMModel(
-            content, args.device
-        ), f"The density is that of the model file, {len(content.density.weights_M)} component(s)."
+        return CMIMModel(content, args.device), f"The density is that of the model file, {content.density}."
     names = ", ".join(path.name for path in args.training)
     model = _fitted(content, args)
-    return model, f"The model has no density: one Gaussian was fitted to {args.training_molecules:,} random molecules of {names}."
+    return (
+        model,
+        f"The model has no density: {model.density} was fitted to {args.training_molecules:,} random molecules of {names}.",
+    )
 
 
 def with_random_weights(args: argparse.Namespace, seed: int) -> CMIMModel:

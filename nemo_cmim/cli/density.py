@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from ..errors import ConfigError
 from .commands import Commands
 from .reading import FILES, add_read_options, read_options
 
@@ -30,8 +31,15 @@ def add_commands(commands: Commands) -> None:
     add_read_options(add)
     count = "size of the random sample of DATA that is used (default: %(default)s)"
     add("--molecules", type=int, default=20_000, metavar="N", help=count)
-    components = "number of Gaussians of the mixture (default: %(default)s, with a shrunk covariance matrix)"
-    add("--components", type=int, default=1, metavar="M", help=components)
+    kernels = "number of molecules of a kernel density estimate: samples are around their latents (default: 1024)"
+    add("--kernels", type=int, metavar="M", help=kernels)
+    bandwidth = (
+        "how far samples are from these latents, in units of the spread of all latents: small values give more valid molecules, which "
+        "are closer to known ones (default: 0.25)"
+    )
+    add("--bandwidth", type=float, metavar="H", help=bandwidth)
+    components = "fit a mixture of this number of Gaussians instead; 1: one Gaussian with a shrunk covariance matrix"
+    add("--components", type=int, metavar="M", help=components)
     add("--seed", type=int, default=0, metavar="N", help="seed of the sample and of the fit (default: %(default)s)")
     add("--device", help="device of the network, for example cpu or cuda:0 (default: a GPU if there is one, else cpu)")
     add("--overwrite", action="store_true", help="replace FILE if it exists")
@@ -46,6 +54,9 @@ def _run(args: argparse.Namespace) -> None:
     from ..inference.shipped import model_file_of
     from ..outputs import check_file
 
+    estimate = {name: getattr(args, name) for name in ("kernels", "bandwidth") if getattr(args, name) is not None}
+    if args.components is not None and estimate:
+        raise ConfigError(f"--{next(iter(estimate))} has no effect on a mixture. Leave out --components, or leave it out.")
     check_file(args.output, overwrite=args.overwrite, others=[args.model, *args.inputs])
     content = model_file_of(args.model)
     if len(args.inputs) == 1 and Path(args.inputs[0]).is_dir():
@@ -54,13 +65,11 @@ def _run(args: argparse.Namespace) -> None:
         smiles = sample_molecules(args.inputs, args.molecules, options=read_options(args), seed=args.seed)
     with tqdm(total=len(smiles), unit=" molecules", unit_scale=True, desc="encode") as bar:
         fitted = fit_density(
-            content, smiles, components=args.components, seed=args.seed, device=args.device,
+            content, smiles, components=args.components, **estimate, seed=args.seed, device=args.device,
             progress=lambda done: bar.update(done - bar.n),
         )  # fmt: skip
     write_model_file(args.output, fitted)
-    print(
-        f"{args.output}: {args.model} with a density of {args.components} component(s), fitted to a sample of {len(smiles):,} rows"
-    )
+    print(f"{args.output}: {args.model} with {fitted.density}, fitted to a sample of {len(smiles):,} rows")
 
 
 def _of_folder(folder: str, molecules: int, seed: int) -> list[str]:

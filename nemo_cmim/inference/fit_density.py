@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..arguments import check_integer, check_seed
+from ..arguments import check_integer, check_positive, check_seed
 from ..errors import DataError
-from ..generation import MAX_COMPONENTS, LatentDensity
+from ..generation import BANDWIDTH, KERNELS, MAX_COMPONENTS, MAX_KERNELS, LatentDensity
 from ..tables.layout import DETECT, ReadOptions
 from ..tables.rows import MoleculeTable
 from .capabilities import require_bottleneck, require_prior
@@ -27,7 +27,9 @@ def fit_density(
     content: ModelFile,
     smiles: Sequence[str],
     *,
-    components: int = 1,
+    components: int | None = None,
+    kernels: int = KERNELS,
+    bandwidth: float = BANDWIDTH,
     seed: int = 0,
     device: str | None = None,
     progress: Callable[[int], None] | None = None,
@@ -37,8 +39,10 @@ def fit_density(
     Args:
         content: The model.
         smiles: Molecules like those of the training data. Invalid ones are left out.
-        components: Number of Gaussians of the mixture, see `LatentDensity.fit`.
-        seed: Seed of the initialisation of several components.
+        components: Number of Gaussians of a mixture, see `LatentDensity.fit`; None: a kernel density estimate.
+        kernels: Number of kernels of the kernel density estimate, see `LatentDensity.fit_kernels`.
+        bandwidth: Spread of a kernel in units of the spread of all latents.
+        seed: Seed of the choice of kernels, or of the initialisation of several components.
         device: Device of the network, see `load`.
         progress: Called with the number of molecules that were encoded.
 
@@ -46,7 +50,9 @@ def fit_density(
         DataError: If there are too few valid molecules.
         ConfigError: If the model has no bottleneck or no variance of q(z|x), or if an argument is out of range.
     """
-    check_integer("components", components, 1, MAX_COMPONENTS)  # before molecules are encoded
+    check_integer("components", components, 1, MAX_COMPONENTS, optional=True)  # before molecules are encoded
+    check_integer("kernels", kernels, 2, MAX_KERNELS)
+    check_positive("bandwidth", bandwidth, 1)
     require_bottleneck(content.config, "fit_density", "use a model that has one")
     require_prior(content.config, "fit_density", "use a model with a posterior, such as mim or cmim")
     model = CMIMModel(content, device)
@@ -60,7 +66,11 @@ def fit_density(
             progress(min(start + _ROWS_AT_ONCE, len(smiles)))
     if not means:
         raise DataError("There are no molecules to fit the density to. Pass a file with molecules.")
-    density = LatentDensity.fit(torch.cat(means).numpy(), torch.cat(variances).numpy(), components, seed)
+    posteriors = torch.cat(means).numpy(), torch.cat(variances).numpy()
+    if components is None:
+        density = LatentDensity.fit_kernels(*posteriors, kernels, bandwidth, seed)
+    else:
+        density = LatentDensity.fit(*posteriors, components, seed)
     return dataclasses.replace(content, density=density)
 
 

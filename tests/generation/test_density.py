@@ -35,8 +35,38 @@ def test_a_mixture_describes_two_groups_and_one_gaussian_does_not() -> None:
     np.testing.assert_allclose(two.spread_ZZ @ two.spread_ZZ.T, np.cov(TWO_GROUPS.T), rtol=0.02)
 
 
-def test_bytes_give_the_same_density() -> None:
-    density = LatentDensity.fit(TWO_GROUPS, NO_VARIANCE, components=2)
+def test_a_kernel_density_estimate_keeps_the_covariance_and_the_groups() -> None:
+    density = LatentDensity.fit_kernels(TWO_GROUPS, NO_VARIANCE, 700, 0.2, seed=1)
+    assert density.means_MZ.shape == (700, 3) and density.factors_FZZ.shape == (1, 3, 3)
+    np.testing.assert_allclose(density.spread_ZZ @ density.spread_ZZ.T, np.cov(TWO_GROUPS.T), rtol=0.05)
+    drawn = density.sample(20_000, np.random.default_rng(0))
+    np.testing.assert_allclose(np.cov(drawn.T), np.cov(TWO_GROUPS.T), rtol=0.05)
+    assert drawn.dtype == np.float32 and (np.abs(drawn.mean(1)) > 1).mean() > 0.99
+    assert str(density) == "a kernel density estimate of 700 kernels"
+
+
+def test_kernels_are_at_least_as_wide_as_the_posteriors() -> None:
+    density = LatentDensity.fit_kernels(TWO_GROUPS, np.full_like(TWO_GROUPS, 9.0), 700, 0.1)
+    np.testing.assert_allclose(density.spread_ZZ @ density.spread_ZZ.T, np.cov(TWO_GROUPS.T) + 9 * np.eye(3), rtol=0.05)
+
+
+def test_a_wide_kernel_is_the_gaussian() -> None:
+    variances = np.full_like(TWO_GROUPS, 0.5)
+    wide, one = LatentDensity.fit_kernels(TWO_GROUPS, variances, 5, 1.0), LatentDensity.fit(TWO_GROUPS, variances)
+    np.testing.assert_allclose(wide.means_MZ, np.tile(one.mean_Z, (5, 1)), atol=2e-3)
+    np.testing.assert_array_equal(wide.factors_FZZ, one.factors_FZZ)
+    assert len(LatentDensity.fit_kernels(TWO_GROUPS[:4], NO_VARIANCE[:4]).weights_M) == 4
+
+
+FITTED = (
+    LatentDensity.fit(TWO_GROUPS, NO_VARIANCE, components=2),
+    LatentDensity.fit(TWO_GROUPS, NO_VARIANCE),
+    LatentDensity.fit_kernels(TWO_GROUPS, NO_VARIANCE, 100),
+)
+
+
+@pytest.mark.parametrize("density", FITTED, ids=str)
+def test_bytes_give_the_same_density(density: LatentDensity) -> None:
     again = LatentDensity.loads(density.dumps())
     for field in dataclasses.fields(density):
         np.testing.assert_array_equal(getattr(again, field.name), getattr(density, field.name))
@@ -49,8 +79,8 @@ def test_bytes_give_the_same_density() -> None:
         {"weights_M": np.array([1.5, -0.5], np.float32)},
         {"means_MZ": np.full((2, 3), np.nan, np.float32)},
         {"means_MZ": np.zeros((2, 4), np.float32)},
-        {"factors_MZZ": np.zeros((2, 3, 3), np.float32)},
-        {"factors_MZZ": np.zeros((2, 3, 3), np.float64)},
+        {"factors_FZZ": np.zeros((2, 3, 3), np.float32)},
+        {"factors_FZZ": np.zeros((2, 3, 3), np.float64)},
     ],
 )
 def test_damaged_bytes_raise(change: dict[str, np.ndarray]) -> None:
@@ -66,3 +96,9 @@ def test_too_few_molecules_and_wrong_numbers_raise() -> None:
         LatentDensity.fit(TWO_GROUPS[:5], NO_VARIANCE[:5], components=10)
     with pytest.raises(ConfigError, match="components must be at most 64"):
         LatentDensity.fit(TWO_GROUPS, NO_VARIANCE, components=65)
+    with pytest.raises(DataError, match="needs at least 2 different molecules, found 1"):
+        LatentDensity.fit_kernels(TWO_GROUPS[:1], NO_VARIANCE[:1])
+    with pytest.raises(ConfigError, match="kernels must be at least 2, found 1"):
+        LatentDensity.fit_kernels(TWO_GROUPS, NO_VARIANCE, 1)
+    with pytest.raises(ConfigError, match=r"bandwidth must be a number above 0 and at most 1, found 1\.5"):
+        LatentDensity.fit_kernels(TWO_GROUPS, NO_VARIANCE, bandwidth=1.5)

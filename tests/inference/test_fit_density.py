@@ -33,7 +33,7 @@ def test_the_command_writes_the_model_with_a_density(
 ) -> None:
     out = tmp_path / "new.nemo"
     assert main(["fit-prior", str(model_file), str(molecules), "-o", str(out), "--device", "cpu"]) == 0
-    assert "density of 1 component(s), fitted to a sample of 41 rows" in capsys.readouterr().out
+    assert "with a kernel density estimate of 40 kernels, fitted to a sample of 41 rows" in capsys.readouterr().out
     fitted = nemo_cmim.load(out)
     assert fitted.fingerprint() == model.fingerprint()
     latents = model.encode(SMILES).mean_BKD.flatten(1).numpy()
@@ -46,13 +46,13 @@ def test_the_command_writes_the_model_with_a_density(
     assert "already exists" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("option", ["--molecules", "--components", "--seed"])
+@pytest.mark.parametrize("option", ["--molecules", "--components", "--kernels", "--seed"])
 def test_wrong_options(model_file: Path, molecules: Path, tmp_path: Path, option: str, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "folder").mkdir()
-    for source in (molecules, tmp_path / "folder") if option != "--components" else (molecules,):
+    for source in (molecules, tmp_path / "folder") if option in ("--molecules", "--seed") else (molecules,):
         assert main(["fit-prior", str(model_file), str(source), "-o", str(tmp_path / "x.nemo"), option, "-1"]) == 2
         assert (
-            re.search(rf"{option} must be at least [01], found -1", capsys.readouterr().err) and not (tmp_path / "x.nemo").exists()
+            re.search(rf"{option} must be at least [012], found -1", capsys.readouterr().err) and not (tmp_path / "x.nemo").exists()
         )
 
 
