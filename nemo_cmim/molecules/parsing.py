@@ -235,15 +235,20 @@ def to_canonical_smiles(mol: Mol, smiles: str | None = None) -> str:
         mol: The molecule.
         smiles: The SMILES that it was parsed from, if it was not changed since. If it is canonical, there is no second pass.
     """
+    return _canonical_form(mol, smiles)[0]
+
+
+def _canonical_form(mol: Mol, smiles: str | None) -> tuple[str, bool]:
+    """The text of `to_canonical_smiles`, and whether RDKit can read it."""
     forms = [] if smiles is None else [smiles]
     form = Chem.MolToSmiles(mol)
     while form not in forms:
         forms.append(form)
         mol = Chem.MolFromSmiles(form)
-        if mol is None:  # RDKit cannot read its own SMILES
-            return form
+        if mol is None:
+            return form, False
         form = Chem.MolToSmiles(mol)
-    return min(forms[forms.index(form) :])  # one form, or those of a cycle
+    return min(forms[forms.index(form) :]), True  # one form, or those of a cycle
 
 
 def without_stereo(mol: Mol) -> str:
@@ -254,12 +259,16 @@ def without_stereo(mol: Mol) -> str:
 
 
 def canonical_or_none(smiles: str) -> str | None:
-    """The canonical SMILES of text that may be invalid, for example decoded text; None if RDKit cannot parse it."""
+    """The canonical SMILES of text that may be invalid, for example decoded text.
+
+    None if RDKit cannot parse it, or cannot parse its own canonical SMILES of it, as for the oxygen with three bonds in `c1ccc(=o1)C`.
+    """
     mol = _parse_or_none(smiles)
     if mol is None:
         return None
     with quiet_rdkit():
-        return to_canonical_smiles(mol, smiles)
+        form, is_readable = _canonical_form(mol, smiles)
+    return form if is_readable else None
 
 
 def randomized_smiles(smiles: str, count: int, seed: int) -> list[str]:

@@ -41,6 +41,11 @@ def test_the_reason_is_rdkits(smiles: str, reason: str, capfd: pytest.CaptureFix
     assert capfd.readouterr() == ("", "")
 
 
+def test_text_whose_canonical_form_rdkit_cannot_read_has_none() -> None:
+    assert is_valid("OC1CC=c2ccc(=o2)CC1")  # the oxygen has three bonds
+    assert canonical_or_none("OC1CC=c2ccc(=o2)CC1") is None
+
+
 def test_the_reason_is_known_in_a_loop_that_silences_rdkit(capfd: pytest.CaptureFixture[str]) -> None:
     with quiet_rdkit():
         for smiles, reason in REASONS:
