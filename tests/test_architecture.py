@@ -24,7 +24,7 @@ LEVELS = [
     ("models", "store"),
     ("generation", "optimization"),
     ("zinc", "inference"),
-    ("streaming",),
+    ("streaming", "properties"),
     ("prepare",),
     ("loader",),
     ("report",),
@@ -36,9 +36,10 @@ LEVELS = [
 ]
 MAY_IMPORT = {part: {p for above in LEVELS[:i] for p in above} for i, level in enumerate(LEVELS) for part in level}
 MAY_IMPORT["scaling"] = {"version", "errors", "mappings", "config", "markdown"}
-MAY_IMPORT["downstream"] = {"version", "errors", "types", "markdown", "molecules", "steps", "outputs", "tables"}
+MAY_IMPORT["downstream"] = {"version", "errors", "types", "markdown", "molecules", "steps", "outputs", "tables", "properties"}
 for part in ("store", "zinc", "prepare", "loader", "report"):  # data preparation does not depend on models
-    MAY_IMPORT[part] -= {"losses", "scaling", "models", "generation", "optimization", "inference"}
+    MAY_IMPORT[part] -= {"losses", "scaling", "models", "generation", "optimization", "inference", "properties"}
+MAY_IMPORT["properties"] -= {"losses", "scaling", "store", "zinc", "generation", "optimization", "observed", "streaming"}
 MAY_IMPORT["streaming"] -= {"losses", "scaling", "models", "store", "zinc"}
 MAY_IMPORT["inference"] -= {"losses", "scaling", "store"}
 MAY_IMPORT["mcore"] -= {"tables", "zinc", "prepare", "report", "inference"}

@@ -6,13 +6,13 @@ transformer, or the built-in fingerprints and descriptors.
 
 from __future__ import annotations
 
+from ..properties.features import Featurizer, builtin_featurizer, compute_features, rdkit_descriptors
+from ..properties.heads import FeatureScaler, MLPHead, fit_together, svm
+from ..properties.splits import Split, random_folds, scaffold_split
 from .datasets import DroppedRow, RegressionData, freesolv, load_csv
-from .features import Featurizer, builtin_featurizer, compute_features, rdkit_descriptors
-from .heads import FeatureScaler, MLPHead, fit_together, svm
 from .moleculenet import load_moleculenet
 from .protocol import Results, evaluate, named_heads, results_of
 from .report import check_report_folder, describe, make_folder, markdown, mean_and_sd, parity_plot, write_report
-from .splits import Split, random_folds, scaffold_split
 
 __all__ = [
     "DroppedRow",

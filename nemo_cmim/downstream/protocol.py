@@ -13,10 +13,10 @@ from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_err
 from tqdm import tqdm
 
 from ..errors import ConfigError, DataError
+from ..properties.features import Featurizer, compute_features, descriptor_preparation, rdkit_descriptors
+from ..properties.heads import MLPHead, fit_together, svm
+from ..properties.splits import Split, random_folds, scaffold_split
 from .datasets import RegressionData
-from .features import Featurizer, compute_features, descriptor_preparation, rdkit_descriptors
-from .heads import MLPHead, fit_together, svm
-from .splits import Split, random_folds, scaffold_split
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

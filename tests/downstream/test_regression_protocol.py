@@ -23,8 +23,8 @@ from nemo_cmim.downstream import (
     rdkit_descriptors,
     write_report,
 )
-from nemo_cmim.downstream.features import descriptor_preparation
 from nemo_cmim.errors import ConfigError, DataError, InvalidShapeError
+from nemo_cmim.properties.features import descriptor_preparation
 
 SMILES = ["C" * n for n in range(1, 21)] + ["OCC", "CCO"]
 
@@ -109,7 +109,7 @@ def test_missing_descriptors_are_imputed_from_training_rows_only():
 
 def test_rdkit_descriptors_with_missing_values_can_be_evaluated(data, monkeypatch):
     values = np.hstack([counts(SMILES), np.where(np.arange(22) % 5, 1.5, np.nan)[:, None]])
-    monkeypatch.setattr("nemo_cmim.downstream.features.descriptors", lambda smiles: values)
+    monkeypatch.setattr("nemo_cmim.properties.features.descriptors", lambda smiles: values)
     results = evaluate(data, {"rdkit": builtin_featurizer("rdkit")}, {"linear": LinearRegression()}, folds=2, seeds=(0,))
     assert results.runs["rmse"].iloc[0] < 100
 

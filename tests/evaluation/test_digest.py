@@ -48,7 +48,7 @@ def test_the_closure_has_every_module_that_is_loaded(module: str) -> None:
 def test_the_closure_has_what_the_numbers_depend_on() -> None:
     names = {path.relative_to(PACKAGE).as_posix() for path in sources("nemo_cmim.evaluation.blocks")}
     assert {
-        "types.py", "config.py", "molecules/parsing.py", "version.py", "downstream/heads.py", "downstream/splits.py", "models/network.py",
+        "types.py", "config.py", "molecules/parsing.py", "version.py", "properties/heads.py", "properties/splits.py", "models/network.py",
         "tokenizers/pattern.py", "inference/model.py", "evaluation/measure.py", "evaluation/features.py",
     } <= names  # fmt: skip
 
