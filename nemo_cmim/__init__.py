@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from .errors import CheckpointError, ConfigError, DataError, InvalidShapeError, InvalidSmilesError, UnknownTokenError
     from .inference import CMIMModel, MoleculeEmbedder, embed, list_models, load
     from .models import CMIMNetwork
+    from .properties import PropertyModel
     from .tokenizers import SmilesTokenizer
 
 _HOME = {
@@ -25,6 +26,7 @@ _HOME = {
     "InvalidShapeError": "errors",
     "InvalidSmilesError": "errors",
     "MoleculeEmbedder": "inference",
+    "PropertyModel": "properties",
     "SmilesTokenizer": "tokenizers",
     "UnknownTokenError": "errors",
     "embed": "inference",
@@ -41,6 +43,7 @@ __all__ = [
     "InvalidShapeError",
     "InvalidSmilesError",
     "MoleculeEmbedder",
+    "PropertyModel",
     "SmilesTokenizer",
     "UnknownTokenError",
     "embed",

@@ -16,7 +16,7 @@ from ..molecules import Mol, shorten, standard_smiles, without_extras
 from ..steps import check_steps
 from ..tokenizers import SmilesTokenizer
 
-__all__ = ["EXPLAIN", "InputOptions", "TokenizedMolecules", "invalid_reason", "tokenize"]
+__all__ = ["EXPLAIN", "InputOptions", "TokenizedMolecules", "invalid_reason", "molecule_rows", "tokenize"]
 
 EXPLAIN = "explain"
 """The choice of `on_invalid` for callers that report invalid rows themselves."""
@@ -73,7 +73,7 @@ def tokenize(molecules: Any, tokenizer: SmilesTokenizer, max_tokens: int, option
         raise ConfigError(f'on_invalid must be "raise" or "nan", found {options.on_invalid!r}.')
     check_integer("first_index", options.first_index, 0)
     steps = _steps(options.standardise, options.canonical)
-    rows = _rows(molecules)
+    rows = molecule_rows(molecules)
     tokens: list[list[int]] = []
     index_of: dict[str, int] = {}
     molecule_of_row = np.empty(len(rows), dtype=np.int64)
@@ -120,8 +120,12 @@ def _steps(standardise: str | Sequence[str], canonical: bool) -> tuple[str, ...]
     return steps
 
 
-def _rows(molecules: Any) -> list[Any]:
-    """The rows of a collection that has an order and one column."""
+def molecule_rows(molecules: Any) -> list[Any]:
+    """The rows of a collection that has an order and one column.
+
+    Raises:
+        InvalidSmilesError: If it is a single value, has no order or more than one column, or is empty.
+    """
     if isinstance(molecules, (str, bytes, Mol)):
         raise InvalidSmilesError(
             f"Molecules must be passed as a sequence, found the single value {shorten(molecules)}. Pass [value]."

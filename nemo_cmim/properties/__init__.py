@@ -1,1 +1,26 @@
 """Property models: features of molecules, heads, splits, and what was learnt, in a file. Names are imported on first use."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .feature_sets import FeatureSet
+    from .model import PropertyModel
+    from .predictor import FeaturePredictor, Predictor
+
+_HOME = {
+    "FeaturePredictor": "predictor",
+    "FeatureSet": "feature_sets",
+    "Predictor": "predictor",
+    "PropertyModel": "model",
+}
+
+__all__ = ["FeaturePredictor", "FeatureSet", "Predictor", "PropertyModel"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)

@@ -1,0 +1,38 @@
+"""Prediction intervals and sets with a stated coverage, from predictions that were made without the row's own molecule.
+
+Cross-conformal prediction (Vovk 2015): the scores are those of out-of-fold predictions, and the final model is fitted on all rows. For rows that
+are exchangeable with the training rows, the fraction of true values within is about `coverage`; for new chemistry it is lower.
+
+Shape letters: N rows, C classes.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["conformal_quantile", "fewest_scores", "prediction_sets"]
+
+
+def conformal_quantile(scores_N: NDArray[np.float64], coverage: float) -> float:
+    """The smallest score that at least ceil((N + 1) coverage) of the N scores do not exceed; infinite if N is too small.
+
+    A score is an absolute residual, or 1 - the probability of the true class.
+    """
+    rank = math.ceil((len(scores_N) + 1) * coverage - 1e-9)
+    return math.inf if rank > len(scores_N) else float(np.partition(scores_N, rank - 1)[rank - 1])
+
+
+def fewest_scores(coverage: float) -> int:
+    """The smallest number of scores with a finite quantile."""
+    return math.ceil(coverage / (1 - coverage) - 1e-9)
+
+
+def prediction_sets(probabilities_NC: NDArray[np.float64], quantile: float) -> NDArray[np.bool_]:
+    """Which classes are in the set of each row, bool [N, C]. A set may be empty."""
+    return 1 - probabilities_NC <= quantile

@@ -1,0 +1,342 @@
+"""Property models: from molecules to measured properties, with an honest error.
+
+Shape letters: N rows, T targets, C classes of a target.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import warnings
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from sklearn.base import BaseEstimator
+from sklearn.metrics import accuracy_score, r2_score
+from sklearn.utils.validation import check_is_fitted
+
+from ..arguments import check_choice, check_integer, check_positive, check_seed
+from ..errors import ConfigError, InvalidShapeError
+from ..steps import check_steps
+from .choice import INNER_FOLDS, choose
+from .feature_sets import FeatureSet
+from .inputs import Molecules, check_valid, read_molecules
+from .intervals import fewest_scores
+from .named_heads import AUTO
+from .partition import Partition
+from .predictor import FeaturePredictor, Predictor
+from .targets import Targets, check_varied, contradictions, read_targets
+from .transforms import TargetTransform, check_domain
+from .validation import Fitted, cross_validate
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from ..inference import CMIMModel
+
+__all__ = ["PropertyModel"]
+
+TASKS = ("regression", "classification")
+_AT_ONCE = 8192  # molecules whose features are in memory
+
+
+class PropertyModel(BaseEstimator):
+    """Learns measured properties of molecules from SMILES: a scikit-learn regressor or classifier.
+
+    `fit` measures the quality by cross-validation (`metrics_`) and then fits on all rows. Everything that is learnt or chosen is learnt
+    again in each fold: the head, its settings, the scaling, the transform of the targets. Rows of one molecule, compared by canonical
+    SMILES, are always in the same fold.
+
+    Args:
+        task: "regression" or "classification".
+        features: Features joined by "+", see `FeatureSet`: "informative", "mean", "informative[1,2]", "rdkit", "morgan2048".
+        head: For regression "ridge", "svm", "neighbours", "boosting", "mlp" or "gp" (Gaussian process, at most 2,000 rows); for
+            classification "logistic" in place of "ridge". "auto" chooses one by cross-validation within the training rows. A scikit-learn
+            estimator is also accepted. For regression, targets are standardised for the fit.
+        model: Model of the embeddings: a loaded model, the name of a shipped one, or a path; None: the default shipped model.
+        fine_tune: None: the embeddings stay as they are.
+        target_transform: For regression: "log10", "log1p" or "quantile", see `TargetTransform`. Predictions are in the unit of `y`.
+        split: "random", "scaffold" (whole scaffolds) or "time" (earlier rows train, later rows are tested; needs `groups`).
+        folds: Number of folds.
+        coverage: Fraction of true values that prediction intervals and sets are to cover, between 0 and 1.
+        time_limit: Time in seconds for the choice of the head, all folds together; the fit that runs at the end of it is completed.
+        standardise: Steps that change each molecule first, also in `predict`; see `CMIMModel.embed`.
+        on_invalid: "raise", or "nan": `fit` leaves out rows that cannot be used, and lists them in `left_out_`; `predict` returns NaN, or
+            None in place of a label.
+        batch_size: Maximum number of molecules in a batch of the model.
+        n_jobs: Number of processes for the folds, as in scikit-learn.
+        device: Device of the model; None: a GPU if there is one.
+        random_state: Seed of the folds and of the heads.
+        verbose: 1 shows a progress bar.
+
+    Attributes:
+        cross_validation_: Predictions of test rows, see `OutOfFold.table`; `row` is the index in `X`.
+        metrics_: `target, metric, mean, sd, folds`. RMSE, MAE, R2 and Spearman; or ROC-AUC, PR-AUC, MCC and Brier score.
+        chosen_: The head and its settings.
+        choice_: What "auto" tried: `fold` (or "all rows"), `head, settings, score, seconds, note, chosen`.
+        predictor_: The fitted predictor.
+        target_names_: Names of the T targets.
+        classes_: For classification, the sorted labels; for several targets a list of them.
+        left_out_: Rows that were left out: `row, smiles, reason`.
+        contradictions_: Molecules whose rows contradict each other: `smiles, target, rows, lowest, highest`.
+        n_features_in_: 1.
+    """
+
+    def __init__(
+        self,
+        task: str = "regression",
+        *,
+        features: str = "informative",
+        head: Any = AUTO,
+        model: str | os.PathLike[str] | CMIMModel | None = None,
+        fine_tune: str | None = None,
+        target_transform: str | None = None,
+        split: str = "random",
+        folds: int = 5,
+        coverage: float = 0.9,
+        time_limit: float = 600.0,
+        standardise: str | Sequence[str] = (),
+        on_invalid: str = "raise",
+        batch_size: int | None = None,
+        n_jobs: int | None = None,
+        device: str | None = None,
+        random_state: int | None = 0,
+        verbose: int = 0,
+    ) -> None:
+        self.task = task
+        self.features = features
+        self.head = head
+        self.model = model
+        self.fine_tune = fine_tune
+        self.target_transform = target_transform
+        self.split = split
+        self.folds = folds
+        self.coverage = coverage
+        self.time_limit = time_limit
+        self.standardise = standardise
+        self.on_invalid = on_invalid
+        self.batch_size = batch_size
+        self.n_jobs = n_jobs
+        self.device = device
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def fit(self, X: Any, y: Any, *, groups: Any = None) -> PropertyModel:
+        """Cross-validates, and fits on all rows.
+
+        Args:
+            X: N SMILES or RDKit molecules: list, array, Series, or a table of one column.
+            y: Targets [N] or [N, T]: list, array, Series or DataFrame, whose names are kept. NaN, None and empty text are missing values;
+                a row without any value cannot be used.
+            groups: For `split="time"`, N times: numbers or dates.
+
+        Raises:
+            InvalidSmilesError: If a row cannot be used and `on_invalid="raise"`.
+            DataError: If a target cannot be used: see `read_targets`; or if there are too few molecules for the folds.
+            InvalidShapeError: If `X`, `y` and `groups` have different lengths.
+            ConfigError: If an argument has an unknown value.
+        """
+        self._check_arguments()
+        features = FeatureSet(self.features, self.model, self.device, self.batch_size)
+        molecules = read_molecules(X, check_steps(self.standardise), features.invalid_reason)
+        targets = read_targets(y, self.task)
+        rows = self._usable_rows(molecules, targets)
+        smiles = [molecules.canonical[row] for row in rows]
+        targets = targets._replace(values_NT=targets.values_NT[rows])
+        check_varied(targets)
+        check_domain(self.target_transform, targets.values_NT, targets.names, rows)
+        self.contradictions_ = contradictions(smiles, targets, rows)
+        partition = Partition.of(self.split, smiles, targets, groups, rows, len(molecules.canonical), self.random_state)
+        splits = partition.splits(self.folds)
+        fit = functools.partial(self._fit_rows, features, smiles, targets, partition, seconds=self.time_limit / (len(splits) + 1))
+        with features.computed(smiles):
+            validation = cross_validate(
+                fit, smiles, targets, splits, rows, n_jobs=self.n_jobs, progress=self.verbose > 0
+            )  # fmt: skip
+            fitted = fit(np.arange(len(rows)))
+        self.predictor_, self._transform = fitted.predictor, fitted.transform
+        self._scores, self._targets = validation.scores, targets._replace(values_NT=targets.values_NT[:0])
+        self.cross_validation_, self.metrics_ = validation.table, validation.metrics
+        self._keep_choices([*validation.choices, fitted.choice])
+        self.target_names_ = list(targets.names)
+        self.n_features_in_ = 1
+        if self.task == "classification":
+            self.classes_ = targets.classes[0] if len(targets.names) == 1 else list(targets.classes)
+        self._warn_of_few_scores()
+        return self
+
+    def predict(self, X: Any) -> NDArray[Any]:
+        """Predictions [N], or [N, T] if `y` was a table: float64 in the unit of `y`, or class labels.
+
+        Raises:
+            InvalidSmilesError: If a row cannot be used and `on_invalid="raise"`, or if there are no rows.
+            CheckpointError: If the model of the embeddings is not the one of `fit`.
+        """
+        if self.task == "regression":
+            values_NT = self._spread(*self._predict(X))
+            columns: list[NDArray[Any]] = list(self._transform.backward(values_NT).T)
+        else:
+            columns = [_labels(p, labels) for p, labels in zip(self._probabilities(X), self._targets.classes)]
+        return columns[0] if self._targets.one_column else np.column_stack(columns)
+
+    def predict_proba(self, X: Any) -> NDArray[np.float64] | list[NDArray[np.float64]]:
+        """Probabilities [N, C] of the classes, in the order of `classes_`; for several targets a list of T arrays. See `predict` for errors.
+
+        Raises:
+            ConfigError: If the model is not a classifier.
+        """
+        if self.task != "classification":
+            raise ConfigError("predict_proba needs task='classification'. Use predict.")
+        found = self._probabilities(X)
+        return found[0] if len(found) == 1 else found
+
+    def score(self, X: Any, y: Any) -> float:
+        """R2, or accuracy for classification, on other rows; the mean over targets. Missing values are left out."""
+        check_is_fitted(self)
+        truth = read_targets(y, self.task)
+        predicted = np.reshape(self.predict(X), (-1, len(self.target_names_)))
+        values = []
+        for number in range(len(self.target_names_)):
+            known = ~np.isnan(truth.values_NT[:, number])
+            if self.task == "regression":
+                values.append(r2_score(truth.values_NT[known, number], predicted[known, number]))
+            else:
+                codes = truth.values_NT[known, number].astype(np.int64)
+                values.append(accuracy_score(truth.classes[number][codes], predicted[known, number]))
+        return float(np.mean(values))
+
+    def _check_arguments(self) -> None:
+        check_choice("task", self.task, TASKS)
+        check_integer("folds", self.folds, 1 if self.split == "time" else 2)
+        check_positive("coverage", self.coverage, 1.0)
+        check_positive("time_limit", self.time_limit)
+        check_choice("on_invalid", self.on_invalid, ("raise", "nan"))
+        check_seed(self.random_state)
+        TargetTransform(self.target_transform)
+        if self.coverage == 1:
+            raise ConfigError("coverage must be below 1, found 1. Intervals that cover every value are infinite.")
+        if self.target_transform is not None and self.task == "classification":
+            raise ConfigError(f"target_transform={self.target_transform!r} needs task='regression'. Leave it out.")
+        if self.fine_tune is not None:
+            raise ConfigError(f"fine_tune={self.fine_tune!r} is not supported. Leave it out.")
+
+    def _usable_rows(self, molecules: Molecules, targets: Targets) -> NDArray[np.int64]:
+        """Indices of the rows with a molecule and a value; the others are kept in `left_out_`."""
+        count = len(molecules.canonical)
+        if len(targets.values_NT) != count:
+            raise InvalidShapeError(f"X has {count} rows and y has {len(targets.values_NT)}. Pass one row of y for each molecule.")
+        empty = np.flatnonzero(np.isnan(targets.values_NT).all(axis=1))
+        reasons = {int(row): "the target is missing (NaN)" for row in empty} | molecules.reasons
+        check_valid(reasons, count, self.on_invalid, "these rows are left out and listed in left_out_")
+        listed = sorted(reasons.items())
+        self.left_out_ = pd.DataFrame(
+            {"row": [r for r, _ in listed], "smiles": [molecules.given[r] for r, _ in listed], "reason": [why for _, why in listed]}
+        )
+        return np.array([row for row in range(count) if row not in reasons], dtype=np.int64)
+
+    def _fit_rows(
+        self,
+        features: FeatureSet,
+        smiles: Sequence[str],
+        targets: Targets,
+        partition: Partition,
+        rows: NDArray[np.int64],
+        seconds: float,
+    ) -> Fitted:
+        """Chooses and fits on some rows."""
+        texts = [smiles[row] for row in rows]
+        transform = TargetTransform(self.target_transform).fit(targets.values_NT[rows])
+        values_NT = transform.forward(targets.values_NT[rows])
+        make = functools.partial(self._new_predictor, features, [len(labels) for labels in targets.classes])
+        if not isinstance(self.head, str) or self.head != AUTO:
+            return Fitted(make(self.head).fit(texts, values_NT), transform)
+        inner = partition.part(rows).splits(INNER_FOLDS)
+        choice = choose(make, self.task, texts, values_NT, inner, seconds)
+        return Fitted(make(choice.head, choice.settings).fit(texts, values_NT), transform, choice)
+
+    def _new_predictor(
+        self, features: FeatureSet, classes: Sequence[int], head: Any, settings: dict[str, Any] | None = None
+    ) -> Predictor:
+        return FeaturePredictor(features, head, self.task, classes, settings, self.random_state, self.device)
+
+    def _keep_choices(self, choices: Sequence[Any]) -> None:
+        rows = []
+        for fold, choice in enumerate(choices):
+            name = "all rows" if fold == len(choices) - 1 else str(fold)
+            for tried in choice.tried if choice else ():
+                chosen = (tried["head"], tried["settings"]) == (choice.head, choice.settings)
+                rows.append({"fold": name, **tried, "chosen": chosen})
+        self.choice_ = pd.DataFrame(rows, columns=["fold", "head", "settings", "score", "seconds", "note", "chosen"])
+        last = choices[-1]
+        self.chosen_ = {"head": last.head, "settings": last.settings} if last else {"head": self.head, "settings": {}}
+
+    def _warn_of_few_scores(self) -> None:
+        fewest = fewest_scores(self.coverage)
+        for name, scores in zip(self.target_names_, self._scores):
+            if len(scores) < fewest:
+                warnings.warn(
+                    f"The target {name!r} has {len(scores)} tested rows, but intervals with a coverage of {self.coverage} need {fewest}: they "
+                    "are infinite. Use more data or a lower coverage.",
+                    stacklevel=3,
+                )
+
+    def _predict(self, X: Any) -> tuple[Any, NDArray[np.int64]]:
+        """Predictions of distinct molecules, and the index of each row in them; -1 for invalid ones."""
+        check_is_fitted(self)
+        molecules = self._read(X)
+        check_valid(molecules.reasons, len(molecules.canonical), self.on_invalid, "their predictions are missing")
+        return self._predict_distinct(molecules)
+
+    def _read(self, X: Any) -> Molecules:
+        return read_molecules(X, check_steps(self.standardise), self.predictor_.features.invalid_reason)
+
+    def _predict_distinct(self, molecules: Molecules) -> tuple[Any, NDArray[np.int64]]:
+        index = {smiles: number for number, smiles in enumerate(dict.fromkeys(filter(None, molecules.canonical)))}
+        distinct = list(index)
+        blocks = [self.predictor_.predict(distinct[start : start + _AT_ONCE]) for start in range(0, len(distinct), _AT_ONCE)]
+        if self.task == "regression":
+            found: Any = np.concatenate([np.empty((0, len(self.target_names_))), *blocks])
+        else:
+            empty = [np.empty((0, len(labels))) for labels in self._targets.classes]
+            found = [np.concatenate(parts) for parts in zip(empty, *blocks)]
+        return found, np.array([index.get(smiles, -1) for smiles in molecules.canonical], dtype=np.int64)
+
+    @staticmethod
+    def _spread(found_MC: NDArray[np.float64], index_N: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Values of all rows; NaN for invalid ones."""
+        return np.concatenate([found_MC, np.full((1, found_MC.shape[1]), np.nan)])[index_N]
+
+    def _probabilities(self, X: Any) -> list[NDArray[np.float64]]:
+        found, index_N = self._predict(X)
+        return [self._spread(of_target, index_N) for of_target in found]
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "predictor_")
+
+    def __sklearn_tags__(self) -> Any:
+        from sklearn.utils import ClassifierTags, RegressorTags
+
+        tags = super().__sklearn_tags__()
+        if self.task == "classification":
+            tags.estimator_type, tags.classifier_tags = "classifier", ClassifierTags()
+        else:
+            tags.estimator_type, tags.regressor_tags = "regressor", RegressorTags()
+        tags.input_tags.string = True
+        tags.input_tags.one_d_array = True
+        tags.input_tags.two_d_array = False
+        tags.target_tags.required = True
+        tags.target_tags.multi_output = True
+        tags.no_validation = True
+        return tags
+
+
+def _labels(probabilities_NC: NDArray[np.float64], labels: NDArray[Any]) -> NDArray[Any]:
+    """The most probable label of each row; None for rows of NaN."""
+    known = ~np.isnan(probabilities_NC[:, 0])
+    if known.all():
+        return labels[probabilities_NC.argmax(axis=1)]
+    found = np.full(len(known), None, dtype=object)
+    found[known] = labels[probabilities_NC[known].argmax(axis=1)]
+    return found

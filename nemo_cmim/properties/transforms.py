@@ -1,0 +1,97 @@
+"""Transforms of targets, such as the logarithm, which a model learns in place of the values.
+
+Shape letters: N rows, T targets, Q quantiles.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy.special import ndtr, ndtri
+
+from ..arguments import check_choice
+from ..errors import DataError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["TRANSFORMS", "TargetTransform", "check_domain"]
+
+TRANSFORMS = ("log10", "log1p", "quantile")
+_LOWEST = {"log10": 0.0, "log1p": -1.0}  # values must be above
+_QUANTILES = 1001
+_EDGE = 1e-4  # quantiles that stand for the smallest and the largest training value
+
+
+class TargetTransform:
+    """A monotone transform of each target, with its inverse.
+
+    * `log10`: the decimal logarithm.
+    * `log1p`: ln(1 + value).
+    * `quantile`: normal scores: the value at quantile q of the training values becomes the value of a standard normal distribution at q.
+      What is outside of the range of the training values is moved to its end.
+
+    Args:
+        name: A name of `TRANSFORMS`; None: no transform.
+        values_QT: For `quantile`, the values at evenly spaced quantiles, see `fit`.
+
+    Raises:
+        ConfigError: If the name is unknown.
+    """
+
+    def __init__(self, name: str | None, values_QT: NDArray[np.float64] | None = None) -> None:
+        if name is not None:
+            check_choice("target_transform", name, TRANSFORMS)
+        self.name = name
+        self.values_QT = values_QT
+
+    def fit(self, targets_NT: NDArray[np.float64]) -> TargetTransform:
+        """Learns the quantiles of the training values; NaN is ignored."""
+        if self.name == "quantile":
+            levels = np.linspace(0, 1, min(_QUANTILES, len(targets_NT)))
+            self.values_QT = np.nanquantile(targets_NT, levels, axis=0)
+        return self
+
+    def forward(self, targets_NT: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Transformed values [N, T]; NaN stays NaN."""
+        if self.name == "quantile":
+            return np.column_stack([self._scores(column, number) for number, column in enumerate(targets_NT.T)])
+        return {None: np.positive, "log10": np.log10, "log1p": np.log1p}[self.name](targets_NT)
+
+    def backward(self, values_NT: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Values in the unit of the targets [N, T]; infinite values become the ends of the range."""
+        if self.name == "quantile":
+            assert self.values_QT is not None, "fitted"
+            levels = np.linspace(0, 1, len(self.values_QT))
+            return np.column_stack([np.interp(ndtr(c), levels, of) for c, of in zip(values_NT.T, self.values_QT.T)])
+        with np.errstate(over="ignore"):
+            return {None: np.positive, "log10": lambda v: np.power(10.0, v), "log1p": np.expm1}[self.name](values_NT)
+
+    def _scores(self, values_N: NDArray[np.float64], number: int) -> NDArray[np.float64]:
+        """Normal scores. A value that several quantiles share gets the middle of them."""
+        assert self.values_QT is not None, "fitted"
+        of, levels = self.values_QT[:, number], np.linspace(0, 1, len(self.values_QT))
+        middle = (np.interp(values_N, of, levels) - np.interp(-values_N, -of[::-1], levels)) / 2 + 0.5
+        return ndtri(np.clip(middle, _EDGE, 1 - _EDGE))
+
+
+def check_domain(name: str | None, targets_NT: NDArray[np.float64], names: Sequence[str], rows: Sequence[int]) -> None:
+    """Raises a `DataError` if a target has a value without a logarithm.
+
+    Args:
+        name: The transform.
+        targets_NT: The values.
+        names: Names of the targets.
+        rows: Index of each row in the caller's table.
+    """
+    if name not in _LOWEST:
+        return
+    wrong = np.argwhere(targets_NT <= _LOWEST[name])
+    if len(wrong):
+        row, target = wrong[0]
+        raise DataError(
+            f"The target {names[target]!r} at index {rows[row]} is {targets_NT[row, target]}, but target_transform={name!r} needs values above "
+            f"{_LOWEST[name]:g} ({len(wrong)} values are not). Correct them, or use a different transform."
+        )
