@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from .errors import CheckpointError, ConfigError, DataError, InvalidShapeError, InvalidSmilesError, UnknownTokenError
     from .inference import CMIMModel, MoleculeEmbedder, embed, list_models, load
     from .models import CMIMNetwork
-    from .properties import PropertyModel
+    from .properties import PropertyModel, load_property_model
     from .tokenizers import SmilesTokenizer
 
 _HOME = {
@@ -32,6 +32,7 @@ _HOME = {
     "embed": "inference",
     "list_models": "inference",
     "load": "inference",
+    "load_property_model": "properties",
 }
 
 __all__ = [
@@ -49,6 +50,7 @@ __all__ = [
     "embed",
     "list_models",
     "load",
+    "load_property_model",
 ]
 
 

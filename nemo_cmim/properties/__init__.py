@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .feature_sets import FeatureSet
+    from .loading import load_property_model
     from .model import PropertyModel
     from .predictor import FeaturePredictor, Predictor
 
@@ -15,9 +16,10 @@ _HOME = {
     "FeatureSet": "feature_sets",
     "Predictor": "predictor",
     "PropertyModel": "model",
+    "load_property_model": "loading",
 }
 
-__all__ = ["FeaturePredictor", "FeatureSet", "Predictor", "PropertyModel"]
+__all__ = ["FeaturePredictor", "FeatureSet", "Predictor", "PropertyModel", "load_property_model"]
 
 
 def __getattr__(name: str) -> Any:

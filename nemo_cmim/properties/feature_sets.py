@@ -60,6 +60,7 @@ class FeatureSet:
         self.device = device
         self.batch_size = batch_size
         self._blocks = _parse(text)
+        self._columns: list[tuple[str, int]] | None = None
         self._known: tuple[dict[str, int], NDArray[np.float64]] | None = None
 
     def __call__(self, smiles: Sequence[str]) -> NDArray[np.float64]:
@@ -96,16 +97,21 @@ class FeatureSet:
 
     def columns(self) -> list[tuple[str, int]]:
         """Name and number of columns of each kind of features, in their order."""
-        return [(block.text, self._block(block, ["C"]).shape[1]) for block in self._blocks]
+        if self._columns is None:
+            self._columns = [(block.text, self._block(block, ["C"]).shape[1]) for block in self._blocks]
+        return self._columns
 
     def invalid_reason(self, smiles: str) -> str | None:
         """Why the model cannot embed a valid molecule; None if it can, or if there are no embeddings."""
         return self._loaded().invalid_reason(smiles) if any(block.kind for block in self._blocks) else None
 
-    def embedding(self) -> FeatureSet | None:
-        """The first embedding alone; None if there is none."""
-        text = next((block.text for block in self._blocks if block.kind), None)
-        return None if text is None else FeatureSet(text, self.model, self.device, self.batch_size)
+    def embedding_columns(self) -> slice | None:
+        """The columns of the first embedding; None if there is none."""
+        number = next((number for number, block in enumerate(self._blocks) if block.kind), None)
+        if number is None:
+            return None
+        widths = [width for _, width in self.columns()]
+        return slice(sum(widths[:number]), sum(widths[: number + 1]))
 
     def _block(self, block: _Block, smiles: Sequence[str]) -> NDArray[np.float64]:
         if not block.kind:

@@ -40,7 +40,9 @@ def read_molecules(X: Any, steps: Sequence[str], more: Callable[[str], str | Non
         InvalidSmilesError: If `X` is not a column of molecules, or is empty.
     """
     rows = molecule_rows(X)
-    canonical, reasons, known = [], {}, {}
+    canonical: list[str] = []
+    reasons: dict[int, str] = {}
+    known: dict[str, str | None] = {}
     for index, row in enumerate(rows):
         try:
             smiles = standard_smiles(row, steps)
@@ -49,8 +51,8 @@ def read_molecules(X: Any, steps: Sequence[str], more: Callable[[str], str | Non
         else:
             if more is not None and smiles not in known:
                 known[smiles] = more(smiles)
-            if known.get(smiles):
-                smiles, reasons[index] = "", known[smiles]
+            if reason := known.get(smiles):
+                smiles, reasons[index] = "", reason
         canonical.append(smiles)
     given = [row if isinstance(row, str) else smiles or shorten(row) for row, smiles in zip(rows, canonical)]
     return Molecules(given, canonical, reasons)

@@ -1,7 +1,7 @@
-"""Prediction intervals and sets with a stated coverage, from predictions that were made without the row's own molecule.
+"""Prediction intervals and sets with a stated coverage, from predictions of models that have not seen the molecule.
 
-Cross-conformal prediction (Vovk 2015): the scores are those of out-of-fold predictions, and the final model is fitted on all rows. For rows that
-are exchangeable with the training rows, the fraction of true values within is about `coverage`; for new chemistry it is lower.
+Cross-conformal prediction (Vovk 2015): the scores are those of out-of-fold predictions, and the final model is fitted on all rows. If new
+molecules are drawn as the training molecules were, the fraction of true values within is about `coverage`; for new chemistry it is lower.
 
 Shape letters: N rows, C classes.
 """

@@ -37,8 +37,7 @@ def classification_metrics(codes_N: NDArray[np.int64], probabilities_NC: NDArray
     """
     count = probabilities_NC.shape[1]
     is_class_NC = codes_N[:, None] == np.arange(count)
-    scored = range(1, 2) if count == 2 else range(count)
-    scored = [c for c in scored if 0 < is_class_NC[:, c].sum() < len(codes_N)]
+    scored = [c for c in (range(1, 2) if count == 2 else range(count)) if 0 < is_class_NC[:, c].sum() < len(codes_N)]
     squares_NC = np.square(probabilities_NC - is_class_NC)
     return {
         "roc_auc": _mean([roc_auc_score(is_class_NC[:, c], probabilities_NC[:, c]) for c in scored]),

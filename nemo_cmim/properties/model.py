@@ -9,6 +9,7 @@ import functools
 import os
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,14 +20,19 @@ from sklearn.utils.validation import check_is_fitted
 
 from ..arguments import check_choice, check_integer, check_positive, check_seed
 from ..errors import ConfigError, InvalidShapeError
+from ..inference.shipped import resolve
 from ..steps import check_steps
-from .choice import INNER_FOLDS, choose
+from .choice import INNER_FOLDS, Choice, choose
+from .domain import Domain
 from .feature_sets import FeatureSet
+from .file import check_embedding, write_state
 from .inputs import Molecules, check_valid, read_molecules
 from .intervals import fewest_scores
 from .named_heads import AUTO
 from .partition import Partition
+from .prediction_table import check_columns, embeddings, prediction_table
 from .predictor import FeaturePredictor, Predictor
+from .state import State, data_card
 from .targets import Targets, check_varied, contradictions, read_targets
 from .transforms import TargetTransform, check_domain
 from .validation import Fitted, cross_validate
@@ -79,6 +85,7 @@ class PropertyModel(BaseEstimator):
         predictor_: The fitted predictor.
         target_names_: Names of the T targets.
         classes_: For classification, the sorted labels; for several targets a list of them.
+        card_: Data summary, versions, unit and licence.
         left_out_: Rows that were left out: `row, smiles, reason`.
         contradictions_: Molecules whose rows contradict each other: `smiles, target, rows, lowest, highest`.
         n_features_in_: 1.
@@ -146,26 +153,35 @@ class PropertyModel(BaseEstimator):
         smiles = [molecules.canonical[row] for row in rows]
         targets = targets._replace(values_NT=targets.values_NT[rows])
         check_varied(targets)
+        check_columns(targets)
         check_domain(self.target_transform, targets.values_NT, targets.names, rows)
         self.contradictions_ = contradictions(smiles, targets, rows)
         partition = Partition.of(self.split, smiles, targets, groups, rows, len(molecules.canonical), self.random_state)
         splits = partition.splits(self.folds)
         fit = functools.partial(self._fit_rows, features, smiles, targets, partition, seconds=self.time_limit / (len(splits) + 1))
         with features.computed(smiles):
-            validation = cross_validate(
-                fit, smiles, targets, splits, rows, n_jobs=self.n_jobs, progress=self.verbose > 0
-            )  # fmt: skip
+            validation = cross_validate(fit, smiles, targets, splits, rows, n_jobs=self.n_jobs, progress=self.verbose > 0)
             fitted = fit(np.arange(len(rows)))
-        self.predictor_, self._transform = fitted.predictor, fitted.transform
-        self._scores, self._targets = validation.scores, targets._replace(values_NT=targets.values_NT[:0])
-        self.cross_validation_, self.metrics_ = validation.table, validation.metrics
-        self._keep_choices([*validation.choices, fitted.choice])
-        self.target_names_ = list(targets.names)
-        self.n_features_in_ = 1
-        if self.task == "classification":
-            self.classes_ = targets.classes[0] if len(targets.names) == 1 else list(targets.classes)
-        self._warn_of_few_scores()
-        return self
+            distinct = list(dict.fromkeys(smiles))
+            domain = Domain.of(distinct, embeddings(features, distinct))
+        choices = [*validation.choices, fitted.choice]
+        self.cross_validation_, self.choice_ = validation.table, _tried(choices)
+        self._warn_of_few_scores(targets.names, validation.scores)
+        last = fitted.choice
+        state = State(
+            targets=targets._replace(values_NT=targets.values_NT[:0]),
+            transform=fitted.transform,
+            predictor=fitted.predictor,
+            features=features,
+            fingerprints=features.fingerprints,
+            columns=features.columns(),
+            scores=[np.sort(scores) for scores in validation.scores],
+            domain=domain,
+            metrics=validation.metrics,
+            chosen={"head": last.head, "settings": last.settings} if last else {"head": self.head, "settings": {}},
+            card=data_card(targets, smiles, len(self.left_out_)),
+        )
+        return self._adopt(state)
 
     def predict(self, X: Any) -> NDArray[Any]:
         """Predictions [N], or [N, T] if `y` was a table: float64 in the unit of `y`, or class labels.
@@ -176,13 +192,13 @@ class PropertyModel(BaseEstimator):
         """
         if self.task == "regression":
             values_NT = self._spread(*self._predict(X))
-            columns: list[NDArray[Any]] = list(self._transform.backward(values_NT).T)
+            columns: list[NDArray[Any]] = list(self._state.transform.backward(values_NT).T)
         else:
-            columns = [_labels(p, labels) for p, labels in zip(self._probabilities(X), self._targets.classes)]
-        return columns[0] if self._targets.one_column else np.column_stack(columns)
+            columns = [_labels(p, labels) for p, labels in zip(self._probabilities(X), self._state.targets.classes)]
+        return columns[0] if self._state.targets.one_column else np.column_stack(columns)
 
     def predict_proba(self, X: Any) -> NDArray[np.float64] | list[NDArray[np.float64]]:
-        """Probabilities [N, C] of the classes, in the order of `classes_`; for several targets a list of T arrays. See `predict` for errors.
+        """Probabilities [N, C] of the classes, in the order of `classes_`; for several targets a list of T arrays. Errors: see `predict`.
 
         Raises:
             ConfigError: If the model is not a classifier.
@@ -191,6 +207,58 @@ class PropertyModel(BaseEstimator):
             raise ConfigError("predict_proba needs task='classification'. Use predict.")
         found = self._probabilities(X)
         return found[0] if len(found) == 1 else found
+
+    def predict_table(self, X: Any) -> pd.DataFrame:
+        """Predictions with intervals or sets, and the distance to the training molecules: a row for each molecule, in order.
+
+        Rows that cannot be used are in the table, whatever `on_invalid` is: their predictions are missing, and `reason` says why.
+
+        Returns:
+            * `smiles`, as given.
+            * For regression, for each target: TARGET, TARGET_lower, TARGET_upper: the prediction, and the interval that covers the
+              true value with the probability `coverage`, in the unit of `y`.
+            * For classification, for each target: TARGET: the label; TARGET_p_LABEL: probabilities; TARGET_set: the labels that the set with
+              the stated coverage contains, joined by "; ". It may be empty.
+            * `nearest_training`, `tanimoto`, `embedding_distance`: see `domain.Nearest`.
+            * `reason`: why there is no prediction, or None.
+
+        Raises:
+            InvalidSmilesError: If there are no rows.
+            CheckpointError: If the model of the embeddings is not the one of `fit`.
+        """
+        return prediction_table(self._state, self._read(X), self.coverage)
+
+    def save(self, path: str | os.PathLike[str], *, unit: str = "", licence: str = "") -> None:
+        """Writes the fitted model to a file, without pickles; `load_property_model` reads it. An existing file is replaced.
+
+        The weights of the embeddings are not in the file: it keeps the name of their model and the fingerprint.
+
+        Args:
+            path: The file.
+            unit: Unit of the targets, kept in the card.
+            licence: Licence of the data or the model, kept in the card.
+
+        Raises:
+            NotFittedError: If the model is not fitted.
+            ConfigError: If the head contains types that such files may not contain.
+        """
+        check_is_fitted(self)
+        self._state.card |= {key: text for key, text in (("unit", unit), ("licence", licence)) if text}
+        head = self.head if isinstance(self.head, str) else repr(self.head)
+        settings = {**self.get_params(deep=False), "head": head, "model": self._model_name()}
+        write_state(Path(path), settings, self._state)
+
+    @classmethod
+    def _restored(cls, settings: dict[str, Any], state: State) -> PropertyModel:
+        """A fitted model of a file."""
+        return cls(**settings)._adopt(state)
+
+    def _model_name(self) -> str | None:
+        """Name of the shipped model, or the last part of a path, of the embeddings; None if there are none."""
+        if not self._state.fingerprints:
+            return None
+        name = resolve(self.model, self.device).name
+        return None if name is None else Path(name).name
 
     def score(self, X: Any, y: Any) -> float:
         """R2, or accuracy for classification, on other rows; the mean over targets. Missing values are left out."""
@@ -261,36 +329,36 @@ class PropertyModel(BaseEstimator):
     ) -> Predictor:
         return FeaturePredictor(features, head, self.task, classes, settings, self.random_state, self.device)
 
-    def _keep_choices(self, choices: Sequence[Any]) -> None:
-        rows = []
-        for fold, choice in enumerate(choices):
-            name = "all rows" if fold == len(choices) - 1 else str(fold)
-            for tried in choice.tried if choice else ():
-                chosen = (tried["head"], tried["settings"]) == (choice.head, choice.settings)
-                rows.append({"fold": name, **tried, "chosen": chosen})
-        self.choice_ = pd.DataFrame(rows, columns=["fold", "head", "settings", "score", "seconds", "note", "chosen"])
-        last = choices[-1]
-        self.chosen_ = {"head": last.head, "settings": last.settings} if last else {"head": self.head, "settings": {}}
+    def _adopt(self, state: State) -> PropertyModel:
+        """Sets the attributes that show what was learnt."""
+        self._state, self.predictor_ = state, state.predictor
+        self.metrics_, self.chosen_, self.card_ = state.metrics, state.chosen, state.card
+        self.target_names_ = list(state.targets.names)
+        self.n_features_in_ = 1
+        if self.task == "classification":
+            self.classes_ = state.targets.classes[0] if len(state.targets.names) == 1 else list(state.targets.classes)
+        return self
 
-    def _warn_of_few_scores(self) -> None:
+    def _warn_of_few_scores(self, names: Sequence[str], scores: Sequence[NDArray[np.float64]]) -> None:
         fewest = fewest_scores(self.coverage)
-        for name, scores in zip(self.target_names_, self._scores):
-            if len(scores) < fewest:
+        for name, of_target in zip(names, scores):
+            if len(of_target) < fewest:
                 warnings.warn(
-                    f"The target {name!r} has {len(scores)} tested rows, but intervals with a coverage of {self.coverage} need {fewest}: they "
-                    "are infinite. Use more data or a lower coverage.",
+                    f"The target {name!r} has {len(of_target)} tested rows, but intervals with a coverage of {self.coverage} need "
+                    f"{fewest}: they are infinite. Use more data or a lower coverage.",
                     stacklevel=3,
                 )
 
     def _predict(self, X: Any) -> tuple[Any, NDArray[np.int64]]:
         """Predictions of distinct molecules, and the index of each row in them; -1 for invalid ones."""
-        check_is_fitted(self)
         molecules = self._read(X)
         check_valid(molecules.reasons, len(molecules.canonical), self.on_invalid, "their predictions are missing")
         return self._predict_distinct(molecules)
 
     def _read(self, X: Any) -> Molecules:
-        return read_molecules(X, check_steps(self.standardise), self.predictor_.features.invalid_reason)
+        check_is_fitted(self)
+        check_embedding(self._state.features, self._state.fingerprints, "This PropertyModel")
+        return read_molecules(X, check_steps(self.standardise), self._state.features.invalid_reason)
 
     def _predict_distinct(self, molecules: Molecules) -> tuple[Any, NDArray[np.int64]]:
         index = {smiles: number for number, smiles in enumerate(dict.fromkeys(filter(None, molecules.canonical)))}
@@ -299,7 +367,7 @@ class PropertyModel(BaseEstimator):
         if self.task == "regression":
             found: Any = np.concatenate([np.empty((0, len(self.target_names_))), *blocks])
         else:
-            empty = [np.empty((0, len(labels))) for labels in self._targets.classes]
+            empty = [np.empty((0, len(labels))) for labels in self._state.targets.classes]
             found = [np.concatenate(parts) for parts in zip(empty, *blocks)]
         return found, np.array([index.get(smiles, -1) for smiles in molecules.canonical], dtype=np.int64)
 
@@ -330,6 +398,17 @@ class PropertyModel(BaseEstimator):
         tags.target_tags.multi_output = True
         tags.no_validation = True
         return tags
+
+
+def _tried(choices: Sequence[Choice | None]) -> pd.DataFrame:
+    """What each fold, and the last fit on all rows, tried."""
+    rows = []
+    for fold, choice in enumerate(choices):
+        name = "all rows" if fold == len(choices) - 1 else str(fold)
+        for tried in choice.tried if choice else ():
+            chosen = choice is not None and (tried["head"], tried["settings"]) == (choice.head, choice.settings)
+            rows.append({"fold": name, **tried, "chosen": chosen})
+    return pd.DataFrame(rows, columns=["fold", "head", "settings", "score", "seconds", "note", "chosen"])
 
 
 def _labels(probabilities_NC: NDArray[np.float64], labels: NDArray[Any]) -> NDArray[Any]:

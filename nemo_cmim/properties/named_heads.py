@@ -39,7 +39,7 @@ def _gp_kernel(columns: int) -> Any:
 _REGRESSORS: Mapping[str, Callable[[int, int | None, str | None], Any]] = {
     "ridge": lambda columns, seed, device: Ridge(alpha=columns / 10),
     "svm": lambda columns, seed, device: SVR(),
-    "neighbours": lambda columns, seed, device: KNeighborsRegressor(weights="distance"),
+    "neighbours": lambda columns, seed, device: KNeighborsRegressor(weights="distance", algorithm="brute"),
     "boosting": lambda columns, seed, device: HistGradientBoostingRegressor(random_state=seed),
     "mlp": lambda columns, seed, device: MLPHead(steps=2000, random_state=seed, device=device),
     "gp": lambda columns, seed, device: GaussianProcessRegressor(_gp_kernel(columns), normalize_y=True, random_state=seed),
@@ -47,7 +47,7 @@ _REGRESSORS: Mapping[str, Callable[[int, int | None, str | None], Any]] = {
 _CLASSIFIERS: Mapping[str, Callable[[int, int | None, str | None], Any]] = {
     "logistic": lambda columns, seed, device: LogisticRegression(C=10 / columns, max_iter=2000),
     "svm": lambda columns, seed, device: CalibratedClassifierCV(SVC(), cv=3, ensemble=False),
-    "neighbours": lambda columns, seed, device: KNeighborsClassifier(n_neighbors=9, weights="distance"),
+    "neighbours": lambda columns, seed, device: KNeighborsClassifier(9, weights="distance", algorithm="brute"),
     "boosting": lambda columns, seed, device: HistGradientBoostingClassifier(random_state=seed),
     "mlp": lambda columns, seed, device: MLPClassifier((128,), batch_size=32, max_iter=_MLP_EPOCHS, random_state=seed),
     "gp": lambda columns, seed, device: GaussianProcessClassifier(1.0 * RBF(np.sqrt(columns)), random_state=seed),

@@ -28,7 +28,7 @@ class Split(NamedTuple):
     test: NDArray[np.int64]
 
 
-def random_folds(canonical: Sequence[str], folds: int = 5, seed: int = 0, strata: Sequence[Any] | None = None) -> list[Split]:
+def random_folds(canonical: Sequence[str], folds: int = 5, seed: int = 0, strata: Any = None) -> list[Split]:
     """Random k-fold cross-validation, grouped by molecule. Each row is tested once.
 
     Args:
@@ -88,7 +88,7 @@ def scaffold_folds(canonical: Sequence[str], folds: int = 5, seed: int = 0) -> l
     return [_split(fold_of[scaffold_of_row] == fold) for fold in range(folds)]
 
 
-def time_folds(canonical: Sequence[str], times: Sequence[Any], folds: int = 5) -> list[Split]:
+def time_folds(canonical: Sequence[str], times: Any, folds: int = 5) -> list[Split]:
     """Splits by time: earlier molecules train, later ones are tested, in `folds` steps of nearly equal size.
 
     The time of a molecule is that of its last row, so that no training row is later than a test row. Molecules of one time are never on

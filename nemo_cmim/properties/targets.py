@@ -197,8 +197,8 @@ def _label(name: str, row: int, cell: Any) -> str | bool | int:
     if isinstance(cell, float) and cell.is_integer():
         return int(cell)
     raise DataError(
-        f"The target {name!r} at index {row} is {shorten(cell)}. Labels of classes must be text, bool or whole numbers. Unknown label type; "
-        "for numbers use task='regression'."
+        f"The target {name!r} at index {row} is {shorten(cell)}. Unknown label type: labels of classes must be text, bool or whole "
+        "numbers. For numbers use task='regression'."
     )
 
 

@@ -58,7 +58,7 @@ class TargetTransform:
         """Transformed values [N, T]; NaN stays NaN."""
         if self.name == "quantile":
             return np.column_stack([self._scores(column, number) for number, column in enumerate(targets_NT.T)])
-        return {None: np.positive, "log10": np.log10, "log1p": np.log1p}[self.name](targets_NT)
+        return targets_NT if self.name is None else {"log10": np.log10, "log1p": np.log1p}[self.name](targets_NT)
 
     def backward(self, values_NT: NDArray[np.float64]) -> NDArray[np.float64]:
         """Values in the unit of the targets [N, T]; infinite values become the ends of the range."""
@@ -67,7 +67,9 @@ class TargetTransform:
             levels = np.linspace(0, 1, len(self.values_QT))
             return np.column_stack([np.interp(ndtr(c), levels, of) for c, of in zip(values_NT.T, self.values_QT.T)])
         with np.errstate(over="ignore"):
-            return {None: np.positive, "log10": lambda v: np.power(10.0, v), "log1p": np.expm1}[self.name](values_NT)
+            if self.name == "log10":
+                return np.power(10.0, values_NT)
+            return np.expm1(values_NT) if self.name == "log1p" else values_NT
 
     def _scores(self, values_N: NDArray[np.float64], number: int) -> NDArray[np.float64]:
         """Normal scores. A value that several quantiles share gets the middle of them."""
@@ -77,7 +79,7 @@ class TargetTransform:
         return ndtri(np.clip(middle, _EDGE, 1 - _EDGE))
 
 
-def check_domain(name: str | None, targets_NT: NDArray[np.float64], names: Sequence[str], rows: Sequence[int]) -> None:
+def check_domain(name: str | None, targets_NT: NDArray[np.float64], names: Sequence[str], rows: NDArray[np.int64]) -> None:
     """Raises a `DataError` if a target has a value without a logarithm.
 
     Args:
@@ -92,6 +94,6 @@ def check_domain(name: str | None, targets_NT: NDArray[np.float64], names: Seque
     if len(wrong):
         row, target = wrong[0]
         raise DataError(
-            f"The target {names[target]!r} at index {rows[row]} is {targets_NT[row, target]}, but target_transform={name!r} needs values above "
-            f"{_LOWEST[name]:g} ({len(wrong)} values are not). Correct them, or use a different transform."
+            f"The target {names[target]!r} at index {rows[row]} is {targets_NT[row, target]}, but target_transform={name!r} needs values "
+            f"above {_LOWEST[name]:g} ({len(wrong)} values are not). Correct them, or use a different transform."
         )
