@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 from sklearn.base import BaseEstimator
-from sklearn.metrics import accuracy_score, r2_score
+from sklearn.metrics import r2_score
+from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from ..arguments import check_choice, check_integer, check_positive, check_seed
@@ -195,16 +196,17 @@ class PropertyModel(BaseEstimator):
             columns: list[NDArray[Any]] = list(self._state.transform.backward(values_NT).T)
         else:
             columns = [_labels(p, labels) for p, labels in zip(self._probabilities(X), self._state.targets.classes)]
-        return columns[0] if self._state.targets.one_column else np.column_stack(columns)
+        if self._state.targets.one_column:
+            return columns[0]
+        same = len({column.dtype.kind for column in columns}) == 1  # otherwise NumPy would write numbers as text
+        return np.column_stack(columns if same else [column.astype(object) for column in columns])
 
+    @available_if(lambda self: self.task == "classification")
     def predict_proba(self, X: Any) -> NDArray[np.float64] | list[NDArray[np.float64]]:
         """Probabilities [N, C] of the classes, in the order of `classes_`; for several targets a list of T arrays. Errors: see `predict`.
 
-        Raises:
-            ConfigError: If the model is not a classifier.
+        A model with `task="regression"` does not have this method.
         """
-        if self.task != "classification":
-            raise ConfigError("predict_proba needs task='classification'. Use predict.")
         found = self._probabilities(X)
         return found[0] if len(found) == 1 else found
 
@@ -215,10 +217,10 @@ class PropertyModel(BaseEstimator):
 
         Returns:
             * `smiles`, as given.
-            * For regression, for each target: TARGET, TARGET_lower, TARGET_upper: the prediction, and the interval that covers the
-              true value with the probability `coverage`, in the unit of `y`.
-            * For classification, for each target: TARGET: the label; TARGET_p_LABEL: probabilities; TARGET_set: the labels that the set with
-              the stated coverage contains, joined by "; ". It may be empty.
+            * For regression, for each target: TARGET, TARGET_lower, TARGET_upper: the prediction, and an interval that
+              contains the true value with the probability `coverage`, in the unit of `y`.
+            * For classification, for each target: TARGET: the label; TARGET_p_LABEL: probabilities; TARGET_set: the labels in the set
+              with the stated coverage, joined by "; ". It may be empty.
             * `nearest_training`, `tanimoto`, `embedding_distance`: see `domain.Nearest`.
             * `reason`: why there is no prediction, or None.
 
@@ -272,7 +274,7 @@ class PropertyModel(BaseEstimator):
                 values.append(r2_score(truth.values_NT[known, number], predicted[known, number]))
             else:
                 codes = truth.values_NT[known, number].astype(np.int64)
-                values.append(accuracy_score(truth.classes[number][codes], predicted[known, number]))
+                values.append(np.mean(truth.classes[number][codes] == predicted[known, number]))
         return float(np.mean(values))
 
     def _check_arguments(self) -> None:

@@ -132,6 +132,8 @@ def contradictions(smiles: Sequence[str], targets: Targets, rows: NDArray[np.int
 
 def _columns(y: Any) -> tuple[list[str], list[Sequence[Any]], bool]:
     """Names of the targets, their columns, and whether `y` was one column without the second dimension."""
+    if y is None:
+        raise DataError("PropertyModel requires y to be passed, but the target y is None. Pass one value for each molecule.")
     if hasattr(y, "to_pandas"):  # polars and pyarrow
         y = y.to_pandas()
     if hasattr(y, "columns") and hasattr(y, "iloc"):
@@ -208,7 +210,11 @@ def _plain(value: Any) -> Any:
 
 
 def _is_missing(cell: Any) -> bool:
-    """None, NaN, pandas' NA and NaT, and empty text."""
-    if cell is None or (isinstance(cell, str) and not cell.strip()) or type(cell).__name__ in ("NAType", "NaTType"):
+    """None, NaN, also as text, pandas' NA and NaT, and empty text."""
+    if (
+        cell is None
+        or (isinstance(cell, str) and cell.strip().lower() in ("", "nan"))
+        or type(cell).__name__ in ("NAType", "NaTType")
+    ):
         return True
     return isinstance(cell, (float, np.floating)) and math.isnan(cell)

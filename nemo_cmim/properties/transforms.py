@@ -22,7 +22,6 @@ __all__ = ["TRANSFORMS", "TargetTransform", "check_domain"]
 TRANSFORMS = ("log10", "log1p", "quantile")
 _LOWEST = {"log10": 0.0, "log1p": -1.0}  # values must be above
 _QUANTILES = 1001
-_EDGE = 1e-4  # quantiles that stand for the smallest and the largest training value
 
 
 class TargetTransform:
@@ -50,8 +49,8 @@ class TargetTransform:
     def fit(self, targets_NT: NDArray[np.float64]) -> TargetTransform:
         """Learns the quantiles of the training values; NaN is ignored."""
         if self.name == "quantile":
-            levels = np.linspace(0, 1, min(_QUANTILES, len(targets_NT)))
-            self.values_QT = np.nanquantile(targets_NT, levels, axis=0)
+            count = min(_QUANTILES, len(targets_NT))
+            self.values_QT = np.nanquantile(targets_NT, np.linspace(0, 1, count), axis=0)
         return self
 
     def forward(self, targets_NT: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -64,7 +63,7 @@ class TargetTransform:
         """Values in the unit of the targets [N, T]; infinite values become the ends of the range."""
         if self.name == "quantile":
             assert self.values_QT is not None, "fitted"
-            levels = np.linspace(0, 1, len(self.values_QT))
+            levels = _levels(len(self.values_QT))
             return np.column_stack([np.interp(ndtr(c), levels, of) for c, of in zip(values_NT.T, self.values_QT.T)])
         with np.errstate(over="ignore"):
             if self.name == "log10":
@@ -74,9 +73,13 @@ class TargetTransform:
     def _scores(self, values_N: NDArray[np.float64], number: int) -> NDArray[np.float64]:
         """Normal scores. A value that several quantiles share gets the middle of them."""
         assert self.values_QT is not None, "fitted"
-        of, levels = self.values_QT[:, number], np.linspace(0, 1, len(self.values_QT))
-        middle = (np.interp(values_N, of, levels) - np.interp(-values_N, -of[::-1], levels)) / 2 + 0.5
-        return ndtri(np.clip(middle, _EDGE, 1 - _EDGE))
+        of, levels = self.values_QT[:, number], _levels(len(self.values_QT))
+        return ndtri((np.interp(values_N, of, levels) - np.interp(-values_N, -of[::-1], levels) + 1) / 2)
+
+
+def _levels(count: int) -> NDArray[np.float64]:
+    """Probabilities of the quantiles: those of the ends are not 0 and 1, whose normal scores are infinite."""
+    return (np.arange(count) + 0.5) / count
 
 
 def check_domain(name: str | None, targets_NT: NDArray[np.float64], names: Sequence[str], rows: NDArray[np.int64]) -> None:
