@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 
 from ..errors import ConfigError, DataError
 from .named_heads import CANDIDATES
@@ -19,7 +20,7 @@ from .splits import Split
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["INNER_FOLDS", "Choice", "choose"]
+__all__ = ["INNER_FOLDS", "Choice", "choice_table", "choose"]
 
 INNER_FOLDS = 3
 
@@ -97,3 +98,14 @@ def _scores(task: str, truth_NT: NDArray[np.float64], predicted: Any, all_NT: ND
             of_truth = predicted[number][known, truth_N[known].astype(np.int64)]
             scores.append(float(-np.log(np.maximum(of_truth, 1e-6)).mean()))
     return scores
+
+
+def choice_table(choices: Sequence[Choice | None]) -> pd.DataFrame:
+    """What each fold, and last the fit on all rows, tried: `fold, head, settings, score, seconds, note, chosen`."""
+    rows = []
+    for fold, choice in enumerate(choices):
+        name = "all rows" if fold == len(choices) - 1 else str(fold)
+        for tried in choice.tried if choice else ():
+            chosen = choice is not None and (tried["head"], tried["settings"]) == (choice.head, choice.settings)
+            rows.append({"fold": name, **tried, "chosen": chosen})
+    return pd.DataFrame(rows, columns=["fold", "head", "settings", "score", "seconds", "note", "chosen"])

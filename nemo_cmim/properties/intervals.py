@@ -9,6 +9,8 @@ Shape letters: N rows, C classes.
 from __future__ import annotations
 
 import math
+import warnings
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,7 +18,7 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["conformal_quantile", "fewest_scores", "prediction_sets"]
+__all__ = ["conformal_quantile", "fewest_scores", "prediction_sets", "warn_of_few_scores"]
 
 
 def conformal_quantile(scores_N: NDArray[np.float64], coverage: float) -> float:
@@ -36,3 +38,15 @@ def fewest_scores(coverage: float) -> int:
 def prediction_sets(probabilities_NC: NDArray[np.float64], quantile: float) -> NDArray[np.bool_]:
     """Which classes are in the set of each row, bool [N, C]. A set may be empty."""
     return 1 - probabilities_NC <= quantile
+
+
+def warn_of_few_scores(names: Sequence[str], scores: Sequence[NDArray[np.float64]], coverage: float) -> None:
+    """Warns of each target with too few scores: its intervals are infinite, and its sets contain all classes."""
+    fewest = fewest_scores(coverage)
+    for name, of_target in zip(names, scores):
+        if len(of_target) < fewest:
+            warnings.warn(
+                f"The target {name!r} has {len(of_target)} tested rows, but intervals with a coverage of {coverage} need {fewest}: they "
+                "are infinite. Use more data or a lower coverage.",
+                stacklevel=3,
+            )

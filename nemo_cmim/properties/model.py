@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 import os
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,15 +22,15 @@ from ..arguments import check_choice, check_integer, check_positive, check_seed
 from ..errors import ConfigError, InvalidShapeError
 from ..inference.shipped import resolve
 from ..steps import check_steps
-from .choice import INNER_FOLDS, Choice, choose
+from .choice import INNER_FOLDS, choice_table, choose
 from .domain import Domain
 from .feature_sets import FeatureSet
 from .file import check_embedding, write_state
 from .inputs import Molecules, check_valid, read_molecules
-from .intervals import fewest_scores
+from .intervals import warn_of_few_scores
 from .named_heads import AUTO
 from .partition import Partition
-from .prediction_table import check_columns, embeddings, prediction_table
+from .prediction_table import check_columns, embeddings, most_probable, prediction_table
 from .predictor import FeaturePredictor, Predictor
 from .state import State, data_card
 from .targets import Targets, check_varied, contradictions, read_targets
@@ -166,8 +165,8 @@ class PropertyModel(BaseEstimator):
             distinct = list(dict.fromkeys(smiles))
             domain = Domain.of(distinct, embeddings(features, distinct))
         choices = [*validation.choices, fitted.choice]
-        self.cross_validation_, self.choice_ = validation.table, _tried(choices)
-        self._warn_of_few_scores(targets.names, validation.scores)
+        self.cross_validation_, self.choice_ = validation.table, choice_table(choices)
+        warn_of_few_scores(targets.names, validation.scores, self.coverage)
         last = fitted.choice
         state = State(
             targets=targets._replace(values_NT=targets.values_NT[:0]),
@@ -195,7 +194,7 @@ class PropertyModel(BaseEstimator):
             values_NT = self._spread(*self._predict(X))
             columns: list[NDArray[Any]] = list(self._state.transform.backward(values_NT).T)
         else:
-            columns = [_labels(p, labels) for p, labels in zip(self._probabilities(X), self._state.targets.classes)]
+            columns = [most_probable(p, labels) for p, labels in zip(self._probabilities(X), self._state.targets.classes)]
         if self._state.targets.one_column:
             return columns[0]
         same = len({column.dtype.kind for column in columns}) == 1  # otherwise NumPy would write numbers as text
@@ -341,16 +340,6 @@ class PropertyModel(BaseEstimator):
             self.classes_ = state.targets.classes[0] if len(state.targets.names) == 1 else list(state.targets.classes)
         return self
 
-    def _warn_of_few_scores(self, names: Sequence[str], scores: Sequence[NDArray[np.float64]]) -> None:
-        fewest = fewest_scores(self.coverage)
-        for name, of_target in zip(names, scores):
-            if len(of_target) < fewest:
-                warnings.warn(
-                    f"The target {name!r} has {len(of_target)} tested rows, but intervals with a coverage of {self.coverage} need "
-                    f"{fewest}: they are infinite. Use more data or a lower coverage.",
-                    stacklevel=3,
-                )
-
     def _predict(self, X: Any) -> tuple[Any, NDArray[np.int64]]:
         """Predictions of distinct molecules, and the index of each row in them; -1 for invalid ones."""
         molecules = self._read(X)
@@ -400,24 +389,3 @@ class PropertyModel(BaseEstimator):
         tags.target_tags.multi_output = True
         tags.no_validation = True
         return tags
-
-
-def _tried(choices: Sequence[Choice | None]) -> pd.DataFrame:
-    """What each fold, and the last fit on all rows, tried."""
-    rows = []
-    for fold, choice in enumerate(choices):
-        name = "all rows" if fold == len(choices) - 1 else str(fold)
-        for tried in choice.tried if choice else ():
-            chosen = choice is not None and (tried["head"], tried["settings"]) == (choice.head, choice.settings)
-            rows.append({"fold": name, **tried, "chosen": chosen})
-    return pd.DataFrame(rows, columns=["fold", "head", "settings", "score", "seconds", "note", "chosen"])
-
-
-def _labels(probabilities_NC: NDArray[np.float64], labels: NDArray[Any]) -> NDArray[Any]:
-    """The most probable label of each row; None for rows of NaN."""
-    known = ~np.isnan(probabilities_NC[:, 0])
-    if known.all():
-        return labels[probabilities_NC.argmax(axis=1)]
-    found = np.full(len(known), None, dtype=object)
-    found[known] = labels[probabilities_NC[known].argmax(axis=1)]
-    return found

@@ -21,7 +21,7 @@ from .targets import Targets
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["check_columns", "column_names", "embeddings", "prediction_table"]
+__all__ = ["check_columns", "column_names", "embeddings", "most_probable", "prediction_table"]
 
 _AT_ONCE = 8192  # molecules whose features are in memory
 _BETWEEN = "; "  # labels of a set
@@ -101,3 +101,13 @@ def embeddings(features: FeatureSet, smiles: Sequence[str]) -> NDArray[np.float6
     """The first embedding of N canonical SMILES, [N, D]; None if there is none among the features."""
     columns = features.embedding_columns()
     return None if columns is None else features(smiles)[:, columns]
+
+
+def most_probable(probabilities_NC: NDArray[np.float64], labels: NDArray[Any]) -> NDArray[Any]:
+    """The most probable label of each row; None for rows of NaN."""
+    known = ~np.isnan(probabilities_NC[:, 0])
+    if known.all():
+        return labels[probabilities_NC.argmax(axis=1)]
+    found = np.full(len(known), None, dtype=object)
+    found[known] = labels[probabilities_NC[known].argmax(axis=1)]
+    return found

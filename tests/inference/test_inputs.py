@@ -114,7 +114,7 @@ def test_missing_values_are_invalid_rows(model: CMIMModel, column: Any) -> None:
 
 def test_reading_the_callers_tables_imports_no_library_for_tables() -> None:
     code = (
-        "import sys, nemo_cmim.inference.inputs as i, numpy as np; i._rows(['C']); i._rows(np.array([['C']]));"
+        "import sys, nemo_cmim.inference.inputs as i, numpy as np; i.molecule_rows(['C']); i.molecule_rows(np.array([['C']]));"
         "print(*{'pandas', 'polars', 'pyarrow'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
