@@ -11,10 +11,11 @@ Nothing is pickled. Reading a file runs no code of the file. The weights of the 
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -199,6 +200,7 @@ def _state(
         head = skops.io.loads(members[_HEAD], trusted=list(TRUSTED))
     except (UntrustedTypesFoundException, zipfile.BadZipFile) as error:
         raise CheckpointError(f"{path}: {_HEAD} is not opened, because it is damaged or contains other types: {error}.") from error
+    _check_trees(head["heads"], path)
     chosen = content["chosen"]
     predictor = FeaturePredictor(
         features,
@@ -222,3 +224,19 @@ def _state(
         chosen=chosen,
         card=content["card"],
     )
+
+
+def _check_trees(heads: Sequence[Any], path: Path) -> None:
+    """Raises a `CheckpointError` if a tree of gradient boosting points out of its arrays, which scikit-learn does not check."""
+    for head in heads:
+        boosting = head
+        while hasattr(boosting, "steps"):
+            boosting = boosting.steps[-1][1]
+        for tree in itertools.chain.from_iterable(getattr(boosting, "_predictors", ())):
+            nodes = tree.nodes
+            inner = np.flatnonzero(nodes["is_leaf"] == 0)
+            children = np.stack([nodes["left"][inner], nodes["right"][inner]]).astype(np.int64)
+            right = (children > inner).all() and (children < len(nodes)).all() and not nodes["is_categorical"][inner].any()
+            columns = nodes["feature_idx"][inner]
+            if not len(nodes) or not right or not ((columns >= 0) & (columns < boosting.n_features_in_)).all():
+                raise CheckpointError(f"{path}: {_HEAD} contains a tree that is not valid. The file is corrupt or malicious.")

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..errors import CheckpointError
 from .file import read_state
 from .model import PropertyModel
 
@@ -32,4 +33,10 @@ def load_property_model(
         CheckpointError: If the file is missing, damaged, of another kind or version, or contains types that are not allowed; or if the
             embedding is not the one that the model was fitted on.
     """
-    return PropertyModel._restored(*read_state(Path(path), model, device))
+    settings, state = read_state(Path(path), model, device)
+    try:
+        return PropertyModel._restored(settings, state)
+    except TypeError as error:
+        raise CheckpointError(
+            f"{path} has a setting that this version of nemo_cmim does not know ({error}). Update nemo_cmim."
+        ) from error

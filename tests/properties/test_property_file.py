@@ -128,6 +128,29 @@ def test_changed_settings_are_errors(saved: Path, tmp_path: Path, name: str) -> 
             load_property_model(tmp_path / "bad.model")
 
 
+def test_an_unknown_setting_is_an_error(saved: Path, tmp_path: Path) -> None:
+    members = members_of(saved)
+    content = json.loads(members["property.json"])
+    content["settings"]["new"] = 1
+    members["property.json"] = json.dumps(content).encode()
+    write_members(tmp_path / "new.model", members, property_file._LAYOUT)
+    with pytest.raises(CheckpointError, match="a setting that this version of nemo_cmim does not know"):
+        load_property_model(tmp_path / "new.model")
+
+
+@pytest.mark.parametrize(("field", "value"), [("left", 10**6), ("right", 0), ("feature_idx", 10**6), ("is_categorical", 1)])
+def test_trees_that_point_out_of_their_arrays_are_not_read(tmp_path: Path, field: str, value: int) -> None:
+    model = PropertyModel(features="morgan8", head="boosting", folds=2).fit(SMILES, VALUES)
+    model.save(tmp_path / "good.model")
+    assert load_property_model(tmp_path / "good.model").predict(["C"]) == model.predict(["C"])
+    trees = model.predictor_.heads_[0].steps[-1][1]._predictors
+    nodes = next(tree[0].nodes for tree in trees if len(tree[0].nodes) > 1)
+    nodes[field][0] = value
+    model.save(tmp_path / "bad.model")
+    with pytest.raises(CheckpointError, match="contains a tree that is not valid"):
+        load_property_model(tmp_path / "bad.model")
+
+
 def run_something(x: np.ndarray) -> np.ndarray:
     RUN.append("ran")
     return x
