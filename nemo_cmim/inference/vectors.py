@@ -14,14 +14,14 @@ from torch import Tensor
 
 from ..errors import ConfigError
 from ..models import CMIMNetwork
-from ..models.layers import select
+from ..models.layers import Memory, select
 from ..tokenizers import Vocabulary
 from ..tokenizers.collate import collate
 from ..types import Posterior
 from .batching import BatchLimits, length_sorted_batches, pooling_weights, token_budget_slices
 from .capabilities import EmbeddingSpec
 
-__all__ = ["Progress", "posteriors", "vectors"]
+__all__ = ["Progress", "pooled_layers", "posteriors", "vectors"]
 
 Progress = Callable[[int, int], None]
 Tokens = Sequence[Sequence[int]]
@@ -110,11 +110,29 @@ def _pooled_states(
     for part in token_budget_slices(lengths, limits):
         batch = collate(tokens[part], vocabulary).to(_device(network))
         weight_B1T = torch.from_numpy(pooling_weights(lengths[part], spec.pooling)).to(_device(network))
-        pooled = {}
-        for number, hidden_BTD in enumerate(network.layer_states(batch.decoder_BT, select(memory, part)), 1):
-            if number in spec.layers:
-                pooled[number] = (weight_B1T @ hidden_BTD.float()).squeeze(1)
-        yield part, torch.cat([pooled[number] for number in spec.layers], 1)
+        yield part, pooled_layers(network, batch.decoder_BT, select(memory, part), weight_B1T, spec.layers)
+
+
+def pooled_layers(
+    network: CMIMNetwork, decoder_BT: Tensor, memory: list[Memory], weight_B1T: Tensor, layers: Sequence[int]
+) -> Tensor:
+    """Pooled decoder states of B molecules, with gradient if it is enabled.
+
+    Args:
+        network: A network with a decoder.
+        decoder_BT: `<BOS>` and the tokens.
+        memory: What `CMIMNetwork.remember` computed from the latents.
+        weight_B1T: Weight of each position, see `pooling_weights`.
+        layers: Numbers of the layers, from 1.
+
+    Returns:
+        float32 [B, len(layers) * D].
+    """
+    pooled = {}
+    for number, hidden_BTD in enumerate(network.layer_states(decoder_BT, memory), 1):
+        if number in layers:
+            pooled[number] = (weight_B1T @ hidden_BTD.float()).squeeze(1)
+    return torch.cat([pooled[number] for number in layers], 1)
 
 
 def _device(network: CMIMNetwork) -> torch.device:

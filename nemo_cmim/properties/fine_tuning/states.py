@@ -1,0 +1,102 @@
+"""A copy of a network whose parameters can be trained, and the vectors of molecules with their gradient.
+
+Shape letters: B molecules, T decoder positions, K latents, D width.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from ...errors import ConfigError
+from ...inference.batching import pooling_weights
+from ...inference.capabilities import EmbeddingSpec
+from ...inference.vectors import pooled_layers
+from ...models import CMIMNetwork
+from ...tokenizers import Vocabulary
+from ...tokenizers.collate import collate
+from .adapters import add_adapters
+from .recipe import Recipe
+
+__all__ = ["is_of_decoder", "states", "trainable_copy"]
+
+_DECODER = ("decoder.", "decoder_norm.")
+
+
+def trainable_copy(network: CMIMNetwork, recipe: Recipe) -> CMIMNetwork:
+    """A copy in which only the parameters that the recipe names have a gradient; dropout is the recipe's.
+
+    Raises:
+        ConfigError: If the network has fewer layers than the recipe names.
+    """
+    with torch.device("meta"):
+        copy = CMIMNetwork(dataclasses.replace(network.config, dropout=recipe.dropout))
+    copy.load_state_dict({name: weight.detach().clone() for name, weight in network.state_dict().items()}, assign=True)
+    copy.requires_grad_(False)
+    for part in _parts_used(copy, recipe.kind):
+        part.requires_grad_(True)
+    if recipe.scope.startswith("last"):
+        copy.requires_grad_(False)
+        for part in _last(copy, recipe):
+            part.requires_grad_(True)
+    elif recipe.scope.startswith("lora"):
+        copy.requires_grad_(False)
+        for part in _parts_used(copy, recipe.kind):
+            add_adapters(part, recipe.number)
+    return copy
+
+
+def _parts_used(network: CMIMNetwork, kind: str) -> list[nn.Module]:
+    """The modules that the vector depends on."""
+    posterior = [getattr(network.posterior, "mean", network.posterior)]  # not the variance
+    encoder = [network.embedding, network.encoder, *posterior]
+    return encoder if kind == "mean" else [*encoder, network.decoder, network.decoder_norm]
+
+
+def _last(network: CMIMNetwork, recipe: Recipe) -> Iterator[nn.Module]:
+    encoder = network.encoder
+    pool = getattr(encoder, "pool", encoder)
+    if recipe.kind == "informative":
+        stacks, ends, what = [network.decoder], [network.decoder_norm], "decoder"
+    else:
+        names = ("read", "think") if hasattr(encoder, "read") else ("layers",)
+        stacks, what = [getattr(encoder, name) for name in names], "encoder"
+        ends = [pool if pool is not encoder else encoder.norm, getattr(network.posterior, "mean", network.posterior)]
+    if recipe.number > len(stacks[0]):
+        raise ConfigError(
+            f"scope={recipe.scope!r} trains {recipe.number} layers of the {what}, but this model has {len(stacks[0])}. Use at most "
+            f'"last:{len(stacks[0])}", or "all".'
+        )
+    for stack in stacks:
+        yield from stack[-recipe.number :]
+    yield from ends
+
+
+def is_of_decoder(name: str) -> bool:
+    """Whether a parameter of this name belongs to the decoder."""
+    return name.startswith(_DECODER)
+
+
+def states(network: CMIMNetwork, vocabulary: Vocabulary, tokens: Sequence[Sequence[int]], spec: EmbeddingSpec) -> Tensor:
+    """Vectors of B molecules as `CMIMModel.embed` computes them, with gradient.
+
+    Args:
+        network: The network, on any device.
+        vocabulary: Vocabulary of the ids.
+        tokens: Ids of each molecule, without special tokens.
+        spec: Which vector.
+
+    Returns:
+        float32 [B, width].
+    """
+    batch = collate(tokens, vocabulary).to(network.embedding.token.weight.device)
+    posterior = network.encode(batch.encoder_BS, batch.is_token_BS)
+    if spec.kind == "mean":
+        return posterior.pooled()
+    weight_B1T = torch.from_numpy(pooling_weights([len(row) for row in tokens], spec.pooling)).to(batch.decoder_BT.device)
+    return pooled_layers(
+        network, batch.decoder_BT, network.remember(posterior.mean_BKD, posterior.is_latent_BK), weight_B1T, spec.layers
+    )
