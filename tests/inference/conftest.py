@@ -14,7 +14,9 @@ from nemo_cmim.models import CMIMNetwork
 from nemo_cmim.tokenizers import SmilesTokenizer
 
 
-def random_model(latents: int = 1, heads: HeadsConfig | None = None) -> ModelFile:
+def random_model(
+    latents: int = 1, heads: HeadsConfig | None = None, encoder: str = "perceiver", posterior: str = "gaussian"
+) -> ModelFile:
     torch.manual_seed(0)
     network = NetworkConfig(
         hidden_size=32,
@@ -23,6 +25,8 @@ def random_model(latents: int = 1, heads: HeadsConfig | None = None) -> ModelFil
         encoder_layers=2,
         decoder_layers=2,
         latents=latents,
+        encoder=encoder,
+        posterior=posterior,
         max_positions=64,
         init_std=0.2,
         heads=heads or HeadsConfig(),

@@ -55,7 +55,8 @@ class Member(NamedTuple):
         Raises:
             CheckpointError: If the weights are not those of this model and recipe.
         """
-        member = cls.new(model, recipe, outputs)
+        with torch.random.fork_rng(devices=[]):  # the weights of a new head are random
+            member = cls.new(model, recipe, outputs)
         member.load(weights)
         merge_adapters(member.network)
         member.train(False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from ...arguments import check_choice, check_fraction, check_integer, check_positive
+from ...arguments import check_choice, check_flag, check_fraction, check_integer, check_positive
 from ...errors import ConfigError
 
 __all__ = ["Recipe"]
@@ -20,6 +20,8 @@ class Recipe:
             kind="mean": the last N encoder layers, their final norm and the posterior mean); or "lora:R", adapters of rank R on all
             linear layers.
         kind: Vector that the head reads: "informative" or "mean"; see `CMIMModel.embed`.
+        start: Begin with a head on the vectors of the model as it is (a support vector machine, or a logistic regression for classes)
+            and train the network to correct it. The network learns from the out-of-fold errors of that head. False: without it.
         hidden: Width of the head's hidden layer; 0: a linear head.
         epochs: Maximum number of epochs.
         patience: Epochs without a lower validation loss after which training stops.
@@ -43,6 +45,7 @@ class Recipe:
 
     scope: str = "all"
     kind: str = "informative"
+    start: bool = True
     hidden: int = 128
     epochs: int = 30
     patience: int = 8
@@ -62,6 +65,7 @@ class Recipe:
         if not isinstance(self.scope, str) or not re.fullmatch(r"all|(last|lora):[1-9]\d{0,3}", self.scope):
             raise ConfigError(f'scope must be "all", "last:N" or "lora:R" with a number of at least 1, found {self.scope!r}.')
         check_choice("kind", self.kind, ("informative", "mean"))
+        check_flag("start", self.start)
         check_integer("hidden", self.hidden, 0)
         for name in ("epochs", "patience", "batch_size"):
             check_integer(name, getattr(self, name))

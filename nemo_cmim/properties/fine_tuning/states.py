@@ -16,6 +16,9 @@ from ...inference.batching import pooling_weights
 from ...inference.capabilities import EmbeddingSpec
 from ...inference.vectors import pooled_layers
 from ...models import CMIMNetwork
+from ...models.perceiver import PerceiverEncoder
+from ...models.posterior import GaussianPosterior
+from ...models.transformer import HybridEncoder, TransformerEncoder
 from ...tokenizers import Vocabulary
 from ...tokenizers.collate import collate
 from .adapters import add_adapters
@@ -51,20 +54,28 @@ def trainable_copy(network: CMIMNetwork, recipe: Recipe) -> CMIMNetwork:
 
 def _parts_used(network: CMIMNetwork, kind: str) -> list[nn.Module]:
     """The modules that the vector depends on."""
-    posterior = [getattr(network.posterior, "mean", network.posterior)]  # not the variance
-    encoder = [network.embedding, network.encoder, *posterior]
+    encoder = [network.embedding, network.encoder, _posterior_mean(network)]
     return encoder if kind == "mean" else [*encoder, network.decoder, network.decoder_norm]
 
 
+def _posterior_mean(network: CMIMNetwork) -> nn.Module:
+    return network.posterior.mean if isinstance(network.posterior, GaussianPosterior) else network.posterior
+
+
 def _last(network: CMIMNetwork, recipe: Recipe) -> Iterator[nn.Module]:
+    """The last layers of the decoder, or of the encoder, and what follows them."""
     encoder = network.encoder
-    pool = getattr(encoder, "pool", encoder)
+    what: str
+    stacks: list[nn.ModuleList]
+    ends: list[nn.Module]
     if recipe.kind == "informative":
-        stacks, ends, what = [network.decoder], [network.decoder_norm], "decoder"
+        what, stacks, ends = "decoder", [network.decoder], [network.decoder_norm]
+    elif isinstance(encoder, PerceiverEncoder):
+        what, stacks, ends = "encoder", [encoder.read, encoder.think], [encoder.norm, _posterior_mean(network)]
     else:
-        names = ("read", "think") if hasattr(encoder, "read") else ("layers",)
-        stacks, what = [getattr(encoder, name) for name in names], "encoder"
-        ends = [pool if pool is not encoder else encoder.norm, getattr(network.posterior, "mean", network.posterior)]
+        assert isinstance(encoder, (HybridEncoder, TransformerEncoder))
+        end: nn.Module = encoder.pool if isinstance(encoder, HybridEncoder) else encoder.norm
+        what, stacks, ends = "encoder", [encoder.layers], [end, _posterior_mean(network)]
     if recipe.number > len(stacks[0]):
         raise ConfigError(
             f"scope={recipe.scope!r} trains {recipe.number} layers of the {what}, but this model has {len(stacks[0])}. Use at most "

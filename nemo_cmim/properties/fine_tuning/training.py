@@ -6,7 +6,7 @@ Shape letters: M distinct molecules, N rows, B rows in a batch, T targets, W out
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,9 +16,10 @@ from torch import Tensor
 
 from ...errors import UnknownTokenError
 from ...inference import CMIMModel
+from ...inference.vectors import Progress
 from ...molecules import randomized_smiles
 from .checkpoint import Checkpoint
-from .head import Outputs, fit_linear, loss
+from .head import Outputs, loss
 from .member import Member
 from .recipe import Recipe
 from .states import is_of_decoder, states
@@ -35,17 +36,26 @@ class Rows(NamedTuple):
         tokens: Ids of M distinct molecules.
         molecule_of_row: int64 [N], index into `tokens`.
         targets_NT: float64, standardised values or class codes; NaN is missing.
+        start_NW: float64, what the outputs of the head are added to.
         outputs: What a head computes.
     """
 
     tokens: list[list[int]]
     molecule_of_row: NDArray[np.int64]
     targets_NT: NDArray[np.float64]
+    start_NW: NDArray[np.float64]
     outputs: Outputs
 
     def tokens_of(self, rows: NDArray[np.int64]) -> list[list[int]]:
         """Ids of the molecules of rows."""
         return [self.tokens[molecule] for molecule in self.molecule_of_row[rows]]
+
+    def loss(self, head_BW: Tensor, rows: NDArray[np.int64], class_weights_W: Tensor | None = None) -> Tensor:
+        """The loss of a head's outputs for rows; see `head.loss`."""
+        start_BW, targets_BT = (
+            torch.from_numpy(part[rows]).float().to(head_BW.device) for part in (self.start_NW, self.targets_NT)
+        )
+        return loss(start_BW + head_BW, targets_BT, self.outputs, class_weights_W)
 
 
 class _Run:
@@ -124,7 +134,7 @@ def train_member(
     recipe: Recipe,
     seed: int,
     checkpoint: Checkpoint | None = None,
-    progress: Callable[[int], None] | None = None,
+    progress: Progress = lambda done, total: None,
 ) -> dict[str, Tensor]:
     """Fine-tunes one copy of a model's network.
 
@@ -134,7 +144,7 @@ def train_member(
         recipe: Settings.
         seed: Seed of the validation molecules, the order, dropout, the head's first weights and randomized SMILES.
         checkpoint: Keeps the last epoch under the name `epoch`, and continues from it.
-        progress: Called after each epoch with its number.
+        progress: Called after each epoch with its number and the maximum number.
 
     Returns:
         The weights of the epoch with the lowest validation loss; see `Member.weights`.
@@ -149,9 +159,7 @@ def train_member(
         if kept:
             run.restore(*kept)
         else:
-            used, of_row = np.unique(rows.molecule_of_row[training], return_inverse=True)
-            x = member.vectors([rows.tokens[molecule] for molecule in used])[of_row]
-            fit_linear(member.head, x, rows.targets_NT[training], rows.outputs)
+            member.head.standardise(member.vectors(rows.tokens))
             run.best = member.weights()
             run.lowest = _validation_loss(member, rows, validating) if len(validating) else math.inf
         weights_W = _class_weights(rows, training) if recipe.class_weight else None
@@ -160,8 +168,7 @@ def train_member(
             run.judge(_validation_loss(member, rows, validating) if len(validating) else None)
             if checkpoint:
                 checkpoint.write("epoch", *run.state())
-            if progress:
-                progress(run.epoch)
+            progress(run.epoch, recipe.epochs)
     return run.best
 
 
@@ -169,7 +176,7 @@ def _epoch(
     run: _Run, rows: Rows, training: NDArray[np.int64], weights_W: NDArray[np.float64] | None, seed: tuple[int, int]
 ) -> None:
     """One pass over the training rows. Its random numbers depend on the seed and the epoch only."""
-    member, recipe, outputs = run.member, run.recipe, rows.outputs
+    member, recipe = run.member, run.recipe
     rng = np.random.default_rng(seed)
     torch.manual_seed(int(rng.integers(2**62)))
     member.train(True)
@@ -178,8 +185,7 @@ def _epoch(
     spelled = _spelled(member.model, rows.tokens_of(training), recipe.augment, rng)
     for batch in _batches([len(ids) for ids in spelled], recipe.batch_size, rng):
         x = states(member.network, member.model.tokenizer.vocabulary, [spelled[place] for place in batch], member.spec)
-        targets = torch.from_numpy(rows.targets_NT[training[batch]]).float().to(device)
-        run.update(loss(member.head(x), targets, outputs, class_weights))
+        run.update(rows.loss(member.head(x), training[batch], class_weights))
 
 
 def _sides(rows: Rows, fraction: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -227,5 +233,4 @@ def _class_weights(rows: Rows, training: NDArray[np.int64]) -> NDArray[np.float6
 
 
 def _validation_loss(member: Member, rows: Rows, validating: NDArray[np.int64]) -> float:
-    targets = torch.from_numpy(rows.targets_NT[validating]).float().to(member.model.device)
-    return float(loss(member.outputs(rows.tokens_of(validating)), targets, rows.outputs))
+    return float(rows.loss(member.outputs(rows.tokens_of(validating)), validating))

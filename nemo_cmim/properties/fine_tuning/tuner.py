@@ -16,15 +16,19 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.special import softmax
 from torch import Tensor
 
 from ...arguments import check_choice, check_integer, check_seed
 from ...errors import CheckpointError, ConfigError, DataError
 from ...inference import CMIMModel
+from ...inference.batching import batch_limits
+from ...inference.capabilities import embedding_spec
 from ...inference.inputs import InputOptions, tokenize
 from ...inference.shipped import resolve
-from ...inference.vectors import Progress
+from ...inference.vectors import Progress, vectors
 from .checkpoint import Checkpoint
+from .frozen import FrozenHead, fit_frozen
 from .head import Outputs
 from .member import Member
 from .recipe import Recipe
@@ -51,6 +55,7 @@ class FineTuner:
         random_state: Seed of the first member; the others use the numbers after it.
 
     Attributes:
+        frozen_: The head on the model as it is, which the members correct; None without `Recipe.start`.
         members_: The changed weights of each member, by name.
         outputs_: Task and number of outputs of each target.
         centre_, scale_: float64 [T], mean and standard deviation of each target in `fit`; 0 and 1 for classes.
@@ -95,40 +100,20 @@ class FineTuner:
             ConfigError: If the model is not in fp32, or does not have the layers or the decoder that the recipe needs.
         """
         model = self._model()
-        targets = self._checked(smiles, targets_NT)
-        known = ~np.isnan(targets)
-        if self.task == "regression":
-            self.outputs_ = Outputs(self.task, (1,) * targets.shape[1])
-            self.centre_, self.scale_ = np.nanmean(targets, 0), np.nanstd(targets, 0)
-            self.scale_[self.scale_ == 0] = 1.0
-        else:
-            self.outputs_ = Outputs(self.task, self._classes(targets, known))
-            self.centre_, self.scale_ = np.zeros(targets.shape[1]), np.ones(targets.shape[1])
-        used = known.any(1)
-        inputs = tokenize(
-            [one for one, is_used in zip(smiles, used) if is_used], model.tokenizer, self._longest(model), InputOptions()
-        )
-        rows = Rows(inputs.tokens, inputs.molecule_of_row, ((targets - self.centre_) / self.scale_)[used], self.outputs_)
-        epochs = self.recipe.epochs
+        rows = self._rows(model, smiles, self._checked(smiles, targets_NT))
         self.fingerprint_ = model.fingerprint(self.recipe.kind)
+        epochs = self.recipe.epochs
         self.members_: list[dict[str, Tensor]] = []
         for number in range(self.members):
-            seed = self.random_state + number
+            seed, report = self.random_state + number, _after(number * epochs, self.members * epochs, progress)
             checkpoint = self._checkpoint(rows, seed)
             kept = checkpoint.read("member") if checkpoint else None
-            if kept:
-                weights = kept[0]
-            else:
-                weights = train_member(
-                    model, rows, self.recipe, seed, checkpoint,
-                    None if progress is None else lambda epoch, before=number * epochs: progress(before + epoch, self.members * epochs),
-                )  # fmt: skip
-                if checkpoint:
-                    checkpoint.write("member", weights, {})
-                    checkpoint.remove("epoch")
+            weights = kept[0] if kept else train_member(model, rows, self.recipe, seed, checkpoint, report)
+            if checkpoint and not kept:
+                checkpoint.write("member", weights, {})
+                checkpoint.remove("epoch")
+            report(epochs, epochs)
             self.members_.append(weights)
-            if progress:
-                progress((number + 1) * epochs, self.members * epochs)
         return self
 
     def predict(self, smiles: Sequence[str], progress: Progress | None = None) -> NDArray[np.float64] | list[NDArray[np.float64]]:
@@ -148,16 +133,19 @@ class FineTuner:
         if not hasattr(self, "members_"):
             raise ConfigError("This FineTuner is not fitted. Call fit first, or from_state.")
         model = self._model()
-        inputs = tokenize(smiles, model.tokenizer, self._longest(model), InputOptions())
+        inputs = tokenize(smiles, model.tokenizer, model.config.network.max_tokens, InputOptions())
         count, total = len(inputs.tokens), len(inputs.tokens) * len(self.members_)
+        start = 0.0 if self.frozen_ is None else self.frozen_.outputs(self._frozen_vectors(model, inputs.tokens))
         parts = []
         for number, weights in enumerate(self.members_):
             member = Member.of_weights(model, self.recipe, self.outputs_, weights)
-            of_member = None if progress is None else lambda done, _, before=number * count: progress(before + done, total)
-            outputs = member.outputs(inputs.tokens, self.batch_size, of_member).double()
+            outputs = (
+                member.outputs(inputs.tokens, self.batch_size, _after(number * count, total, progress)).double().cpu().numpy()
+                + start
+            )
             if self.task == "classification":
-                outputs = torch.cat([outputs[:, part].softmax(1) for part in self.outputs_.slices], 1)
-            parts.append(outputs.cpu().numpy())
+                outputs = np.concatenate([softmax(outputs[:, part], axis=1) for part in self.outputs_.slices], 1)
+            parts.append(outputs)
         mean = np.mean(parts, 0)[inputs.molecule_of_row]
         if self.task == "regression":
             return mean * self.scale_ + self.centre_
@@ -168,6 +156,8 @@ class FineTuner:
         arrays = {
             f"{number}.{name}": tensor.numpy() for number, weights in enumerate(self.members_) for name, tensor in weights.items()
         }
+        if self.frozen_ is not None:
+            arrays |= {f"frozen.{name}": array for name, array in self.frozen_._asdict().items()}
         settings = {
             "task": self.task,
             "recipe": dataclasses.asdict(self.recipe),
@@ -218,11 +208,15 @@ class FineTuner:
         tuner.centre_, tuner.scale_ = np.array(settings["centre"]), np.array(settings["scale"])
         tuner.fingerprint_ = found
         tuner.members_ = [{} for _ in range(settings["members"])]
+        of_frozen = {name.removeprefix("frozen."): array for name, array in arrays.items() if name.startswith("frozen.")}
+        tuner.frozen_ = FrozenHead.of_arrays(of_frozen) if recipe.start else None
         for name, array in arrays.items():
             number, _, rest = name.partition(".")
+            if number == "frozen":
+                continue
             tuner.members_[int(number)][rest] = torch.from_numpy(np.array(array))
         for weights in tuner.members_:
-            Member.new(base, recipe, tuner.outputs_).load(weights)  # checks names and shapes
+            Member.of_weights(base, recipe, tuner.outputs_, weights)  # checks names and shapes
         return tuner
 
     def _model(self) -> CMIMModel:
@@ -233,8 +227,30 @@ class FineTuner:
             )
         return model
 
-    def _longest(self, model: CMIMModel) -> int:
-        return model.config.network.max_tokens
+    def _rows(self, model: CMIMModel, smiles: Sequence[str], targets: NDArray[np.float64]) -> Rows:
+        """The rows that have a value, standardised; sets `outputs_`, `centre_` and `scale_`."""
+        known = ~np.isnan(targets)
+        self.centre_, self.scale_ = np.zeros(targets.shape[1]), np.ones(targets.shape[1])
+        if self.task == "regression":
+            self.outputs_ = Outputs(self.task, (1,) * targets.shape[1])
+            self.centre_, self.scale_ = np.nanmean(targets, 0), np.nanstd(targets, 0)
+            self.scale_[self.scale_ == 0] = 1.0
+        else:
+            self.outputs_ = Outputs(self.task, self._classes(targets, known))
+        used = np.flatnonzero(known.any(axis=1)).tolist()
+        inputs = tokenize([smiles[row] for row in used], model.tokenizer, model.config.network.max_tokens, InputOptions())
+        standardised, of_row = (targets[used] - self.centre_) / self.scale_, inputs.molecule_of_row
+        start = np.zeros((len(used), sum(self.outputs_.widths)))
+        self.frozen_ = None
+        if self.recipe.start:
+            x = self._frozen_vectors(model, inputs.tokens)[of_row]
+            self.frozen_, start = fit_frozen(x, standardised, of_row, self.outputs_, self.random_state)
+        return Rows(inputs.tokens, of_row, standardised, start, self.outputs_)
+
+    def _frozen_vectors(self, model: CMIMModel, tokens: list[list[int]]) -> NDArray[np.float32]:
+        spec = embedding_spec(model.config, self.recipe.kind, None, "mean")
+        limits = batch_limits(model.config.network, self.batch_size, on_gpu=model.device.type == "cuda")
+        return vectors(model.network, model.tokenizer.vocabulary, tokens, spec, limits)[:-1]
 
     def _checked(self, smiles: Sequence[str], targets_NT: NDArray[np.float64]) -> NDArray[np.float64]:
         targets = np.asarray(targets_NT, dtype=np.float64)
@@ -271,5 +287,10 @@ class FineTuner:
         if self.checkpoint is None:
             return None
         described = [dataclasses.asdict(self.recipe), seed, self.fingerprint_, rows.tokens, rows.molecule_of_row.tolist()]
-        text = json.dumps([*described, rows.targets_NT.tolist(), rows.outputs, torch.__version__])
+        text = json.dumps([*described, rows.targets_NT.tolist(), rows.start_NW.tolist(), rows.outputs, torch.__version__])
         return Checkpoint(Path(self.checkpoint) / f"seed-{seed}", hashlib.sha256(text.encode()).hexdigest())
+
+
+def _after(before: int, total: int, progress: Progress | None) -> Progress:
+    """A function that reports the progress of one part of the work."""
+    return lambda done, _: None if progress is None else progress(before + done, total)
