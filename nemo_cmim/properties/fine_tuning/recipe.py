@@ -47,18 +47,18 @@ class Recipe:
     kind: str = "informative"
     start: bool = True
     hidden: int = 128
-    epochs: int = 30
-    patience: int = 8
+    epochs: int = 8
+    patience: int = 5
     validation: float = 0.1
     batch_size: int = 32
     head_rate: float = 1e-3
-    decoder_rate: float = 3e-4
-    encoder_rate: float = 3e-4
+    decoder_rate: float = 1e-4
+    encoder_rate: float = 1e-4
     warm_up: float = 0.1
     weight_decay: float = 0.01
     dropout: float = 0.1
     max_gradient_norm: float = 1.0
-    augment: float = 0.0
+    augment: float = 0.5
     class_weight: str | None = None
 
     def __post_init__(self) -> None:
