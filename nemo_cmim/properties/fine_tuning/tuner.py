@@ -139,10 +139,8 @@ class FineTuner:
         parts = []
         for number, weights in enumerate(self.members_):
             member = Member.of_weights(model, self.recipe, self.outputs_, weights)
-            outputs = (
-                member.outputs(inputs.tokens, self.batch_size, _after(number * count, total, progress)).double().cpu().numpy()
-                + start
-            )
+            report = _after(number * count, total, progress)
+            outputs = member.outputs(inputs.tokens, self.batch_size, report).cpu().double().numpy() + start
             if self.task == "classification":
                 outputs = np.concatenate([softmax(outputs[:, part], axis=1) for part in self.outputs_.slices], 1)
             parts.append(outputs)
@@ -287,7 +285,7 @@ class FineTuner:
         if self.checkpoint is None:
             return None
         described = [dataclasses.asdict(self.recipe), seed, self.fingerprint_, rows.tokens, rows.molecule_of_row.tolist()]
-        text = json.dumps([*described, rows.targets_NT.tolist(), rows.start_NW.tolist(), rows.outputs, torch.__version__])
+        text = json.dumps([*described, rows.targets_NT.tolist(), rows.outputs, torch.__version__])
         return Checkpoint(Path(self.checkpoint) / f"seed-{seed}", hashlib.sha256(text.encode()).hexdigest())
 
 
