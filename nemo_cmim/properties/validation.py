@@ -51,7 +51,7 @@ class OutOfFold(NamedTuple):
         metrics: A row for each target and metric: `target, metric, mean, sd, folds`; sd is that of the sample, over the `folds` in which
             the metric is defined.
         scores: Conformal scores of each target, see `intervals`.
-        fits: What each fold learnt, without its predictor: transform and choice.
+        choices: The head that each fold chose; None if it was given.
     """
 
     table: pd.DataFrame
