@@ -13,13 +13,16 @@ from typing import Any
 
 import pytest
 
-from nemo_cmim import downstream
+from nemo_cmim import PropertyModel, downstream, load_property_model
 from nemo_cmim.cli import build_parser
+from nemo_cmim.cli.properties import SETTINGS
 from nemo_cmim.generation import DecodingSettings
 from nemo_cmim.inference import CMIMModel
 from nemo_cmim.inference.capabilities import KINDS
 from nemo_cmim.inference.stream import embed_file
+from nemo_cmim.properties.data import read_property_data
 from nemo_cmim.streaming.optimize import optimize_file
+from nemo_cmim.streaming.predict import predict_file
 from nemo_cmim.streaming.rows import StreamOptions
 from nemo_cmim.streaming.sample import sample_around
 from nemo_cmim.streaming.score import score_file
@@ -44,6 +47,13 @@ def default(function: Callable[..., Any], name: str) -> Any:
         *(("regress", name, downstream.load_csv, name) for name in ("smiles", "target", "unit", "on_invalid")),
         *(("regress", name, downstream.evaluate, name) for name in ("split", "folds")),
         *(("regress", name, downstream.named_heads, name) for name in ("mlp_steps", "device")),
+        *(("fit", name, PropertyModel, name) for name in (*SETTINGS, "model", "device", "standardise")),
+        ("fit", "seed", PropertyModel, "random_state"),
+        ("fit", "processes", PropertyModel, "n_jobs"),
+        ("fit", "on_invalid", read_property_data, "on_invalid"),
+        *(("fit", name, PropertyModel.save, name) for name in ("unit", "licence")),
+        ("predict", "prefix", predict_file, "prefix"),
+        *(("predict", name, load_property_model, name) for name in ("model", "device")),
         ("sample", "n", sample_around, "n"),
         ("interpolate", "steps", CMIMModel.interpolate, "steps"),
         ("decode", "n_best", DecodingSettings, "n_best"),

@@ -156,8 +156,8 @@ def _features(path: Path, content: Mapping[str, Any], settings: Mapping[str, Any
     expected: dict[str, str] = content["embeddings"]
     if expected and isinstance(name, str) and name not in list_models() and not Path(name).exists():
         raise CheckpointError(
-            f"{path} was fitted on embeddings of the model {name!r}, which is neither a shipped model nor a file here. Pass its file: "
-            "load_property_model(path, model=FILE)."
+            f"{path} was fitted on embeddings of the model {name!r}, which is neither a shipped model nor a file here. Pass its file as "
+            "model=FILE."
         )
     features = FeatureSet(settings["features"], name, device, settings["batch_size"])
     check_embedding(features, expected, str(path))

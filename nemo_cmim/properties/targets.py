@@ -20,7 +20,7 @@ from ..molecules import shorten
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Targets", "check_varied", "contradictions", "number", "read_targets"]
+__all__ = ["Targets", "check_varied", "contradictions", "is_missing", "number", "read_targets"]
 
 _DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+([eE][+-]?\d+)?")
 _MAX_CLASSES = 1000
@@ -49,7 +49,7 @@ def number(cell: Any) -> float:
         DataError: If it is text that is not a number, for example with a unit or a decimal comma, or if it is infinite. The message
             continues a sentence that names the place.
     """
-    if _is_missing(cell):
+    if is_missing(cell):
         return math.nan
     text = str(cell).strip()
     try:
@@ -173,7 +173,7 @@ def _numbers(name: str, column: Sequence[Any]) -> tuple[NDArray[np.float64], Non
 
 def _codes(name: str, column: Sequence[Any]) -> tuple[NDArray[np.float64], NDArray[Any]]:
     """Codes of labels, and the sorted labels: text, bool or whole numbers."""
-    known = [(row, _label(name, row, cell)) for row, cell in enumerate(column) if not _is_missing(cell)]
+    known = [(row, _label(name, row, cell)) for row, cell in enumerate(column) if not is_missing(cell)]
     kinds = {type(label) for _, label in known}
     if len(kinds) > 1:
         shown = ", ".join(repr(next(label for _, label in known if type(label) is kind)) for kind in sorted(kinds, key=str))
@@ -209,7 +209,7 @@ def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
-def _is_missing(cell: Any) -> bool:
+def is_missing(cell: Any) -> bool:
     """None, NaN, also as text, pandas' NA and NaT, and empty text."""
     if (
         cell is None

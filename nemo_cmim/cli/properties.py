@@ -1,0 +1,183 @@
+"""`nemo-cmim fit | predict`: property models."""
+
+from __future__ import annotations
+
+import argparse
+import warnings
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING
+
+from .commands import Commands
+from .generated import add_outputs, chosen, print_streamed, stream_options
+from .messages import with_options
+from .output import list_rows, progress_bar
+from .reading import FILES, add_model, add_read_options, add_standardise, read_options
+
+if TYPE_CHECKING:
+    from ..properties import PropertyModel
+    from ..properties.data import PropertyData
+
+__all__ = ["SETTINGS", "add_commands"]
+
+SETTINGS = ("task", "features", "head", "target_transform", "split", "folds", "coverage", "time_limit")
+"""Arguments of `PropertyModel` that are options of the same name."""
+
+
+def add_commands(commands: Commands) -> None:
+    """Adds these commands to the command line."""
+    _add_fit(commands)
+    _add_predict(commands)
+
+
+def _add_fit(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "fit",
+        help="fit a model of a measured property, and keep it in a file",
+        description="Fits a model that predicts measured properties from SMILES. Measures its errors by cross-validation, chooses a head, "
+        "fits on all rows, and writes the model to a file for `nemo-cmim predict`.",
+    )
+    add = parser.add_argument
+    add("input", metavar="FILE", help=f"{FILES}; a URL; or - for standard input")
+    add("-o", "--output", required=True, metavar="MODEL", help="file to write, for example solubility.model")
+    add("--overwrite", action="store_true", help="replace output files if they exist")
+    target = "column of measured values or class labels; may be given several times. An empty cell is a missing value"
+    add("--target", required=True, action="append", metavar="COLUMN", help=target)
+    add_read_options(add)
+    add_standardise(add)
+    invalid = "what to do with invalid rows: raise = stop with an error, drop = leave them out and list them (default: %(default)s)"
+    add("--on-invalid", choices=("raise", "drop"), default="raise", help=invalid)
+    add("--rejects", metavar="FILE", help="CSV file to write with the place, SMILES and reason of each row that is left out")
+    add("--unit", default="", metavar="TEXT", help="unit of the measured values, which is kept in the model")
+    add("--licence", default="", metavar="TEXT", help="licence of the data or the model, which is kept in the model")
+    _add_fit_settings(parser.add_argument_group("model").add_argument)
+    parser.set_defaults(run=_run_fit)
+
+
+def _add_fit_settings(add: Callable[..., argparse.Action]) -> None:
+    add("--task", choices=("regression", "classification"), default="regression", help="kind of targets (default: %(default)s)")
+    features = (
+        "features, joined by +; choices: informative, mean (embeddings), informative[1,2] (decoder layers), morgan<bits>, rdkit "
+        "(default: %(default)s)"
+    )
+    add("--features", default="informative", metavar="NAMES", help=features)
+    head = (
+        "what predicts from the features: ridge (logistic for classification), svm, neighbours, boosting, mlp, gp (Gaussian process), or "
+        "auto = the best of them in an inner cross-validation (default: %(default)s)"
+    )
+    add("--head", default="auto", metavar="NAME", help=head)
+    transform = "transform of the targets for the fit; predictions are in the unit of the file (default: none)"
+    add("--target-transform", choices=("log10", "log1p", "quantile"), help=transform)
+    split = "split of the cross-validation; time: train on earlier rows, test on later ones (default: %(default)s)"
+    add("--split", choices=("random", "scaffold", "time"), default="random", help=split)
+    add("--time-column", metavar="COLUMN", help="column of numbers or ISO dates for --split time")
+    add("--folds", type=int, default=5, metavar="K", help="number of folds (default: %(default)s)")
+    coverage = "fraction of true values that prediction intervals and sets are to cover (default: %(default)s)"
+    add("--coverage", type=float, default=0.9, metavar="F", help=coverage)
+    limit = "time for the choice of the head, seconds (default: %(default)s)"
+    add("--time-limit", type=float, default=600.0, metavar="S", help=limit)
+    add_model(add)
+    add("--processes", type=int, metavar="N", help="number of processes for the folds (default: 1)")
+    add("--seed", type=int, default=0, metavar="N", help="seed of the folds and of the heads (default: %(default)s)")
+
+
+def _run_fit(args: argparse.Namespace) -> None:
+    from ..errors import ConfigError
+    from ..outputs import check_file
+    from ..properties import FeatureSet, PropertyModel
+    from ..properties.data import PropertyColumns, read_property_data
+
+    if (args.split == "time") == (args.time_column is None):
+        raise ConfigError(
+            "--split time needs --time-column."
+            if args.split == "time"
+            else "--time-column has no effect without --split time. Leave it out."
+        )
+    check_file(args.output, overwrite=args.overwrite, others=[args.input])
+    if args.rejects:
+        check_file(args.rejects, overwrite=args.overwrite, others=[args.input, args.output])
+    data = read_property_data(
+        [args.input],
+        PropertyColumns(args.target, args.task, args.time_column, read_options(args)),
+        on_invalid=args.on_invalid,
+        invalid_reason=FeatureSet(args.features, args.model, args.device).invalid_reason,
+        wording=partial(with_options, parser=args.parser),
+    )
+    _list_left_out(data, args)
+    model = PropertyModel(
+        **{name: getattr(args, name) for name in SETTINGS}, model=args.model, device=args.device, standardise=args.standardise,
+        n_jobs=args.processes, random_state=args.seed, verbose=1,
+    )  # fmt: skip
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".* molecules have rows that contradict each other")  # listed below, by lines
+        model.fit(data.smiles, data.targets, groups=data.times)
+    _list_contradictions(model, data)
+    model.save(args.output, unit=args.unit, licence=args.licence)
+    _print_fitted(model, args)
+
+
+def _list_left_out(data: PropertyData, args: argparse.Namespace) -> None:
+    from ..tables.rejects import Tally, rejects_file
+
+    with rejects_file(args.rejects) as reject:
+        reject(data.left_out)
+    tally = Tally()
+    tally.add(data.left_out)
+    list_rows(tally.total, tally.examples, "rows are left out")
+
+
+def _list_contradictions(model: PropertyModel, data: PropertyData) -> None:
+    found = model.contradictions_
+    examples = [
+        f"{row.smiles}, {row.target} from {row.lowest} to {row.highest}: {'; '.join(str(data.places[place]) for place in row.rows)}"
+        for row in found.head(3).itertuples()
+    ]
+    list_rows(len(found), examples, "molecules have rows that contradict each other; all rows are used")
+
+
+def _print_fitted(model: PropertyModel, args: argparse.Namespace) -> None:
+    from ..markdown import markdown_table
+
+    card = model.card_
+    head = ", ".join([model.chosen_["head"], *(f"{name}={value}" for name, value in model.chosen_["settings"].items())])
+    print(f"{args.output}: {card['rows']:,} rows, {card['molecules']:,} molecules; features: {model.features}; head: {head}")
+    unit = f"; rmse and mae in {args.unit}" if args.unit and args.task == "regression" else ""
+    print(f"Cross-validation ({args.split} split; mean and standard deviation over folds{unit}):\n")
+    rows = [
+        (row.target, row.metric, f"{row.mean:.4g}", f"{row.sd:.2g}", str(row.folds))
+        for row in model.metrics_.itertuples(index=False)
+    ]
+    print(markdown_table(("target", "metric", "mean", "sd", "folds"), rows))
+
+
+def _add_predict(commands: Commands) -> None:
+    about = (
+        "Predicts measured properties for each row of a file, with prediction intervals and the distance to the training molecules. All "
+        "columns and the order of the rows are kept. Rows are streamed, so memory does not depend on the size of the file."
+    )
+    parser = commands.add_parser("predict", help="predict measured properties for each row of a file", description=about)
+    add = parser.add_argument
+    add("property_model", metavar="MODEL", help="file written by `nemo-cmim fit`")
+    add("input", metavar="FILE", help=f"{FILES}; a URL; or - for standard input")
+    add_outputs(add, smi=False)
+    parser.set_defaults(on_invalid="nan")
+    add_read_options(add)
+    add("--prefix", default="", metavar="TEXT", help="text before the names of the new columns (default: none)")
+    embeddings = (
+        "model of the embeddings that MODEL was fitted on: name of a shipped model, or path of a .nemo file (default: see MODEL)"
+    )
+    add("--model", metavar="NAME_OR_PATH", help=embeddings)
+    add("--device", help="device of the network, for example cpu or cuda:0 (default: a GPU if there is one, else cpu)")
+    parser.set_defaults(run=_run_predict)
+
+
+def _run_predict(args: argparse.Namespace) -> None:
+    from ..properties import load_property_model
+    from ..streaming.predict import predict_file
+
+    model = load_property_model(args.property_model, args.model, args.device)
+    with progress_bar("predict", "rows") as show:
+        done = predict_file(
+            model, args.input, args.output, read=read_options(args), options=stream_options(args, show), **chosen(args, ("prefix",))
+        )
+    print_streamed(args.output, done)

@@ -1,0 +1,150 @@
+"""`nemo-cmim fit`: from a file to a property model, and what it says about files that it cannot use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from nemo_cmim import PropertyModel, load_property_model
+from nemo_cmim.cli import main
+from tests.properties.property_data import LABELS, SMILES, VALUES
+
+FAST = ("--features", "morgan64", "--head", "ridge", "--folds", "2")
+Fit = Callable[..., int]
+
+
+@pytest.fixture
+def fit(tmp_path: Path) -> Fit:
+    def fit(source: Path | str, *arguments: object, target: str = "logS") -> int:
+        path = tmp_path / "in.csv"
+        if isinstance(source, str):
+            path.write_text(source, encoding="utf-8")
+        command = ["fit", path if isinstance(source, str) else source, "--target", target, "-o", tmp_path / "out.model"]
+        return main([*map(str, command), *FAST, *map(str, arguments)])
+
+    return fit
+
+
+def text(values: object = VALUES, name: str = "logS", **more: object) -> str:
+    return pd.DataFrame({"name": [f"m{row}" for row in range(len(SMILES))], "smiles": SMILES, name: values, **more}).to_csv(
+        index=False
+    )
+
+
+def test_the_model_is_that_of_python(tmp_path: Path, fit: Fit, capsys: pytest.CaptureFixture[str]) -> None:
+    assert fit(text(), "--unit", "log mol/L", "--licence", "CC0", "--seed", "3", "--coverage", "0.8") == 0
+    found = load_property_model(tmp_path / "out.model")
+    expected = PropertyModel(features="morgan64", head="ridge", folds=2, random_state=3, coverage=0.8)
+    expected.fit(SMILES, pd.Series(VALUES, name="logS"))
+    pd.testing.assert_frame_equal(found.predict_table(SMILES), expected.predict_table(SMILES))
+    assert (found.card_["unit"], found.card_["licence"], found.target_names_) == ("log mol/L", "CC0", ["logS"])
+    said = capsys.readouterr().out
+    rmse = expected.metrics_["mean"][0]
+    assert "60 rows, 60 molecules; features: morgan64; head: ridge" in said and f"| logS | rmse | {rmse:.4g} |" in said
+    assert "rmse and mae in log mol/L" in said
+
+
+def test_several_targets_with_missing_values(tmp_path: Path, fit: Fit) -> None:
+    other = np.where(np.arange(len(SMILES)) % 3 == 0, np.nan, -VALUES)
+    assert fit(text(other=other), "--target", "other") == 0
+    model = load_property_model(tmp_path / "out.model")
+    assert model.target_names_ == ["logS", "other"] and model.predict(["CCO"]).shape == (1, 2)
+    assert model.card_["targets"]["other"]["values"] == np.isfinite(other).sum()
+
+
+def test_classes_of_text(tmp_path: Path, fit: Fit) -> None:
+    assert fit(text(LABELS), "--task", "classification", "--head", "logistic") == 0
+    assert list(load_property_model(tmp_path / "out.model").classes_) == ["high", "low"]
+
+
+@pytest.mark.parametrize(
+    "times", [np.arange(len(SMILES)), [f"2024-{1 + row // 28:02d}-{1 + row % 28:02d}" for row in range(len(SMILES))]]
+)
+def test_split_by_time(tmp_path: Path, fit: Fit, times: object, capsys: pytest.CaptureFixture[str]) -> None:
+    assert fit(text(when=times), "--split", "time", "--time-column", "when", "--on-invalid", "drop") == 0
+    assert fit(text(), "--split", "time", "--overwrite") == 2
+    assert fit(text(when=times), "--time-column", "when", "--overwrite") == 2
+    said = capsys.readouterr().err
+    assert "--split time needs --time-column" in said and "--time-column has no effect without --split time" in said
+
+
+def test_excel_export(tmp_path: Path, fit: Fit) -> None:
+    path = tmp_path / "excel.csv"
+    pd.DataFrame({"Smiles": SMILES, "logS": VALUES}).to_csv(path, index=False, sep=";", encoding="utf-8-sig", lineterminator="\r\n")
+    assert fit(path) == 0
+    assert load_property_model(tmp_path / "out.model").card_["rows"] == len(SMILES)
+
+
+def test_left_out_rows_are_listed(tmp_path: Path, fit: Fit, capsys: pytest.CaptureFixture[str]) -> None:
+    bad = "a,C1CC,1\nb,CCO,5 mg\nc,CCO,\nd,,2\ne,CCO,inf\nf,CCO,high\n"
+    assert fit(text() + bad) == 2
+    said = capsys.readouterr().err
+    assert "in.csv, line 62: the SMILES ('C1CC') could not be parsed" in said
+    assert "6 of 66 rows cannot be used" in said and "--on-invalid drop" in said
+    assert not (tmp_path / "out.model").exists()
+    assert fit(text() + bad, "--on-invalid", "drop", "--rejects", tmp_path / "bad.csv") == 0
+    said = capsys.readouterr().err
+    assert "6 rows are left out" in said and "... and 3 more" in said
+    rejects = pd.read_csv(tmp_path / "bad.csv", keep_default_na=False)
+    assert list(rejects["row"]) == [62, 63, 64, 65, 66, 67]
+    assert list(rejects["reason"][1:]) == [
+        "'logS' is '5 mg', not a number",
+        "'logS' is missing",
+        "no SMILES",
+        "'logS' is 'inf', not a finite number",
+        "'logS' is 'high', not a number (labels need --task classification)",
+    ]
+    assert load_property_model(tmp_path / "out.model").card_["rows"] == len(SMILES)
+
+
+def test_contradicting_rows_are_listed_by_lines(
+    fit: Fit, capsys: pytest.CaptureFixture[str], recwarn: pytest.WarningsRecorder
+) -> None:
+    assert fit(text() + "x,OCC,99\n") == 0
+    said = capsys.readouterr().err
+    assert "1 molecules have rows that contradict each other; all rows are used" in said
+    assert "CCO, logS from 3.0 to 99.0" in said and "in.csv, line 13; " in said and "in.csv, line 62" in said
+    assert not recwarn
+
+
+@pytest.mark.parametrize(
+    ("content", "arguments", "message"),
+    [
+        ("smiles,logS\n", (), "in.csv holds no rows"),
+        ("smiles,logS,logS\nCC,1,2\n", (), "in.csv has 2 columns 'logS'"),
+        (text(), ("--target", "melting"), "has no column 'melting'; its columns are 'name', 'smiles', 'logS'"),
+        (text(), ("--target", "logS"), "The target 'logS' is named twice"),
+        (
+            text(),
+            ("--smiles", "name"),
+            "60 of 60 rows have no valid SMILES in the column 'name'. Name another one with --smiles",
+        ),
+        (text(), ("--target", "smiles"), "is the SMILES column and a target"),
+        (text([str(value).replace(".", ",") for value in VALUES]), (), "Write a decimal point, not a comma"),
+        (text(1.5), (), "The target 'logS' is constant: 1.5"),
+        (text("low"), ("--task", "classification"), "has only the class 'low'"),
+        ("smiles,logS\nCC,1\nCCC,2\n", ("--folds", "5"), "2 distinct molecules are too few for 5 folds"),
+        (text(), ("--head", "forest"), "--head forest is unknown for regression"),
+        (text(), ("--features", "mol2vec"), "--features mol2vec"),
+        (text(), ("--coverage", "1.5"), "--coverage"),
+        (text(), ("--overwrite", "--rejects", "{folder}/out.model"), "is also another output"),
+    ],
+)
+def test_errors(
+    tmp_path: Path, fit: Fit, content: str, arguments: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert fit(content, *(one.format(folder=tmp_path) for one in arguments)) == 2
+    assert message in capsys.readouterr().err.splitlines()[-1]
+    assert [path.name for path in tmp_path.iterdir()] == ["in.csv"]
+
+
+def test_an_existing_model_is_not_replaced(tmp_path: Path, fit: Fit, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "out.model").write_text("mine")
+    assert fit(text()) == 2
+    assert "already exists" in capsys.readouterr().err and (tmp_path / "out.model").read_text() == "mine"
+    assert fit(text(), "--overwrite") == 0
+    assert load_property_model(tmp_path / "out.model").card_["rows"] == len(SMILES)
