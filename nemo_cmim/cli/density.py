@@ -56,7 +56,7 @@ def _run(args: argparse.Namespace) -> None:
 
     estimate = {name: getattr(args, name) for name in ("kernels", "bandwidth") if getattr(args, name) is not None}
     if args.components is not None and estimate:
-        raise ConfigError(f"--{next(iter(estimate))} has no effect on a mixture. Leave out --components, or leave it out.")
+        raise ConfigError(f"--{next(iter(estimate))} has no effect together with --components. Leave out one of them.")
     check_file(args.output, overwrite=args.overwrite, others=[args.model, *args.inputs])
     content = model_file_of(args.model)
     if len(args.inputs) == 1 and Path(args.inputs[0]).is_dir():

@@ -84,7 +84,7 @@ class LatentDensity:
             smallest = 1e-4 * z_NZ.var(0).mean()
             mixture = GaussianMixture(components, reg_covar=smallest, random_state=int(seed) % 2**32).fit(z_NZ)
             weights, means, covariances = mixture.weights_, mixture.means_, mixture.covariances_
-        factors = np.linalg.cholesky(covariances + np.diag(noise_Z))
+        factors = _factors(covariances + np.diag(noise_Z))
         return cls(*(part.astype(np.float32) for part in (weights, means, factors)))
 
     @classmethod
@@ -118,11 +118,12 @@ class LatentDensity:
         check_positive("bandwidth", bandwidth, 1)
         check_seed(seed)
         z_NZ = np.asarray(means_NZ, np.float64)
-        _check_count(z_NZ, 1)
+        if len(z_NZ) < 2:
+            raise DataError(f"A kernel density estimate needs at least 2 molecules, found {len(z_NZ):,}. Pass more molecules.")
         location_Z, covariance_ZZ = _shrunk(z_NZ)
         chosen = np.random.default_rng(seed).permutation(len(z_NZ))[:kernels]
         centres = location_Z + np.sqrt(1 - bandwidth**2) * (z_NZ[chosen] - location_Z)
-        factor = np.linalg.cholesky(bandwidth**2 * covariance_ZZ + np.diag(np.asarray(variances_NZ, np.float64).mean(0)))
+        factor = _factors(bandwidth**2 * covariance_ZZ + np.diag(np.asarray(variances_NZ, np.float64).mean(0)))
         weights = np.full(len(chosen), 1 / len(chosen), np.float32)
         return cls(weights, centres.astype(np.float16), factor[None].astype(np.float32))
 
@@ -211,9 +212,17 @@ def _check_count(z_NZ: NDArray[np.float64], components: int) -> None:
     needed = max(2, components * z_NZ.shape[1] // 4)
     if len(z_NZ) < needed:
         raise DataError(
-            f"The density of {components} component(s) in {z_NZ.shape[1]} dimensions needs at least {needed:,} different molecules, "
+            f"The density of {components} component(s) in {z_NZ.shape[1]} dimensions needs at least {needed:,} molecules, "
             f"found {len(z_NZ):,}. Pass more molecules."
         )
+
+
+def _factors(covariances: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Cholesky factors [..., Z, Z]."""
+    try:
+        return np.asarray(np.linalg.cholesky(covariances), np.float64)
+    except np.linalg.LinAlgError as error:
+        raise DataError("All molecules have the same latent, so there is no density to fit. Pass different molecules.") from error
 
 
 def _shrunk(z_NZ: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

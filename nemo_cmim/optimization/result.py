@@ -45,7 +45,8 @@ class SearchResult:
         objective: Name of the score.
         molecules: Molecules that meet all conditions, without repeats, the best first; the seed itself is left out.
         evaluations: Number of latents that were decoded.
-        dropped: How many decoded SMILES were not used, by reason: "invalid", "without the substructure", "too dissimilar", "no score".
+        dropped: How many decoded SMILES were not used, by reason: "invalid", "the seed itself", "without the substructure", "with more
+            fragments than the seed", "too dissimilar", "no score".
         error: The first error that a scoring function raised, with its SMILES; empty if there was none.
         best_similarity: Highest similarity of a molecule other than the seed, whether it met the conditions or not; NaN without one.
         history: Best score of all molecules found until the end of each step; NaN before the first one.

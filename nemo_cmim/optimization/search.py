@@ -29,7 +29,9 @@ __all__ = ["ALGORITHMS", "SearchSettings", "Seed", "search"]
 ALGORITHMS = ("CMA-ES", "none")
 _MANY_DIMENSIONS = 1024  # above, CMA-ES adapts variances only
 _FIRST_NUMBER = 2**62
-_REASONS = _INVALID, _NOT_WHOLE, _TOO_DISSIMILAR, _NO_SCORE = "invalid", "without the substructure", "too dissimilar", "no score"
+_REASONS = _INVALID, _SEED, _NOT_WHOLE, _FRAGMENTS, _TOO_DISSIMILAR, _NO_SCORE = (
+    "invalid", "the seed itself", "without the substructure", "with more fragments than the seed", "too dissimilar", "no score"
+)  # fmt: skip
 
 Decode = Callable[["NDArray[np.float64]", int], list[str]]
 """Decodes latents [N, Z] to N SMILES; the second argument is the number of the step, from 1."""
@@ -225,6 +227,8 @@ class _Run:
     def _failed_condition(self, smiles: str, similarity: float) -> str:
         if not contains(parse(smiles), self._patterns):
             return _NOT_WHOLE
+        if smiles.count(".") > self._seed.smiles.count("."):  # a molecule of water raises QED for nothing
+            return _FRAGMENTS
         return _TOO_DISSIMILAR if similarity < self._settings.min_similarity else ""
 
     def _cost(self, smiles: str | None, x_Z: NDArray[np.float64], step: int) -> tuple[int, float]:
@@ -236,7 +240,9 @@ class _Run:
         if judged.dropped:
             self.result.dropped[judged.dropped] += 1
             return 1 if judged.dropped == _TOO_DISSIMILAR else 2, -judged.similarity
-        if smiles != self._seed.smiles and smiles not in self._found:
+        if smiles == self._seed.smiles:
+            self.result.dropped[_SEED] += 1
+        elif smiles not in self._found:
             self._found[smiles] = Candidate(smiles, judged.score, judged.similarity, step)
         if self._sign * judged.score > self._best_score:
             self._best_score, self._best_x = self._sign * judged.score, x_Z

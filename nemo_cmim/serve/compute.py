@@ -181,8 +181,9 @@ def _sample(model: CMIMModel, request: Sample, pause: Pause) -> tuple[list[list[
             unit=request.unit,
             beam_size=request.beam_size,
             temperature=request.temperature,
-            must_contain=request.must_contain,
+            must_contain=request.must_contain or (),
             unique=request.unique,
+            attempts=request.attempts,
             seed=seed,
             first_index=start,
         )
@@ -231,11 +232,10 @@ def _generate(model: CMIMModel, request: Generate, pause: Pause) -> tuple[list[t
 
 def _note(result: SearchResult, is_search: bool) -> str:
     """Why a search found few molecules, and what to change."""
-    of_seed = result.evaluations - sum(result.dropped.values())
-    alone = (
-        f"The other {of_seed:,} evaluations gave the molecule itself, which is left out. "
-        if of_seed and not result.molecules
-        else ""
+    advice = {"invalid": "Lower scaled_radius", "the seed itself": "Raise scaled_radius"}
+    if is_search:
+        advice["too dissimilar"] = "Lower min_similarity"
+    main = max(result.dropped, key=lambda reason: result.dropped[reason])
+    return (
+        f"{result.explain()} {advice.get(main, 'Change scaled_radius')}, or raise particles or iterations, to get more molecules."
     )
-    limit = "Lower min_similarity, or raise" if is_search else "Raise"
-    return f"{result.explain()} {alone}{limit} particles or iterations, to get more molecules."

@@ -92,14 +92,15 @@ class Sample:
     unit: str
     seed: int | None
     temperature: float | None = None
-    must_contain: str | Sequence[str] = ()
+    must_contain: str | Sequence[str] | None = ()
     unique: bool = False
+    attempts: int = 1
     key: Hashable = None
 
     @property
     def rows(self) -> int:
-        """Number of molecules that are decoded, or a fraction of it, if some are replaced."""
-        return len(self.sequences) * self.num_molecules * self.beam_size
+        """Largest number of molecules that are decoded."""
+        return len(self.sequences) * self.num_molecules * self.beam_size * self.attempts
 
 
 @dataclass(frozen=True)

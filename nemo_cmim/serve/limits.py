@@ -159,7 +159,7 @@ class Gate:
 
     def hold(self, size: int) -> None:
         """Counts bytes that are kept."""
-        if self._held + size > self._settings.max_pending_bytes:
+        if self._held + size > max(self._settings.max_pending_bytes, self._settings.max_bytes):
             raise _Refused(refusal(503, "Too many large bodies are being sent.", Retry_After="1", Connection="close"))
         self._held += size
 

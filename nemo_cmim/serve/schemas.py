@@ -90,8 +90,8 @@ class SamplingBody(_Body):
     temperature: Annotated[float, Field(gt=0, le=10, allow_inf_nan=False)] | None = Field(
         None, description="Ours: draw tokens from softmax(logits / temperature). Default: the most likely ones."
     )
-    must_contain: Pattern | Annotated[list[Pattern], Field(fail_fast=True, max_length=10)] = Field(
-        [], description="Ours: SMARTS of substructures. Molecules without them are replaced."
+    must_contain: Pattern | Annotated[list[Pattern], Field(fail_fast=True, max_length=10)] | None = Field(
+        None, description="Ours: SMARTS of substructures. Molecules without them are replaced."
     )
     unique: bool = Field(False, description="Ours: replace molecules that repeat an earlier one around the same molecule.")
     seed: Seed = None

@@ -16,6 +16,7 @@ from pydantic_core import to_json
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
 
+from ..inference.sampling import ATTEMPTS
 from .jobs import Decode, Dropped, Embed, Generate, Hidden, Molecules, Request, Sample
 from .limits import BODY, refusal
 from .metrics import Metrics
@@ -135,10 +136,11 @@ class Service:
         """The request of a body of `/sampling`."""
         asked = self._parse(SamplingBody, body)
         self._check("sequences", asked.sequences)
-        self._check_evaluations(
-            "sequences", "sequences * num_molecules * beam_size", len(asked.sequences) * asked.num_molecules * asked.beam_size
-        )
-        return Sample(**asked.model_dump() | self._radius(asked))
+        evaluations = len(asked.sequences) * asked.num_molecules * asked.beam_size
+        self._check_evaluations("sequences", "sequences * num_molecules * beam_size", evaluations)
+        may_replace = asked.unique or asked.must_contain
+        attempts = min(ATTEMPTS, self._settings.max_evaluations // max(1, evaluations)) if may_replace else 1
+        return Sample(**asked.model_dump() | self._radius(asked), attempts=attempts)
 
     def read_generate(self, body: bytes) -> Generate:
         """The request of a body of `/generate`."""

@@ -35,7 +35,7 @@ class ServeSettings:
         max_characters: Maximum number of characters of a SMILES.
         max_evaluations: Maximum number of molecules that are decoded for a request: particles * iterations of a search.
         max_bytes: Maximum size of a body.
-        max_pending_bytes: Maximum size of all bodies that a process holds while they are read.
+        max_pending_bytes: Maximum size of all bodies that a process holds while they are read; at least one body may be read.
         max_connections: Maximum number of open connections of a process.
         idle_timeout: Seconds for which a connection may be open without a request.
         body_timeout: Seconds within which a body must arrive.
@@ -88,10 +88,6 @@ class ServeSettings:
             check_positive(name, getattr(self, name))
         if self.batch_wait:
             check_positive("batch_wait", self.batch_wait, 1.0)
-        if self.max_pending_bytes < self.max_bytes:
-            raise ConfigError(
-                f"max_pending_bytes ({self.max_pending_bytes}) must be at least max_bytes ({self.max_bytes}), the size of one body."
-            )
         if self.api_key is not None and (len(self.api_key) < 8 or not self.api_key.isascii() or not self.api_key.isprintable()):
             raise ConfigError("The API key must have at least 8 printable ASCII characters.")
 

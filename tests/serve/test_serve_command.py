@@ -19,7 +19,6 @@ from nemo_cmim.serve import ServeSettings
         ({"workers": 0}, "workers must be at least 1"),
         ({"deadline": 0.0}, "deadline must be a number above 0"),
         ({"queue": 0}, "queue must be at least 1"),
-        ({"max_bytes": 10, "max_pending_bytes": 5}, "the size of one body"),
         ({"precision": "fp8"}, "precision must be one of"),
         ({"api_key": "short"}, "at least 8"),
     ],

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import numpy as np
 import pytest
@@ -17,6 +18,8 @@ from starlette.testclient import TestClient
 from nemo_cmim.inference import CMIMModel, load
 from nemo_cmim.inference.shipped import list_models
 from nemo_cmim.molecules import is_valid
+from nemo_cmim.optimization import SearchResult
+from nemo_cmim.serve.compute import _note
 from nemo_cmim.serve.radius import FACTOR, radius_unit
 from tests.serve.running import client_of
 
@@ -67,8 +70,32 @@ def test_a_short_answer_of_generate_has_a_reason(client: TestClient, shipped: CM
     )
     (expected,) = shipped.optimize([DRUGS[3]], evaluations=100, population=10, min_similarity=limit, n=100, seed=1)
     assert expected is not None and bool(expected.molecules) != is_alone and len(found["generated"]) == len(expected.molecules)
-    assert found["note"].startswith(expected.explain()) and "Lower min_similarity, or raise particles" in found["note"]
-    assert ("gave the molecule itself" in found["note"]) == is_alone
+    assert found["note"].startswith(expected.explain()) and "or raise particles" in found["note"]
+    assert not is_alone or "the seed itself" in found["note"]
+
+
+@pytest.mark.parametrize(
+    ("reason", "is_search", "advice"),
+    [
+        ("invalid", True, "Lower scaled_radius"),
+        ("the seed itself", True, "Raise scaled_radius"),
+        ("too dissimilar", True, "Lower min_similarity"),
+        ("too dissimilar", False, "Change scaled_radius"),
+    ],
+)
+def test_the_advice_of_a_short_answer_is_for_its_main_reason(reason: str, is_search: bool, advice: str) -> None:
+    result = SearchResult("CCO", 0.4, "QED", evaluations=20, dropped={"no score": 1} | {reason: 19})
+    assert f"19 {reason}" in _note(result, is_search)
+    assert _note(result, is_search).endswith(f"{advice}, or raise particles or iterations, to get more molecules.")
+
+
+@pytest.mark.filterwarnings("ignore:.*met the conditions")
+def test_the_limit_of_evaluations_holds_for_replaced_molecules(shipped: CMIMModel) -> None:
+    with client_of(shipped, max_evaluations=30) as client:
+        body = {"sequences": [DRUGS[0]], "num_molecules": 10, "must_contain": "[Au]", "seed": 1}
+        assert answer(client, "/sampling", body) == {"generated": [[]], "warnings": ANY}
+        assert client.post("/sampling", json=body | {"num_molecules": 31}).status_code == 422
+        assert len(answer(client, "/sampling", body | {"must_contain": None})["generated"][0]) == 10
 
 
 def test_a_unit_of_the_request_overrides_the_setting(client: TestClient, shipped: CMIMModel) -> None:
@@ -109,7 +136,7 @@ def test_examples_of_the_page_give_molecules(client: TestClient) -> None:
 
 
 def test_latents_far_from_molecules_have_the_warning_of_python(client: TestClient, shipped: CMIMModel) -> None:
-    latents = shipped.encode(["CCO", "CCN"]).mean_BKD.numpy()
+    latents = shipped.encode(DRUGS[:2]).mean_BKD.numpy()
     assert set(answer(client, "/decode", {"hiddens": latents.astype(float).tolist()})) == {"generated"}
     latents[1] += 9.0
     found = answer(client, "/decode", {"hiddens": latents.astype(float).tolist()})
