@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,8 @@ from .output import list_rows, progress_bar
 from .reading import FILES, add_model, add_read_options, add_standardise, read_options
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from ..properties import PropertyModel
     from ..properties.data import PropertyData
 
@@ -38,7 +40,12 @@ def _add_fit(commands: Commands) -> None:
         "fits on all rows, and writes the model to a file for `nemo-cmim predict`.",
     )
     add = parser.add_argument
-    add("input", metavar="FILE", help=f"{FILES}; a URL; or - for standard input")
+    add("input", nargs="?", metavar="FILE", help=f"{FILES}; a URL; or - for standard input")
+    folder = (
+        "folder with the given split of a BioNeMo task, instead of FILE: fits on train/x*.csv, and reports the metrics of val/x*.csv and "
+        "test/x*.csv"
+    )
+    add("--folder", metavar="FOLDER", help=folder)
     add("-o", "--output", required=True, metavar="MODEL", help="file to write, for example solubility.model")
     add("--overwrite", action="store_true", help="replace output files if they exist")
     target = "column of measured values or class labels; may be given several times. An empty cell is a missing value"
@@ -82,47 +89,62 @@ def _add_fit_settings(add: Callable[..., argparse.Action]) -> None:
 
 
 def _run_fit(args: argparse.Namespace) -> None:
-    from ..errors import ConfigError
     from ..outputs import check_file
     from ..properties import FeatureSet, PropertyModel
     from ..properties.data import PropertyColumns, read_property_data
+    from ..properties.folders import TRAIN, check_parts, measure, part_files
 
-    if (args.split == "time") == (args.time_column is None):
-        raise ConfigError(
-            "--split time needs --time-column."
-            if args.split == "time"
-            else "--time-column has no effect without --split time. Leave it out."
-        )
-    check_file(args.output, overwrite=args.overwrite, others=[args.input])
+    _check_fit_options(args)
+    files = {TRAIN: [args.input]} if args.folder is None else part_files(args.folder)
+    inputs = [path for of_part in files.values() for path in of_part]
+    check_file(args.output, overwrite=args.overwrite, others=inputs)
     if args.rejects:
-        check_file(args.rejects, overwrite=args.overwrite, others=[args.input, args.output])
-    data = read_property_data(
-        [args.input],
-        PropertyColumns(args.target, args.task, args.time_column, read_options(args)),
+        check_file(args.rejects, overwrite=args.overwrite, others=[*inputs, args.output])
+    read = partial(
+        read_property_data,
+        columns=PropertyColumns(args.target, args.task, args.time_column, read_options(args)),
         on_invalid=args.on_invalid,
         invalid_reason=FeatureSet(args.features, args.model, args.device).invalid_reason,
         wording=partial(with_options, parser=args.parser),
     )
-    _list_left_out(data, args)
+    parts = {part: read(of_part) for part, of_part in files.items()}
+    _list_left_out(list(parts.values()), args)
+    training = parts.pop(TRAIN)
+    check_parts(training, parts, args.task, args.standardise)
     model = PropertyModel(
         **{name: getattr(args, name) for name in SETTINGS}, model=args.model, device=args.device, standardise=args.standardise,
         n_jobs=args.processes, random_state=args.seed, verbose=1,
     )  # fmt: skip
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".* molecules have rows that contradict each other")  # listed below, by lines
-        model.fit(data.smiles, data.targets, groups=data.times)
-    _list_contradictions(model, data)
+        model.fit(training.smiles, training.targets, groups=training.times)
+    _list_contradictions(model, training)
+    tested = [measure(model, data, part) for part, data in parts.items()]
     model.save(args.output, unit=args.unit, licence=args.licence)
-    _print_fitted(model, args)
+    _print_fitted(model, tested, args)
 
 
-def _list_left_out(data: PropertyData, args: argparse.Namespace) -> None:
+def _check_fit_options(args: argparse.Namespace) -> None:
+    from ..errors import ConfigError
+
+    if (args.input is None) == (args.folder is None):
+        raise ConfigError("Name either FILE or --folder FOLDER.")
+    if (args.split == "time") == (args.time_column is None):
+        raise ConfigError(
+            "--split time needs --time-column."
+            if args.split == "time"
+            else "--time-column has no effect without --split time. Leave it out."
+        )
+
+
+def _list_left_out(parts: Sequence[PropertyData], args: argparse.Namespace) -> None:
     from ..tables.rejects import Tally, rejects_file
 
+    left_out = [row for data in parts for row in data.left_out]
     with rejects_file(args.rejects) as reject:
-        reject(data.left_out)
+        reject(left_out)
     tally = Tally()
-    tally.add(data.left_out)
+    tally.add(left_out)
     list_rows(tally.total, tally.examples, "rows are left out")
 
 
@@ -135,7 +157,7 @@ def _list_contradictions(model: PropertyModel, data: PropertyData) -> None:
     list_rows(len(found), examples, "molecules have rows that contradict each other; all rows are used")
 
 
-def _print_fitted(model: PropertyModel, args: argparse.Namespace) -> None:
+def _print_fitted(model: PropertyModel, tested: Sequence[pd.DataFrame], args: argparse.Namespace) -> None:
     from ..markdown import markdown_table
 
     card = model.card_
@@ -148,6 +170,10 @@ def _print_fitted(model: PropertyModel, args: argparse.Namespace) -> None:
         for row in model.metrics_.itertuples(index=False)
     ]
     print(markdown_table(("target", "metric", "mean", "sd", "folds"), rows))
+    if tested:
+        print(f"\nThe other parts of {args.folder}:\n")
+        cells = [(r.part, r.target, r.metric, f"{r.value:.4g}", f"{r.rows:,}") for table in tested for r in table.itertuples()]
+        print(markdown_table(("part", "target", "metric", "value", "rows"), cells))
 
 
 def _add_predict(commands: Commands) -> None:

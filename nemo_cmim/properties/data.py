@@ -100,7 +100,7 @@ def read_property_data(
     names: list[str] = []
     no_smiles = 0
     for source in sources:
-        with MoleculeTable(source, columns.read) as table:
+        with MoleculeTable(source, columns.read, strict=False) as table:
             reader = _Reader(table, columns, invalid_reason)
             if names and reader.targets != names:
                 raise DataError(f"{table.name} has the targets {reader.targets}, but {sources[0]} has {names}. Name them alike.")

@@ -80,23 +80,24 @@ def test_excel_export(tmp_path: Path, fit: Fit) -> None:
 
 
 def test_left_out_rows_are_listed(tmp_path: Path, fit: Fit, capsys: pytest.CaptureFixture[str]) -> None:
-    bad = "a,C1CC,1\nb,CCO,5 mg\nc,CCO,\nd,,2\ne,CCO,inf\nf,CCO,high\n"
+    bad = "a,C1CC,1\nb,CCO,5 mg\nc,CCO,\nd,,2\ne,CCO,inf\nf,CCO,high\ng,CCO\n"
     assert fit(text() + bad) == 2
     said = capsys.readouterr().err
     assert "in.csv, line 62: the SMILES ('C1CC') could not be parsed" in said
-    assert "6 of 66 rows cannot be used" in said and "--on-invalid drop" in said
+    assert "7 of 67 rows cannot be used" in said and "--on-invalid drop" in said
     assert not (tmp_path / "out.model").exists()
     assert fit(text() + bad, "--on-invalid", "drop", "--rejects", tmp_path / "bad.csv") == 0
     said = capsys.readouterr().err
-    assert "6 rows are left out" in said and "... and 3 more" in said
+    assert "7 rows are left out" in said and "... and 4 more" in said
     rejects = pd.read_csv(tmp_path / "bad.csv", keep_default_na=False)
-    assert list(rejects["row"]) == [62, 63, 64, 65, 66, 67]
+    assert list(rejects["row"]) == [62, 63, 64, 65, 66, 67, 68]
     assert list(rejects["reason"][1:]) == [
         "'logS' is '5 mg', not a number",
         "'logS' is missing",
         "no SMILES",
         "'logS' is 'inf', not a finite number",
         "'logS' is 'high', not a number (labels need --task classification)",
+        "it has 2 columns, but the file has 3. Correct the line",
     ]
     assert load_property_model(tmp_path / "out.model").card_["rows"] == len(SMILES)
 
@@ -148,3 +149,62 @@ def test_an_existing_model_is_not_replaced(tmp_path: Path, fit: Fit, capsys: pyt
     assert "already exists" in capsys.readouterr().err and (tmp_path / "out.model").read_text() == "mine"
     assert fit(text(), "--overwrite") == 0
     assert load_property_model(tmp_path / "out.model").card_["rows"] == len(SMILES)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """The layout of BioNeMo: 40 rows of train in two files, 10 of val, 10 of test."""
+    table = pd.DataFrame({"smiles": SMILES, "logS": VALUES, "label": LABELS}).sample(frac=1, random_state=0)
+    for place, rows in (("train/x000", [0, 20]), ("train/x001", [20, 40]), ("val/x000", [40, 50]), ("test/x000", [50, 60])):
+        path = tmp_path / "task" / f"{place}.csv"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        table.iloc[slice(*rows)].to_csv(path, index=False)
+    return tmp_path / "task"
+
+
+def fit_folder(folder: Path, *arguments: str) -> int:
+    return main(["fit", "--folder", str(folder), "-o", str(folder.parent / "out.model"), *FAST, *arguments])
+
+
+def test_folder_with_a_given_split(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert fit_folder(folder, "--target", "logS") == 0
+    training = pd.concat([pd.read_csv(folder / "train" / name) for name in ("x000.csv", "x001.csv")], ignore_index=True)
+    expected = PropertyModel(features="morgan64", head="ridge", folds=2).fit(training["smiles"], training["logS"])
+    said = capsys.readouterr().out
+    assert "40 rows, 40 molecules" in said
+    for part in ("val", "test"):
+        rows = pd.read_csv(folder / part / "x000.csv")
+        rmse = float(np.sqrt(np.mean((expected.predict(rows["smiles"]) - rows["logS"]) ** 2)))
+        table = expected.predict_table(rows["smiles"])
+        coverage = rows["logS"].between(table["logS_lower"], table["logS_upper"]).mean()
+        assert (
+            f"| {part} | logS | rmse | {rmse:.4g} | 10 |" in said and f"| {part} | logS | coverage | {coverage:.4g} | 10 |" in said
+        )
+
+
+def test_folder_of_labels(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ("--target", "label", "--task", "classification", "--head", "logistic")
+    assert fit_folder(folder, *arguments) == 0
+    assert "| test | label | roc_auc | " in capsys.readouterr().out
+    with (folder / "val" / "x000.csv").open("a") as file:
+        file.write("CCCCCCCCCO,1,medium\n")
+    assert fit_folder(folder, *arguments, "--overwrite") == 2
+    said = capsys.readouterr().err
+    assert "val/x000.csv, line 12: 'label' is 'medium', which is not a label of train" in said
+
+
+def test_folder_with_molecules_in_two_parts(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    row = pd.read_csv(folder / "train" / "x000.csv").iloc[:3]
+    row.to_csv(folder / "val" / "x001.csv", index=False)
+    with pytest.warns(UserWarning, match="3 of 13 rows of val have molecules that are also in train"):
+        assert fit_folder(folder, "--target", "logS") == 0
+
+
+def test_folders_that_cannot_be_used(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert fit_folder(tmp_path, "--target", "logS") == 2
+    assert "must be a folder that contains the folders train, and val or test" in capsys.readouterr().err
+    assert fit_folder(folder, "in.csv", "--target", "logS") == 2
+    assert "Name either FILE or --folder FOLDER" in capsys.readouterr().err
+    (folder / "test" / "x000.csv").unlink()
+    assert fit_folder(folder, "--target", "logS") == 2
+    assert "test contains no file x*.csv" in capsys.readouterr().err
