@@ -30,7 +30,7 @@ from .vectors import Progress
 __all__ = ["GeneratingModel"]
 
 
-_FAR = 5.0  # times the spread of the aggregated posterior; 1 is typical, and a radius of 4 around a molecule gives about 4
+_FAR = 8.0  # times the spread of the aggregated posterior; 1 is typical, ethanol has 5
 
 
 class GeneratingModel(LoadedModel):
@@ -70,7 +70,7 @@ class GeneratingModel(LoadedModel):
 
         Returns:
             N strings, or N lists of strings if `n_best` is given. They may be invalid SMILES; check them with `molecules.is_valid`. A
-            warning reports how many were truncated at `max_tokens`. Another one reports latents that are more than 5 times as far from the
+            warning reports how many were truncated at `max_tokens`. Another one reports latents that are more than 8 times as far from the
             mean as the spread of the aggregated posterior, if the model has a fitted density.
 
         Raises:
