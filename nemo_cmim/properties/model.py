@@ -62,7 +62,6 @@ class PropertyModel(BaseEstimator):
             classification "logistic" in place of "ridge". "auto" chooses one by cross-validation within the training rows. A scikit-learn
             estimator is also accepted. For regression, targets are standardised for the fit.
         model: Model of the embeddings: a loaded model, the name of a shipped one, or a path; None: the default shipped model.
-        fine_tune: None: the embeddings stay as they are.
         target_transform: For regression: "log10", "log1p" or "quantile", see `TargetTransform`. Predictions are in the unit of `y`.
         split: "random", "scaffold" (whole scaffolds) or "time" (earlier rows train, later rows are tested; needs `groups`).
         folds: Number of folds.
@@ -98,7 +97,6 @@ class PropertyModel(BaseEstimator):
         features: str = "informative",
         head: Any = AUTO,
         model: str | os.PathLike[str] | CMIMModel | None = None,
-        fine_tune: str | None = None,
         target_transform: str | None = None,
         split: str = "random",
         folds: int = 5,
@@ -116,7 +114,6 @@ class PropertyModel(BaseEstimator):
         self.features = features
         self.head = head
         self.model = model
-        self.fine_tune = fine_tune
         self.target_transform = target_transform
         self.split = split
         self.folds = folds
@@ -288,8 +285,6 @@ class PropertyModel(BaseEstimator):
             raise ConfigError("coverage must be below 1, found 1. Intervals that cover every value are infinite.")
         if self.target_transform is not None and self.task == "classification":
             raise ConfigError(f"target_transform={self.target_transform!r} needs task='regression'. Leave it out.")
-        if self.fine_tune is not None:
-            raise ConfigError(f"fine_tune={self.fine_tune!r} is not supported. Leave it out.")
 
     def _usable_rows(self, molecules: Molecules, targets: Targets) -> NDArray[np.int64]:
         """Indices of the rows with a molecule and a value; the others are kept in `left_out_`."""
