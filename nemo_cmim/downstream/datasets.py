@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import math
-import re
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ import numpy as np
 
 from ..errors import ConfigError, DataError, InvalidSmilesError
 from ..molecules import standard_smiles
+from ..properties.targets import number
 from ..steps import check_steps
 from ..tables.columns import column_index
 from ..tables.layout import ReadOptions
@@ -27,7 +27,6 @@ __all__ = ["DroppedRow", "RegressionData", "freesolv", "load_csv"]
 
 _ROWS_AT_ONCE = 8192
 _SHOWN = 10  # invalid rows in a warning
-_DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+([eE][+-]?\d+)?")
 
 
 class DroppedRow(NamedTuple):
@@ -158,16 +157,14 @@ def load_csv(
 
 
 def _number(cell: Any, target: str) -> float:
-    text = "" if cell is None else str(cell).strip()
-    if not text:
-        raise DataError(f"{target!r} is missing")
+    """A value that is present, unlike a target of a property model; see `properties.targets.number`."""
     try:
-        value = float(text.replace("_", "?"))  # Python parses 1_000 as a number, but it is not one in a CSV file
-    except ValueError:
-        hint = ". Write a decimal point, not a comma" if _DECIMAL_COMMA.fullmatch(text) else ""
-        raise DataError(f"{target!r} is {text!r}, not a number{hint}") from None
-    if not math.isfinite(value):
-        raise DataError(f"{target!r} is {text!r}, not a finite number")
+        value = number(cell)
+    except DataError as error:
+        raise DataError(f"{target!r} {error}") from None
+    if math.isnan(value):
+        text = "" if cell is None else str(cell).strip()
+        raise DataError(f"{target!r} is {text!r}, not a finite number" if text else f"{target!r} is missing")
     return value
 
 

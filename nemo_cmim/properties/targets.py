@@ -43,7 +43,7 @@ class Targets(NamedTuple):
 
 
 def number(cell: Any) -> float:
-    """A target value as a number; NaN if it is missing: None, NaN, or empty text.
+    """A target value as a number; NaN if it is missing, see `is_missing`.
 
     Raises:
         DataError: If it is text that is not a number, for example with a unit or a decimal comma, or if it is infinite. The message
@@ -210,7 +210,7 @@ def _plain(value: Any) -> Any:
 
 
 def is_missing(cell: Any) -> bool:
-    """None, NaN, also as text, pandas' NA and NaT, and empty text."""
+    """True for None, NaN (also as text), NA and NaT of pandas, and empty text."""
     if (
         cell is None
         or (isinstance(cell, str) and cell.strip().lower() in ("", "nan"))
