@@ -25,24 +25,12 @@ from nemo_cmim import MoleculeEmbedder
 from nemo_cmim.errors import CheckpointError, ConfigError, InvalidSmilesError
 from nemo_cmim.inference import CMIMModel, load, shipped
 from nemo_cmim.inference.model_file import write_model_file
+from tests.estimator_checks import CHECKS
 from tests.inference.conftest import random_model
 from tools.ship_model import write_checksums
 
 SMILES = ["C" * n + tail for n in range(1, 9) for tail in ("", "O", "N", "c1ccccc1")]
 TARGET = np.array([s.count("C") + 3.0 * s.count("O") for s in SMILES])
-
-# `estimator_checks.check_estimator` skips estimators without numeric input; these checks need no numeric input.
-CHECKS = [
-    "check_estimator_cloneable",
-    "check_estimator_repr",
-    "check_estimator_tags_renamed",
-    "check_get_params_invariance",
-    "check_mixin_order",
-    "check_no_attributes_set_in_init",
-    "check_parameters_default_constructible",
-    "check_set_params",
-    "check_valid_tag_types",
-]
 
 
 @pytest.mark.parametrize("name", CHECKS)

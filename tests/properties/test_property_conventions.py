@@ -18,22 +18,10 @@ from sklearn.utils import estimator_checks
 from sklearn.utils.metaestimators import available_if
 
 from nemo_cmim import PropertyModel
+from tests.estimator_checks import CHECKS
 from tests.properties.property_data import LABELS, SMILES, VALUES
 
 FAST = {"features": "morgan128", "head": "ridge", "folds": 2}
-
-# `check_estimator` skips estimators without numeric input; these checks need no numeric input.
-CHECKS = [
-    "check_estimator_cloneable",
-    "check_estimator_repr",
-    "check_estimator_tags_renamed",
-    "check_get_params_invariance",
-    "check_mixin_order",
-    "check_no_attributes_set_in_init",
-    "check_parameters_default_constructible",
-    "check_set_params",
-    "check_valid_tag_types",
-]
 
 
 @pytest.mark.parametrize("task", ["regression", "classification"])
