@@ -236,6 +236,8 @@ def _note(result: SearchResult, is_search: bool) -> str:
     if is_search:
         advice["too dissimilar"] = "Lower min_similarity"
     main = max(result.dropped, key=lambda reason: result.dropped[reason])
+    if not result.dropped[main]:  # all others were repeats
+        return f"{result.explain()} Raise particles or iterations, to get more molecules."
     return (
         f"{result.explain()} {advice.get(main, 'Change scaled_radius')}, or raise particles or iterations, to get more molecules."
     )

@@ -38,9 +38,11 @@ class Steps:
 
     def _run(self) -> None:
         self._may_run.acquire()
-        self.result = self._compute(self._pause)
-        self._has_ended = True
-        self._is_paused.release()
+        try:
+            self.result = self._compute(self._pause)
+        finally:  # an error here is a defect, but the worker must not wait for ever
+            self._has_ended = True
+            self._is_paused.release()
 
     def _pause(self) -> None:
         self._is_paused.release()

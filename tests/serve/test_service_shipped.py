@@ -86,6 +86,8 @@ def test_a_short_answer_of_generate_has_a_reason(client: TestClient, shipped: CM
 def test_the_advice_of_a_short_answer_is_for_its_main_reason(reason: str, is_search: bool, advice: str) -> None:
     result = SearchResult("CCO", 0.4, "QED", evaluations=20, dropped={"no score": 1} | {reason: 19})
     assert f"19 {reason}" in _note(result, is_search)
+    repeats = SearchResult("CCO", 0.4, "QED", evaluations=20, dropped={reason: 0})
+    assert _note(repeats, is_search).endswith("(none was dropped). Raise particles or iterations, to get more molecules.")
     assert _note(result, is_search).endswith(f"{advice}, or raise particles or iterations, to get more molecules.")
 
 
