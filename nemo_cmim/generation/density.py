@@ -118,8 +118,7 @@ class LatentDensity:
         check_positive("bandwidth", bandwidth, 1)
         check_seed(seed)
         z_NZ = np.asarray(means_NZ, np.float64)
-        if len(z_NZ) < 2:
-            raise DataError(f"A kernel density estimate needs at least 2 molecules, found {len(z_NZ):,}. Pass more molecules.")
+        _check_count(z_NZ, 1)
         location_Z, covariance_ZZ = _shrunk(z_NZ)
         chosen = np.random.default_rng(seed).permutation(len(z_NZ))[:kernels]
         centres = location_Z + np.sqrt(1 - bandwidth**2) * (z_NZ[chosen] - location_Z)
@@ -212,7 +211,7 @@ def _check_count(z_NZ: NDArray[np.float64], components: int) -> None:
     needed = max(2, components * z_NZ.shape[1] // 4)
     if len(z_NZ) < needed:
         raise DataError(
-            f"The density of {components} component(s) in {z_NZ.shape[1]} dimensions needs at least {needed:,} molecules, "
+            f"A density of latents in {z_NZ.shape[1]} dimensions needs at least {needed:,} molecules for {components} component(s), "
             f"found {len(z_NZ):,}. Pass more molecules."
         )
 

@@ -92,11 +92,11 @@ def test_damaged_bytes_raise(change: dict[str, np.ndarray]) -> None:
 
 
 def test_too_few_molecules_and_wrong_numbers_raise() -> None:
-    with pytest.raises(DataError, match=r"of 10 component.* in 3 dimensions needs at least 7 molecules, found 5"):
+    with pytest.raises(DataError, match=r"in 3 dimensions needs at least 7 molecules for 10 component.*, found 5"):
         LatentDensity.fit(TWO_GROUPS[:5], NO_VARIANCE[:5], components=10)
     with pytest.raises(ConfigError, match="components must be at most 64"):
         LatentDensity.fit(TWO_GROUPS, NO_VARIANCE, components=65)
-    with pytest.raises(DataError, match="needs at least 2 molecules, found 1"):
+    with pytest.raises(DataError, match=r"needs at least 2 molecules for 1 component.*, found 1"):
         LatentDensity.fit_kernels(TWO_GROUPS[:1], NO_VARIANCE[:1])
     with pytest.raises(DataError, match="All molecules have the same latent"):
         LatentDensity.fit_kernels(np.ones((9, 3)), np.zeros((9, 3)))

@@ -68,7 +68,7 @@ def test_a_sample_of_a_file_is_random_without_replacement(molecules: Path) -> No
 
 def test_models_and_molecules_that_cannot_be_used_raise(model_file: Path) -> None:
     content = read_model_file(model_file)
-    with pytest.raises(DataError, match="needs at least 2 molecules, found 1"):
+    with pytest.raises(DataError, match="needs at least 8 molecules for 1 component"):
         fit_density(content, ["C"], device="cpu")
     with pytest.raises(DataError, match="no molecules"):
         fit_density(content, [], device="cpu")
