@@ -65,8 +65,8 @@ def main() -> None:
     for file in files:
         data = read(file, model)
         scores = measure(data, model, Recipe(scope=args.scope), args.members, args.work / args.scope.replace(":", "_") / data.name)
-        is_better = scores[TUNED] > scores[FROZEN[0]] if data.task == "classification" else scores[TUNED] < scores[FROZEN[0]]
-        better += is_better
+        frozen = [scores[name] for name in (*FROZEN, START) if name in scores]
+        better += scores[TUNED] > max(frozen) if data.task == "classification" else scores[TUNED] < min(frozen)
         cells = [f"{scores[name]:.3f}" if name in scores else "-" for name in (*FROZEN, START, TUNED)]
         metric = "ROC-AUC" if data.task == "classification" else "RMSE"
         lines.append(f"| {data.name} | {len(data.smiles):,} ({data.left_out}) | {metric} | {' | '.join(cells)} |")
@@ -77,7 +77,7 @@ def main() -> None:
         f"Model {model.name}, `informative` vectors, {FOLDS}-fold random cross-validation with seed {SEED}, scope {args.scope}, "
         f"{args.members} members. RMSE is over all test rows, ROC-AUC the mean over targets of the value over all test rows. `svm` is the "
         "head of `nemo-cmim regress` (for classes `SVC`), whose targets are not scaled. The start of fine-tuning is the frozen head that "
-        f"`FineTuner` trains the network to correct. Fine-tuned is better than `svm` on {better} of {len(files)} sets."
+        f"`FineTuner` trains the network to correct. Fine-tuned is better than each of the frozen columns on {better} of {len(files)} sets."
     )
     print(notes)
     if args.record:
