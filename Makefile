@@ -19,7 +19,7 @@ help: ## list the targets
 demo: $(VENV) ## train a tiny cMIM on real ZINC molecules, embed, predict, plot; about 10 minutes on 2 cores
 	$(RUN) examples/demo.py
 
-test: $(VENV) ## run the tests, except the slow ones; no GPU, no network; about 15 minutes on 2 cores
+test: $(VENV) ## run the tests, except the slow ones; no GPU, no network; about 20 minutes on 2 cores
 	$(RUN) -m pytest -m "not slow and not gpu"
 
 test-all: $(VENV) ## run all tests but those that need a GPU

@@ -90,7 +90,7 @@ def test_another_embedding_is_an_error(tmp_path: Path) -> None:
     members = members_of(path)
     members["property.json"] = members["property.json"].replace(b'"cmim_small"', b'"own.nemo"')
     write_members(path, members, property_file._LAYOUT)
-    with pytest.raises(CheckpointError, match=r"embeddings of the model 'own.nemo', .* load_property_model\(path, model=FILE\)"):
+    with pytest.raises(CheckpointError, match=r"embeddings of the model 'own.nemo', .* Pass its file as model=FILE"):
         load_property_model(path)
     np.testing.assert_array_equal(load_property_model(path, model="cmim_small").n_features_in_, 1)
 
