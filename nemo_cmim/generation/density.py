@@ -10,6 +10,7 @@ N latents, M components, F factors (one of each component, or 1 that all share),
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -32,6 +33,8 @@ MAX_COMPONENTS = 64
 MAX_KERNELS = 16_384
 """Largest number of kernels; 256 numbers of each take 8 MB."""
 
+_NAMES = ("weights", "means", "factors", "mean", "spread")  # of the arrays of the file, in the order of the fields
+
 KERNELS = 1024
 BANDWIDTH = 0.25
 """Defaults of `LatentDensity.fit_kernels`; the bandwidth is also the default radius of samples around molecules."""
@@ -45,11 +48,16 @@ class LatentDensity:
         weights_M: Probabilities of the components, float32.
         means_MZ: Their means, float32 or float16.
         factors_FZZ: Cholesky factors of their covariance matrices, lower triangular, float32. F is M, or 1 if they share one.
+        mean_Z: Mean of the aggregated posterior, float32.
+        spread_ZZ: Cholesky factor L of its covariance, float32: the unit of radii. L @ noise has this covariance. It is estimated from
+            all N posteriors, so that it does not depend on the number of kernels or their bandwidth.
     """
 
     weights_M: NDArray[np.float32]
     means_MZ: NDArray[np.floating]
     factors_FZZ: NDArray[np.float32]
+    mean_Z: NDArray[np.float32]
+    spread_ZZ: NDArray[np.float32]
 
     @classmethod
     def fit(
@@ -78,14 +86,15 @@ class LatentDensity:
         _check_count(z_NZ, components)
         noise_Z = np.asarray(variances_NZ, np.float64).mean(0)
         if components == 1:
-            location_Z, covariance_ZZ = _shrunk(z_NZ)
-            weights, means, covariances = np.ones(1), location_Z[None], covariance_ZZ[None]
+            mean_Z, covariance_ZZ = _shrunk(z_NZ)
+            weights, means, covariances = np.ones(1), mean_Z[None], covariance_ZZ[None]
         else:
             smallest = 1e-4 * z_NZ.var(0).mean()
             mixture = GaussianMixture(components, reg_covar=smallest, random_state=int(seed) % 2**32).fit(z_NZ)
             weights, means, covariances = mixture.weights_, mixture.means_, mixture.covariances_
-        factors = _factors(covariances + np.diag(noise_Z))
-        return cls(*(part.astype(np.float32) for part in (weights, means, factors)))
+            mean_Z, covariance_ZZ = _moments(weights, means, covariances)
+        factors, spread_ZZ = _factors(covariances + np.diag(noise_Z)), _factors(covariance_ZZ + np.diag(noise_Z))
+        return cls(*(part.astype(np.float32) for part in (weights, means, factors, mean_Z, spread_ZZ)))
 
     @classmethod
     def fit_kernels(
@@ -119,12 +128,14 @@ class LatentDensity:
         check_seed(seed)
         z_NZ = np.asarray(means_NZ, np.float64)
         _check_count(z_NZ, 1)
-        location_Z, covariance_ZZ = _shrunk(z_NZ)
+        mean_Z, covariance_ZZ = _shrunk(z_NZ)
+        noise_ZZ = np.diag(np.asarray(variances_NZ, np.float64).mean(0))
         chosen = np.random.default_rng(seed).permutation(len(z_NZ))[:kernels]
-        centres = location_Z + np.sqrt(1 - bandwidth**2) * (z_NZ[chosen] - location_Z)
-        factor = _factors(bandwidth**2 * covariance_ZZ + np.diag(np.asarray(variances_NZ, np.float64).mean(0)))
+        centres = mean_Z + np.sqrt(1 - bandwidth**2) * (z_NZ[chosen] - mean_Z)
+        stored = np.float16 if np.abs(centres).max() < np.finfo(np.float16).max else np.float32
+        factor_ZZ, spread_ZZ = _factors(bandwidth**2 * covariance_ZZ + noise_ZZ), _factors(covariance_ZZ + noise_ZZ)
         weights = np.full(len(chosen), 1 / len(chosen), np.float32)
-        return cls(weights, centres.astype(np.float16), factor[None].astype(np.float32))
+        return cls(weights, centres.astype(stored), *(part.astype(np.float32) for part in (factor_ZZ[None], mean_Z, spread_ZZ)))
 
     def __str__(self) -> str:
         count, shared = len(self.weights_M), len(self.factors_FZZ) == 1 < len(self.weights_M)
@@ -147,24 +158,11 @@ class LatentDensity:
             z_nZ[rows] += noise_nZ[rows] @ self.factors_FZZ[component].T
         return z_nZ
 
-    @cached_property
-    def mean_Z(self) -> NDArray[np.float32]:
-        """Mean of the density, float32 [Z]."""
-        return (self._probabilities_M @ self.means_MZ).astype(np.float32)
-
-    @cached_property
-    def spread_ZZ(self) -> NDArray[np.float32]:
-        """Cholesky factor L of the covariance of the whole density, float32 [Z, Z]: the unit of radii. L @ noise has this covariance."""
-        if len(self.weights_M) == 1:
-            return self.factors_FZZ[0]
-        factors, offsets = self.factors_FZZ.astype(np.float64), self.means_MZ - self.mean_Z.astype(np.float64)
-        shares = self._probabilities_M if len(factors) > 1 else np.ones(1)
-        within = np.einsum("f,fij,fkj->ik", shares, factors, factors)
-        between = (offsets.T * self._probabilities_M) @ offsets
-        return np.linalg.cholesky(within + between).astype(np.float32)
-
     def distance(self, z_NZ: NDArray[np.floating]) -> NDArray[np.float64]:
-        """Distance from the mean in units of the spread: the root mean square of L^-1 (z - mean), float64 [N]. Near 1 for draws."""
+        """Distance from the mean in units of the spread: the root mean square of L^-1 (z - mean), float64 [N].
+
+        It is 1 or less for most molecules, since the estimate of the covariance widens directions with hardly any variance.
+        """
         from scipy.linalg import solve_triangular
 
         whitened_ZN = solve_triangular(self.spread_ZZ.astype(np.float64), (z_NZ - self.mean_Z).T, lower=True)
@@ -172,8 +170,8 @@ class LatentDensity:
 
     def dumps(self) -> bytes:
         """The bytes of the member `DENSITY`."""
-        parts = {"weights": self.weights_M, "means": self.means_MZ, "factors": self.factors_FZZ}
-        return safetensors.numpy.save({name: np.ascontiguousarray(part) for name, part in parts.items()})
+        parts = zip(_NAMES, dataclasses.astuple(self), strict=True)
+        return safetensors.numpy.save({name: np.ascontiguousarray(part) for name, part in parts})
 
     @classmethod
     def loads(cls, content: bytes) -> LatentDensity:
@@ -184,22 +182,32 @@ class LatentDensity:
         """
         try:
             parts = safetensors.numpy.load(content)
-            density = cls(parts.pop("weights"), parts.pop("means"), parts.pop("factors"))
-            count, size = density.means_MZ.shape
-            factors = density.factors_FZZ
-            shapes = density.weights_M.shape == (count,) and factors.shape in ((count, size, size), (1, size, size))
-            if parts or not shapes or not 1 <= count <= (MAX_KERNELS if len(factors) == 1 else MAX_COMPONENTS):
-                raise ValueError("the shapes of its arrays do not match")
-            half = np.float16 if density.means_MZ.dtype == np.float16 else np.float32
-            arrays = (density.weights_M, density.means_MZ, factors)
-            if any(part.dtype != kind or not np.isfinite(part).all() for part, kind in zip(arrays, (np.float32, half, np.float32))):
-                raise ValueError("its numbers must be finite and float32, and the means float32 or float16")
-            diagonals = np.diagonal(factors, axis1=1, axis2=2)
-            if (density.weights_M <= 0).any() or abs(density.weights_M.sum() - 1) > 1e-3 or (diagonals <= 0).any():
-                raise ValueError("weights must be positive with the sum 1, and diagonals of the factors positive")
+            density = cls(*(parts.pop(name) for name in _NAMES))
+            density._check_arrays()
+            if parts:
+                raise ValueError(f"it has the unknown array {min(parts)}")
         except (safetensors.SafetensorError, KeyError, ValueError, TypeError) as error:
             raise DataError(f"{DENSITY} is not a density of latents ({error}).") from error
         return density
+
+    def _check_arrays(self) -> None:
+        count, size = self.means_MZ.shape
+        factors = self.factors_FZZ
+        shapes = (self.weights_M.shape, self.mean_Z.shape, self.spread_ZZ.shape) == ((count,), (size,), (size, size))
+        if not shapes or factors.shape not in ((count, size, size), (1, size, size)):
+            raise ValueError("the shapes of its arrays do not match")
+        if not 1 <= count <= (MAX_KERNELS if len(factors) == 1 else MAX_COMPONENTS):
+            raise ValueError(f"it has {count} components")
+        float32 = all(part.dtype == np.float32 for part in (self.weights_M, factors, self.mean_Z, self.spread_ZZ))
+        if not float32 or self.means_MZ.dtype not in (np.float16, np.float32):
+            raise ValueError("its numbers must be float32, and the means float32 or float16")
+        if not all(np.isfinite(part).all() for part in dataclasses.astuple(self)):
+            raise ValueError("its numbers must be finite")
+        diagonals = (np.diagonal(factors, axis1=1, axis2=2), np.diagonal(self.spread_ZZ))
+        if any((diagonal <= 0).any() for diagonal in diagonals):
+            raise ValueError("the diagonals of its factors must be positive")
+        if (self.weights_M <= 0).any() or abs(self.weights_M.sum() - 1) > 1e-3:
+            raise ValueError("its weights must be positive with the sum 1")
 
     @cached_property
     def _probabilities_M(self) -> NDArray[np.float64]:
@@ -222,6 +230,15 @@ def _factors(covariances: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.asarray(np.linalg.cholesky(covariances), np.float64)
     except np.linalg.LinAlgError as error:
         raise DataError("All molecules have the same latent, so there is no density to fit. Pass different molecules.") from error
+
+
+def _moments(
+    weights_M: NDArray[np.float64], means_MZ: NDArray[np.float64], covariances_MZZ: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean and covariance of a mixture."""
+    mean_Z = weights_M @ means_MZ
+    offsets_MZ = means_MZ - mean_Z
+    return mean_Z, np.einsum("m,mij->ij", weights_M, covariances_MZZ) + (offsets_MZ.T * weights_M) @ offsets_MZ
 
 
 def _shrunk(z_NZ: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -30,7 +30,7 @@ from .vectors import Progress
 __all__ = ["GeneratingModel"]
 
 
-_FAR = 8.0  # times the spread of the aggregated posterior; 1 is typical, ethanol has 5
+_FAR = 8.0  # times the spread of the aggregated posterior; drugs have 0.5 to 1, ethanol 3, water 7, draws of N(0, I) more than 100
 
 
 class GeneratingModel(LoadedModel):

@@ -9,7 +9,7 @@ import itertools
 import math
 import secrets
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -321,6 +321,8 @@ class SamplingModel(GeneratingModel):
 
 def _ends(pairs: Sequence[tuple[str, str]]) -> list[str]:
     """The molecules of N pairs, [2 N]."""
+    if isinstance(pairs, (str, bytes)) or not isinstance(pairs, Iterable):
+        raise InvalidSmilesError(f"pairs must be a sequence of pairs of molecules, found {shorten(pairs)}. Pass [(a, b)].")
     ends: list[str] = []
     for i, pair in enumerate(pairs):
         if isinstance(pair, (str, bytes)) or not hasattr(pair, "__len__") or len(pair) != 2:

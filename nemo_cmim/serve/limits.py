@@ -123,6 +123,8 @@ class Gate:
         except _Refused as refused:
             await refused.answer(scope, receive, send)
             return
+        if scope["method"] == "HEAD":  # the answer to GET, whose body the server leaves out
+            scope = {**scope, "method": "GET"}
         await self._app(scope, receive, send)
 
     def _has_key(self, headers: Headers) -> bool:

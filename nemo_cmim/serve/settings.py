@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from dataclasses import dataclass
 
 from ..arguments import check_choice, check_integer, check_positive
@@ -11,6 +12,7 @@ from .radius import RADIUS_UNITS
 
 __all__ = ["ServeSettings"]
 
+_HOST = re.compile(r"[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]")
 _PRECISIONS = ("fp32", "bf16", "fp16")
 
 
@@ -88,6 +90,11 @@ class ServeSettings:
             check_positive(name, getattr(self, name))
         if self.batch_wait:
             check_positive("batch_wait", self.batch_wait, 1.0)
+        for name in self.allowed_hosts:
+            if not _HOST.fullmatch(name):
+                raise ConfigError(
+                    f"allowed_hosts must have names without scheme, port and path, found {name!r}. Pass a name such as my-server.example."
+                )
         if self.api_key is not None and (len(self.api_key) < 8 or not self.api_key.isascii() or not self.api_key.isprintable()):
             raise ConfigError("The API key must have at least 8 printable ASCII characters.")
 

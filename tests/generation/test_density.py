@@ -45,6 +45,21 @@ def test_a_kernel_density_estimate_keeps_the_covariance_and_the_groups() -> None
     assert str(density) == "a kernel density estimate of 700 kernels"
 
 
+@pytest.mark.parametrize("kernels, bandwidth", [(2, 0.001), (20, 0.25), (800, 1.0)])
+def test_the_unit_of_radii_does_not_depend_on_the_kernels(kernels: int, bandwidth: float) -> None:
+    one = LatentDensity.fit(TWO_GROUPS, NO_VARIANCE + 0.1)
+    density = LatentDensity.fit_kernels(TWO_GROUPS, NO_VARIANCE + 0.1, kernels, bandwidth)
+    np.testing.assert_array_equal(density.spread_ZZ, one.spread_ZZ)
+    np.testing.assert_array_equal(density.mean_Z, one.mean_Z)
+    np.testing.assert_array_equal(density.distance(TWO_GROUPS), one.distance(TWO_GROUPS))
+
+
+def test_centres_that_float16_cannot_hold_stay_float32() -> None:
+    density = LatentDensity.fit_kernels(1e6 * TWO_GROUPS, NO_VARIANCE, 50)
+    assert density.means_MZ.dtype == np.float32 and np.isfinite(density.means_MZ).all()
+    assert LatentDensity.loads(density.dumps()).means_MZ.dtype == np.float32
+
+
 def test_kernels_are_at_least_as_wide_as_the_posteriors() -> None:
     density = LatentDensity.fit_kernels(TWO_GROUPS, np.full_like(TWO_GROUPS, 9.0), 700, 0.1)
     np.testing.assert_allclose(density.spread_ZZ @ density.spread_ZZ.T, np.cov(TWO_GROUPS.T) + 9 * np.eye(3), rtol=0.05)
@@ -81,6 +96,9 @@ def test_bytes_give_the_same_density(density: LatentDensity) -> None:
         {"means_MZ": np.zeros((2, 4), np.float32)},
         {"factors_FZZ": np.zeros((2, 3, 3), np.float32)},
         {"factors_FZZ": np.zeros((2, 3, 3), np.float64)},
+        {"mean_Z": np.zeros(2, np.float32)},
+        {"spread_ZZ": np.zeros((3, 3), np.float32)},
+        {"spread_ZZ": np.full((3, 3), np.inf, np.float32)},
     ],
 )
 def test_damaged_bytes_raise(change: dict[str, np.ndarray]) -> None:

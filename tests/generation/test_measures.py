@@ -29,5 +29,7 @@ def test_one_smiles_in_place_of_a_list_is_an_error() -> None:
     for measure in (validity, uniqueness, lambda smiles: novelty(smiles, ["CCO"])):
         with pytest.raises(ConfigError, match="smiles must be a sequence of SMILES, found the single value 'CCO'"):
             measure("CCO")
+        with pytest.raises(ConfigError, match=r"smiles must be a sequence of SMILES, found generator. Pass list\(smiles\)"):
+            measure(each for each in GENERATED)
     with pytest.raises(ConfigError, match="known must be a collection of SMILES, found the single value 'CCO'"):
         novelty(GENERATED, "CCO")

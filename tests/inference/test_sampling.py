@@ -153,6 +153,8 @@ def test_pairs_give_what_each_of_them_gives(model: CMIMModel) -> None:
             model.interpolate_pairs(wrong)  # type: ignore[arg-type]
     with pytest.raises(InvalidSmilesError, match="item 0 is 3"):
         model.interpolate_pairs([3])  # type: ignore[list-item]
+    with pytest.raises(InvalidSmilesError, match=r"pairs must be a sequence of pairs of molecules, found None. Pass \[\(a, b\)\]"):
+        model.interpolate_pairs(None)  # type: ignore[arg-type]
     assert model.interpolate_pairs(np.array(pairs[::2]), 3, max_tokens=8)[1] == model.interpolate(*pairs[2], 3, max_tokens=8)  # type: ignore[arg-type]
 
 

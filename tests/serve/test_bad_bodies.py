@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
 
+from nemo_cmim.errors import ConfigError
 from nemo_cmim.inference import CMIMModel
 from nemo_cmim.serve.parsing import Mistakes, check_amount
+from nemo_cmim.serve.settings import ServeSettings
 from tests.serve.running import client_of
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # random weights write SMILES that do not end
@@ -192,5 +195,8 @@ def test_names_of_other_computers_are_refused(client: TestClient, model: CMIMMod
     with client_of(model, allowed_hosts=("cmim.example.org",)) as named:
         assert named.post("/embedding", json=body, headers={"Host": "cmim.example.org"}).status_code == 200
         assert named.post("/embedding", json=body, headers={"Host": "evil.example.org"}).status_code == 421
+    for wrong in ("cmim.example.org:8000", "https://cmim.example.org", "*", ""):
+        with pytest.raises(ConfigError, match=f"names without scheme, port and path, found {re.escape(repr(wrong))}"):
+            ServeSettings(allowed_hosts=(wrong,))
     with client_of(model, host="0.0.0.0") as reachable:
         assert reachable.post("/embedding", json=body, headers={"Host": "cmim.example.org"}).status_code == 200

@@ -253,6 +253,13 @@ def test_the_page_needs_no_other_site(client: TestClient) -> None:
     assert "default-src 'none'" in page.headers["content-security-policy"]
 
 
+def test_head_is_answered_like_get_without_a_body(client: TestClient) -> None:
+    for path in ("/docs", "/openapi.json", "/v1/health/ready", "/v1/metadata", "/nowhere"):
+        head, get = client.head(path), client.get(path)
+        assert head.status_code == get.status_code and head.headers["content-type"] == get.headers["content-type"]
+    assert client.head("/embedding").status_code == 405
+
+
 def test_defaults_are_those_of_molmim(client: TestClient) -> None:
     paths = client.get("/openapi.json").json()["paths"]
 
