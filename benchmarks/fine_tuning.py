@@ -27,7 +27,7 @@ from nemo_cmim.downstream import FeatureScaler, Split, random_folds, svm
 from nemo_cmim.files import atomic_write
 from nemo_cmim.inference import CMIMModel, list_models, load
 from nemo_cmim.molecules import canonical_smiles
-from nemo_cmim.properties.fine_tuning import FineTuner, Recipe
+from nemo_cmim.properties import FineTuner, Recipe
 
 FROZEN = ("svm", "svm, scaled targets")
 START, TUNED = "start of fine-tuning", "fine-tuned"

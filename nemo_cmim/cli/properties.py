@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import json
 import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .commands import Commands
 from .generated import add_outputs, chosen, print_streamed, stream_options
@@ -19,10 +21,11 @@ if TYPE_CHECKING:
 
     from ..properties import PropertyModel
     from ..properties.data import PropertyData
+    from ..properties.fine_tuning import Recipe
 
 __all__ = ["SETTINGS", "add_commands"]
 
-SETTINGS = ("task", "features", "head", "target_transform", "split", "folds", "coverage", "time_limit")
+SETTINGS = ("task", "features", "head", "target_transform", "split", "folds", "coverage", "time_limit", "members", "checkpoint")
 """Arguments of `PropertyModel` that are options of the same name."""
 
 
@@ -58,7 +61,20 @@ def _add_fit(commands: Commands) -> None:
     add("--unit", default="", metavar="TEXT", help="unit of the measured values, which is kept in the model")
     add("--licence", default="", metavar="TEXT", help="licence of the data or the model, which is kept in the model")
     _add_fit_settings(parser.add_argument_group("model").add_argument)
+    _add_fine_tuning(parser.add_argument_group("fine-tuning").add_argument)
     parser.set_defaults(run=_run_fit)
+
+
+def _add_fine_tuning(add: Callable[..., argparse.Action]) -> None:
+    scope = (
+        "train the network of the embeddings together with a head: all = all layers, last:N = the last N layers, lora:R = low-rank "
+        "adapters of rank R (default: the network stays as it is). Takes minutes to hours on a CPU"
+    )
+    add("--fine-tune", metavar="SCOPE", help=scope)
+    add("--members", type=int, default=3, metavar="N", help="number of networks that are averaged (default: %(default)s)")
+    add("--checkpoint", metavar="FOLDER", help="folder in which an interrupted fit continues when the command is run again")
+    recipe = "setting of fine-tuning, for example epochs=20 or decoder_rate=3e-4; may be given several times"
+    add("--recipe", action="append", default=[], metavar="NAME=VALUE", help=recipe)
 
 
 def _add_fit_settings(add: Callable[..., argparse.Action]) -> None:
@@ -95,6 +111,7 @@ def _run_fit(args: argparse.Namespace) -> None:
     from ..properties.folders import TRAIN, check_parts, measure, part_files
 
     _check_fit_options(args)
+    fine_tune = _recipe(args)
     files = {TRAIN: [args.input]} if args.folder is None else part_files(args.folder)
     inputs = [path for of_part in files.values() for path in of_part]
     check_file(args.output, overwrite=args.overwrite, others=inputs)
@@ -113,7 +130,7 @@ def _run_fit(args: argparse.Namespace) -> None:
     check_parts(training, parts, args.task, args.standardise)
     model = PropertyModel(
         **{name: getattr(args, name) for name in SETTINGS}, model=args.model, device=args.device, standardise=args.standardise,
-        n_jobs=args.processes, random_state=args.seed, verbose=1,
+        n_jobs=args.processes, random_state=args.seed, verbose=1, fine_tune=fine_tune,
     )  # fmt: skip
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".* molecules have rows that contradict each other")  # listed below, by lines
@@ -135,6 +152,28 @@ def _check_fit_options(args: argparse.Namespace) -> None:
             if args.split == "time"
             else "--time-column has no effect without --split time. Leave it out."
         )
+
+
+def _recipe(args: argparse.Namespace) -> Recipe | None:
+    """The settings of fine-tuning; values are read as JSON, and as text where they are not JSON."""
+    from ..errors import ConfigError
+    from ..properties.fine_tuning import Recipe
+
+    if args.fine_tune is None:
+        if args.recipe:
+            raise ConfigError("--recipe has no effect without --fine-tune. Leave it out.")
+        return None
+    names = {field.name for field in dataclasses.fields(Recipe)} - {"scope", "kind"}
+    values: dict[str, Any] = {}
+    for text in args.recipe:
+        name, equals, value = text.partition("=")
+        if not equals or name not in names:
+            raise ConfigError(f"--recipe {text}: write NAME=VALUE with one of the names {', '.join(sorted(names))}.")
+        try:
+            values[name] = json.loads(value)
+        except json.JSONDecodeError:
+            values[name] = value
+    return Recipe(scope=args.fine_tune, kind=args.features, **values)
 
 
 def _list_left_out(parts: Sequence[PropertyData], args: argparse.Namespace) -> None:

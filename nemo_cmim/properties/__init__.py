@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .feature_sets import FeatureSet
+    from .fine_tuning import FineTuner, Recipe
     from .loading import load_property_model
     from .model import PropertyModel
     from .predictor import FeaturePredictor, Predictor
@@ -14,12 +15,14 @@ if TYPE_CHECKING:
 _HOME = {
     "FeaturePredictor": "predictor",
     "FeatureSet": "feature_sets",
+    "FineTuner": "fine_tuning",
     "Predictor": "predictor",
     "PropertyModel": "model",
+    "Recipe": "fine_tuning",
     "load_property_model": "loading",
 }
 
-__all__ = ["FeaturePredictor", "FeatureSet", "Predictor", "PropertyModel", "load_property_model"]
+__all__ = ["FeaturePredictor", "FeatureSet", "FineTuner", "Predictor", "PropertyModel", "Recipe", "load_property_model"]
 
 
 def __getattr__(name: str) -> Any:

@@ -3,7 +3,8 @@
 A file is a tar archive with checksums, like a `.nemo` file (see `inference.model_archive`), and these members:
 
 * `property.json`: settings, targets, fingerprints of the embeddings, metrics, and the card.
-* `head.skops`: the fitted heads, in the format of skops. Only types of a fixed list are made from it.
+* `head.skops`: the fitted heads, in the format of skops. Only types of a fixed list are made from it (`predictor_file.TRUSTED`).
+* `network.safetensors`, in place of heads: the weights of fine-tuned networks that differ from those of the embeddings.
 * `arrays.safetensors`: conformal scores, and the training molecules: SMILES, fingerprints, embeddings.
 
 Nothing is pickled. Reading a file runs no code of the file. The weights of the embeddings are not in the file.
@@ -11,11 +12,9 @@ Nothing is pickled. Reading a file runs no code of the file. The weights of the 
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
-import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,11 +23,11 @@ import pandas as pd
 import safetensors
 import safetensors.numpy
 
-from ..errors import CheckpointError, ConfigError
+from ..errors import CheckpointError
 from ..inference.model_archive import MANIFEST, ArchiveLayout, read_members, write_members
 from .domain import Domain
 from .feature_sets import FeatureSet
-from .predictor import FeaturePredictor
+from .predictor_file import HEAD, NETWORK, predictor_members, read_predictor
 from .state import State
 from .targets import Targets
 from .transforms import TargetTransform
@@ -36,33 +35,15 @@ from .transforms import TargetTransform
 if TYPE_CHECKING:
     from ..inference import CMIMModel
 
-__all__ = ["TRUSTED", "read_state", "write_state"]
+__all__ = ["read_state", "write_state"]
 
-_SETTINGS, _HEAD, _ARRAYS = "property.json", "head.skops", "arrays.safetensors"
+_SETTINGS, _ARRAYS = "property.json", "arrays.safetensors"
 _LAYOUT = ArchiveLayout(
     "nemo_cmim property model 1",
     "a property model of nemo_cmim",
-    {MANIFEST: 2**20, _SETTINGS: 2**24, _HEAD: 2**34, _ARRAYS: 2**34},
-    (_SETTINGS, _HEAD, _ARRAYS),
+    {MANIFEST: 2**20, _SETTINGS: 2**24, HEAD: 2**34, NETWORK: 2**36, _ARRAYS: 2**34},
+    (_SETTINGS, _ARRAYS),
 )
-TRUSTED = (
-    "nemo_cmim.properties.heads.FeatureScaler",
-    "nemo_cmim.properties.heads.MLPHead",
-    "nemo_cmim.properties.heads._Weights",
-    "numpy.clip",
-    "numpy.dtype",
-    "sklearn.calibration._CalibratedClassifier",
-    "sklearn.calibration._SigmoidCalibration",
-    "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
-    "sklearn.gaussian_process._gpc._BinaryGaussianProcessClassifierLaplace",
-    "sklearn.gaussian_process.kernels.ConstantKernel",
-    "sklearn.gaussian_process.kernels.Product",
-    "sklearn.gaussian_process.kernels.RBF",
-    "sklearn.gaussian_process.kernels.Sum",
-    "sklearn.gaussian_process.kernels.WhiteKernel",
-    "sklearn.neural_network._stochastic_optimizers.AdamOptimizer",
-)
-"""Types in `head.skops`, besides those that skops trusts itself: scikit-learn's estimators, arrays, numbers, lists."""
 
 
 def write_state(path: Path, settings: Mapping[str, Any], state: State) -> None:
@@ -76,17 +57,7 @@ def write_state(path: Path, settings: Mapping[str, Any], state: State) -> None:
     Raises:
         ConfigError: If the head has types that are not in `TRUSTED`.
     """
-    import skops.io
-
-    if not isinstance(state.predictor, FeaturePredictor):
-        raise ConfigError(f"A {type(state.predictor).__name__} cannot be saved.")
-    head = skops.io.dumps({"heads": state.predictor.heads_, "scales": [list(pair) for pair in state.predictor.scales_]})
-    unknown = sorted(set(skops.io.get_untrusted_types(data=head)) - set(TRUSTED))
-    if unknown:
-        raise ConfigError(
-            f"The head contains {', '.join(unknown)}, which a file of a property model may not contain. Use a head by its name, or an "
-            "estimator of scikit-learn that skops trusts."
-        )
+    of_predictor, fine_tuned = predictor_members(state.predictor)
     arrays = {f"scores_{number}": scores for number, scores in enumerate(state.scores)} | state.domain.arrays()
     if state.transform.values_QT is not None:
         arrays["quantiles"] = state.transform.values_QT
@@ -102,10 +73,11 @@ def write_state(path: Path, settings: Mapping[str, Any], state: State) -> None:
         "metrics": json.loads(state.metrics.to_json(orient="records", double_precision=15)),
         "chosen": state.chosen if isinstance(state.chosen["head"], str) else {**state.chosen, "head": repr(state.chosen["head"])},
         "card": state.card,
+        "fine_tuned": fine_tuned,
     }
     members = {
         _SETTINGS: json.dumps(content, indent=1).encode(),
-        _HEAD: head,
+        **of_predictor,
         _ARRAYS: safetensors.numpy.save({name: np.ascontiguousarray(array) for name, array in arrays.items()}),
     }
     write_members(path, members, _LAYOUT)
@@ -190,53 +162,19 @@ def check_embedding(features: FeatureSet, expected: Mapping[str, str], name: str
 def _state(
     content: Mapping[str, Any], members: Mapping[str, bytes], features: FeatureSet, settings: Mapping[str, Any], path: Path
 ) -> State:
-    import skops.io
-    from skops.io.exceptions import UntrustedTypesFoundException
-
     arrays = safetensors.numpy.load(members[_ARRAYS])
     targets = content["targets"]
     classes = tuple(np.array(labels) for labels in targets["classes"])
-    try:
-        head = skops.io.loads(members[_HEAD], trusted=list(TRUSTED))
-    except (UntrustedTypesFoundException, zipfile.BadZipFile) as error:
-        raise CheckpointError(f"{path}: {_HEAD} is not opened, because it is damaged or contains other types: {error}.") from error
-    _check_trees(head["heads"], path)
-    chosen = content["chosen"]
-    predictor = FeaturePredictor(
-        features,
-        chosen["head"],
-        settings["task"],
-        [len(labels) for labels in classes],
-        chosen["settings"],
-        settings["random_state"],
-    )
-    predictor.heads_, predictor.scales_ = head["heads"], [tuple(pair) for pair in head["scales"]]
     return State(
         targets=Targets(tuple(targets["names"]), np.empty((0, len(targets["names"]))), classes, targets["one_column"]),
         transform=TargetTransform(settings["target_transform"], arrays.get("quantiles")),
-        predictor=predictor,
+        predictor=read_predictor(content, members, features, [len(labels) for labels in classes], path),
         features=features,
         fingerprints=content["embeddings"],
         columns=features.columns(),
         scores=[arrays[f"scores_{number}"] for number in range(len(targets["names"]))],
         domain=Domain.from_arrays(arrays),
         metrics=pd.DataFrame(content["metrics"]),
-        chosen=chosen,
+        chosen=content["chosen"],
         card=content["card"],
     )
-
-
-def _check_trees(heads: Sequence[Any], path: Path) -> None:
-    """Raises a `CheckpointError` if a tree of gradient boosting points out of its arrays, which scikit-learn does not check."""
-    for head in heads:
-        boosting = head
-        while hasattr(boosting, "steps"):
-            boosting = boosting.steps[-1][1]
-        for tree in itertools.chain.from_iterable(getattr(boosting, "_predictors", ())):
-            nodes = tree.nodes
-            inner = np.flatnonzero(nodes["is_leaf"] == 0)
-            children = np.stack([nodes["left"][inner], nodes["right"][inner]]).astype(np.int64)
-            right = (children > inner).all() and (children < len(nodes)).all() and not nodes["is_categorical"][inner].any()
-            columns = nodes["feature_idx"][inner]
-            if not len(nodes) or not right or not ((columns >= 0) & (columns < boosting.n_features_in_)).all():
-                raise CheckpointError(f"{path}: {_HEAD} contains a tree that is not valid. The file is corrupt or malicious.")

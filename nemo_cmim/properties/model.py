@@ -5,7 +5,7 @@ Shape letters: N rows, T targets, C classes of a target.
 
 from __future__ import annotations
 
-import functools
+import dataclasses
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,16 +22,17 @@ from ..arguments import check_choice, check_integer, check_positive, check_seed
 from ..errors import ConfigError, InvalidShapeError
 from ..inference.shipped import resolve
 from ..steps import check_steps
-from .choice import INNER_FOLDS, choice_table, choose
+from .choice import choice_table
 from .domain import Domain
 from .feature_sets import FeatureSet
 from .file import check_embedding, write_state
+from .fine_tuning import Recipe
+from .fitting import FineTuning, Fitter
 from .inputs import Molecules, check_valid, read_molecules
 from .intervals import warn_of_few_scores
 from .named_heads import AUTO
 from .partition import Partition
 from .prediction_table import check_columns, embeddings, most_probable, prediction_table
-from .predictor import FeaturePredictor, Predictor
 from .state import State, data_card
 from .targets import Targets, check_varied, contradictions, read_targets
 from .transforms import TargetTransform, check_domain
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 __all__ = ["PropertyModel"]
 
 TASKS = ("regression", "classification")
+FINE_TUNED = "fine-tuned network"
 _AT_ONCE = 8192  # molecules whose features are in memory
 
 
@@ -70,6 +72,10 @@ class PropertyModel(BaseEstimator):
         standardise: Steps that change each molecule first, also in `predict`; see `CMIMModel.embed`.
         on_invalid: "raise", or "nan": `fit` leaves out rows that cannot be used, and lists them in `left_out_`; `predict` returns NaN, or
             None in place of a label.
+        fine_tune: Train the network of the embeddings together with a head: "all" of it, "last:N" layers, "lora:R" (adapters of rank R), or
+            a `Recipe`, whose `scope` this is. None: embeddings stay as they are.
+        members: With `fine_tune`, number of networks that are trained from different seeds and averaged.
+        checkpoint: With `fine_tune`, folder in which an interrupted `fit` continues when it is called again.
         batch_size: Maximum number of molecules in a batch of the model.
         n_jobs: Number of processes for the folds, as in scikit-learn.
         device: Device of the model; None: a GPU if there is one.
@@ -104,6 +110,9 @@ class PropertyModel(BaseEstimator):
         time_limit: float = 600.0,
         standardise: str | Sequence[str] = (),
         on_invalid: str = "raise",
+        fine_tune: str | Recipe | None = None,
+        members: int = 3,
+        checkpoint: str | os.PathLike[str] | None = None,
         batch_size: int | None = None,
         n_jobs: int | None = None,
         device: str | None = None,
@@ -121,6 +130,9 @@ class PropertyModel(BaseEstimator):
         self.time_limit = time_limit
         self.standardise = standardise
         self.on_invalid = on_invalid
+        self.fine_tune = fine_tune
+        self.members = members
+        self.checkpoint = checkpoint
         self.batch_size = batch_size
         self.n_jobs = n_jobs
         self.device = device
@@ -142,7 +154,7 @@ class PropertyModel(BaseEstimator):
             InvalidShapeError: If `X`, `y` and `groups` have different lengths.
             ConfigError: If an argument has an unknown value.
         """
-        self._check_arguments()
+        fine_tuning = self._check_arguments()
         features = FeatureSet(self.features, self.model, self.device, self.batch_size)
         molecules = read_molecules(X, check_steps(self.standardise), features.invalid_reason)
         targets = read_targets(y, self.task)
@@ -155,7 +167,10 @@ class PropertyModel(BaseEstimator):
         self.contradictions_ = contradictions(smiles, targets, rows)
         partition = Partition.of(self.split, smiles, targets, groups, rows, len(molecules.canonical), self.random_state)
         splits = partition.splits(self.folds)
-        fit = functools.partial(self._fit_rows, features, smiles, targets, partition, seconds=self.time_limit / (len(splits) + 1))
+        fit = Fitter(
+            self.task, self.head, self.target_transform, features, smiles, targets, partition, self.random_state,
+            self.time_limit / (len(splits) + 1), fine_tuning, progress=self.verbose > 0 and self.n_jobs in (None, 1),
+        )  # fmt: skip
         with features.computed(smiles):
             validation = cross_validate(fit, smiles, targets, splits, rows, n_jobs=self.n_jobs, progress=self.verbose > 0)
             fitted = fit(np.arange(len(rows)))
@@ -164,7 +179,6 @@ class PropertyModel(BaseEstimator):
         choices = [*validation.choices, fitted.choice]
         self.cross_validation_, self.choice_ = validation.table, choice_table(choices)
         warn_of_few_scores(targets.names, validation.scores, self.coverage)
-        last = fitted.choice
         state = State(
             targets=targets._replace(values_NT=targets.values_NT[:0]),
             transform=fitted.transform,
@@ -175,7 +189,7 @@ class PropertyModel(BaseEstimator):
             scores=[np.sort(scores) for scores in validation.scores],
             domain=domain,
             metrics=validation.metrics,
-            chosen={"head": last.head, "settings": last.settings} if last else {"head": self.head, "settings": {}},
+            chosen=self._chosen(fitted, fine_tuning),
             card=data_card(targets, smiles, len(self.left_out_)),
         )
         return self._adopt(state)
@@ -243,12 +257,21 @@ class PropertyModel(BaseEstimator):
         check_is_fitted(self)
         self._state.card |= {key: text for key, text in (("unit", unit), ("licence", licence)) if text}
         head = self.head if isinstance(self.head, str) else repr(self.head)
-        settings = {**self.get_params(deep=False), "head": head, "model": self._model_name()}
+        recipe = self.fine_tune if isinstance(self.fine_tune, str | None) else dataclasses.asdict(self.fine_tune)
+        settings = {
+            **self.get_params(deep=False),
+            "head": head,
+            "model": self._model_name(),
+            "fine_tune": recipe,
+            "checkpoint": None,
+        }
         write_state(Path(path), settings, self._state)
 
     @classmethod
     def _restored(cls, settings: dict[str, Any], state: State) -> PropertyModel:
         """A fitted model of a file."""
+        if isinstance(settings.get("fine_tune"), dict):
+            settings["fine_tune"] = Recipe(**settings["fine_tune"])
         return cls(**settings)._adopt(state)
 
     def _model_name(self) -> str | None:
@@ -273,7 +296,7 @@ class PropertyModel(BaseEstimator):
                 values.append(np.mean(truth.classes[number][codes] == predicted[known, number]))
         return float(np.mean(values))
 
-    def _check_arguments(self) -> None:
+    def _check_arguments(self) -> FineTuning | None:
         check_choice("task", self.task, TASKS)
         check_integer("folds", self.folds, 1 if self.split == "time" else 2)
         check_positive("coverage", self.coverage, 1.0)
@@ -285,6 +308,7 @@ class PropertyModel(BaseEstimator):
             raise ConfigError("coverage must be below 1, found 1. Intervals that cover every value are infinite.")
         if self.target_transform is not None and self.task == "classification":
             raise ConfigError(f"target_transform={self.target_transform!r} needs task='regression'. Leave it out.")
+        return FineTuning.of(self.fine_tune, self.members, self.checkpoint, self.features, self.head)
 
     def _usable_rows(self, molecules: Molecules, targets: Targets) -> NDArray[np.int64]:
         """Indices of the rows with a molecule and a value; the others are kept in `left_out_`."""
@@ -300,30 +324,11 @@ class PropertyModel(BaseEstimator):
         )
         return np.array([row for row in range(count) if row not in reasons], dtype=np.int64)
 
-    def _fit_rows(
-        self,
-        features: FeatureSet,
-        smiles: Sequence[str],
-        targets: Targets,
-        partition: Partition,
-        rows: NDArray[np.int64],
-        seconds: float,
-    ) -> Fitted:
-        """Chooses and fits on some rows."""
-        texts = [smiles[row] for row in rows]
-        transform = TargetTransform(self.target_transform).fit(targets.values_NT[rows])
-        values_NT = transform.forward(targets.values_NT[rows])
-        make = functools.partial(self._new_predictor, features, [len(labels) for labels in targets.classes])
-        if not isinstance(self.head, str) or self.head != AUTO:
-            return Fitted(make(self.head).fit(texts, values_NT), transform)
-        inner = partition.part(rows).splits(INNER_FOLDS)
-        choice = choose(make, self.task, texts, values_NT, inner, seconds)
-        return Fitted(make(choice.head, choice.settings).fit(texts, values_NT), transform, choice)
-
-    def _new_predictor(
-        self, features: FeatureSet, classes: Sequence[int], head: Any, settings: dict[str, Any] | None = None
-    ) -> Predictor:
-        return FeaturePredictor(features, head, self.task, classes, settings, self.random_state, self.device)
+    def _chosen(self, fitted: Fitted, fine_tuning: FineTuning | None) -> dict[str, Any]:
+        if fine_tuning is not None:
+            return {"head": FINE_TUNED, "settings": {"scope": fine_tuning.recipe.scope, "members": fine_tuning.members}}
+        choice = fitted.choice
+        return {"head": self.head, "settings": {}} if choice is None else {"head": choice.head, "settings": choice.settings}
 
     def _adopt(self, state: State) -> PropertyModel:
         """Sets the attributes that show what was learnt."""

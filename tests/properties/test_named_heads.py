@@ -12,8 +12,8 @@ from nemo_cmim.inference import load
 from nemo_cmim.molecules import descriptors, morgan_fingerprints
 from nemo_cmim.properties import FeaturePredictor, FeatureSet
 from nemo_cmim.properties.choice import choose
-from nemo_cmim.properties.file import TRUSTED
 from nemo_cmim.properties.named_heads import CANDIDATES, HEADS, MAX_GP_ROWS, named_head
+from nemo_cmim.properties.predictor_file import TRUSTED
 from nemo_cmim.properties.splits import random_folds
 from tests.properties.property_data import LABELS, SMILES, VALUES
 

@@ -83,6 +83,8 @@ class FineTuner:
         check_integer("random_state", random_state, 0)
         check_seed(random_state)
         self.task, self.model, self.recipe, self.members = task, model, recipe or Recipe(), members
+        if task == "regression" and self.recipe.class_weight is not None:
+            raise ConfigError(f"class_weight={self.recipe.class_weight!r} needs task='classification'. Leave it out.")
         self.classes, self.batch_size, self.device = classes, batch_size, device
         self.checkpoint, self.random_state = checkpoint, random_state
 
