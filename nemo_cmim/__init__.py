@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .inference import CMIMModel, MoleculeEmbedder, embed, list_models, load
     from .models import CMIMNetwork
     from .properties import PropertyModel, load_property_model
+    from .report.property_report import write_property_report
     from .tokenizers import SmilesTokenizer
 
 _HOME = {
@@ -33,6 +34,7 @@ _HOME = {
     "list_models": "inference",
     "load": "inference",
     "load_property_model": "properties",
+    "write_property_report": "report.property_report",
 }
 
 __all__ = [
@@ -51,6 +53,7 @@ __all__ = [
     "list_models",
     "load",
     "load_property_model",
+    "write_property_report",
 ]
 
 

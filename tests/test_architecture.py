@@ -40,6 +40,7 @@ MAY_IMPORT["scaling"] = {"version", "errors", "mappings", "config", "markdown"}
 MAY_IMPORT["downstream"] = {"version", "errors", "types", "markdown", "molecules", "steps", "outputs", "tables", "properties"}
 for part in ("store", "zinc", "prepare", "loader", "report"):  # data preparation does not depend on models
     MAY_IMPORT[part] -= {"losses", "scaling", "models", "generation", "optimization", "inference", "properties"}
+MAY_IMPORT["report"] |= {"properties"}  # a page about a property model
 MAY_IMPORT["properties"] -= {"losses", "scaling", "store", "zinc", "generation", "optimization", "observed", "streaming"}
 MAY_IMPORT["streaming"] -= {"losses", "scaling", "models", "store", "zinc"}
 MAY_IMPORT["inference"] -= {"losses", "scaling", "store"}

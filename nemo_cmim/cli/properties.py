@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ..properties import PropertyModel
     from ..properties.data import PropertyData
     from ..properties.fine_tuning import Recipe
+    from ..tables.rejects import RowProblem
 
 __all__ = ["SETTINGS", "add_commands"]
 
@@ -58,6 +59,7 @@ def _add_fit(commands: Commands) -> None:
     invalid = "what to do with invalid rows: raise = stop with an error, drop = leave them out and list them (default: %(default)s)"
     add("--on-invalid", choices=("raise", "drop"), default="raise", help=invalid)
     add("--rejects", metavar="FILE", help="CSV file to write with the place, SMILES and reason of each row that is left out")
+    add("--report", metavar="FILE", help="HTML page to write: metrics, plots, and the worst predictions drawn as molecules")
     add("--unit", default="", metavar="TEXT", help="unit of the measured values, which is kept in the model")
     add("--licence", default="", metavar="TEXT", help="licence of the data or the model, which is kept in the model")
     _add_fit_settings(parser.add_argument_group("model").add_argument)
@@ -109,14 +111,19 @@ def _run_fit(args: argparse.Namespace) -> None:
     from ..properties import FeatureSet, PropertyModel
     from ..properties.data import PropertyColumns, read_property_data
     from ..properties.folders import TRAIN, check_parts, measure, part_files
+    from ..report.property_report import write_property_report
 
     _check_fit_options(args)
-    fine_tune = _recipe(args)
     files = {TRAIN: [args.input]} if args.folder is None else part_files(args.folder)
     inputs = [path for of_part in files.values() for path in of_part]
-    check_file(args.output, overwrite=args.overwrite, others=inputs)
-    if args.rejects:
-        check_file(args.rejects, overwrite=args.overwrite, others=[*inputs, args.output])
+    outputs = [path for path in (args.output, args.rejects, args.report) if path]
+    for number, path in enumerate(outputs):
+        check_file(path, overwrite=args.overwrite, others=[*inputs, *outputs[:number]])
+    model = PropertyModel(
+        **{name: getattr(args, name) for name in SETTINGS}, model=args.model, device=args.device, standardise=args.standardise,
+        n_jobs=args.processes, random_state=args.seed, verbose=1, fine_tune=_recipe(args),
+    )  # fmt: skip
+    model.check_arguments()
     read = partial(
         read_property_data,
         columns=PropertyColumns(args.target, args.task, args.time_column, read_options(args)),
@@ -125,20 +132,19 @@ def _run_fit(args: argparse.Namespace) -> None:
         wording=partial(with_options, parser=args.parser),
     )
     parts = {part: read(of_part) for part, of_part in files.items()}
-    _list_left_out(list(parts.values()), args)
+    left_out = [row for data in parts.values() for row in data.left_out]
+    _list_left_out(left_out, args)
     training = parts.pop(TRAIN)
     check_parts(training, parts, args.task, args.standardise)
-    model = PropertyModel(
-        **{name: getattr(args, name) for name in SETTINGS}, model=args.model, device=args.device, standardise=args.standardise,
-        n_jobs=args.processes, random_state=args.seed, verbose=1, fine_tune=fine_tune,
-    )  # fmt: skip
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".* molecules have rows that contradict each other")  # listed below, by lines
         model.fit(training.smiles, training.targets, groups=training.times)
     _list_contradictions(model, training)
-    tested = [measure(model, data, part) for part, data in parts.items()]
+    tested = measure(model, parts) if parts else None
     model.save(args.output, unit=args.unit, licence=args.licence)
     _print_fitted(model, tested, args)
+    if args.report:
+        write_property_report(model, args.report, places=training.places, left_out=left_out, overwrite=args.overwrite)
 
 
 def _check_fit_options(args: argparse.Namespace) -> None:
@@ -176,10 +182,9 @@ def _recipe(args: argparse.Namespace) -> Recipe | None:
     return Recipe(scope=args.fine_tune, kind=args.features, **values)
 
 
-def _list_left_out(parts: Sequence[PropertyData], args: argparse.Namespace) -> None:
+def _list_left_out(left_out: Sequence[RowProblem], args: argparse.Namespace) -> None:
     from ..tables.rejects import Tally, rejects_file
 
-    left_out = [row for data in parts for row in data.left_out]
     with rejects_file(args.rejects) as reject:
         reject(left_out)
     tally = Tally()
@@ -196,7 +201,7 @@ def _list_contradictions(model: PropertyModel, data: PropertyData) -> None:
     list_rows(len(found), examples, "molecules have rows that contradict each other; all rows are used")
 
 
-def _print_fitted(model: PropertyModel, tested: Sequence[pd.DataFrame], args: argparse.Namespace) -> None:
+def _print_fitted(model: PropertyModel, tested: pd.DataFrame | None, args: argparse.Namespace) -> None:
     from ..markdown import markdown_table
 
     card = model.card_
@@ -209,9 +214,9 @@ def _print_fitted(model: PropertyModel, tested: Sequence[pd.DataFrame], args: ar
         for row in model.metrics_.itertuples(index=False)
     ]
     print(markdown_table(("target", "metric", "mean", "sd", "folds"), rows))
-    if tested:
+    if tested is not None:
         print(f"\nThe other parts of {args.folder}:\n")
-        cells = [(r.part, r.target, r.metric, f"{r.value:.4g}", f"{r.rows:,}") for table in tested for r in table.itertuples()]
+        cells = [(r.part, r.target, r.metric, f"{r.value:.4g}", f"{r.rows:,}") for r in tested.itertuples()]
         print(markdown_table(("part", "target", "metric", "value", "rows"), cells))
 
 

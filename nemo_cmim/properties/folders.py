@@ -14,6 +14,7 @@ from ..errors import DataError
 from ..molecules import standard_smiles
 from ..steps import check_steps
 from .data import PropertyData
+from .intervals import conformal_quantile, prediction_sets
 from .metrics import classification_metrics, regression_metrics
 from .targets import is_missing
 
@@ -77,18 +78,24 @@ def check_parts(
                     )
 
 
-def measure(model: PropertyModel, data: PropertyData, part: str) -> pd.DataFrame:
-    """Metrics of predictions of other rows than those of the fit, after `check_parts`.
+def measure(model: PropertyModel, parts: Mapping[str, PropertyData]) -> pd.DataFrame:
+    """Metrics of predictions of other rows than those of the fit, after `check_parts`. The card of the model keeps them, as `parts`.
 
     Args:
         model: The fitted model.
-        data: Other rows, with the same targets.
-        part: Name of these rows.
+        parts: Other rows, with the same targets, by the name of the part.
 
     Returns:
-        `part, target, metric, value, rows`. Metrics are those of `PropertyModel.metrics_`; for regression also `coverage`, the fraction of
-        the true values that are in the prediction intervals.
+        `part, target, metric, value, rows`. Metrics are those of `PropertyModel.metrics_`, and `coverage`, the fraction of the true values
+        that are in the prediction intervals or sets.
     """
+    rows = [row for part, data in parts.items() for row in _metrics(model, data, part)]
+    model.card_["parts"] = [{**row, "value": row["value"] if np.isfinite(row["value"]) else None} for row in rows]
+    return pd.DataFrame(rows, columns=["part", "target", "metric", "value", "rows"])
+
+
+def _metrics(model: PropertyModel, data: PropertyData, part: str) -> list[dict[str, Any]]:
+    """The rows of `measure` for a part."""
     table = model.predict_table(data.smiles)
     classes: Any = getattr(model, "classes_", None)
     rows: list[dict[str, Any]] = []
@@ -100,7 +107,10 @@ def measure(model: PropertyModel, data: PropertyData, part: str) -> pd.DataFrame
         if model.task == "classification":
             labels = (classes if len(model.target_names_) == 1 else classes[number]).tolist()
             probabilities_NC = found[[f"{name}_p_{label}" for label in labels]].to_numpy(dtype=np.float64)
-            metrics = classification_metrics(np.array([labels.index(_label(cell)) for cell in measured]), probabilities_NC)
+            codes_N = np.array([labels.index(_label(cell)) for cell in measured])
+            metrics = classification_metrics(codes_N, probabilities_NC)
+            sets_NC = prediction_sets(probabilities_NC, conformal_quantile(model._state.scores[number], model.coverage))
+            metrics["coverage"] = float(sets_NC[np.arange(len(codes_N)), codes_N].mean())
         else:
             truth_N = measured.to_numpy(dtype=np.float64)
             metrics = regression_metrics(truth_N, found[name].to_numpy())
@@ -108,7 +118,7 @@ def measure(model: PropertyModel, data: PropertyData, part: str) -> pd.DataFrame
         rows += [
             {"part": part, "target": name, "metric": key, "value": value, "rows": len(found)} for key, value in metrics.items()
         ]
-    return pd.DataFrame(rows, columns=["part", "target", "metric", "value", "rows"])
+    return rows
 
 
 def _label(cell: Any) -> Any:

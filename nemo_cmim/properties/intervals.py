@@ -18,7 +18,7 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["conformal_quantile", "fewest_scores", "prediction_sets", "warn_of_few_scores"]
+__all__ = ["conformal_quantile", "fewest_scores", "held_out_coverage", "prediction_sets", "warn_of_few_scores"]
 
 
 def conformal_quantile(scores_N: NDArray[np.float64], coverage: float) -> float:
@@ -33,6 +33,23 @@ def conformal_quantile(scores_N: NDArray[np.float64], coverage: float) -> float:
 def fewest_scores(coverage: float) -> int:
     """The smallest number of scores with a finite quantile."""
     return math.ceil(coverage / (1 - coverage) - 1e-9)
+
+
+def held_out_coverage(scores_N: NDArray[np.float64], folds_N: NDArray[np.int64], coverage: float) -> float:
+    """The fraction of true values in intervals or sets whose width is known from the scores of the other folds alone.
+
+    NaN if all scores are of one fold.
+
+    Args:
+        scores_N: Scores of out-of-fold predictions.
+        folds_N: The fold of each.
+        coverage: The stated coverage.
+    """
+    folds = np.unique(folds_N)
+    if len(folds) < 2:
+        return math.nan
+    covered = [scores_N[folds_N == fold] <= conformal_quantile(scores_N[folds_N != fold], coverage) for fold in folds]
+    return float(np.concatenate(covered).mean())
 
 
 def prediction_sets(probabilities_NC: NDArray[np.float64], quantile: float) -> NDArray[np.bool_]:

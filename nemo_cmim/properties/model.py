@@ -30,13 +30,13 @@ from .fine_tuning import Recipe
 from .fitting import FineTuning, Fitter
 from .inputs import Molecules, check_valid, read_molecules
 from .intervals import warn_of_few_scores
-from .named_heads import AUTO
+from .named_heads import AUTO, check_head_name
 from .partition import Partition
 from .prediction_table import check_columns, embeddings, most_probable, prediction_table
 from .state import State, data_card
 from .targets import Targets, check_varied, contradictions, read_targets
 from .transforms import TargetTransform, check_domain
-from .validation import Fitted, cross_validate
+from .validation import Fitted, Tested, cross_validate
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -90,7 +90,7 @@ class PropertyModel(BaseEstimator):
         predictor_: The fitted predictor.
         target_names_: Names of the T targets.
         classes_: For classification, the sorted labels; for several targets a list of them.
-        card_: Data summary, versions, unit and licence.
+        card_: Data summary, versions, unit and licence; for `nemo-cmim fit --folder` the metrics of the other `parts`.
         left_out_: Rows that were left out: `row, smiles, reason`.
         contradictions_: Molecules whose rows contradict each other: `smiles, target, rows, lowest, highest`.
         n_features_in_: 1.
@@ -154,7 +154,8 @@ class PropertyModel(BaseEstimator):
             InvalidShapeError: If `X`, `y` and `groups` have different lengths.
             ConfigError: If an argument has an unknown value.
         """
-        fine_tuning = self._check_arguments()
+        self.check_arguments()
+        fine_tuning = self._fine_tuning()
         features = FeatureSet(self.features, self.model, self.device, self.batch_size)
         molecules = read_molecules(X, check_steps(self.standardise), features.invalid_reason)
         targets = read_targets(y, self.task)
@@ -176,6 +177,7 @@ class PropertyModel(BaseEstimator):
             fitted = fit(np.arange(len(rows)))
             distinct = list(dict.fromkeys(smiles))
             domain = Domain.of(distinct, embeddings(features, distinct))
+        self._tested = Tested(smiles, targets, rows, splits)
         choices = [*validation.choices, fitted.choice]
         self.cross_validation_, self.choice_ = validation.table, choice_table(choices)
         warn_of_few_scores(targets.names, validation.scores, self.coverage)
@@ -296,18 +298,24 @@ class PropertyModel(BaseEstimator):
                 values.append(np.mean(truth.classes[number][codes] == predicted[known, number]))
         return float(np.mean(values))
 
-    def _check_arguments(self) -> FineTuning | None:
+    def check_arguments(self) -> None:
+        """Raises a `ConfigError` if an argument has an unknown value. `fit` calls it first."""
         check_choice("task", self.task, TASKS)
         check_integer("folds", self.folds, 1 if self.split == "time" else 2)
         check_positive("coverage", self.coverage, 1.0)
         check_positive("time_limit", self.time_limit)
         check_choice("on_invalid", self.on_invalid, ("raise", "nan"))
         check_seed(self.random_state)
+        if isinstance(self.head, str) and self.head != AUTO:
+            check_head_name(self.head, self.task)
         TargetTransform(self.target_transform)
         if self.coverage == 1:
             raise ConfigError("coverage must be below 1, found 1. Intervals that cover every value are infinite.")
         if self.target_transform is not None and self.task == "classification":
             raise ConfigError(f"target_transform={self.target_transform!r} needs task='regression'. Leave it out.")
+        self._fine_tuning()
+
+    def _fine_tuning(self) -> FineTuning | None:
         return FineTuning.of(self.fine_tune, self.members, self.checkpoint, self.features, self.head)
 
     def _usable_rows(self, molecules: Molecules, targets: Targets) -> NDArray[np.int64]:

@@ -24,7 +24,7 @@ from .heads import FeatureScaler, MLPHead
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["AUTO", "CANDIDATES", "HEADS", "named_head"]
+__all__ = ["AUTO", "CANDIDATES", "HEADS", "check_head_name", "named_head"]
 
 AUTO = "auto"
 MAX_GP_ROWS = 2000
@@ -76,6 +76,12 @@ CANDIDATES: Mapping[str, list[tuple[str, dict[str, Any]]]] = {
 """Heads and settings that `head="auto"` tries, in this order: fast ones first."""
 
 
+def check_head_name(name: str, task: str) -> None:
+    """Raises a `ConfigError` unless this is a name of `HEADS[task]`."""
+    if name not in HEADS[task]:
+        raise ConfigError(f"head={name!r} is unknown for {task}. Choose {', '.join(HEADS[task])} or {AUTO}.")
+
+
 def named_head(
     name: str,
     task: str,
@@ -100,9 +106,8 @@ def named_head(
         ConfigError: If the name is unknown, or if a Gaussian process would get more than 2,000 rows.
         DataError: If a class has too few rows for `svm`.
     """
+    check_head_name(name, task)
     known = _REGRESSORS if task == "regression" else _CLASSIFIERS
-    if name not in known:
-        raise ConfigError(f"head={name!r} is unknown for {task}. Choose {', '.join(known)} or {AUTO}.")
     rows, columns = x_ND.shape
     if name == "gp" and rows > MAX_GP_ROWS:
         raise ConfigError(

@@ -24,7 +24,7 @@ from .transforms import TargetTransform
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Fitted", "OutOfFold", "cross_validate"]
+__all__ = ["Fitted", "OutOfFold", "Tested", "cross_validate"]
 
 
 @dataclass
@@ -42,15 +42,31 @@ class Fitted:
     choice: Choice | None = None
 
 
+class Tested(NamedTuple):
+    """The rows of a cross-validation.
+
+    Attributes:
+        smiles: N canonical SMILES.
+        targets: Their targets.
+        rows: Index of each row in the caller's table.
+        splits: The splits.
+    """
+
+    smiles: Sequence[str]
+    targets: Targets
+    rows: NDArray[np.int64]
+    splits: Sequence[Split]
+
+
 class OutOfFold(NamedTuple):
     """Predictions of test rows by models that have not seen their molecules.
 
     Attributes:
-        table: A row for each test row and target: `row, fold, target, measured, prediction`, and for classification the probability
-            `p_LABEL` of each class.
+        table: A row for each test row and target: `row, fold, target, measured, prediction, score`, and for classification the probability
+            `p_LABEL` of each class. `score` is the conformal score, see `intervals`.
         metrics: A row for each target and metric: `target, metric, mean, sd, folds`; sd is that of the sample, over the `folds` in which
             the metric is defined.
-        scores: Conformal scores of each target, see `intervals`.
+        scores: Conformal scores of each target.
         choices: The head that each fold chose; None if it was given.
     """
 
@@ -66,7 +82,6 @@ class _Collected:
 
     tables: list[pd.DataFrame] = field(default_factory=list)
     metrics: list[dict[str, Any]] = field(default_factory=list)
-    scores: dict[int, list[NDArray[np.float64]]] = field(default_factory=dict)
 
 
 def cross_validate(
@@ -101,11 +116,11 @@ def cross_validate(
             if len(known):
                 head = {"row": rows[splits[fold].test[known]], "fold": fold, "target": name}
                 if targets.classes:
-                    _add_classes(found, number, head, targets.classes[number], truth_N[known], predicted[number][known])
+                    _add_classes(found, head, targets.classes[number], truth_N[known], predicted[number][known])
                 else:
                     _add_values(found, number, head, truth_N[known], transform, predicted[known], targets.values_NT.shape[1])
     table = pd.concat(found.tables, ignore_index=True)
-    scores = [np.concatenate(found.scores.get(number, [np.empty(0)])) for number in range(len(targets.names))]
+    scores = [table.loc[table["target"] == name, "score"].to_numpy() for name in targets.names]
     return OutOfFold(table, _summary(pd.DataFrame(found.metrics)), scores, choices)
 
 
@@ -128,15 +143,13 @@ def _add_values(
     all_NT[:, number] = truth_N
     residuals = np.abs(transform.forward(all_NT)[:, number] - predicted_NT[:, number])
     values_N = transform.backward(predicted_NT)[:, number]
-    found.scores.setdefault(number, []).append(residuals)
-    found.tables.append(pd.DataFrame({**head, "measured": truth_N, "prediction": values_N}))
+    found.tables.append(pd.DataFrame({**head, "measured": truth_N, "prediction": values_N, "score": residuals}))
     metrics = regression_metrics(truth_N, values_N)
     found.metrics += [{"target": head["target"], "metric": name, "value": value} for name, value in metrics.items()]
 
 
 def _add_classes(
     found: _Collected,
-    number: int,
     head: dict[str, Any],
     labels: NDArray[Any],
     truth_N: NDArray[np.float64],
@@ -144,10 +157,10 @@ def _add_classes(
 ) -> None:
     """Adds predictions of a classification; the conformal scores are 1 - the probability of the true class."""
     codes_N = truth_N.astype(np.int64)
-    found.scores.setdefault(number, []).append(1 - probabilities_NC[np.arange(len(codes_N)), codes_N])
+    scores_N = 1 - probabilities_NC[np.arange(len(codes_N)), codes_N]
     columns = {f"p_{label}": probabilities_NC[:, code] for code, label in enumerate(labels)}
     predicted = labels[probabilities_NC.argmax(axis=1)]
-    found.tables.append(pd.DataFrame({**head, "measured": labels[codes_N], "prediction": predicted, **columns}))
+    found.tables.append(pd.DataFrame({**head, "measured": labels[codes_N], "prediction": predicted, "score": scores_N, **columns}))
     metrics = classification_metrics(codes_N, probabilities_NC)
     found.metrics += [{"target": head["target"], "metric": name, "value": value} for name, value in metrics.items()]
 

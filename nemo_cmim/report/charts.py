@@ -11,7 +11,7 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["HeatCell", "Histogram", "compact", "depths", "histogram", "percent", "thousands"]
+__all__ = ["HeatCell", "Histogram", "compact", "depths", "histogram", "percent", "round_step", "thousands"]
 
 _BARS = 60  # maximum number of bars of a histogram
 _WIDTH, _LEFT, _RIGHT, _TOP, _FLOOR, _HEIGHT = 400, 44, 386, 18, 190, 226  # of a histogram, pixels
@@ -112,7 +112,7 @@ def histogram(values: NDArray, counts: NDArray, name: str, unit: str, digits: in
     """
     least, low, median, high, most = (_quantile(values, counts, q) for q in (0.0, 0.05, 0.5, 0.95, 1.0))
     first, last = (_quantile(values, counts, q) for q in (0.001, 0.999))  # so that outliers do not compress the axis
-    step = max(_round_step((last - first) / _BARS), least_step)
+    step = max(round_step((last - first) / _BARS), least_step)
     edges = np.arange(math.floor(first / step), math.floor(last / step) + 2) * step
     heights = np.histogram(values, edges, weights=counts)[0].astype(int).tolist()
     beyond = int(counts[(values < edges[0]) | (values > edges[-1])].sum())
@@ -124,7 +124,7 @@ def histogram(values: NDArray, counts: NDArray, name: str, unit: str, digits: in
     if beyond:
         caption += f", {beyond:,} of them beyond the axis"
     start, stop = float(edges[0]), float(edges[-1])
-    step_x, step_y = _round_step((stop - start) / 7), max(_round_step(max(heights) / 4), 1.0)
+    step_x, step_y = round_step((stop - start) / 7), max(round_step(max(heights) / 4), 1.0)
     top = max(math.ceil(max(heights) / step_y), 1) * step_y
 
     def x(value: float) -> float:
@@ -161,7 +161,7 @@ def _quantile(values: NDArray, counts: NDArray, q: float) -> float:
     return float(values[np.searchsorted(upto, q * upto[-1])])
 
 
-def _round_step(least: float) -> float:
+def round_step(least: float) -> float:
     """The smallest of 1, 2, 5, 10, 20, ... times a power of ten that is at least `least`."""
     if least <= 0:
         return 1.0

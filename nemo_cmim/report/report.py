@@ -7,7 +7,6 @@ and lengths are those of the manifest, of all molecules. Weight and logP are com
 from __future__ import annotations
 
 import csv
-import functools
 import gzip
 import sys
 import zlib
@@ -16,7 +15,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jinja2
 import numpy as np
 
 from .. import molecules
@@ -30,17 +28,16 @@ from ..store.manifest import StoreManifest
 from ..store.token_store import SPLITS, TokenStore
 from ..tokenizers import SmilesTokenizer
 from . import SAMPLE
-from .charts import Histogram, compact, histogram, percent, thousands
+from .charts import Histogram, histogram
+from .pages import LONGEST_DRAWN, cut, drawn, templates
 from .tranche_charts import tranche_charts
 
-__all__ = ["data_report", "templates", "write_data_report"]
+__all__ = ["data_report", "write_data_report"]
 
 _EXAMPLES = 4  # rejected lines shown for each reason
 _KEPT_EXAMPLES = 8
 _LINES_SEARCHED = 2_000_000  # maximum number of lines of rejected.tsv.gz read for examples: seconds
 _LARGEST = 20  # rows of a table that may have thousands
-_LONGEST_DRAWN = 300  # characters of a SMILES; RDKit draws longer ones slowly, and they are illegible
-_LONGEST_TEXT = 400  # characters of a rejected line
 
 
 class _Kept(NamedTuple):
@@ -126,20 +123,6 @@ def data_report(folder: str | Path, *, sample: int = SAMPLE, seed: int = 0) -> s
     )
 
 
-@functools.cache
-def templates() -> jinja2.Environment:
-    """The HTML templates in this folder. They escape all text, except the drawings of molecules."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"compact": compact, "percent": percent, "thousands": thousands}
-    return environment
-
-
 def _sample(store: TokenStore, size: int, seed: int) -> list[_Kept]:
     tokenizer = SmilesTokenizer(store.vocabulary)
     kept = []
@@ -218,7 +201,7 @@ def _rejected_lines(folder: Path, manifest: StoreManifest) -> dict[str, Any]:
     return {
         "rejected_lines": {reason: [_rejected_figure(row) for row in rows] for reason, rows in found.items()},
         "examples": _EXAMPLES,
-        "longest_drawn": _LONGEST_DRAWN,
+        "longest_drawn": LONGEST_DRAWN,
         "lines_searched": 0 if is_complete else _LINES_SEARCHED,
     }
 
@@ -255,13 +238,12 @@ def _rows(path: Path) -> Iterator[_Rejected]:
 
 
 def _figure(smiles: str, caption: str, text: str) -> _Figure:
-    text = text if len(text) <= _LONGEST_TEXT else f"{text[:_LONGEST_TEXT]}… ({len(text):,} characters)"
-    return _Figure(molecules.drawing(smiles) if smiles else "", caption, text)
+    return _Figure(drawn(smiles), caption, cut(text))
 
 
 def _kept_figure(kept: _Kept) -> _Figure:
     caption = f"{kept.molecular_weight:.1f} Da, logP {kept.logp:.2f}, {kept.tokens} tokens"
-    return _figure(kept.smiles if len(kept.smiles) <= _LONGEST_DRAWN else "", caption, kept.smiles)
+    return _figure(kept.smiles, caption, kept.smiles)
 
 
 def _rejected_figure(row: _Rejected) -> _Figure:
@@ -273,7 +255,7 @@ def _molecule_in(text: str) -> str:
     """The longest word of a line (of .smi, .txt or .csv) that RDKit parses as a molecule; empty if there is none to draw."""
     words = (word.strip('"') for word in text.replace(",", " ").split())
     for word in sorted(words, key=len, reverse=True):
-        if len(word) > _LONGEST_DRAWN:
+        if len(word) > LONGEST_DRAWN:
             return ""  # a shorter word may be the name of the molecule
         if molecules.is_valid(word):
             return word

@@ -127,9 +127,10 @@ def test_contradicting_rows_are_listed_by_lines(
         (text(), ("--target", "smiles"), "is the SMILES column and a target"),
         (text([str(value).replace(".", ",") for value in VALUES]), (), "Write a decimal point, not a comma"),
         (text(1.5), (), "The target 'logS' is constant: 1.5"),
-        (text("low"), ("--task", "classification"), "has only the class 'low'"),
+        (text("low"), ("--task", "classification", "--head", "logistic"), "has only the class 'low'"),
         ("smiles,logS\nCC,1\nCCC,2\n", ("--folds", "5"), "2 distinct molecules are too few for 5 folds"),
-        (text(), ("--head", "forest"), "--head forest is unknown for regression"),
+        ("not read", ("--head", "forest"), "--head forest is unknown for regression"),
+        ("not read", ("--task", "classification"), "--head ridge is unknown for classification"),
         (text(), ("--features", "mol2vec"), "--features mol2vec"),
         (text(), ("--coverage", "1.5"), "--coverage"),
         (text(), ("--overwrite", "--rejects", "{folder}/out.model"), "is also another output"),
@@ -182,10 +183,29 @@ def test_folder_with_a_given_split(folder: Path, capsys: pytest.CaptureFixture[s
         )
 
 
+def test_the_card_keeps_the_metrics_of_the_other_parts(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert fit_folder(folder, "--target", "logS") == 0
+    said, parts = capsys.readouterr().out, load_property_model(folder.parent / "out.model").card_["parts"]
+    assert [row["metric"] for row in parts] == ["rmse", "mae", "r2", "spearman", "coverage"] * 2
+    for row in parts:
+        assert f"| {row['part']} | {row['target']} | {row['metric']} | {row['value']:.4g} | {row['rows']} |" in said
+
+
+def test_metrics_that_are_not_defined_for_a_part_are_missing(folder: Path) -> None:
+    path = folder / "test" / "x000.csv"
+    pd.read_csv(path).assign(logS=1.5).to_csv(path, index=False)
+    assert fit_folder(folder, "--target", "logS") == 0
+    parts = load_property_model(folder.parent / "out.model").card_["parts"]
+    assert {row["metric"] for row in parts if row["value"] is None} == {"r2", "spearman"}
+
+
 def test_folder_of_labels(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ("--target", "label", "--task", "classification", "--head", "logistic")
     assert fit_folder(folder, *arguments) == 0
-    assert "| test | label | roc_auc | " in capsys.readouterr().out
+    said = capsys.readouterr().out
+    sets = load_property_model(folder.parent / "out.model").predict_table((test := pd.read_csv(folder / "test/x000.csv"))["smiles"])
+    coverage = np.mean([label in labels.split("; ") for label, labels in zip(test["label"], sets["label_set"])])
+    assert "| test | label | roc_auc | " in said and f"| test | label | coverage | {coverage:.4g} | 10 |" in said
     with (folder / "val" / "x000.csv").open("a") as file:
         file.write("CCCCCCCCCO,1,medium\n")
     assert fit_folder(folder, *arguments, "--overwrite") == 2

@@ -9,7 +9,7 @@ import pytest
 
 from nemo_cmim.molecules import morgan_fingerprints
 from nemo_cmim.properties.domain import Domain
-from nemo_cmim.properties.intervals import conformal_quantile, fewest_scores, prediction_sets
+from nemo_cmim.properties.intervals import conformal_quantile, fewest_scores, held_out_coverage, prediction_sets
 from tests.properties.property_data import SMILES
 
 
@@ -31,6 +31,14 @@ def test_coverage_of_new_values(coverage: float) -> None:
     rng = np.random.default_rng(0)
     covered = [rng.exponential() <= conformal_quantile(rng.exponential(size=19), coverage) for _ in range(20_000)]
     assert coverage - 0.01 < np.mean(covered) < coverage + 1 / 20 + 0.01
+
+
+def test_held_out_coverage_uses_the_scores_of_the_other_folds() -> None:
+    scores, folds = np.array([1.0, 2.0, 3.0, 10.0, 20.0, 2.5]), np.array([0, 0, 0, 1, 1, 1])
+    # fold 0: the quantile 0.5 of (2.5, 10, 20) is 10; fold 1: that of (1, 2, 3) is 2
+    assert held_out_coverage(scores, folds, 0.5) == 3 / 6
+    assert held_out_coverage(scores, folds, 0.99) == 1  # infinite intervals
+    assert math.isnan(held_out_coverage(scores, np.zeros(6, dtype=int), 0.5))
 
 
 def test_sets() -> None:

@@ -31,6 +31,7 @@ def test_regression() -> None:
     assert sorted(table["row"]) == list(range(len(SMILES)))
     np.testing.assert_array_equal(table["measured"], VALUES[table["row"]])
     errors = table["prediction"] - table["measured"]
+    np.testing.assert_allclose(table["score"], errors.abs(), atol=1e-12)
     assert metrics["rmse"] == pytest.approx(errors.pow(2).groupby(table["fold"]).mean().pow(0.5).mean())
 
 
@@ -41,7 +42,9 @@ def test_classification_of_text_labels() -> None:
     assert model.score(SMILES, LABELS) > 0.9
     metrics = model.metrics_.set_index("metric")["mean"]
     assert list(metrics.index) == ["roc_auc", "pr_auc", "mcc", "brier"] and metrics["roc_auc"] > 0.8
-    assert set(model.cross_validation_.columns) >= {"p_high", "p_low", "measured", "prediction"}
+    table = model.cross_validation_
+    assert set(table.columns) >= {"p_high", "p_low", "measured", "prediction"}
+    np.testing.assert_allclose(table["score"], 1 - np.where(table["measured"] == "high", table["p_high"], table["p_low"]))
 
 
 def test_several_targets_with_missing_values() -> None:
@@ -174,6 +177,12 @@ def test_intervals_of_few_rows_are_infinite() -> None:
         ({"folds": 61}, VALUES, DataError, "60 distinct molecules are too few for 61 folds"),
         ({"coverage": 1.0}, VALUES, ConfigError, "coverage must be below 1"),
         ({"coverage": 90}, VALUES, ConfigError, "coverage must be a number above 0 and at most 1"),
+        (
+            {"head": "forest", "features": "not read"},
+            "not read",
+            ConfigError,
+            "head='forest' is unknown for regression. Choose ridge",
+        ),
         ({"on_invalid": "drop"}, VALUES, ConfigError, "on_invalid must be one of raise, nan"),
         ({"target_transform": "log10"}, VALUES, DataError, "index 0 is 0.5|needs values above 0"),
         ({"task": "classification", "target_transform": "log10"}, LABELS, ConfigError, "needs task='regression'"),
