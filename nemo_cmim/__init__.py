@@ -12,7 +12,7 @@ from .version import __version__ as __version__
 
 if TYPE_CHECKING:
     from .errors import CheckpointError, ConfigError, DataError, InvalidShapeError, InvalidSmilesError, UnknownTokenError
-    from .inference import CMIMModel, MoleculeEmbedder, embed, list_models, load
+    from .inference import CMIMModel, MoleculeEmbedder, embed, list_models, load, standardise
     from .models import CMIMNetwork
     from .properties import PropertyModel, load_property_model
     from .report.property_report import write_property_report
@@ -34,6 +34,7 @@ _HOME = {
     "list_models": "inference",
     "load": "inference",
     "load_property_model": "properties",
+    "standardise": "inference",
     "write_property_report": "report.property_report",
 }
 
@@ -53,6 +54,7 @@ __all__ = [
     "list_models",
     "load",
     "load_property_model",
+    "standardise",
     "write_property_report",
 ]
 

@@ -6,17 +6,23 @@ from collections.abc import Iterable
 
 from .errors import ConfigError
 
-__all__ = ["STEPS", "check_steps", "field_of"]
+__all__ = ["SALTS_AND_CHARGES", "STEPS", "Steps", "check_steps", "field_of"]
 
 STEPS = ("extras", "atom-maps", "desalt", "neutralise")
 """The steps, in the order in which they are applied."""
 
+SALTS_AND_CHARGES = ("desalt", "neutralise")
+"""The steps that True stands for. Tautomers are left alone."""
 
-def check_steps(steps: str | Iterable[str]) -> tuple[str, ...]:
+Steps = bool | str | Iterable[str]
+"""What callers pass: names of steps, True for `SALTS_AND_CHARGES`, or False for none."""
+
+
+def check_steps(steps: Steps) -> tuple[str, ...]:
     """Checks the names of steps of standardisation.
 
     Args:
-        steps: Names from `STEPS`, in any order; also a text, with commas between names.
+        steps: Names from `STEPS`, in any order; also a text, with commas between names, or True for `SALTS_AND_CHARGES`.
 
     Returns:
         The names, each once, in the order in which the steps are applied.
@@ -24,6 +30,8 @@ def check_steps(steps: str | Iterable[str]) -> tuple[str, ...]:
     Raises:
         ConfigError: If a name is unknown.
     """
+    if isinstance(steps, bool):
+        return SALTS_AND_CHARGES if steps else ()
     names = steps.split(",") if isinstance(steps, str) else list(steps) if isinstance(steps, Iterable) else [steps]
     names = [name.strip() if isinstance(name, str) else name for name in names]
     for name in names:

@@ -172,7 +172,7 @@ def check_smiles(smiles: Sequence[str], model: CMIMModel, seed: int) -> int:
     """Checks tokenizer and `embed`. Returns the number of valid molecules."""
     for one in smiles:
         assert "".join(model.tokenizer.tokenize(one)) == one, one
-    vectors, reasons = model.embed_or_explain(smiles, "mean")
+    vectors, reasons, _ = model.embed_or_explain(smiles, "mean")
     assert vectors.shape == (len(smiles), model.width("mean"))
     assert np.flatnonzero(np.isnan(vectors).any(axis=1)).tolist() == sorted(reasons)
     rng = random.Random(seed)
@@ -183,7 +183,7 @@ def check_smiles(smiles: Sequence[str], model: CMIMModel, seed: int) -> int:
     # RDKit cannot read each SMILES that it writes.
     others = [other if is_valid(other) else smiles[index] for index, other in zip(valid, others)]
     if others:
-        again, wrong = model.embed_or_explain(others, "mean")
+        again, wrong, _ = model.embed_or_explain(others, "mean")
         assert not wrong, wrong
         difference = np.abs(again - vectors[valid]).max(1)
         different = [

@@ -76,7 +76,11 @@ def _add_embed(commands: Commands) -> None:
     invalid = "what to do with an invalid SMILES: raise = stop with an error, nan = write a row of NaN (default: %(default)s)"
     add("--on-invalid", choices=("raise", "nan"), default="raise", help=invalid)
     add("--rejects", metavar="FILE", help="CSV file to write with the place, SMILES and reason of each invalid molecule")
+    changes = "CSV file to write with the place, SMILES and standardised SMILES of each molecule that --standardise changed"
+    add("--changes", metavar="FILE", help=changes)
     add("--batch-size", type=int, metavar="N", help="maximum number of molecules in a batch (default: chosen for speed)")
+    processes = "number of processes, each with a copy of the model; -1: one on each core (default: 1)"
+    add("--processes", dest="n_jobs", type=int, metavar="N", help=processes)
     add("--overwrite", action="store_true", help="replace the output file if it exists")
     resume = "keep finished parts until the output is complete; a repeated call with this option continues after an interruption"
     add("--resume", action="store_true", help=resume)
@@ -92,11 +96,15 @@ def _run_embed(args: argparse.Namespace) -> None:
         done = embed_file(
             model, args.inputs, args.output, options=read_options(args), kind=args.kind, layers=args.layers, standardise=args.standardise,
             on_invalid=args.on_invalid,
-            rejects=args.rejects, batch_size=args.batch_size, overwrite=args.overwrite, resume=args.resume, progress=show,
+            rejects=args.rejects, changes=args.changes, batch_size=args.batch_size, n_jobs=args.n_jobs,
+            overwrite=args.overwrite, resume=args.resume, progress=show,
             wording=partial(with_options, parser=args.parser),
         )  # fmt: skip
     say(args.output, f"{done.rows:,} rows, {args.kind} embeddings")
     list_rows(done.invalid, done.examples, "rows are invalid, their embeddings are NaN")
+    if args.standardise:
+        listed = "" if args.changes else "; --changes FILE lists them"
+        print(f"{done.changed:,} molecules were changed by --standardise {','.join(args.standardise)}{listed}", file=sys.stderr)
 
 
 def _add_regress(commands: Commands) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
+from ..steps import SALTS_AND_CHARGES
 from ..tables.layout import ReadOptions
 
 __all__ = ["FILES", "add_model", "add_read_options", "add_standardise", "add_text_options", "read_options"]
@@ -44,8 +45,11 @@ def read_options(args: argparse.Namespace) -> ReadOptions:
 
 def add_standardise(add: Callable[..., argparse.Action]) -> None:
     """Adds --standardise."""
-    text = f"steps applied to each molecule, comma-separated, always in this order: {_STEPS} (default: none)"
-    add("--standardise", type=_steps, default=(), metavar="STEP[,STEP...]", help=text)
+    text = (
+        f"steps applied to each molecule, comma-separated, always in this order: {_STEPS} (default: none; the option without a value: "
+        f"{','.join(SALTS_AND_CHARGES)})"
+    )
+    add("--standardise", type=_steps, nargs="?", const=SALTS_AND_CHARGES, default=(), metavar="STEP[,STEP...]", help=text)
 
 
 def _steps(text: str) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ import numpy as np
 from ..errors import ConfigError, DataError, InvalidSmilesError
 from ..molecules import standard_smiles
 from ..properties.targets import number
-from ..steps import check_steps
+from ..steps import Steps, check_steps
 from ..tables.columns import column_index
 from ..tables.layout import ReadOptions
 from ..tables.rows import MoleculeTable
@@ -98,7 +98,7 @@ def load_csv(
     invalid_reason: Callable[[str], str | None] | None = None,
     delimiter: str | None = None,
     header: bool | None = None,
-    standardise: str | Sequence[str] = (),
+    standardise: Steps = (),
     wording: Callable[[str], str] = str,
 ) -> RegressionData:
     """Reads a table with one molecule per row: CSV, or another format that `tables.rows.MoleculeTable` reads.

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from .inputs import standardise
 from .model import CMIMModel
 from .shipped import embed, list_models, load
 
 if TYPE_CHECKING:
     from .embedder import MoleculeEmbedder
 
-__all__ = ["CMIMModel", "MoleculeEmbedder", "embed", "list_models", "load"]
+__all__ = ["CMIMModel", "MoleculeEmbedder", "embed", "list_models", "load", "standardise"]
 
 
 def __getattr__(name: str) -> Any:

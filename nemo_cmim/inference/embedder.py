@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
+from tqdm import tqdm
 
 from ..errors import CheckpointError
-from ..steps import check_steps
+from ..steps import Steps, check_steps
+from .capabilities import embedding_spec
+from .inputs import InputOptions, molecule_rows
 from .model import CMIMModel
+from .processes import ROWS_AT_ONCE, embed_in_processes, process_count
 from .shipped import resolve
+from .vectors import Progress
 
 __all__ = ["MoleculeEmbedder"]
 
@@ -31,6 +37,9 @@ class MoleculeEmbedder(TransformerMixin, BaseEstimator):
         kind: "informative" or "mean".
         on_invalid: "raise", or "nan" to return rows of NaN.
         batch_size: Maximum number of molecules in a batch; None: chosen for speed.
+        n_jobs: Number of processes, each with a copy of the model, as in scikit-learn; -1: one on each core. They take a few seconds to
+            start. At most 1,024 molecules are always embedded in this process.
+        verbose: 0, or larger to show a progress bar on stderr; a dict has options of `tqdm.tqdm`.
         device: For example "cpu"; None: a GPU if there is one, else the CPU.
         layers: See `CMIMModel.embed`.
         pooling: See `CMIMModel.embed`.
@@ -50,7 +59,9 @@ class MoleculeEmbedder(TransformerMixin, BaseEstimator):
         device: str | None = None,
         layers: Sequence[int] | None = None,
         pooling: str = "mean",
-        standardise: str | Sequence[str] = (),
+        standardise: Steps = (),
+        n_jobs: int | None = None,
+        verbose: int | dict[str, Any] = 0,
     ) -> None:
         self.model = model
         self.kind = kind
@@ -60,10 +71,13 @@ class MoleculeEmbedder(TransformerMixin, BaseEstimator):
         self.batch_size = batch_size
         self.device = device
         self.standardise = standardise
+        self.n_jobs = n_jobs
+        self.verbose = verbose
 
     def fit(self, X: Any, y: Any = None) -> MoleculeEmbedder:
         """Checks that the model can be loaded and supports the settings, and keeps its fingerprint. `X` and `y` are ignored."""
         check_steps(self.standardise)
+        process_count(self.n_jobs)
         model = resolve(self.model, self.device)
         self.fingerprint_ = model.fingerprint(self.kind, self.layers, self.pooling)
         self.n_features_out_ = model.width(self.kind, self.layers, self.pooling)
@@ -80,15 +94,22 @@ class MoleculeEmbedder(TransformerMixin, BaseEstimator):
         check_is_fitted(self)
         model = resolve(self.model, self.device)
         self._check_fingerprint(model)
-        return model.embed(
-            X,
-            self.kind,
-            layers=self.layers,
-            pooling=self.pooling,
-            on_invalid=self.on_invalid,
-            batch_size=self.batch_size,
-            standardise=self.standardise,
-        )
+        rows, processes = molecule_rows(X), process_count(self.n_jobs)
+        with _progress_bar(self.verbose) as progress:
+            if processes > 1 and len(rows) > ROWS_AT_ONCE:
+                spec = embedding_spec(model.config, self.kind, self.layers, self.pooling)
+                options = InputOptions(self.on_invalid, standardise=self.standardise)
+                return embed_in_processes(model, rows, spec, options, self.batch_size, processes, progress)
+            return model.embed(
+                rows,
+                self.kind,
+                layers=self.layers,
+                pooling=self.pooling,
+                on_invalid=self.on_invalid,
+                batch_size=self.batch_size,
+                standardise=self.standardise,
+                progress=progress,
+            )
 
     def _check_fingerprint(self, model: CMIMModel) -> None:
         name = repr(model) if model.name is None else f"the model {model.name!r}"
@@ -110,6 +131,9 @@ class MoleculeEmbedder(TransformerMixin, BaseEstimator):
         check_is_fitted(self)
         return np.array([f"{self.kind}{i}" for i in range(self.n_features_out_)], dtype=object)
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__({"n_jobs": None, "verbose": 0, **state})  # earlier versions had neither
+
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "n_features_out_")
 
@@ -122,3 +146,18 @@ class MoleculeEmbedder(TransformerMixin, BaseEstimator):
         tags.requires_fit = True
         tags.no_validation = True
         return tags
+
+
+@contextmanager
+def _progress_bar(verbose: int | dict[str, Any]) -> Iterator[Progress | None]:
+    """Yields a function that shows how many of the distinct molecules are done; None if there is nothing to show."""
+    if not verbose:
+        yield None
+        return
+    with tqdm(**{"desc": "embed", "unit": " molecules", **(verbose if isinstance(verbose, dict) else {})}) as bar:
+
+        def show(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield show

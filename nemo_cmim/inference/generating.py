@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from ..arguments import check_integer
 from ..errors import InvalidShapeError
 from ..generation import DecodingSettings
 from ..molecules import Mol
+from ..steps import Steps
 from .batching import DECODED_MOLECULES
 from .capabilities import require_bottleneck, require_decoder
 from .decoding import as_latents, decode_batches
@@ -100,7 +101,7 @@ class GeneratingModel(LoadedModel):
         *,
         on_invalid: str = "raise",
         canonical: bool = True,
-        standardise: str | Sequence[str] = (),
+        standardise: Steps = (),
         max_tokens: int | None = None,
     ) -> list[Any]:
         """Decodes the posterior mean of each molecule, None for an invalid one; see `embed` and `decode` for arguments and errors."""
@@ -125,7 +126,7 @@ class GeneratingModel(LoadedModel):
         per_token: bool = False,
         on_invalid: str = "raise",
         canonical: bool = True,
-        standardise: str | Sequence[str] = (),
+        standardise: Steps = (),
         batch_size: int | None = None,
         progress: Progress | None = None,
     ) -> Any:

@@ -4,22 +4,38 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterable, KeysView, Mapping, Sequence, Set
-from typing import Any, NamedTuple
+from collections.abc import Iterable, KeysView, Mapping, Set
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..arguments import check_integer
 from ..errors import ConfigError, InvalidSmilesError, UnknownTokenError
-from ..molecules import Mol, shorten, standard_smiles, without_extras
-from ..steps import check_steps
+from ..molecules import Mol, Standardised, shorten, standard_smiles, standardised, without_extras
+from ..steps import Steps, check_steps
 from ..tokenizers import SmilesTokenizer
 
-__all__ = ["EXPLAIN", "InputOptions", "TokenizedMolecules", "invalid_reason", "molecule_rows", "tokenize"]
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = [
+    "COLLECT",
+    "EXPLAIN",
+    "InputOptions",
+    "TokenizedMolecules",
+    "invalid_reason",
+    "molecule_rows",
+    "standardise",
+    "tokenize",
+    "warn_of_invalid",
+]
 
 EXPLAIN = "explain"
 """The choice of `on_invalid` for callers that report invalid rows themselves."""
+
+COLLECT = "collect"
+"""Like `EXPLAIN`, but the reasons have the index of the row."""
 
 
 class TokenizedMolecules(NamedTuple):
@@ -29,19 +45,21 @@ class TokenizedMolecules(NamedTuple):
         tokens: Ids of each distinct molecule, without special tokens.
         molecule_of_row: int64 [N], index into `tokens`; -1 for an invalid row.
         invalid: Why a row is invalid, by its index.
+        changed: Canonical SMILES of the valid rows that the steps of standardisation changed, by their index.
     """
 
     tokens: list[list[int]]
     molecule_of_row: NDArray[np.int64]
     invalid: dict[int, str]
+    changed: dict[int, str]
 
 
 class InputOptions(NamedTuple):
     """How the molecules of a caller are read.
 
     Attributes:
-        on_invalid: "raise", "nan" to mark rows that cannot be used and to issue one warning for all of them, or `EXPLAIN` to mark
-            them without a warning.
+        on_invalid: "raise", "nan" to mark rows that cannot be used and to issue one warning for all of them, or `EXPLAIN` or
+            `COLLECT` to mark them without a warning.
         canonical: Convert each SMILES to RDKit's canonical SMILES first.
         standardise: Steps of `steps.STEPS` that are applied before.
         first_index: Index of the first row in error messages.
@@ -50,7 +68,7 @@ class InputOptions(NamedTuple):
 
     on_invalid: str = "raise"
     canonical: bool = True
-    standardise: str | Sequence[str] = ()
+    standardise: Steps = ()
     first_index: int = 0
     placeholder: str = "NaN"
 
@@ -69,7 +87,7 @@ def tokenize(molecules: Any, tokenizer: SmilesTokenizer, max_tokens: int, option
         InvalidSmilesError: If there are no molecules, or if a row cannot be used and `on_invalid="raise"`.
         ConfigError: If an option has an unknown value.
     """
-    if options.on_invalid not in ("raise", "nan", EXPLAIN):
+    if options.on_invalid not in ("raise", "nan", EXPLAIN, COLLECT):
         raise ConfigError(f'on_invalid must be "raise" or "nan", found {options.on_invalid!r}.')
     check_integer("first_index", options.first_index, 0)
     steps = _steps(options.standardise, options.canonical)
@@ -78,30 +96,66 @@ def tokenize(molecules: Any, tokenizer: SmilesTokenizer, max_tokens: int, option
     index_of: dict[str, int] = {}
     molecule_of_row = np.empty(len(rows), dtype=np.int64)
     invalid: dict[int, str] = {}
+    changed: dict[int, str] = {}
     for i, row in enumerate(rows):
         name = "the SMILES" if options.on_invalid == EXPLAIN else f"SMILES at index {options.first_index + i}"
         try:
-            smiles = _smiles(row, options.canonical, steps, name)
+            smiles, is_changed = _smiles(row, options.canonical, steps, name)
             if smiles not in index_of:
                 tokens.append(_encode(smiles, tokenizer, max_tokens, name))
                 index_of[smiles] = len(tokens) - 1
             molecule_of_row[i] = index_of[smiles]
+            if is_changed:
+                changed[i] = smiles
         except InvalidSmilesError as error:
             if options.on_invalid == "raise":
                 kept = "a NaN row" if options.placeholder == "NaN" else f"{options.placeholder} in its place"
                 raise type(error)(f'{error}. Pass on_invalid="nan" to keep {kept}.') from error
             invalid[i] = str(error)
             molecule_of_row[i] = -1
-    if invalid and options.on_invalid != EXPLAIN:
+    if options.on_invalid == "nan":
+        warn_of_invalid(invalid, len(rows), options.placeholder, stacklevel=6)
+    return TokenizedMolecules(tokens, molecule_of_row, invalid, changed)
+
+
+def warn_of_invalid(invalid: Mapping[int, str], rows: int, placeholder: str = "NaN", *, stacklevel: int) -> None:
+    """Issues one warning for all invalid rows, if there are any."""
+    if invalid:
         first = next(iter(invalid.values()))
         warnings.warn(
-            f"{len(invalid)} of {len(rows)} molecules are invalid; their rows are {options.placeholder}. The first: {first}.",
-            stacklevel=5,
+            f"{len(invalid)} of {rows} molecules are invalid; their rows are {placeholder}. The first: {first}.",
+            stacklevel=stacklevel,
         )
-    return TokenizedMolecules(tokens, molecule_of_row, invalid)
 
 
-def invalid_reason(molecule: Any, tokenizer: SmilesTokenizer, max_tokens: int, standardise: str | Sequence[str] = ()) -> str | None:
+def standardise(smiles: Any, steps: Steps = True) -> pd.DataFrame:
+    """What `embed(smiles, standardise=steps)` embeds: the molecules after the steps of standardisation, row by row.
+
+    Args:
+        smiles: N SMILES or RDKit molecules; see `CMIMModel.embed`.
+        steps: See `standardise` of `CMIMModel.embed`; True removes salts and charges.
+
+    Returns:
+        pandas.DataFrame of N rows, in order: `molecule`, as it was passed; `standardised`, its canonical SMILES after the steps, None if
+        it is invalid; `changed`, whether a step changed it; `reason`, why it is invalid, or empty.
+
+    Raises:
+        InvalidSmilesError: If there are no molecules.
+        ConfigError: If a step is unknown.
+    """
+    import pandas as pd
+
+    names = check_steps(steps)
+    table: list[tuple[Any, str | None, bool, str]] = []
+    for row in molecule_rows(smiles):
+        try:
+            table.append((row, *standardised(row, names), ""))
+        except InvalidSmilesError as error:
+            table.append((row, None, False, str(error)))
+    return pd.DataFrame(table, columns=["molecule", "standardised", "changed", "reason"])
+
+
+def invalid_reason(molecule: Any, tokenizer: SmilesTokenizer, max_tokens: int, standardise: Steps = ()) -> str | None:
     """Why a model with this tokenizer and maximum length cannot use a molecule; None if it can."""
     steps = check_steps(standardise)
     try:
@@ -111,7 +165,7 @@ def invalid_reason(molecule: Any, tokenizer: SmilesTokenizer, max_tokens: int, s
     return None
 
 
-def _steps(standardise: str | Sequence[str], canonical: bool) -> tuple[str, ...]:
+def _steps(standardise: Steps, canonical: bool) -> tuple[str, ...]:
     steps = check_steps(standardise)
     if not canonical and (rewriting := [step for step in steps if step != "extras"]):
         raise ConfigError(
@@ -179,11 +233,11 @@ def _only_column(table: Any) -> Any:
     return table.iloc[:, 0] if hasattr(table, "iloc") else table[names[0]]
 
 
-def _smiles(row: Any, canonical: bool, steps: tuple[str, ...], name: str) -> str:
+def _smiles(row: Any, canonical: bool, steps: tuple[str, ...], name: str) -> Standardised:
+    found = standardised(row, steps, name=name)  # raises the error that describes the row
     if canonical or isinstance(row, Mol):
-        return standard_smiles(row, steps, name=name)
-    standard_smiles(row, steps, name=name)  # raises the error that describes the row
-    return without_extras(row) if steps else row
+        return found
+    return found._replace(smiles=without_extras(row) if steps else row)
 
 
 def _encode(smiles: str, tokenizer: SmilesTokenizer, max_tokens: int, name: str) -> list[int]:

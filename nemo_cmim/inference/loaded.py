@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from ..arguments import check_integer
 from ..config import ModelConfig
 from ..models import CMIMNetwork
+from ..steps import Steps
 from ..tokenizers import SmilesTokenizer
 from ..types import Posterior
 from .batching import BatchLimits, batch_limits
@@ -60,7 +61,7 @@ class LoadedModel:
         *,
         on_invalid: str = "raise",
         canonical: bool = True,
-        standardise: str | Sequence[str] = (),
+        standardise: Steps = (),
         batch_size: int | None = None,
     ) -> Posterior:
         """Computes q(z|x) of N molecules, fields [N, K, D] on the CPU; see `embed` for arguments. Rows of invalid molecules are NaN.

@@ -6,7 +6,7 @@ Shape letters: N rows, B molecules in a batch, T decoder positions, K latents (S
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from ..arguments import check_integer, check_seed
 from ..errors import ConfigError
+from ..steps import Steps
 from .capabilities import EmbeddingSpec, embedding_spec, model_name
 from .device import dtype_of
 from .fingerprint import embedding_fingerprint
@@ -21,7 +22,21 @@ from .inputs import EXPLAIN, InputOptions, TokenizedMolecules, invalid_reason
 from .optimizing import OptimizingModel
 from .vectors import Progress, vectors
 
-__all__ = ["CMIMModel"]
+__all__ = ["CMIMModel", "Explained"]
+
+
+class Explained(NamedTuple):
+    """Embeddings of N molecules.
+
+    Attributes:
+        vectors: float32 [N, width], NaN for an invalid molecule.
+        invalid: Why a molecule is invalid, by its index.
+        changed: Canonical SMILES of the molecules that `standardise` changed, by their index.
+    """
+
+    vectors: NDArray[np.float32]
+    invalid: dict[int, str]
+    changed: dict[int, str]
 
 
 class CMIMModel(OptimizingModel):
@@ -49,7 +64,7 @@ class CMIMModel(OptimizingModel):
         on_invalid: str = "raise",
         batch_size: int | None = None,
         canonical: bool = True,
-        standardise: str | Sequence[str] = (),
+        standardise: Steps = (),
         sample: bool = False,
         seed: int | None = None,
         first_index: int = 0,
@@ -68,9 +83,10 @@ class CMIMModel(OptimizingModel):
             on_invalid: "raise", or "nan" to return a row of NaN.
             batch_size: Maximum number of molecules in a batch; None: chosen for speed. It affects only speed and memory.
             canonical: Canonicalise each SMILES first, as the training data were, so that all SMILES of a molecule give the same vector.
-            standardise: Steps that change each molecule first, from "extras", "atom-maps", "desalt" and "neutralise"; see
-                `molecules.standard_smiles`. Like `on_invalid`, they are not part of the embedding's fingerprint: a molecule that is
-                given in its standard form has the same vector without them.
+            standardise: Steps that change each molecule first, from "extras", "atom-maps", "desalt" and "neutralise", see
+                `molecules.standard_smiles`; or True for "desalt" and "neutralise". `nemo_cmim.standardise` shows what they change. Like
+                `on_invalid`, they are not part of the embedding's fingerprint: a molecule that is given in its standard form has the same
+                vector without them.
             sample: Draw z from q(z|x), as in Eq. 10, instead of using its mean.
             seed: Seed for `sample`; None uses torch's global generator. Equal molecules get equal draws.
             first_index: Index of the first molecule in error messages, for callers that pass a long list in chunks.
@@ -102,18 +118,14 @@ class CMIMModel(OptimizingModel):
         *,
         layers: Sequence[int] | None = None,
         batch_size: int | None = None,
-        standardise: str | Sequence[str] = (),
+        standardise: Steps = (),
         progress: Progress | None = None,
-    ) -> tuple[NDArray[np.float32], dict[int, str]]:
-        """`embed` for callers that report invalid molecules themselves.
-
-        Returns:
-            Vectors, float32 [N, width], NaN for an invalid molecule; and why a molecule is invalid, by its index.
-        """
+    ) -> Explained:
+        """`embed` for callers that report invalid and changed molecules themselves."""
         spec = embedding_spec(self.config, kind, layers, "mean")
         check_integer("batch_size", batch_size, optional=True)
         inputs = self._tokenize(smiles, InputOptions(EXPLAIN, standardise=standardise))
-        return self._vectors(inputs, spec, batch_size, progress), inputs.invalid
+        return Explained(self._vectors(inputs, spec, batch_size, progress), inputs.invalid, inputs.changed)
 
     def width(self, kind: str = "informative", layers: Sequence[int] | None = None, pooling: str = "mean") -> int:
         """Length of the vector that `embed` returns for a molecule; see `embed` for arguments and errors."""
@@ -140,7 +152,7 @@ class CMIMModel(OptimizingModel):
         on_invalid: str = "raise",
         batch_size: int | None = None,
         canonical: bool = True,
-        standardise: str | Sequence[str] = (),
+        standardise: Steps = (),
     ) -> dict[str, NDArray[np.float64]]:
         """Predicts the observed properties that the model was trained with, from the informative embedding or else the latents.
 
@@ -167,7 +179,7 @@ class CMIMModel(OptimizingModel):
         scores = head(torch.from_numpy(vectors).to(self.device, dtype_of(self.precision)))[:, : len(table.values)]
         return dict(zip(table.values, table.from_scores(scores.float().cpu().numpy()).T))
 
-    def invalid_reason(self, molecule: Any, standardise: str | Sequence[str] = ()) -> str | None:
+    def invalid_reason(self, molecule: Any, standardise: Steps = ()) -> str | None:
         """Why `embed` cannot use a molecule (not parsable, too long, a token outside the vocabulary); None if it can."""
         return invalid_reason(molecule, self.tokenizer, self.config.network.max_tokens, standardise)
 

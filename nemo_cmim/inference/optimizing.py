@@ -13,6 +13,7 @@ import torch
 from ..arguments import check_choice, check_integer
 from ..generation import DecodingSettings
 from ..optimization import Objective, SearchResult, SearchSettings, Seed, search
+from ..steps import Steps
 from .batching import DECODED_MOLECULES
 from .capabilities import require_bottleneck, require_decoder
 from .decoding import LARGEST, decode_batches
@@ -42,7 +43,7 @@ class OptimizingModel(SamplingModel):
         temperature: float | None = None,
         seed: int | None = None,
         on_invalid: str = "raise",
-        standardise: str | Sequence[str] = (),
+        standardise: Steps = (),
         first_index: int = 0,
         progress: Callable[[int, int], None] | None = None,
     ) -> list[SearchResult | None]:

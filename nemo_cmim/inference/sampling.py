@@ -20,6 +20,7 @@ from ..arguments import check_choice, check_integer, check_radius, check_seed
 from ..errors import ConfigError, InvalidSmilesError
 from ..generation import DecodingSettings, Filter, LatentDensity, Seen
 from ..molecules import shorten
+from ..steps import Steps
 from .batching import DECODED_MOLECULES
 from .capabilities import model_name, require_bottleneck, require_decoder, require_prior
 from .decoding import LARGEST, decode_batches
@@ -72,7 +73,7 @@ class SamplingModel(GeneratingModel):
         seed: int | None = None,
         max_tokens: int | None = None,
         on_invalid: str = "raise",
-        standardise: str | Sequence[str] = (),
+        standardise: Steps = (),
         first_index: int = 0,
     ) -> list[Any]:
         """New molecules: latents drawn at random, and decoded.
@@ -143,7 +144,7 @@ class SamplingModel(GeneratingModel):
         unique: bool = False,
         max_tokens: int | None = None,
         on_invalid: str = "raise",
-        standardise: str | Sequence[str] = (),
+        standardise: Steps = (),
     ) -> list[Any]:
         """Decodes `steps` latents on a path between the posterior means of two molecules, both ends included.
 
@@ -179,7 +180,7 @@ class SamplingModel(GeneratingModel):
         unique: bool = False,
         max_tokens: int | None = None,
         on_invalid: str = "raise",
-        standardise: str | Sequence[str] = (),
+        standardise: Steps = (),
         progress: Callable[[int, int], None] | None = None,
     ) -> list[list[str] | None]:
         """`interpolate` for many pairs of molecules, which are encoded and decoded together. The latents of one batch are in memory.
@@ -387,7 +388,7 @@ def _slerp(a: Tensor, b: Tensor, fractions: Tensor) -> Tensor:
 
 def _check_no_effect(**arguments: Any) -> None:
     """Raises a `ConfigError` if an argument that has no effect without `smiles` is not the default."""
-    defaults = {"scaled_radius": (0.25,), "unit": ("spread",), "on_invalid": ("raise",), "standardise": ((), [], "")}
+    defaults = {"scaled_radius": (0.25,), "unit": ("spread",), "on_invalid": ("raise",), "standardise": ((), [], "", False)}
     for name, value in arguments.items():
         if value not in defaults[name]:
             raise ConfigError(f"{name} has no effect without smiles. Pass smiles=[...], or leave {name} out.")

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from ..errors import CheckpointError, ConfigError
+from ..steps import Steps
 from .device import multiply_exactly
 from .model import CMIMModel
 from .model_file import ModelFile, read_model_file
@@ -74,7 +75,7 @@ def embed(
     on_invalid: str = "raise",
     batch_size: int | None = None,
     canonical: bool = True,
-    standardise: str | Sequence[str] = (),
+    standardise: Steps = (),
     sample: bool = False,
     seed: int | None = None,
     first_index: int = 0,

@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import ExitStack
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
 from ..errors import ConfigError, DataError, InvalidSmilesError
 from ..outputs import check_file
+from ..steps import Steps, check_steps
 from ..tables.columns import listed
 from ..tables.layout import DETECT, ReadOptions
 from ..tables.progress import Progress, reporter
 from ..tables.rejects import RowProblem, Tally, rejects_file
 from ..tables.rows import Block, MoleculeTable
 from ..tables.writers import check_output, embedding_writer
-from .model import CMIMModel
+from .model import CMIMModel, Explained
+from .processes import Workers, process_count
 from .unfinished import Unfinished
 
 __all__ = ["EmbeddedFile", "embed_file"]
 
 ROWS_AT_ONCE = 8192
+_Read = tuple[MoleculeTable, Block, float | None, float | None]
 _TEXT = {pa.string(), pa.large_string(), pa.string_view()}
 
 
@@ -33,11 +37,13 @@ class EmbeddedFile(NamedTuple):
         rows: Number of rows read, which is the number of rows written.
         invalid: Number of rows without a usable molecule; their embeddings are NaN.
         examples: Place and reason of the first of them.
+        changed: Number of rows whose molecule was changed by `standardise`.
     """
 
     rows: int
     invalid: int
     examples: list[str]
+    changed: int = 0
 
 
 def embed_file(
@@ -48,10 +54,12 @@ def embed_file(
     options: ReadOptions = DETECT,
     kind: str = "informative",
     layers: Sequence[int] | None = None,
-    standardise: Sequence[str] = (),
+    standardise: Steps = (),
     on_invalid: str = "raise",
     rejects: str | Path | None = None,
+    changes: str | Path | None = None,
     batch_size: int | None = None,
+    n_jobs: int | None = None,
     overwrite: bool = False,
     resume: bool = False,
     progress: Progress | None = None,
@@ -69,8 +77,10 @@ def embed_file(
         standardise: See `CMIMModel.embed`. The columns of the sources are not changed.
         on_invalid: "raise", or "nan" to write a row of NaN for an invalid molecule.
         rejects: CSV file to write with source, row number, SMILES and reason of each invalid molecule.
+        changes: CSV file to write with source, row number, SMILES and standardised SMILES of each molecule that `standardise` changed.
         batch_size: Maximum number of molecules in a batch; None: chosen for speed.
-        overwrite: Replace `target` and `rejects` if they exist.
+        n_jobs: Number of processes, each with a copy of the model; -1: one on each core. The rows do not depend on it.
+        overwrite: Replace `target`, `rejects` and `changes` if they exist.
         resume: Keep finished blocks in the folder `.NAME.unfinished` next to the target until it is complete, and begin with those
             that an interrupted call left there.
         progress: Called repeatedly with the number of rows done, and the fraction of the sources that these rows are, None if unknown.
@@ -85,43 +95,82 @@ def embed_file(
     target = Path(target)
     if on_invalid not in ("raise", "nan"):
         raise ConfigError(f'on_invalid must be "raise" or "nan", found {on_invalid!r}.')
-    check_output(target, overwrite=overwrite, others=inputs)
-    if rejects is not None:
-        check_file(rejects, overwrite=overwrite, others=[*inputs, target])
-    rows = number = 0
-    tally = Tally()
+    steps, processes = check_steps(standardise), process_count(n_jobs)
+    _check_outputs(inputs, target, rejects, changes, steps, overwrite=overwrite)
+    rows, changed, tally = 0, 0, Tally()
     with ExitStack() as stack:
-        settings = {"options": vars(options), "kind": kind, "layers": layers, "standardise": standardise, "rows": ROWS_AT_ONCE}
+        settings = {"options": vars(options), "kind": kind, "layers": layers, "standardise": steps, "rows": ROWS_AT_ONCE}
         settings["fingerprint"] = model.fingerprint(kind, layers)
         unfinished = stack.enter_context(Unfinished(target, inputs, settings).opened()) if resume else None
-        append = stack.enter_context(embedding_writer(target, unfinished.staging("output", target) if unfinished else None))
-        near = unfinished.staging("rejects", Path(rejects)) if unfinished and rejects is not None else None
-        reject = stack.enter_context(rejects_file(rejects, near))
-        for table, block, before, after in _blocks(inputs, options):
+        append = stack.enter_context(embedding_writer(target, _staging(unfinished, "output", target)))
+        reject = stack.enter_context(rejects_file(rejects, _staging(unfinished, "rejects", rejects)))
+        list_change = stack.enter_context(rejects_file(changes, _staging(unfinished, "changes", changes), "standardised"))
+        embedding: dict[str, Any] = {"kind": kind, "layers": layers, "standardise": steps, "batch_size": batch_size}
+        workers = stack.enter_context(Workers.opened(model, processes)) if processes > 1 else None
+        results = _embedded(_blocks(inputs, options), embedding, unfinished, workers)
+        for number, ((table, block, before, after), saved, computed) in enumerate(results):
             report = reporter(progress, rows, len(block.smiles), before, after)
-            saved = unfinished.load(number) if unfinished else None
-            vectors, reasons = saved or model.embed_or_explain(
-                block.smiles, kind, layers=layers, standardise=standardise, batch_size=batch_size, progress=report
-            )
+            vectors, reasons, standard = saved or computed or model.embed_or_explain(block.smiles, progress=report, **embedding)
             reasons = {index: wording(block.problems.get(index, reason)) for index, reason in reasons.items()}
-            invalid = [_invalid(table, block, index, reason) for index, reason in sorted(reasons.items())]
+            invalid = [_problem(table, block, index, reason) for index, reason in sorted(reasons.items())]
             if invalid and on_invalid == "raise":
                 raise InvalidSmilesError(f'{invalid[0]}. Pass on_invalid="nan" to keep a NaN row.')
             if unfinished and saved is None:
-                unfinished.save(number, vectors, reasons)
+                unfinished.save(number, Explained(vectors, reasons, standard))
             append(block.rows, vectors)
             reject(invalid)
             tally.add(invalid)
-            rows, number = rows + len(block.smiles), number + 1
+            list_change([_problem(table, block, *change) for change in sorted(standard.items())])
+            rows, changed = rows + len(block.smiles), changed + len(standard)
             report(1, 1)
         if not rows:
             raise DataError(f"{' and '.join(map(str, inputs))} holds no rows.")
-    return EmbeddedFile(rows, tally.total, tally.examples)
+    return EmbeddedFile(rows, tally.total, tally.examples, changed)
 
 
-def _blocks(
-    inputs: Sequence[str | Path], options: ReadOptions
-) -> Iterator[tuple[MoleculeTable, Block, float | None, float | None]]:
+def _check_outputs(
+    inputs: Sequence[str | Path],
+    target: Path,
+    rejects: str | Path | None,
+    changes: str | Path | None,
+    steps: Sequence[str],
+    *,
+    overwrite: bool,
+) -> None:
+    check_output(target, overwrite=overwrite, others=inputs)
+    used = [*inputs, target]
+    for path in (rejects, changes):
+        if path is not None:
+            check_file(path, overwrite=overwrite, others=used)
+            used.append(path)
+    if changes is not None and not steps:
+        raise ConfigError(
+            f"changes={str(changes)!r} lists the molecules that standardise changes, but no step is named. Pass "
+            'standardise="desalt,neutralise", or leave changes out.'
+        )
+
+
+def _staging(unfinished: Unfinished | None, name: str, output: str | Path | None) -> Path | None:
+    return unfinished.staging(name, Path(output)) if unfinished and output is not None else None
+
+
+def _embedded(
+    blocks: Iterator[_Read], embedding: dict[str, Any], unfinished: Unfinished | None, workers: Workers | None
+) -> Iterator[tuple[_Read, Explained | None, Explained | None]]:
+    """Each block, with its result if that was saved before, or if `workers` computed it."""
+
+    def tasks(workers: Workers) -> Iterator[tuple[Any, Future[Any] | None]]:
+        for read, saved in found:
+            yield (read, saved), None if saved else workers.submit("embed_or_explain", read[1].smiles, **embedding)
+
+    found = ((read, unfinished.load(number) if unfinished else None) for number, read in enumerate(blocks))
+    if workers:
+        yield from ((*item, computed) for item, computed in workers.in_order(tasks(workers)))
+    else:
+        yield from ((*item, None) for item in found)
+
+
+def _blocks(inputs: Sequence[str | Path], options: ReadOptions) -> Iterator[_Read]:
     """The blocks of all inputs, with the fractions of the inputs that have been read before and after."""
     names: list[str] | None = None
     schema: pa.Schema | None = None
@@ -147,6 +196,6 @@ def _blocks(
                 before = after
 
 
-def _invalid(table: MoleculeTable, block: Block, index: int, reason: str) -> RowProblem:
+def _problem(table: MoleculeTable, block: Block, index: int, reason: str) -> RowProblem:
     cell = block.rows.column(table.smiles_column)[index].as_py()
     return RowProblem(table.name, table.unit, block.numbers[index], cell or "", reason)

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..errors import ConfigError, DataError
 from ..files import atomic_write, lock
+from .model import Explained
 
 __all__ = ["Unfinished"]
 
@@ -102,19 +102,20 @@ class Unfinished:
             else:
                 path.unlink()
 
-    def save(self, number: int, vectors: NDArray[np.float32], reasons: Mapping[int, str]) -> None:
+    def save(self, number: int, found: Explained) -> None:
         """Saves the result of `CMIMModel.embed_or_explain` for a block."""
         with atomic_write(self._path(number)) as staging, staging.open("wb") as file:
-            np.save(file, vectors)
-            file.write(json.dumps(dict(reasons)).encode())
+            np.save(file, found.vectors)
+            file.write(json.dumps([found.invalid, found.changed]).encode())
 
-    def load(self, number: int) -> tuple[NDArray[np.float32], dict[int, str]] | None:
+    def load(self, number: int) -> Explained | None:
         """What was saved for a block; None if nothing was, or if the file is damaged."""
         try:
             with io.BytesIO(self._path(number).read_bytes()) as file:
                 vectors = np.load(file, allow_pickle=False)
-                return vectors, {int(index): reason for index, reason in json.loads(file.read()).items()}
-        except (OSError, EOFError, ValueError):
+                invalid, changed = ({int(i): text for i, text in texts.items()} for texts in json.loads(file.read()))
+                return Explained(vectors, invalid, changed)
+        except (OSError, EOFError, ValueError, AttributeError):  # the last: of an earlier version
             return None
 
     def _path(self, number: int) -> Path:

@@ -29,13 +29,14 @@ from .parsing import (
     without_stereo,
 )
 from .scores import penalised_logp, qed, similarity_to
-from .standardisation import atom_map, standard_smiles, standardise, without_extras
+from .standardisation import Standardised, atom_map, standard_smiles, standardise, standardised, without_extras
 from .substructures import contains, substructures
 
 __all__ = [
     "CANONICALISATION",
     "Mol",
     "Properties",
+    "Standardised",
     "atom_map",
     "canonical_or_none",
     "canonical_smiles",
@@ -62,6 +63,7 @@ __all__ = [
     "smiles_of_mol_block",
     "standard_smiles",
     "standardise",
+    "standardised",
     "substructures",
     "to_canonical_smiles",
     "what_follows",

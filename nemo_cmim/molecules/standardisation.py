@@ -4,17 +4,30 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from rdkit import Chem
 
 from ..errors import InvalidSmilesError
 from .parsing import Mol, check_is_molecule, one_line, parse, quiet_rdkit, shorten, smiles_of, to_canonical_smiles
 
-__all__ = ["atom_map", "standard_smiles", "standardise", "without_extras"]
+__all__ = ["Standardised", "atom_map", "standard_smiles", "standardise", "standardised", "without_extras"]
 
 _ATOM_MAP = re.compile(r"\[[^\]]*:\d+\]")
 _POLYMERS = {"SRU", "MON", "MER", "COP", "CRO", "MOD", "GRA", "ANY"}
 _ENHANCED_STEREO = (Chem.StereoGroupType.STEREO_OR, Chem.StereoGroupType.STEREO_AND)
+
+
+class Standardised(NamedTuple):
+    """A molecule after the steps of standardisation.
+
+    Attributes:
+        smiles: Its canonical SMILES.
+        is_changed: Whether a step removed something or changed the molecule. Another way of writing it is not a change.
+    """
+
+    smiles: str
+    is_changed: bool
 
 
 def standard_smiles(molecule: str | Mol, steps: Sequence[str] = (), *, name: str = "the SMILES") -> str:
@@ -34,12 +47,19 @@ def standard_smiles(molecule: str | Mol, steps: Sequence[str] = (), *, name: str
     Raises:
         InvalidSmilesError: If the molecule cannot be parsed, is a query, or has one of the first two without its step.
     """
+    return standardised(molecule, steps, name=name).smiles
+
+
+def standardised(molecule: str | Mol, steps: Sequence[str] = (), *, name: str = "the SMILES") -> Standardised:
+    """`standard_smiles`, and whether the steps changed the molecule."""
     if isinstance(molecule, Mol):
-        if "extras" not in steps:
-            _check_extras(molecule, name)
-        text = smiles_of(molecule, name=name)
+        extras = _extras(molecule)
+        if extras and "extras" not in steps:
+            raise InvalidSmilesError(f'{name} has {extras}, which a SMILES cannot hold; standardise="extras" ignores them')
+        text, is_changed = smiles_of(molecule, name=name), bool(extras)
     else:
         text = without_extras(molecule) if "extras" in steps else molecule
+        is_changed = isinstance(text, str) and text != molecule.strip(" \t")
     mol = parse(text, name=name)
     check_is_molecule(mol, f"{name} ({shorten(text)})")
     with quiet_rdkit():
@@ -51,12 +71,13 @@ def standard_smiles(molecule: str | Mol, steps: Sequence[str] = (), *, name: str
                 )
             except InvalidSmilesError as error:
                 raise InvalidSmilesError(f"{name} ({shorten(text)}): {error}") from error
-            canonical = to_canonical_smiles(changed)
+            before, canonical = canonical, to_canonical_smiles(changed)
+            is_changed = is_changed or canonical != before
     if found := atom_map(canonical):
         raise InvalidSmilesError(
             f'{name} ({shorten(text)}) contains atom maps, for example {found!r}; standardise="atom-maps" removes them'
         )
-    return canonical
+    return Standardised(canonical, is_changed)
 
 
 def atom_map(smiles: str) -> str:
@@ -101,18 +122,16 @@ def standardise(mol: Mol, *, desalt: bool, neutralise: bool, atom_maps: bool = F
     return parse(Chem.MolToSmiles(mol), name="RDKit's standardised SMILES", quiet=False)
 
 
-def _check_extras(mol: Mol, name: str) -> None:
-    """Raises an `InvalidSmilesError` if a molecule has parts that only a CXSMILES extension can hold and that make it another one."""
-    found = ""
+def _extras(mol: Mol) -> str:
+    """The part of a molecule that only a CXSMILES extension can hold and that makes it another one; empty if there is none."""
     if any(group.GetGroupType() in _ENHANCED_STEREO for group in mol.GetStereoGroups()):
-        found = "stereo groups (a racemate, or an unknown configuration)"
-    elif _POLYMERS & {group.GetProp("TYPE") for group in Chem.GetMolSubstanceGroups(mol)}:
-        found = "repeating units of a polymer"
-    elif mol.HasProp("_molLinkNodes"):
-        found = "link nodes, which stand for several numbers of atoms"
-    elif any(atom.HasProp("molAttchpt") for atom in mol.GetAtoms()):
-        found = "points of attachment"
-    elif any(bond.HasProp("_MolFileBondAttach") for bond in mol.GetBonds()):
-        found = "a bond with several possible ends"
-    if found:
-        raise InvalidSmilesError(f'{name} has {found}, which a SMILES cannot hold; standardise="extras" ignores them')
+        return "stereo groups (a racemate, or an unknown configuration)"
+    if _POLYMERS & {group.GetProp("TYPE") for group in Chem.GetMolSubstanceGroups(mol)}:
+        return "repeating units of a polymer"
+    if mol.HasProp("_molLinkNodes"):
+        return "link nodes, which stand for several numbers of atoms"
+    if any(atom.HasProp("molAttchpt") for atom in mol.GetAtoms()):
+        return "points of attachment"
+    if any(bond.HasProp("_MolFileBondAttach") for bond in mol.GetBonds()):
+        return "a bond with several possible ends"
+    return ""

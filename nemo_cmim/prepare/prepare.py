@@ -27,7 +27,7 @@ from ..files import fsync
 from ..mappings import from_mapping
 from ..molecules import check_properties
 from ..observed import PropertyTable
-from ..steps import check_steps, field_of
+from ..steps import Steps, check_steps, field_of
 from ..store.manifest import MANIFEST, StoreManifest
 from ..store.token_store import VOCABULARY
 from ..tables.detection import COMPRESSIONS, FORMATS
@@ -56,7 +56,7 @@ def prepare(
     output: str | Path,
     *,
     vocabulary: str | Path | None = None,
-    standardise: str | Sequence[str] = (),
+    standardise: Steps = (),
     processes: int | None = None,
     scheduler: str | None = None,
     progress: bool | None = None,

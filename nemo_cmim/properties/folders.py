@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ import pandas as pd
 
 from ..errors import DataError
 from ..molecules import standard_smiles
-from ..steps import check_steps
+from ..steps import Steps, check_steps
 from .data import PropertyData
 from .intervals import conformal_quantile, prediction_sets
 from .metrics import classification_metrics, regression_metrics
@@ -47,9 +47,7 @@ def part_files(folder: str | Path) -> dict[str, list[Path]]:
     return found
 
 
-def check_parts(
-    training: PropertyData, parts: Mapping[str, PropertyData], task: str, standardise: str | Sequence[str] = ()
-) -> None:
+def check_parts(training: PropertyData, parts: Mapping[str, PropertyData], task: str, standardise: Steps = ()) -> None:
     """Checks that the parts can be compared with predictions. A warning says how many of their molecules are also in the training part.
 
     Args:

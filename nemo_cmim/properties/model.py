@@ -21,7 +21,7 @@ from sklearn.utils.validation import check_is_fitted
 from ..arguments import check_choice, check_integer, check_positive, check_seed
 from ..errors import ConfigError, InvalidShapeError
 from ..inference.shipped import resolve
-from ..steps import check_steps
+from ..steps import Steps, check_steps
 from .choice import choice_table
 from .domain import Domain
 from .feature_sets import FeatureSet
@@ -108,7 +108,7 @@ class PropertyModel(BaseEstimator):
         folds: int = 5,
         coverage: float = 0.9,
         time_limit: float = 600.0,
-        standardise: str | Sequence[str] = (),
+        standardise: Steps = (),
         on_invalid: str = "raise",
         fine_tune: str | Recipe | None = None,
         members: int = 3,

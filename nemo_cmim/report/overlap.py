@@ -24,7 +24,7 @@ from ..errors import DataError, InvalidSmilesError
 from ..molecules import parse, standard_smiles, without_stereo
 from ..prepare.cluster import versions
 from ..prepare.curate import digest_of
-from ..steps import STEPS, check_steps, field_of
+from ..steps import STEPS, Steps, check_steps, field_of
 from ..store.manifest import StoreManifest
 from ..store.token_store import SPLITS, TokenStore
 from ..tables.layout import DETECT, ReadOptions
@@ -64,7 +64,7 @@ def find_overlap(
     folder: str | Path,
     smiles: Sequence[str],
     *,
-    standardise: str | Sequence[str] = (),
+    standardise: Steps = (),
     stereo: bool = True,
     progress: Callable[[int], None] | None = None,
 ) -> Overlap:
@@ -149,7 +149,7 @@ def _check_rdkit(folder: str | Path, manifest: StoreManifest) -> None:
         )
 
 
-def _steps(manifest: StoreManifest, more: str | Sequence[str]) -> tuple[str, ...]:
+def _steps(manifest: StoreManifest, more: Steps) -> tuple[str, ...]:
     """The steps of standardisation of the molecules of a folder, and more."""
     return check_steps([*(step for step in STEPS if manifest.settings.get(field_of(step))), *check_steps(more)])
 

@@ -72,7 +72,7 @@ def compute_together(model: CMIMModel, requests: Sequence[Request]) -> list[Any]
     asked = [each for each in requests if isinstance(each, Molecules)]  # all of them: their keys are equal
     molecules = [smiles for each in asked for smiles in each.sequences]
     kind, layers = (first.kind or "mean", first.layers) if isinstance(first, Embed) else ("mean", None)
-    rows, invalid = model.embed_or_explain(molecules, kind, layers=layers)
+    rows, invalid, _ = model.embed_or_explain(molecules, kind, layers=layers)
     results, start = [], 0
     for each in asked:
         reasons = {i: invalid[start + i] for i in range(each.rows) if start + i in invalid}
@@ -116,7 +116,7 @@ def _embed_in_steps(model: CMIMModel, request: Molecules, pause: Pause) -> Any:
     reasons: dict[int, str] = {}
     for start in range(0, request.rows, _STEP):
         pause()
-        rows, invalid = model.embed_or_explain(request.sequences[start : start + _STEP], kind, layers=layers)
+        rows, invalid, _ = model.embed_or_explain(request.sequences[start : start + _STEP], kind, layers=layers)
         parts.append(rows)
         reasons |= {start + i: reason for i, reason in invalid.items()}
     result = _vectors_of(model, request, np.concatenate(parts), reasons)

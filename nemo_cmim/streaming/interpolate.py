@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import pyarrow as pa
 from ..arguments import check_integer
 from ..errors import DataError, InvalidSmilesError
 from ..inference import CMIMModel
+from ..steps import Steps
 from ..tables.columns import column_index
 from ..tables.layout import DETECT, NO_SMILES, ReadOptions
 from ..tables.row_writers import row_writer
@@ -76,7 +77,7 @@ def interpolate_file(
     from_column: str,
     to_column: str,
     *,
-    standardise: Sequence[str] = (),
+    standardise: Steps = (),
     read: ReadOptions = DETECT,
     options: StreamOptions = DEFAULTS,
     **settings: Any,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from ..inference.batching import DECODED_MOLECULES
 from ..inference.inputs import EXPLAIN
 from ..optimization import OBJECTIVES, PICTURES, SearchResult, check_suffix
 from ..outputs import write_file
+from ..steps import Steps
 from ..tables.layout import DETECT, ReadOptions
 from ..tables.rows import Block, MoleculeTable
 from .rows import DEFAULTS, Found, Streamed, StreamOptions, check_outputs, problems_of, stream_rows, unused
@@ -75,7 +76,7 @@ def optimize_file(
     seed: int | None = None,
     plot: str | Path | None = None,
     grid: str | Path | None = None,
-    standardise: Sequence[str] = (),
+    standardise: Steps = (),
     read: ReadOptions = DETECT,
     options: StreamOptions = DEFAULTS,
     **settings: Any,

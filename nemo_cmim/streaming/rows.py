@@ -13,6 +13,7 @@ import pyarrow as pa
 from ..errors import ConfigError, DataError, InvalidSmilesError
 from ..inference import CMIMModel
 from ..outputs import check_file
+from ..steps import Steps
 from ..tables.progress import Progress, reporter
 from ..tables.rejects import RowProblem, Tally, rejects_file
 from ..tables.row_writers import check_row_output, flat, name_column, row_writer, with_columns
@@ -227,7 +228,7 @@ def _result(rows: pa.Table, found: Sequence[Found], columns: Mapping[str, pa.Dat
     return with_columns(kept, list(columns), new)
 
 
-def problems_of(model: CMIMModel, block: Block, standardise: str | Sequence[str]) -> dict[int, str]:
+def problems_of(model: CMIMModel, block: Block, standardise: Steps) -> dict[int, str]:
     """Why the model cannot use rows of a block, by their index."""
     reasons = {i: block.problems.get(i) or model.invalid_reason(smiles, standardise) for i, smiles in enumerate(block.smiles)}
     return {i: reason for i, reason in reasons.items() if reason}

@@ -15,6 +15,7 @@ from ..inference import CMIMModel
 from ..inference.batching import DECODED_MOLECULES
 from ..inference.inputs import EXPLAIN
 from ..inference.sampling import ATTEMPTS, next_round
+from ..steps import Steps
 from ..tables.layout import DETECT, ReadOptions
 from ..tables.row_writers import row_writer
 from ..tables.rows import Block, MoleculeTable
@@ -34,7 +35,7 @@ def sample_around(
     n: int = 1,
     *,
     seed: int | None = None,
-    standardise: Sequence[str] = (),
+    standardise: Steps = (),
     read: ReadOptions = DETECT,
     options: StreamOptions = DEFAULTS,
     **settings: Any,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,7 @@ from ..errors import InvalidSmilesError
 from ..inference import CMIMModel
 from ..inference.capabilities import require_decoder
 from ..inference.inputs import EXPLAIN
+from ..steps import Steps
 from ..tables.layout import DETECT, ReadOptions
 from ..tables.rows import Block, MoleculeTable
 from .rows import DEFAULTS, Found, Streamed, StreamOptions, check_outputs, stream_rows
@@ -27,7 +28,7 @@ def score_file(
     *,
     given: str | None = None,
     per_token: bool = False,
-    standardise: Sequence[str] = (),
+    standardise: Steps = (),
     read: ReadOptions = DETECT,
     options: StreamOptions = DEFAULTS,
 ) -> Streamed:

@@ -46,7 +46,8 @@ class ReadOptions:
             has no header, and its first column is read.
         delimiter: `,`, `;`, `|`, a tab (also `tab` or `\t`), or `space` for any white space; None: detected.
         header: False if the first line is a row, not column names; None: detected.
-        standardise: Steps of `steps.STEPS`, for the structures of SDF files; those that need no structure are for the caller.
+        standardise: Steps of `steps.STEPS`. Of these, `extras` and `atom-maps` are applied to structures of SDF files, as their SMILES
+            cannot be written otherwise. All others are for the caller.
     """
 
     smiles: str | None = None
@@ -79,7 +80,7 @@ class Layout(NamedTuple):
     has_header: bool
     delimiter: str = ""
     line_end: str = "\n"
-    standardise: Sequence[str] = ()
+    standardise: tuple[str, ...] = ()
     preamble: int = 0
 
 

@@ -55,17 +55,20 @@ class Tally:
 
 
 @contextmanager
-def rejects_file(path: str | Path | None, staging: Path | None = None) -> Iterator[Callable[[Sequence[RowProblem]], None]]:
+def rejects_file(
+    path: str | Path | None, staging: Path | None = None, reason: str = "reason"
+) -> Iterator[Callable[[Sequence[RowProblem]], None]]:
     """Yields a function that writes rows to a CSV file, or that does nothing without a path.
 
     Args:
         path: The file, which is replaced if it exists.
         staging: See `outputs.write_file`.
+        reason: Name of the column of reasons.
     """
     if path is None:
         yield lambda _: None
         return
     with write_file(path, overwrite=True, staging=staging) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(("file", "row", "smiles", "reason"))
+        writer.writerow(("file", "row", "smiles", reason))
         yield lambda rows: writer.writerows((row.source, row.number, row.smiles, row.reason) for row in rows)

@@ -15,6 +15,7 @@ from .text import numbered_lines
 __all__ = ["data_names", "read_sdf", "record_starts"]
 
 _END = b"$$$$"
+_STEPS = ("extras", "atom-maps")  # they remove what cannot be in the SMILES; other steps would change the column of SMILES
 _DATA = re.compile(r"^>(?:.*?<(?P<name>.*)>|\s*(?P<number>.*))")  # > 25 <MELTING.POINT>, or > DT12
 
 
@@ -35,7 +36,7 @@ def read_sdf(
     from ..errors import InvalidSmilesError
     from ..molecules import smiles_of_mol_block
 
-    steps = check_steps(layout.standardise)
+    steps = tuple(step for step in check_steps(layout.standardise) if step in _STEPS)
     for start, place, lines, not_utf8 in _records(name, file, layout, number, offset, copy):
         text = "\n".join(lines)
         end = _end_of_mol_block(lines)

@@ -7,11 +7,14 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import joblib
 import numpy as np
 import pandas as pd
+import polars as pl
 import pytest
+from rdkit import Chem
 from sklearn.base import clone
 from sklearn.compose import ColumnTransformer
 from sklearn.exceptions import NotFittedError
@@ -21,7 +24,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils import estimator_checks
 
-from nemo_cmim import MoleculeEmbedder
+from nemo_cmim import MoleculeEmbedder, standardise
 from nemo_cmim.errors import CheckpointError, ConfigError, InvalidSmilesError
 from nemo_cmim.inference import CMIMModel, load, shipped
 from nemo_cmim.inference.model_file import write_model_file
@@ -208,3 +211,38 @@ def test_molecules_are_standardised(model_file: Path, model: CMIMModel) -> None:
     assert pickle.loads(pickle.dumps(embedder)).standardise == ("extras", "desalt")
     with pytest.raises(ConfigError, match="this step is unknown"):
         MoleculeEmbedder(str(model_file), standardise=("salts",)).fit(SMILES)
+
+
+def test_true_removes_salts_and_charges(model_file: Path, model: CMIMModel) -> None:
+    embedder = MoleculeEmbedder(str(model_file), standardise=True)
+    np.testing.assert_allclose(embedder.fit_transform(["CC[NH3+].[Cl-]"]), model.embed(["CCN"]), rtol=1e-5, atol=1e-6)
+    assert not np.allclose(embedder.transform(["CC(=O)CC"]), embedder.transform(["CC(O)=CC"]))  # tautomers stay different
+    table = standardise(["CC[NH3+].[Cl-]", "OCC", "C1C", Chem.MolFromSmiles("CC(=O)[O-]")])
+    assert table["standardised"].tolist()[:2] == ["CCN", "CCO"] and table["standardised"][3] == "CC(=O)O"
+    assert table["changed"].tolist() == [True, False, False, True]
+    assert table["standardised"].isna().tolist() == [False, False, True, False] and "unclosed ring" in table["reason"][2]
+    assert standardise(["CC[NH3+].[Cl-]"], False)["standardised"][0] == "CC[NH3+].[Cl-]"
+
+
+def test_polars_output(model_file: Path) -> None:
+    out = MoleculeEmbedder(str(model_file)).set_output(transform="polars").fit_transform(pl.Series(SMILES))
+    assert isinstance(out, pl.DataFrame) and out.columns[:2] == ["informative0", "informative1"] and out.shape == (len(SMILES), 32)
+
+
+def test_a_progress_bar_is_shown_on_request(model_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for verbose, shown in ((0, ""), (1, "embed: 100%"), ({"desc": "mine"}, "mine: 100%")):
+        MoleculeEmbedder(str(model_file), verbose=verbose).fit_transform(SMILES)
+        printed = capsys.readouterr().err
+        assert shown in printed and bool(printed) == bool(verbose)
+
+
+def test_a_pickle_of_an_earlier_version_has_no_n_jobs(model_file: Path) -> None:
+    embedder = MoleculeEmbedder(str(model_file)).fit(SMILES)
+    del embedder.n_jobs, embedder.verbose
+    assert pickle.loads(pickle.dumps(embedder)).transform(SMILES).shape == (len(SMILES), 32)
+
+
+@pytest.mark.parametrize("n_jobs", [0, 1.5, "all"])
+def test_n_jobs_must_be_a_number_of_processes(model_file: Path, n_jobs: Any) -> None:
+    with pytest.raises(ConfigError, match="n_jobs must"):
+        MoleculeEmbedder(str(model_file), n_jobs=n_jobs).fit(SMILES)

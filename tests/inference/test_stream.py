@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from rdkit import Chem
 
 from nemo_cmim.cli import main
-from nemo_cmim.errors import DataError, InvalidSmilesError
+from nemo_cmim.errors import ConfigError, DataError, InvalidSmilesError
 from nemo_cmim.inference import CMIMModel, stream
 
 ROWS = {"id": ["007", "8", ""], "smiles": ["CCO", "c1ccccc1", "OCC"], "note": ['a "quoted", text', "two\nlines", "ünï"]}
@@ -67,7 +68,7 @@ def test_many_blocks(tmp_path: Path, model_file: Path, model: CMIMModel, monkeyp
     seen: list[tuple[int, float | None]] = []
     done = stream.embed_file(model, tmp_path / "in.csv", tmp_path / "out.parquet", progress=lambda *now: seen.append(now))
     result = pd.read_parquet(tmp_path / "out.parquet")
-    assert done == (100, 0, []) and len(result) == 100
+    assert done == (100, 0, [], 0) and len(result) == 100
     assert seen == sorted(seen) and len(seen) >= 15 and seen[-1] == (100, 1.0)
     assert list(result["n"].astype(int)) == list(range(100))
     np.testing.assert_allclose(np.stack(result["embedding"]), model.embed(smiles), rtol=1e-4, atol=1e-5)
@@ -196,3 +197,33 @@ def test_an_output_may_be_called_like_its_suffix(tmp_path: Path, model: CMIMMode
     for name in (".csv", ".npy", ".npz", ".parquet", ".csv.gz"):
         stream.embed_file(model, tmp_path / "in.smi", tmp_path / name)
         assert (tmp_path / name).stat().st_size
+
+
+def test_title_and_data_of_sdf_files_are_kept(
+    tmp_path: Path, model_file: Path, model: CMIMModel, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Chem.SDWriter(str(tmp_path / "in.sdf")) as writer:
+        for name, smiles, value in (("aspirin", "CC(=O)Oc1ccccc1C(=O)O", "1.2"), ("salt", "CC[NH3+].[Cl-]", "two\nlines")):
+            mol = Chem.MolFromSmiles(smiles)
+            mol.SetProp("_Name", name)
+            mol.SetProp("Batch id", value)
+            writer.write(mol)
+    command = (tmp_path / "in.sdf", "-o", tmp_path / "out.parquet", "--model", model_file, "--standardise")
+    assert run(*command) == 0
+    assert "1 molecules were changed by --standardise desalt,neutralise; --changes FILE lists" in capsys.readouterr().err
+    result = pd.read_parquet(tmp_path / "out.parquet")
+    assert list(result) == ["smiles", "name", "Batch id", "embedding"]
+    assert result["smiles"].tolist() == ["CC(=O)Oc1ccccc1C(=O)O", "CC[NH3+].[Cl-]"]  # as in the file
+    assert result["name"].tolist() == ["aspirin", "salt"] and result["Batch id"].tolist() == ["1.2", "two\nlines"]
+    expected = model.embed(["CC(=O)Oc1ccccc1C(=O)O", "CCN"])
+    np.testing.assert_allclose(np.stack(result["embedding"]), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_list_of_changes_needs_a_step(tmp_path: Path, model: CMIMModel) -> None:
+    (tmp_path / "in.smi").write_text("CCO\n")
+    with pytest.raises(ConfigError, match="no step is named"):
+        stream.embed_file(model, tmp_path / "in.smi", tmp_path / "out.csv", changes=tmp_path / "changes.csv")
+    with pytest.raises(DataError, match="is also another output"):
+        stream.embed_file(
+            model, tmp_path / "in.smi", tmp_path / "out.csv", standardise=True, rejects=tmp_path / "a", changes=tmp_path / "a"
+        )
