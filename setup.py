@@ -91,6 +91,7 @@ setup(
     zip_safe=False,
     entry_points={
         "console_scripts": ["nemo-cmim = nemo_cmim.cli:main"],
+        "molfeat.calc": ["CMIMCalculator = nemo_cmim.molfeat_plugin:CMIMCalculator"],
         "nemo_run.cli": ["cmim = nemo_cmim.recipes"],  # `nemorun cmim pretrain`
     },
     classifiers=[

@@ -56,6 +56,7 @@ def test_metadata(metadata: dict[str, Any]) -> None:
     assert metadata["license"] == "Apache-2.0" and "Version 2.0, January 2004" in (ROOT / "LICENSE").read_text()
     assert metadata["entry_points"] == {
         "console_scripts": ["nemo-cmim = nemo_cmim.cli:main"],
+        "molfeat.calc": ["CMIMCalculator = nemo_cmim.molfeat_plugin:CMIMCalculator"],
         "nemo_run.cli": ["cmim = nemo_cmim.recipes"],
     }
 
