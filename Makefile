@@ -11,7 +11,7 @@ RUN := .venv/bin/python
 PIP := .venv/bin/pip --disable-pip-version-check install --constraint constraints.txt
 # Prints the name of each package while pip collects it. Warnings and errors of pip are shown unchanged.
 PROGRESS := | while read -r step name _; do case "$$step $$name" in Collecting*) printf '%s ' "$$name";; *collected) printf '\ninstalling\n';; esac; done
-BENCHMARKS := $(filter-out report timing molecules fitted products ranks range_server shard_folder prepare tranche_logp, $(basename $(notdir $(wildcard benchmarks/*.py))))
+BENCHMARKS := $(filter-out report timing molecules fitted products ranks range_server shard_folder prepare tranche_logp fine_tuning properties, $(basename $(notdir $(wildcard benchmarks/*.py))))
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
@@ -38,7 +38,7 @@ format: $(VENV) ## fix and format the code with ruff
 	$(RUN) -m ruff check --fix .
 	$(RUN) -m ruff format .
 
-bench: $(VENV) ## run the benchmarks and record them in benchmarks/RESULTS.md (except prepare and tranche_logp, which need ZINC tranches)
+bench: $(VENV) ## run the benchmarks and record them in benchmarks/RESULTS.md (except those that need data: prepare, tranche_logp, fine_tuning, properties)
 	for name in $(BENCHMARKS); do $(RUN) -m benchmarks.$$name --record; done
 
 wheel: $(VENV) ## build dist/nemo_cmim-*.whl
