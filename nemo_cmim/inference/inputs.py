@@ -64,6 +64,7 @@ class InputOptions(NamedTuple):
         standardise: Steps of `steps.STEPS` that are applied before.
         first_index: Index of the first row in error messages.
         placeholder: What stands in the place of an invalid row: "NaN" or "None". It is named in messages.
+        is_canonical: Whether the molecules are results of `molecules.standard_smiles`, which are not parsed again.
     """
 
     on_invalid: str = "raise"
@@ -71,6 +72,7 @@ class InputOptions(NamedTuple):
     standardise: Steps = ()
     first_index: int = 0
     placeholder: str = "NaN"
+    is_canonical: bool = False
 
 
 def tokenize(molecules: Any, tokenizer: SmilesTokenizer, max_tokens: int, options: InputOptions) -> TokenizedMolecules:
@@ -100,7 +102,7 @@ def tokenize(molecules: Any, tokenizer: SmilesTokenizer, max_tokens: int, option
     for i, row in enumerate(rows):
         name = "the SMILES" if options.on_invalid == EXPLAIN else f"SMILES at index {options.first_index + i}"
         try:
-            smiles, is_changed = _smiles(row, options.canonical, steps, name)
+            smiles, is_changed = (row, False) if options.is_canonical else _smiles(row, options.canonical, steps, name)
             if smiles not in index_of:
                 tokens.append(_encode(smiles, tokenizer, max_tokens, name))
                 index_of[smiles] = len(tokens) - 1
@@ -155,11 +157,18 @@ def standardise(smiles: Any, steps: Steps = True) -> pd.DataFrame:
     return pd.DataFrame(table, columns=["molecule", "standardised", "changed", "reason"])
 
 
-def invalid_reason(molecule: Any, tokenizer: SmilesTokenizer, max_tokens: int, standardise: Steps = ()) -> str | None:
-    """Why a model with this tokenizer and maximum length cannot use a molecule; None if it can."""
+def invalid_reason(
+    molecule: Any,
+    tokenizer: SmilesTokenizer,
+    max_tokens: int,
+    standardise: Steps = (),
+    *,
+    is_canonical: bool = False,
+) -> str | None:
+    """Why a model with this tokenizer and maximum length cannot use a molecule; None if it can. See also `InputOptions`."""
     steps = check_steps(standardise)
     try:
-        _encode(standard_smiles(molecule, steps), tokenizer, max_tokens, "the SMILES")
+        _encode(molecule if is_canonical else standard_smiles(molecule, steps), tokenizer, max_tokens, "the SMILES")
     except InvalidSmilesError as error:
         return str(error)
     return None

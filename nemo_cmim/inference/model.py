@@ -127,6 +127,14 @@ class CMIMModel(OptimizingModel):
         inputs = self._tokenize(smiles, InputOptions(EXPLAIN, standardise=standardise))
         return Explained(self._vectors(inputs, spec, batch_size, progress), inputs.invalid, inputs.changed)
 
+    def embed_canonical(
+        self, smiles: Sequence[str], kind: str = "informative", *, layers: Sequence[int] | None = None, batch_size: int | None = None
+    ) -> NDArray[np.float32]:
+        """`embed` for N results of `molecules.standard_smiles`, which are not parsed again. Other text gets the vector of its tokens."""
+        spec = embedding_spec(self.config, kind, layers, "mean")
+        check_integer("batch_size", batch_size, optional=True)
+        return self._vectors(self._tokenize(smiles, InputOptions(is_canonical=True)), spec, batch_size)
+
     def width(self, kind: str = "informative", layers: Sequence[int] | None = None, pooling: str = "mean") -> int:
         """Length of the vector that `embed` returns for a molecule; see `embed` for arguments and errors."""
         return embedding_spec(self.config, kind, layers, pooling).width
@@ -179,9 +187,12 @@ class CMIMModel(OptimizingModel):
         scores = head(torch.from_numpy(vectors).to(self.device, dtype_of(self.precision)))[:, : len(table.values)]
         return dict(zip(table.values, table.from_scores(scores.float().cpu().numpy()).T))
 
-    def invalid_reason(self, molecule: Any, standardise: Steps = ()) -> str | None:
-        """Why `embed` cannot use a molecule (not parsable, too long, a token outside the vocabulary); None if it can."""
-        return invalid_reason(molecule, self.tokenizer, self.config.network.max_tokens, standardise)
+    def invalid_reason(self, molecule: Any, standardise: Steps = (), *, is_canonical: bool = False) -> str | None:
+        """Why `embed` cannot use a molecule (not parsable, too long, a token outside the vocabulary); None if it can.
+
+        With `is_canonical`, the molecule is a result of `molecules.standard_smiles`, which is not parsed again.
+        """
+        return invalid_reason(molecule, self.tokenizer, self.config.network.max_tokens, standardise, is_canonical=is_canonical)
 
     def _vectors(
         self,

@@ -84,7 +84,8 @@ def morgan_fingerprints(smiles: Sequence[str], bits: int = 2048, radius: int = 2
     from rdkit.Chem import rdFingerprintGenerator
 
     generator = rdFingerprintGenerator.GetMorganGenerator(radius=radius, fpSize=bits)
-    rows = [generator.GetFingerprintAsNumPy(parse(s)) for s in smiles]
+    with quiet_rdkit():
+        rows = [generator.GetFingerprintAsNumPy(parse(s, quiet=False)) for s in smiles]
     return np.array(rows, dtype=np.float32).reshape(len(rows), bits)
 
 
@@ -99,7 +100,7 @@ def descriptors(smiles: Sequence[str]) -> NDArray[np.float32]:
     rows = []
     with quiet_rdkit():
         for s in smiles:
-            rows.append(list(Descriptors.CalcMolDescriptors(parse(s), missingVal=float("nan")).values()))
+            rows.append(list(Descriptors.CalcMolDescriptors(parse(s, quiet=False), missingVal=float("nan")).values()))
     values = np.array(rows, dtype=np.float64).reshape(len(rows), len(Descriptors.descList))
     values[np.abs(values) > np.finfo(np.float32).max] = np.nan
     return values.astype(np.float32)

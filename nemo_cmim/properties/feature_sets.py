@@ -102,8 +102,8 @@ class FeatureSet:
         return self._columns
 
     def invalid_reason(self, smiles: str) -> str | None:
-        """Why the model cannot embed a valid molecule; None if it can, or if there are no embeddings."""
-        return self._loaded().invalid_reason(smiles) if any(block.kind for block in self._blocks) else None
+        """Why the model cannot embed a molecule, a canonical SMILES; None if it can, or if there are no embeddings."""
+        return self._loaded().invalid_reason(smiles, is_canonical=True) if any(block.kind for block in self._blocks) else None
 
     def embedding_columns(self) -> slice | None:
         """The columns of the first embedding; None if there is none."""
@@ -116,7 +116,7 @@ class FeatureSet:
     def _block(self, block: _Block, smiles: Sequence[str]) -> NDArray[np.float64]:
         if not block.kind:
             return compute_features(block.text, builtin_featurizer(block.text), smiles)
-        return self._loaded().embed(smiles, block.kind, layers=block.layers, batch_size=self.batch_size).astype(np.float64)
+        return self._loaded().embed_canonical(smiles, block.kind, layers=block.layers, batch_size=self.batch_size).astype(np.float64)
 
     def _loaded(self) -> CMIMModel:
         from ..inference.shipped import resolve
