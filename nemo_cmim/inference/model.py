@@ -128,7 +128,12 @@ class CMIMModel(OptimizingModel):
         return Explained(self._vectors(inputs, spec, batch_size, progress), inputs.invalid, inputs.changed)
 
     def embed_canonical(
-        self, smiles: Sequence[str], kind: str = "informative", *, layers: Sequence[int] | None = None, batch_size: int | None = None
+        self,
+        smiles: Sequence[str],
+        kind: str = "informative",
+        *,
+        layers: Sequence[int] | None = None,
+        batch_size: int | None = None,
     ) -> NDArray[np.float32]:
         """`embed` for N results of `molecules.standard_smiles`, which are not parsed again. Other text gets the vector of its tokens."""
         spec = embedding_spec(self.config, kind, layers, "mean")

@@ -5,9 +5,10 @@ Shape letters: N molecules, D columns.
 
 from __future__ import annotations
 
+import functools
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -101,9 +102,12 @@ class FeatureSet:
             self._columns = [(block.text, self._block(block, ["C"]).shape[1]) for block in self._blocks]
         return self._columns
 
-    def invalid_reason(self, smiles: str) -> str | None:
-        """Why the model cannot embed a molecule, a canonical SMILES; None if it can, or if there are no embeddings."""
-        return self._loaded().invalid_reason(smiles, is_canonical=True) if any(block.kind for block in self._blocks) else None
+    @property
+    def invalid_reason(self) -> Callable[[str], str | None]:
+        """A function that says why the model cannot embed a canonical SMILES: None if it can, or if there are no embeddings."""
+        if not any(block.kind for block in self._blocks):
+            return lambda smiles: None
+        return functools.partial(self._loaded().invalid_reason, is_canonical=True)  # loads the model once, not for each molecule
 
     def embedding_columns(self) -> slice | None:
         """The columns of the first embedding; None if there is none."""
@@ -116,7 +120,9 @@ class FeatureSet:
     def _block(self, block: _Block, smiles: Sequence[str]) -> NDArray[np.float64]:
         if not block.kind:
             return compute_features(block.text, builtin_featurizer(block.text), smiles)
-        return self._loaded().embed_canonical(smiles, block.kind, layers=block.layers, batch_size=self.batch_size).astype(np.float64)
+        return (
+            self._loaded().embed_canonical(smiles, block.kind, layers=block.layers, batch_size=self.batch_size).astype(np.float64)
+        )
 
     def _loaded(self) -> CMIMModel:
         from ..inference.shipped import resolve

@@ -157,3 +157,18 @@ def test_queries_are_refused(model: CMIMModel) -> None:
     ):
         model.embed(["C", Chem.MolFromSmarts("[C,N]-[!#6]")])
     assert np.isfinite(model.embed(["*CC", Chem.MolFromSmiles("*CC")])).all()
+
+
+def test_canonical_molecules_are_not_parsed_again(model: CMIMModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    smiles = ["CCO", "c1ccccc1", "CCO"]
+    expected, long = model.embed(smiles), model.invalid_reason("C" * 500)
+
+    def parsed(*_: Any, **__: Any) -> str:
+        raise AssertionError("the molecule was parsed")
+
+    monkeypatch.setattr("nemo_cmim.inference.inputs.standard_smiles", parsed)
+    np.testing.assert_array_equal(model.embed_canonical(smiles), expected)
+    assert model.invalid_reason("CCO", is_canonical=True) is None
+    assert long is not None and model.invalid_reason("C" * 500, is_canonical=True) == long
+    with pytest.raises(InvalidSmilesError, match="500 tokens"):
+        model.embed_canonical(["C" * 500])

@@ -10,7 +10,9 @@ import pytest
 
 from nemo_cmim import PropertyModel, load_property_model
 from nemo_cmim.cli import main
+from nemo_cmim.molecules import standard_smiles
 from nemo_cmim.streaming import predict
+from nemo_cmim.streaming.rows import StreamOptions
 from tests.properties.property_data import LABELS, SMILES, VALUES
 
 ROWS = ["OCC", "C1CC", "CCc1ccccc1", "", "CCO", "CC"]
@@ -53,6 +55,22 @@ def test_rows_in_are_rows_out(
     assert list(table["nearest_training"].fillna("")) == list(expected["nearest_training"].fillna(""))
     assert "unclosed ring" in table["reason"][1] and table["reason"][3] == "no SMILES" and table["reason"].notna().sum() == 2
     assert list(pd.read_csv(rejects)["row"]) == [3, 5]
+
+
+def test_each_row_is_canonicalised_once(
+    tmp_path: Path, source: Path, regressor: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = []
+
+    def counted(molecule: str, *args: object, **names: object) -> str:
+        read.append(molecule)
+        return standard_smiles(molecule, *args, **names)  # type: ignore[arg-type]
+
+    model = load_property_model(regressor, model_file)
+    for user in ("properties.inputs", "inference.inputs"):
+        monkeypatch.setattr(f"nemo_cmim.{user}.standard_smiles", counted)
+    predict.predict_file(model, source, tmp_path / "out.csv", options=StreamOptions("nan"))
+    assert [smiles for smiles in read if smiles != "C"] == ROWS, "and C, for the types of the columns"
 
 
 def test_labels_and_their_types(tmp_path: Path, source: Path) -> None:
