@@ -10,7 +10,7 @@ from ..tables.layout import DETECT
 from .commands import Commands
 from .messages import with_options
 from .output import list_rows, progress_bar, say
-from .reading import FILES, add_model, add_read_options, add_standardise, read_options
+from .reading import FILES, add_model, add_read_options, add_resume, add_standardise, read_options
 
 __all__ = ["add_commands"]
 
@@ -82,8 +82,7 @@ def _add_embed(commands: Commands) -> None:
     processes = "number of processes, each with a copy of the model; -1: one on each core (default: 1)"
     add("--processes", dest="n_jobs", type=int, metavar="N", help=processes)
     add("--overwrite", action="store_true", help="replace the output file if it exists")
-    resume = "keep finished parts until the output is complete; a repeated call with this option continues after an interruption"
-    add("--resume", action="store_true", help=resume)
+    add_resume(add)
     parser.set_defaults(run=_run_embed)
 
 

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import hashlib
 import json
 import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .commands import Commands
 from .generated import add_outputs, chosen, print_streamed, stream_options
 from .messages import with_options
 from .output import list_rows, progress_bar
-from .reading import FILES, add_model, add_read_options, add_standardise, read_options
+from .reading import FILES, add_model, add_read_options, add_resume, add_standardise, read_options
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -232,6 +234,7 @@ def _add_predict(commands: Commands) -> None:
     add_outputs(add, smi=False)
     parser.set_defaults(on_invalid="nan")
     add_read_options(add)
+    add_resume(add)
     add("--prefix", default="", metavar="TEXT", help="text before the names of the new columns (default: none)")
     embeddings = (
         "model of the embeddings that MODEL was fitted on: name of a shipped model, or path of a .nemo file (default: see MODEL)"
@@ -248,6 +251,7 @@ def _run_predict(args: argparse.Namespace) -> None:
     model = load_property_model(args.property_model, args.model, args.device)
     with progress_bar("predict", "rows") as show:
         done = predict_file(
-            model, args.input, args.output, read=read_options(args), options=stream_options(args, show), **chosen(args, ("prefix",))
-        )
+            model, args.input, args.output, read=read_options(args), options=stream_options(args, show), **chosen(args, ("prefix",)),
+            resume=hashlib.sha256(Path(args.property_model).read_bytes()).hexdigest() if args.resume else None,
+        )  # fmt: skip
     print_streamed(args.output, done)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from ..steps import SALTS_AND_CHARGES
 from ..tables.layout import ReadOptions
 
-__all__ = ["FILES", "add_model", "add_read_options", "add_standardise", "add_text_options", "read_options"]
+__all__ = ["FILES", "add_model", "add_read_options", "add_resume", "add_standardise", "add_text_options", "read_options"]
 
 FILES = ".csv, .tsv, .txt, .smi, .sdf, .mol or .parquet, also compressed (.gz, .bz2, .xz, .zst)"
 _STEPS = (
@@ -61,3 +61,9 @@ def add_model(add: Callable[..., argparse.Action]) -> None:
     model = "name of a shipped model, or path of a .nemo file (default: the first that `nemo-cmim models` lists)"
     add("--model", metavar="MODEL", help=model)
     add("--device", help="device of the network, for example cpu or cuda:0 (default: a GPU if there is one, else cpu)")
+
+
+def add_resume(add: Callable[..., argparse.Action]) -> None:
+    """Adds --resume."""
+    text = "keep finished parts until the output is complete; a repeated call with this option continues after an interruption"
+    add("--resume", action="store_true", help=text)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
+import json
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 
 from ..errors import ConfigError, DataError, InvalidSmilesError
@@ -21,7 +24,7 @@ from ..tables.rows import Block, MoleculeTable
 from ..tables.writers import check_output, embedding_writer
 from .model import CMIMModel, Explained
 from .processes import Workers, process_count
-from .unfinished import Unfinished
+from .unfinished import Unfinished, staging_of
 
 __all__ = ["EmbeddedFile", "embed_file"]
 
@@ -102,9 +105,9 @@ def embed_file(
         settings = {"options": vars(options), "kind": kind, "layers": layers, "standardise": steps, "rows": ROWS_AT_ONCE}
         settings["fingerprint"] = model.fingerprint(kind, layers)
         unfinished = stack.enter_context(Unfinished(target, inputs, settings).opened()) if resume else None
-        append = stack.enter_context(embedding_writer(target, _staging(unfinished, "output", target)))
-        reject = stack.enter_context(rejects_file(rejects, _staging(unfinished, "rejects", rejects)))
-        list_change = stack.enter_context(rejects_file(changes, _staging(unfinished, "changes", changes), "standardised"))
+        append = stack.enter_context(embedding_writer(target, staging_of(unfinished, "output", target)))
+        reject = stack.enter_context(rejects_file(rejects, staging_of(unfinished, "rejects", rejects)))
+        list_change = stack.enter_context(rejects_file(changes, staging_of(unfinished, "changes", changes), "standardised"))
         embedding: dict[str, Any] = {"kind": kind, "layers": layers, "standardise": steps, "batch_size": batch_size}
         workers = stack.enter_context(Workers.opened(model, processes)) if processes > 1 else None
         results = _embedded(_blocks(inputs, options), embedding, unfinished, workers)
@@ -116,7 +119,7 @@ def embed_file(
             if invalid and on_invalid == "raise":
                 raise InvalidSmilesError(f'{invalid[0]}. Pass on_invalid="nan" to keep a NaN row.')
             if unfinished and saved is None:
-                unfinished.save(number, Explained(vectors, reasons, standard))
+                unfinished.save(number, _packed(Explained(vectors, reasons, standard)))
             append(block.rows, vectors)
             reject(invalid)
             tally.add(invalid)
@@ -150,10 +153,6 @@ def _check_outputs(
         )
 
 
-def _staging(unfinished: Unfinished | None, name: str, output: str | Path | None) -> Path | None:
-    return unfinished.staging(name, Path(output)) if unfinished and output is not None else None
-
-
 def _embedded(
     blocks: Iterator[_Read], embedding: dict[str, Any], unfinished: Unfinished | None, workers: Workers | None
 ) -> Iterator[tuple[_Read, Explained | None, Explained | None]]:
@@ -163,11 +162,29 @@ def _embedded(
         for read, saved in found:
             yield (read, saved), None if saved else workers.submit("embed_or_explain", read[1].smiles, **embedding)
 
-    found = ((read, unfinished.load(number) if unfinished else None) for number, read in enumerate(blocks))
+    found = ((read, _unpacked(unfinished.load(number)) if unfinished else None) for number, read in enumerate(blocks))
     if workers:
         yield from ((*item, computed) for item, computed in workers.in_order(tasks(workers)))
     else:
         yield from ((*item, None) for item in found)
+
+
+def _packed(found: Explained) -> bytes:
+    with io.BytesIO() as file:
+        np.save(file, found.vectors)
+        file.write(json.dumps([found.invalid, found.changed]).encode())
+        return file.getvalue()
+
+
+def _unpacked(saved: bytes | None) -> Explained | None:
+    """What was packed; None if it is damaged."""
+    try:
+        with io.BytesIO(saved or b"") as file:
+            vectors = np.load(file, allow_pickle=False)
+            invalid, changed = ({int(i): text for i, text in texts.items()} for texts in json.loads(file.read()))
+            return Explained(vectors, invalid, changed)
+    except (EOFError, ValueError, AttributeError):  # the last: of an earlier version
+        return None
 
 
 def _blocks(inputs: Sequence[str | Path], options: ReadOptions) -> Iterator[_Read]:

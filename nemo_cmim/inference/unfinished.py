@@ -1,8 +1,7 @@
-"""Finished blocks of an interrupted `embed_file`, in a folder next to its output."""
+"""Finished blocks of an interrupted call that streams a file, in a folder next to its output."""
 
 from __future__ import annotations
 
-import io
 import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,13 +9,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ..errors import ConfigError, DataError
 from ..files import atomic_write, lock
-from .model import Explained
 
-__all__ = ["Unfinished"]
+__all__ = ["Unfinished", "staging_of"]
 
 _JOB = "job.json"
 _LOCK = "lock"
@@ -30,7 +26,7 @@ class Unfinished:
     Args:
         target: The output.
         inputs: The inputs, which are files that can be read again.
-        settings: Everything else that the vectors depend on.
+        settings: Everything else that the results depend on.
 
     Raises:
         ConfigError: If an input cannot be read again, or the output is standard output.
@@ -52,7 +48,7 @@ class Unfinished:
 
         Raises:
             ConfigError: If another process uses it.
-            DataError: If it belongs to other inputs or settings, or was not written by `embed_file`.
+            DataError: If it belongs to other inputs or settings, or was not written by this class.
         """
         self._check()
         self.folder.mkdir(exist_ok=True)
@@ -90,11 +86,6 @@ class Unfinished:
                 "begin anew."
             )
 
-    def staging(self, name: str, output: Path) -> Path | None:
-        """The path of a temporary file, which does not exist yet, for an output; None if that is on another file system."""
-        is_near = output.parent.stat().st_dev == self.folder.stat().st_dev
-        return self.folder / f"staging-{name}" if is_near else None
-
     def _remove(self, *patterns: str) -> None:
         for path in [path for pattern in patterns for path in self.folder.glob(pattern)]:
             if path.is_dir():
@@ -102,21 +93,26 @@ class Unfinished:
             else:
                 path.unlink()
 
-    def save(self, number: int, found: Explained) -> None:
-        """Saves the result of `CMIMModel.embed_or_explain` for a block."""
-        with atomic_write(self._path(number)) as staging, staging.open("wb") as file:
-            np.save(file, found.vectors)
-            file.write(json.dumps([found.invalid, found.changed]).encode())
+    def save(self, number: int, result: bytes) -> None:
+        """Saves the result of a block."""
+        with atomic_write(self._path(number)) as staging:
+            staging.write_bytes(result)
 
-    def load(self, number: int) -> Explained | None:
-        """What was saved for a block; None if nothing was, or if the file is damaged."""
-        try:
-            with io.BytesIO(self._path(number).read_bytes()) as file:
-                vectors = np.load(file, allow_pickle=False)
-                invalid, changed = ({int(i): text for i, text in texts.items()} for texts in json.loads(file.read()))
-                return Explained(vectors, invalid, changed)
-        except (OSError, EOFError, ValueError, AttributeError):  # the last: of an earlier version
-            return None
+    def load(self, number: int) -> bytes | None:
+        """What was saved for a block, which may be damaged; None if nothing was."""
+        with suppress(OSError):
+            return self._path(number).read_bytes()
+        return None
 
     def _path(self, number: int) -> Path:
         return self.folder / f"{number:08d}.block"
+
+
+def staging_of(unfinished: Unfinished | None, name: str, output: str | Path | None) -> Path | None:
+    """The path of a temporary file in the folder, which does not exist yet, for an output.
+
+    None if there is no folder or no output, or if the output is on another file system.
+    """
+    if unfinished is None or output is None or Path(output).parent.stat().st_dev != unfinished.folder.stat().st_dev:
+        return None
+    return unfinished.folder / f"staging-{name}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ import pyarrow as pa
 
 from ..errors import ConfigError, DataError, InvalidSmilesError
 from ..inference import CMIMModel
+from ..inference.unfinished import Unfinished, staging_of
 from ..outputs import check_file
 from ..steps import Steps
 from ..tables.progress import Progress, reporter
@@ -155,6 +157,7 @@ def stream_rows(
     compute: Compute,
     options: StreamOptions,
     rows_at_once: int | None = None,
+    unfinished: Unfinished | None = None,
 ) -> Streamed:
     """Writes the rows of a table with new columns. Call `check_outputs` before.
 
@@ -166,6 +169,7 @@ def stream_rows(
         compute: What is found for each row of a block.
         options: Common options.
         rows_at_once: Rows of a block; None: `ROWS_AT_ONCE`.
+        unfinished: The folder, opened, in which finished blocks are kept until the output is complete; None: they are not kept.
 
     Raises:
         DataError: If the input is empty or damaged, already has one of the new columns, or the output cannot hold its columns.
@@ -174,32 +178,44 @@ def stream_rows(
     if taken := [name for name in columns if name in table.names]:
         raise DataError(f"{table.name} already has a column {taken[0]!r}, the name of a new column. Rename the column.")
     invalid, empty = Tally(), Tally()
-    rows = written = 0
+    rows = written = number = 0
     before = 0.0 if table.fraction_read() is not None else None
     with ExitStack() as stack:
         stack.enter_context(repeated_warnings_once())
-        writer = stack.enter_context(row_writer(Path(target), smiles, name_column(table.names) or _smiles_name(table)))
-        reject = stack.enter_context(rejects_file(options.rejects))
+        staging = staging_of(unfinished, "output", target)
+        writer = stack.enter_context(row_writer(Path(target), smiles, name_column(table.names) or _smiles_name(table), staging))
+        reject = stack.enter_context(rejects_file(options.rejects, staging_of(unfinished, "rejects", options.rejects)))
         for block in table.blocks(rows_at_once or ROWS_AT_ONCE):
             after = table.fraction_read()
             report = reporter(options.progress, rows, len(block.numbers), before, after)
             if not rows and not str(target).endswith((".parquet", ".smi")):
                 flat(block.rows)  # raises the error for a column that CSV cannot hold before the work
-            found = compute(rows, block, report)
+            saved = _unpacked(unfinished.load(number)) if unfinished else None
+            found = compute(rows, block, report) if saved is None else saved
             bad, missing = (_problems(table, block, found, options.wording, is_valid=is_valid) for is_valid in (False, True))
             if bad and options.on_invalid == "raise":
                 raise InvalidSmilesError(f'{bad[0]}. Pass on_invalid="nan" to keep a row without result.')
+            if unfinished and saved is None:
+                unfinished.save(number, json.dumps(found).encode())
             result = _result(block.rows, found, columns)
             writer.append(result)
             reject(sorted([*bad, *missing], key=lambda row: row.number))
             invalid.add(bad)
             empty.add(missing)
-            rows, before = rows + len(found), after
+            rows, number, before = rows + len(found), number + 1, after
             written += result.num_rows
             report(1, 1)
         if not rows:
             raise DataError(f"{table.name} holds no rows.")
     return Streamed(rows, written - writer.left_out, invalid, empty)
+
+
+def _unpacked(saved: bytes | None) -> list[Found] | None:
+    """What was found for a block that was saved as JSON; None if it is damaged."""
+    try:
+        return [Found(*one) for one in json.loads(saved or b"")]
+    except ValueError:
+        return None
 
 
 def _smiles_name(table: Table) -> str | None:

@@ -81,13 +81,14 @@ def check_row_output(path: Path, *, overwrite: bool, others: Iterable[str | Path
 
 
 @contextmanager
-def row_writer(path: Path, smiles: str, name: str | None) -> Iterator[RowWriter]:
+def row_writer(path: Path, smiles: str, name: str | None, staging: Path | None = None) -> Iterator[RowWriter]:
     """Yields a writer of rows. A file is written atomically. A warning reports rows that it cannot hold.
 
     Args:
         path: The output, which is replaced if it exists. `-` is CSV on standard output.
         smiles: The column of SMILES that a .smi file holds.
         name: The column of the names in a .smi file; None: it holds only SMILES.
+        staging: See `outputs.write_file`.
 
     Raises:
         DataError: If the rows have a column or a cell that the format cannot hold, or cannot be written.
@@ -97,7 +98,7 @@ def row_writer(path: Path, smiles: str, name: str | None) -> Iterator[RowWriter]
         yield writer
         writer.close()
         return
-    with write_file(path, overwrite=True) as temporary:
+    with write_file(path, overwrite=True, staging=staging) as temporary:
         if path.name.endswith(".smi"):
             writer = SmiRows(temporary, smiles, name)
         elif path.name.endswith(".parquet"):

@@ -10,6 +10,7 @@ import pytest
 
 from nemo_cmim import PropertyModel, load_property_model
 from nemo_cmim.cli import main
+from nemo_cmim.errors import ConfigError, DataError, InvalidSmilesError
 from nemo_cmim.molecules import standard_smiles
 from nemo_cmim.streaming import predict
 from nemo_cmim.streaming.rows import StreamOptions
@@ -71,6 +72,51 @@ def test_each_row_is_canonicalised_once(
         monkeypatch.setattr(f"nemo_cmim.{user}.standard_smiles", counted)
     predict.predict_file(model, source, tmp_path / "out.csv", options=StreamOptions("nan"))
     assert [smiles for smiles in read if smiles != "C"] == ROWS, "and C, for the types of the columns"
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_an_interrupted_call_is_resumed(
+    tmp_path: Path, source: Path, regressor: Path, model_file: Path, damaged: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(predict, "_ROWS_AT_ONCE", 2)
+    command = [*map(str, ["predict", regressor, source, "--model", model_file, "--rejects", tmp_path / "bad.csv", "-o"])]
+    assert main([*command, str(tmp_path / "whole.csv")]) == 0
+    rejects = (tmp_path / "bad.csv").read_text()
+    (tmp_path / "bad.csv").unlink()
+    calls: list[list[str]] = []
+    compute = PropertyModel.predict_table
+
+    def counted(self: PropertyModel, smiles: list[str]) -> pd.DataFrame:
+        calls.append(smiles)
+        if calls[2:] and not (tmp_path / "again").exists():
+            raise KeyboardInterrupt
+        return compute(self, smiles)
+
+    monkeypatch.setattr(PropertyModel, "predict_table", counted)
+    assert main([*command, str(tmp_path / "out.csv"), "--resume"]) == 130
+    folder = tmp_path / ".out.csv.unfinished"
+    assert len(list(folder.glob("*.block"))) == 1 and not (tmp_path / "out.csv").exists()
+    if damaged:
+        (folder / "00000000.block").write_bytes(b"[[[")
+    (tmp_path / "again").touch()
+    calls.clear()
+    assert main([*command, str(tmp_path / "out.csv"), "--resume"]) == 0
+    assert calls == [["C"], *([ROWS[:2]] if damaged else []), ROWS[2:4], ROWS[4:]]
+    assert (tmp_path / "out.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes() and not folder.exists()
+    assert (tmp_path / "bad.csv").read_text() == rejects
+
+
+def test_work_of_another_model_is_not_resumed(tmp_path: Path, source: Path, regressor: Path, model_file: Path) -> None:
+    model, target = load_property_model(regressor, model_file), tmp_path / "out.csv"
+    source.write_text("smiles\n" + "C\n" * 5000 + "C1CC\n")
+    with pytest.raises(InvalidSmilesError, match="line 5002"):
+        predict.predict_file(model, source, target, resume="a")
+    with pytest.raises(DataError, match="has different model"):
+        predict.predict_file(model, source, target, resume="b")
+    with pytest.raises(DataError, match="has different prefix"):
+        predict.predict_file(model, source, target, resume="a", prefix="p_")
+    with pytest.raises(ConfigError, match="standard output"):
+        predict.predict_file(model, source, "-", resume="a")
 
 
 def test_labels_and_their_types(tmp_path: Path, source: Path) -> None:
