@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import pandas as pd
@@ -109,7 +109,7 @@ def main() -> None:
 
 
 def read(file: Path) -> list[Data]:
-    """The set of a file; for the clearance, which is censored at 3 and 150, also its logarithm. See `FeatureSet` for left-out rows."""
+    """The rows of a file that the default model can embed. A file of clearances, which are censored at 3 and 150, is also read as log10."""
     table = pd.read_csv(file).drop(columns="smiles")
     values = table.to_numpy(np.float64)
     task = "classification" if np.isin(values[~np.isnan(values)], (0, 1)).all() else "regression"
@@ -151,9 +151,9 @@ def out_of_fold(data: Data, features: Known, head: str, split: str, seed: int) -
     rows = np.arange(len(data.smiles))
     partition = Partition.of(split, data.smiles, data.targets, None, rows, len(rows), seed)
     classes = [len(labels) for labels in data.targets.classes]
-    kind = (
-        svm(precompute_kernel=True) if (head, data.task) == ("svm", "regression") else head
-    )  # equal predictions, several times faster
+    kind: Any = head
+    if (head, data.task) == ("svm", "regression"):
+        kind = svm(precompute_kernel=True)  # equal predictions, several times faster
 
     def fit(train: NDArray[np.int64]) -> Fitted:
         predictor = FeaturePredictor(cast(FeatureSet, features), kind, data.task, classes, seed=seed)
