@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
-from tqdm import tqdm
 
 from ..errors import CheckpointError
 from ..steps import Steps, check_steps
+from ..tables.progress import counting_bar
 from .capabilities import embedding_spec
 from .inputs import InputOptions, molecule_rows
 from .model import CMIMModel
@@ -95,7 +95,7 @@ class MoleculeEmbedder(TransformerMixin, BaseEstimator):
         model = resolve(self.model, self.device)
         self._check_fingerprint(model)
         rows, processes = molecule_rows(X), process_count(self.n_jobs)
-        with _progress_bar(self.verbose) as progress:
+        with self._progress_bar() as progress:
             if processes > 1 and len(rows) > ROWS_AT_ONCE:
                 spec = embedding_spec(model.config, self.kind, self.layers, self.pooling)
                 options = InputOptions(self.on_invalid, standardise=self.standardise)
@@ -110,6 +110,13 @@ class MoleculeEmbedder(TransformerMixin, BaseEstimator):
                 standardise=self.standardise,
                 progress=progress,
             )
+
+    def _progress_bar(self) -> AbstractContextManager[Progress | None]:
+        """Shows how many of the distinct molecules are done; None if there is nothing to show."""
+        if not self.verbose:
+            return nullcontext()
+        options = self.verbose if isinstance(self.verbose, dict) else {}
+        return counting_bar(**{"desc": "embed", "unit": " molecules", **options})
 
     def _check_fingerprint(self, model: CMIMModel) -> None:
         name = repr(model) if model.name is None else f"the model {model.name!r}"
@@ -146,18 +153,3 @@ class MoleculeEmbedder(TransformerMixin, BaseEstimator):
         tags.requires_fit = True
         tags.no_validation = True
         return tags
-
-
-@contextmanager
-def _progress_bar(verbose: int | dict[str, Any]) -> Iterator[Progress | None]:
-    """Yields a function that shows how many of the distinct molecules are done; None if there is nothing to show."""
-    if not verbose:
-        yield None
-        return
-    with tqdm(**{"desc": "embed", "unit": " molecules", **(verbose if isinstance(verbose, dict) else {})}) as bar:
-
-        def show(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
-        yield show

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from tqdm import tqdm
 
 from ..arguments import check_integer
 from ..errors import ConfigError
+from ..tables.progress import counting_bar
 from .choice import INNER_FOLDS, choose
 from .feature_sets import FeatureSet
 from .fine_tuning import FineTuner, Recipe
@@ -116,8 +116,8 @@ class Fitter:
         classes = [len(labels) for labels in self.targets.classes]
         if self.fine_tuning is not None:
             tuner = self.fine_tuning.predictor(self.task, self.features, classes, self.partition.seed, rows)
-            with tqdm(desc="fine-tuning", unit="epoch", leave=False, disable=not self.progress) as bar:
-                return Fitted(tuner.fit(texts, values_NT, functools.partial(_show, bar)), transform)
+            with counting_bar(desc="fine-tuning", unit="epoch", leave=False, disable=not self.progress) as show:
+                return Fitted(tuner.fit(texts, values_NT, show), transform)
         make = functools.partial(self._predictor, classes)
         if not isinstance(self.head, str) or self.head != AUTO:
             return Fitted(make(self.head).fit(texts, values_NT), transform)
@@ -127,8 +127,3 @@ class Fitter:
 
     def _predictor(self, classes: Sequence[int], head: Any, settings: dict[str, Any] | None = None) -> Predictor:
         return FeaturePredictor(self.features, head, self.task, classes, settings, self.seed, self.features.device)
-
-
-def _show(bar: tqdm[Any], done: int, total: int) -> None:
-    bar.total = total
-    bar.update(done - bar.n)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
-__all__ = ["Progress", "reporter"]
+__all__ = ["Progress", "counting_bar", "reporter"]
 
 Progress = Callable[[int, "float | None"], None]
 """Called with the number of rows done, and the fraction of the inputs that these rows are, None if unknown."""
@@ -32,3 +34,17 @@ def reporter(
             progress(rows + size * done // of, fraction)
 
     return report
+
+
+@contextmanager
+def counting_bar(**options: Any) -> Iterator[Callable[[int, int], None]]:
+    """Yields a function of two numbers, what is done and all there is, which a progress bar on stderr shows; options of `tqdm.tqdm`."""
+    from tqdm import tqdm
+
+    with tqdm(**options) as bar:
+
+        def show(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield show
