@@ -181,7 +181,8 @@ def _recipe(args: argparse.Namespace) -> Recipe | None:
             values[name] = json.loads(value)
         except json.JSONDecodeError:
             values[name] = value
-    return Recipe(scope=args.fine_tune, kind=args.features, **values)
+    kind = "mean" if args.features == "mean" else "informative"  # `PropertyModel` refuses all other features
+    return Recipe(scope=args.fine_tune, kind=kind, **values)
 
 
 def _list_left_out(left_out: Sequence[RowProblem], args: argparse.Namespace) -> None:

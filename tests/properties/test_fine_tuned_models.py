@@ -87,7 +87,7 @@ def test_a_finished_fit_is_read_from_its_folder(
 @pytest.mark.parametrize(
     "settings, message",
     [
-        ({"features": "morgan64"}, "needs features='informative' or 'mean', found 'morgan64'"),
+        ({"features": "morgan64"}, "needs features='informative' or features='mean', found 'morgan64'"),
         ({"head": "svm"}, "has a head of its own, found head='svm'. Leave head out"),
         ({"features": "mean"}, "has kind='informative', but features='mean'"),
         ({"fine_tune": None, "checkpoint": "x"}, "checkpoint needs fine_tune"),
@@ -108,6 +108,10 @@ def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     command += ["--fine-tune", "lora:1", "--members", "1"]
     assert (
         main([*command, "--recipe", "depth=2"]) == 2 and "--recipe depth=2: write NAME=VALUE with one of" in capsys.readouterr().err
+    )
+    assert (
+        main([*command, "--features", "rdkit"]) == 2
+        and "--fine-tune needs --features informative or --features mean" in capsys.readouterr().err
     )
     assert main([*command, "--recipe", "epochs=1", "--recipe", "augment=0", "--recipe", "encoder_rate=3e-4"]) == 0
     assert "head: fine-tuned network, scope=lora:1, members=1" in capsys.readouterr().out
