@@ -32,7 +32,7 @@ TIMES = 10
 def main() -> None:
     """Fits a model, predicts, and reports the speed and the memory over time."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, default=1_000_000, metavar="N", help="number of molecules (default: %(default)s)")
+    parser.add_argument("--rows", type=int, default=100_000, metavar="N", help="number of molecules (default: %(default)s)")
     parser.add_argument("--features", default="informative", help="features of the property model (default: %(default)s)")
     parser.add_argument("--record", action="store_true", help="write the result to benchmarks/RESULTS.md")
     args = parser.parse_args()

@@ -58,7 +58,8 @@ class FineTuning:
             return None
         if features not in ("informative", "mean"):
             raise ConfigError(
-                f"fine_tune needs features='informative' or features='mean', found {features!r}: the network is trained by one of these vectors."
+                f"fine_tune needs features='informative' or features='mean', found {features!r}: the network is trained by one of these "
+                "vectors."
             )
         if not isinstance(head, str) or head != AUTO:
             raise ConfigError(f"fine_tune has a head of its own, found head={head!r}. Leave head out, or leave fine_tune out.")
