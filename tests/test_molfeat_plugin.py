@@ -31,7 +31,7 @@ def test_the_entry_point_names_an_existing_class() -> None:
 
 @pytest.fixture(scope="module")
 def molfeat() -> Any:
-    molfeat = pytest.importorskip("molfeat", reason="molfeat is not a dependency; it brings about a hundred packages")
+    molfeat = pytest.importorskip("molfeat", reason="molfeat is not a dependency; it brings about 150 packages")
     from molfeat.plugins import load_registered_plugins
 
     load_registered_plugins(groups=["molfeat.calc"], verbose=False)
