@@ -15,6 +15,7 @@ from string import whitespace
 from types import TracebackType
 from typing import NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 
@@ -157,7 +158,7 @@ class MoleculeTable:
         lines = self._with_columns(self._lines())
         while chunk := list(itertools.islice(lines, max_rows)):
             problems = {i: line.problem for i, line in enumerate(chunk) if line.problem}
-            columns = [pa.array(column, pa.string()) for column in zip(*(line.fields for line in chunk))]
+            columns = [_text_array(column) for column in zip(*(line.fields for line in chunk))]
             rows = pa.Table.from_arrays(columns, names=self.names)
             cells = [None if line.problem else line.smiles for line in chunk]
             yield Block([line.line_number for line in chunk], cells, problems, rows)
@@ -190,3 +191,14 @@ class MoleculeTable:
         if len(fields) > width or (len(fields) < width and 0 < layout.smiles_column < width - 1):
             return f"it has {len(fields)} fields, but the file has {width} columns. Separate the columns by tabs."
         return ""
+
+
+def _text_array(cells: Sequence[str | None]) -> pa.Array:
+    """The array that `pa.array(cells, pa.string())` makes. That function imports pandas, which takes as long as loading a model."""
+    encoded = [None if cell is None else cell.encode() for cell in cells]
+    ends = np.cumsum([0, *(len(text or b"") for text in encoded)])
+    if ends[-1] > np.iinfo(np.int32).max:
+        return pa.array(cells, pa.string())
+    is_text = np.packbits(np.array([text is not None for text in encoded], dtype=bool), bitorder="little")
+    buffers = (ends.astype(np.int32), b"".join(text for text in encoded if text), is_text)
+    return pa.StringArray.from_buffers(len(cells), *map(pa.py_buffer, buffers))

@@ -7,6 +7,7 @@ import io
 import itertools
 import lzma
 import os
+import subprocess
 import sys
 import threading
 import time
@@ -19,6 +20,7 @@ import pytest
 from pyarrow import parquet
 
 from nemo_cmim.errors import ConfigError, DataError
+from nemo_cmim.tables import rows
 from nemo_cmim.tables.layout import ReadOptions
 from nemo_cmim.tables.rows import MoleculeTable
 
@@ -378,3 +380,12 @@ def test_a_first_line_that_is_a_molecule_is_no_header(tmp_path: Path) -> None:
         read(path, smiles="2")
     assert read(path, smiles="2", header=False)["smiles"] == ["CCO", "CCN"]
     assert read(path, smiles="2", header=True)["CCO"] == read(path, smiles="CCO")["CCO"] == ["CCN"]
+
+
+def test_cells_are_those_of_pyarrow_without_pandas() -> None:
+    for cells in ([], [None], ["", None, "a", "ünï\0", *"bcdefg", None], ("x",) * 9):
+        found = rows._text_array(cells)
+        found.validate(full=True)
+        assert found.equals(pa.array(cells, pa.string())) and found.null_count == list(cells).count(None)
+    code = "import sys; from nemo_cmim.tables.rows import _text_array; _text_array(['a']); print('pandas' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
