@@ -47,6 +47,10 @@ LAUNCH = [
 OPTIMIZE = [
     "cma>=3.3",
 ]
+ONNX = [
+    "onnxruntime>=1.22",  # runs the graphs
+    "onnx>=1.17",  # writes them
+]
 SERVE = [
     *OPTIMIZE,  # /generate
     "fastapi>=0.115",
@@ -56,6 +60,7 @@ SERVE = [
 ]
 DEV = [
     *SERVE,
+    *ONNX,
     "httpx>=0.27",
     "schemathesis>=4.0",
     "pytest>=8.0",
@@ -76,13 +81,22 @@ setup(
     license_files=["LICENSE"],
     python_requires=">=3.10",
     install_requires=BASE,
-    extras_require={"data": DATA, "train": [*TRAIN, *DATA], "launch": LAUNCH, "optimize": OPTIMIZE, "serve": SERVE, "dev": DEV},
+    extras_require={
+        "data": DATA,
+        "train": [*TRAIN, *DATA],
+        "launch": LAUNCH,
+        "optimize": OPTIMIZE,
+        "serve": SERVE,
+        "onnx": ONNX,
+        "dev": DEV,
+    },
     # conf/ stands at the top of the checkout and is installed as nemo_cmim.conf.
     packages=[*find_packages(include=["nemo_cmim", "nemo_cmim.*"]), "nemo_cmim.conf"],
     package_dir={"nemo_cmim.conf": "conf"},
     package_data={
         "nemo_cmim": ["py.typed", "shipped/*"],
         "nemo_cmim.conf": ["**/*.yaml"],
+        "nemo_cmim.inference.engines": ["*.smi"],
         "nemo_cmim.report": ["*.html"],
         "nemo_cmim.serve": ["*.html"],
         "nemo_cmim.tokenizers": ["*.txt"],

@@ -8,7 +8,7 @@ import sys
 from .commands import Commands
 from .generated import add_decoding, add_outputs, check_effect, chosen, print_streamed, stream_options
 from .output import progress_bar, say
-from .reading import FILES, add_model, add_read_options, add_standardise, add_text_options, read_options
+from .reading import FILES, add_model, add_precision, add_read_options, add_standardise, add_text_options, read_options
 
 __all__ = ["add_commands"]
 
@@ -39,6 +39,7 @@ def _add_decode(commands: Commands) -> None:
     add("latents", metavar="LATENTS", help=latents)
     add_outputs(add, smi=True)
     add_model(add)
+    add_precision(add)
     add_decoding(add)
     best = "SMILES for each latent, each in a row of its own with its `rank`: the best of the beam, or so many draws (default: 1)"
     add("--n-best", type=int, default=1, metavar="N", help=best)
@@ -53,7 +54,7 @@ def _run_decode(args: argparse.Namespace) -> None:
 
     names = ("beam_size", "temperature", "top_k", "top_p", "n_best", "grammar", "max_tokens", "seed")
     settings = DecodingSettings(**chosen(args, names))
-    model = resolve(args.model, args.device)
+    model = resolve(args.model, args.device, args.precision, "torch")
     with progress_bar("decode", "rows") as show:
         done, column = decode_file(model, args.latents, args.output, settings=settings, options=stream_options(args, show))
     print_streamed(args.output, done)
@@ -105,7 +106,7 @@ def _run_sample(args: argparse.Namespace) -> None:
     else:
         check_effect(args, ("density",), "with INPUT, around whose molecules samples are drawn")
     settings = chosen(args, _SAMPLING)
-    model = resolve(args.model, args.device)
+    model = resolve(args.model, args.device, engine="torch")
     with progress_bar("sample", "molecules" if args.input is None else "rows") as show:
         options = stream_options(args, show)
         if args.input is None:
@@ -166,7 +167,7 @@ def _run_interpolate(args: argparse.Namespace) -> None:
                     f"{text} is a file, not a SMILES. Pass two SMILES, or only the file with --from COLUMN and --to COLUMN."
                 )
     settings = chosen(args, ("steps", "spherical", "unique", "max_tokens", "standardise"))
-    model = resolve(args.model, args.device)
+    model = resolve(args.model, args.device, engine="torch")
     with progress_bar("interpolate", "pairs" if args.end is None else "molecules") as show:
         options = stream_options(args, show)
         if args.end is None:

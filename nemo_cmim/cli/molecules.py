@@ -10,7 +10,7 @@ from ..tables.layout import DETECT
 from .commands import Commands
 from .messages import with_options
 from .output import list_rows, progress_bar, say
-from .reading import FILES, add_model, add_read_options, add_resume, add_standardise, read_options
+from .reading import FILES, add_model, add_precision, add_read_options, add_resume, add_standardise, read_options
 
 __all__ = ["add_commands"]
 
@@ -70,6 +70,12 @@ def _add_embed(commands: Commands) -> None:
     add_read_options(add)
     add_standardise(add)
     add_model(add)
+    add_precision(add)
+    engine = (
+        "onnx = ONNX Runtime, which starts without PyTorch; onnx-int8 = faster, with slightly different vectors; MODEL may be a folder "
+        "written by export-onnx"
+    )
+    add("--engine", choices=("torch", "onnx", "onnx-int8"), help=f"{engine} (default: the variable NEMO_CMIM_ENGINE, or torch)")
     add("--kind", choices=("informative", "mean"), default="informative", help="kind of embedding (default: %(default)s)")
     layers = "decoder layers whose states are concatenated, counted from 1 (default: the last layer)"
     add("--layers", type=int, nargs="+", metavar="N", help=layers)
@@ -90,7 +96,7 @@ def _run_embed(args: argparse.Namespace) -> None:
     from ..inference.shipped import resolve
     from ..inference.stream import embed_file
 
-    model = resolve(args.model, args.device)
+    model = resolve(args.model, args.device, args.precision, args.engine)
     with progress_bar("embed") as show:
         done = embed_file(
             model, args.inputs, args.output, options=read_options(args), kind=args.kind, layers=args.layers, standardise=args.standardise,

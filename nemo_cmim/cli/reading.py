@@ -8,7 +8,16 @@ from collections.abc import Callable
 from ..steps import SALTS_AND_CHARGES
 from ..tables.layout import ReadOptions
 
-__all__ = ["FILES", "add_model", "add_read_options", "add_resume", "add_standardise", "add_text_options", "read_options"]
+__all__ = [
+    "FILES",
+    "add_model",
+    "add_precision",
+    "add_read_options",
+    "add_resume",
+    "add_standardise",
+    "add_text_options",
+    "read_options",
+]
 
 FILES = ".csv, .tsv, .txt, .smi, .sdf, .mol or .parquet, also compressed (.gz, .bz2, .xz, .zst)"
 _STEPS = (
@@ -61,6 +70,13 @@ def add_model(add: Callable[..., argparse.Action]) -> None:
     model = "name of a shipped model, or path of a .nemo file (default: the first that `nemo-cmim models` lists)"
     add("--model", metavar="MODEL", help=model)
     add("--device", help="device of the network, for example cpu or cuda:0 (default: a GPU if there is one, else cpu)")
+
+
+def add_precision(add: Callable[..., argparse.Action]) -> None:
+    """Adds --precision."""
+    add(
+        "--precision", choices=("fp32", "bf16", "fp16"), help="precision of the network; bf16 and fp16 are for GPUs (default: fp32)"
+    )
 
 
 def add_resume(add: Callable[..., argparse.Action]) -> None:

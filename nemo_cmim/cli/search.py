@@ -67,7 +67,7 @@ def _run_optimize(args: argparse.Namespace) -> None:
     from ..inference.shipped import resolve
     from ..streaming.optimize import optimize_file
 
-    model = resolve(args.model, args.device)
+    model = resolve(args.model, args.device, engine="torch")
     with progress_bar("optimize", "rows") as show:
         done, has_pictures = optimize_file(
             model, args.input, args.output, read=read_options(args), options=stream_options(args, show), **chosen(args, _SEARCH)
@@ -101,7 +101,7 @@ def _run_score(args: argparse.Namespace) -> None:
     from ..inference.shipped import resolve
     from ..streaming.score import score_file
 
-    model = resolve(args.model, args.device)
+    model = resolve(args.model, args.device, engine="torch")
     with progress_bar("score", "rows") as show:
         done = score_file(
             model, args.input, args.output, read=read_options(args), options=stream_options(args, show),

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ..errors import ConfigError
 from .commands import Commands
-from .reading import add_model
+from .reading import add_model, add_precision
 
 __all__ = ["add_commands"]
 
@@ -30,7 +30,7 @@ def add_commands(commands: Commands) -> None:
     parser = commands.add_parser("serve", help="serve a model over HTTP", description=about)
     add = parser.add_argument
     add_model(add)
-    add("--precision", choices=("fp32", "bf16", "fp16"), help="precision of the network (default: fp32)")
+    add_precision(add)
     add("--host", help="address to listen on (default: 127.0.0.1, this computer only)")
     add("--port", type=int, metavar="N", help="port to listen on; 0 = a free one (default: 8000)")
     add("--workers", type=int, metavar="N", help="processes, each with its own copy of the model (default: 1)")

@@ -102,7 +102,8 @@ def _regression_data(config: CompareConfig, max_tokens: int) -> list[RegressionD
 
 def _entry(run: Run) -> Entry:
     path = str(run.trained_model())
-    return Entry(run.objective, run.seed, _embeddings(f"{run.objective}, run {run.seed}", path, resolve(path)), decoded=path)
+    embeddings = _embeddings(f"{run.objective}, run {run.seed}", path, resolve(path, engine="torch"))
+    return Entry(run.objective, run.seed, embeddings, decoded=path)
 
 
 def _controls(runs: list[Run], builtin: tuple[str, ...]) -> list[Entry]:
@@ -111,7 +112,9 @@ def _controls(runs: list[Run], builtin: tuple[str, ...]) -> list[Entry]:
     for run in runs:
         if run.objective == runs[0].objective:
             path = str(run.trained_model())
-            entries.append(Entry(RANDOM, run.seed, _embeddings(f"{RANDOM} {run.seed}", path, resolve(path), run.seed)))
+            entries.append(
+                Entry(RANDOM, run.seed, _embeddings(f"{RANDOM} {run.seed}", path, resolve(path, engine="torch"), run.seed))
+            )
     return entries + [Entry(name, 0, {"": FeatureSet(name, builtin=name)}) for name in builtin]
 
 

@@ -66,7 +66,7 @@ def decode_all(models: Mapping[str, str], smiles: Sequence[str], folder: Path) -
     folder.mkdir(parents=True, exist_ok=True)
     rows, code = [], code_digest(__name__)
     for label, name in models.items():
-        model = resolve(name)
+        model = resolve(name, engine="torch")
         digest = digest_of(code, model.fingerprint("mean"), model.device.type, list(smiles))
         path = block_path(folder, f"decoding {label}", digest, ".json")
         if not path.exists():

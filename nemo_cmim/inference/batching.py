@@ -6,7 +6,7 @@ of a batch is padding. Shape letters: N molecules, B molecules of a batch, T dec
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -14,7 +14,18 @@ from numpy.typing import NDArray
 
 from ..config import NetworkConfig
 
-__all__ = ["DECODED_MOLECULES", "BatchLimits", "batch_limits", "length_sorted_batches", "pooling_weights", "token_budget_slices"]
+__all__ = [
+    "DECODED_MOLECULES",
+    "BatchLimits",
+    "Progress",
+    "batch_limits",
+    "length_sorted_batches",
+    "pooling_weights",
+    "token_budget_slices",
+]
+
+Progress = Callable[[int, int], None]
+"""Called with the number of molecules done and of all molecules."""
 
 DECODED_MOLECULES = 256
 """Molecules that are decoded together unless the caller says otherwise."""

@@ -15,12 +15,12 @@ from sklearn.utils.validation import check_is_fitted
 from ..errors import CheckpointError
 from ..steps import Steps, check_steps
 from ..tables.progress import counting_bar
+from .batching import Progress
 from .capabilities import embedding_spec
+from .embedding import EmbeddingModel
 from .inputs import InputOptions, molecule_rows
-from .model import CMIMModel
 from .processes import ROWS_AT_ONCE, embed_in_processes, process_count
 from .shipped import resolve
-from .vectors import Progress
 
 __all__ = ["MoleculeEmbedder"]
 
@@ -43,6 +43,8 @@ class MoleculeEmbedder(TransformerMixin, BaseEstimator):
         device: For example "cpu"; None: a GPU if there is one, else the CPU.
         layers: See `CMIMModel.embed`.
         pooling: See `CMIMModel.embed`.
+        precision: See `load`; None: "fp32".
+        engine: See `load`.
         standardise: See `CMIMModel.embed`. Part of the pickle, so that a saved pipeline treats new molecules as those of `fit`.
 
     Attributes:
@@ -52,7 +54,7 @@ class MoleculeEmbedder(TransformerMixin, BaseEstimator):
 
     def __init__(
         self,
-        model: str | os.PathLike[str] | CMIMModel | None = None,
+        model: str | os.PathLike[str] | EmbeddingModel | None = None,
         kind: str = "informative",
         on_invalid: str = "raise",
         batch_size: int | None = None,
@@ -62,6 +64,8 @@ class MoleculeEmbedder(TransformerMixin, BaseEstimator):
         standardise: Steps = (),
         n_jobs: int | None = None,
         verbose: int | dict[str, Any] = 0,
+        precision: str | None = None,
+        engine: str | None = None,
     ) -> None:
         self.model = model
         self.kind = kind
@@ -73,12 +77,14 @@ class MoleculeEmbedder(TransformerMixin, BaseEstimator):
         self.standardise = standardise
         self.n_jobs = n_jobs
         self.verbose = verbose
+        self.precision = precision
+        self.engine = engine
 
     def fit(self, X: Any, y: Any = None) -> MoleculeEmbedder:
         """Checks that the model can be loaded and supports the settings, and keeps its fingerprint. `X` and `y` are ignored."""
         check_steps(self.standardise)
         process_count(self.n_jobs)
-        model = resolve(self.model, self.device)
+        model = resolve(self.model, self.device, self.precision, self.engine)
         self.fingerprint_ = model.fingerprint(self.kind, self.layers, self.pooling)
         self.n_features_out_ = model.width(self.kind, self.layers, self.pooling)
         return self
@@ -92,7 +98,7 @@ class MoleculeEmbedder(TransformerMixin, BaseEstimator):
             CheckpointError: If the embedding is not the one of `fit`.
         """
         check_is_fitted(self)
-        model = resolve(self.model, self.device)
+        model = resolve(self.model, self.device, self.precision, self.engine)
         self._check_fingerprint(model)
         rows, processes = molecule_rows(X), process_count(self.n_jobs)
         with self._progress_bar() as progress:
@@ -118,7 +124,7 @@ class MoleculeEmbedder(TransformerMixin, BaseEstimator):
         options = self.verbose if isinstance(self.verbose, dict) else {}
         return counting_bar(**{"desc": "embed", "unit": " molecules", **options})
 
-    def _check_fingerprint(self, model: CMIMModel) -> None:
+    def _check_fingerprint(self, model: EmbeddingModel) -> None:
         name = repr(model) if model.name is None else f"the model {model.name!r}"
         if not hasattr(self, "fingerprint_"):
             raise CheckpointError(
@@ -139,7 +145,9 @@ class MoleculeEmbedder(TransformerMixin, BaseEstimator):
         return np.array([f"{self.kind}{i}" for i in range(self.n_features_out_)], dtype=object)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__({"n_jobs": None, "verbose": 0, **state})  # earlier versions had neither
+        super().__setstate__(
+            {"n_jobs": None, "verbose": 0, "precision": None, "engine": None, **state}
+        )  # earlier versions had none
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "n_features_out_")

@@ -16,12 +16,14 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
-
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from ..config import NetworkConfig
 from ..molecules import CANONICALISATION
 from .capabilities import EmbeddingSpec
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["embedding_fingerprint", "weights_digest"]
 
@@ -54,7 +56,7 @@ def embedding_fingerprint(
         vocabulary: `Vocabulary.fingerprint`.
         spec: The embedding.
         canonical: Whether SMILES are canonicalised first.
-        precision: In which the network computes, see `load`.
+        precision: In which the network computes, see `load`; "int8" for the engine "onnx-int8".
     """
     fields = [field for field in dataclasses.fields(network) if field.name != "heads"]
     settings = {f.name: getattr(network, f.name) for f in fields if getattr(network, f.name) != f.default}
@@ -67,7 +69,7 @@ def embedding_fingerprint(
         "layers": [int(layer) for layer in spec.layers],
         "pooling": spec.pooling,
         "canonicalisation": CANONICALISATION if canonical else "none",
-        "engine": "torch",
+        "engine": "onnx-int8" if precision == "int8" else "torch",  # in fp32, the engine "onnx" differs by rounding errors only
         "precision": "float32" if precision == "fp32" else precision,
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -20,13 +20,12 @@ from ..errors import InvalidShapeError
 from ..generation import DecodingSettings
 from ..molecules import Mol
 from ..steps import Steps
-from .batching import DECODED_MOLECULES
+from .batching import DECODED_MOLECULES, Progress
 from .capabilities import require_bottleneck, require_decoder
 from .decoding import as_latents, decode_batches
 from .inputs import InputOptions
 from .likelihood import token_log_p
 from .loaded import LoadedModel
-from .vectors import Progress
 
 __all__ = ["GeneratingModel"]
 

@@ -19,21 +19,20 @@ from ..models import CMIMNetwork
 from ..steps import Steps
 from ..tokenizers import SmilesTokenizer
 from ..types import Posterior
-from .batching import BatchLimits, batch_limits
+from .batching import BatchLimits
 from .capabilities import description, require_bottleneck
-from .device import device_of, dtype_of
+from .device import device_of, dtype_of, multiply_exactly
+from .embedding import EmbeddingModel
 from .fingerprint import weights_digest
-from .inputs import InputOptions, TokenizedMolecules, tokenize
+from .inputs import InputOptions, TokenizedMolecules
 from .model_file import ModelFile
 from .vectors import posteriors
 
 __all__ = ["LoadedModel"]
 
 
-class LoadedModel:
+class LoadedModel(EmbeddingModel):
     """A network with its tokenizer, in evaluation mode; see `CMIMModel` for its attributes."""
-
-    name: str | None = None
 
     def __init__(
         self, model_file: ModelFile, device: str | torch.device | None = None, name: str | None = None, precision: str = "fp32"
@@ -50,7 +49,12 @@ class LoadedModel:
         weights = {name: weight.float() for name, weight in model_file.weights.items()}
         network.load_state_dict(weights, assign=True)
         self.device = device_of(device)
+        multiply_exactly(self.device, precision)
         self.network = network.requires_grad_(False).eval().to(self.device, dtype_of(precision))
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        multiply_exactly(self.device, self.precision)  # a pickle may be read in another process
 
     def __repr__(self) -> str:
         return description(self.config, self.name, sum(p.numel() for p in self.network.parameters()), self.device, self.precision)
@@ -72,9 +76,6 @@ class LoadedModel:
         """
         return self._posterior(smiles, InputOptions(on_invalid, canonical, standardise), batch_size)
 
-    def _tokenize(self, smiles: Any, options: InputOptions) -> TokenizedMolecules:
-        return tokenize(smiles, self.tokenizer, self.config.network.max_tokens, options)
-
     def _posterior(self, smiles: Any, options: InputOptions, batch_size: int | None = None) -> Posterior:
         require_bottleneck(self.config, "encode", 'embed(smiles, kind="mean") gives one vector for each molecule')
         check_integer("batch_size", batch_size, optional=True)
@@ -91,9 +92,6 @@ class LoadedModel:
     @functools.cached_property
     def _weights_digest(self) -> str:
         return weights_digest(self.network.state_dict())
-
-    def _limits(self, batch_size: int | None) -> BatchLimits:
-        return batch_limits(self.config.network, batch_size, on_gpu=self.device.type == "cuda")
 
     def _encode(self, tokens: Sequence[Sequence[int]], limits: BatchLimits) -> Iterator[tuple[NDArray[np.int64], Posterior]]:
         return posteriors(self.network, self.tokenizer.vocabulary, tokens, limits)

@@ -15,26 +15,24 @@ from threading import Thread
 from typing import Any
 
 import numpy as np
-import torch
 from joblib import effective_n_jobs
 from joblib.externals.loky.process_executor import ProcessPoolExecutor
 from numpy.typing import NDArray
 
 from ..arguments import check_integer
 from ..errors import ConfigError
-from .batching import length_sorted_batches
+from .batching import Progress, length_sorted_batches
 from .capabilities import EmbeddingSpec
-from .device import multiply_exactly
+from .embedding import EmbeddingModel
 from .inputs import COLLECT, InputOptions, TokenizedMolecules, warn_of_invalid
-from .model import CMIMModel
-from .vectors import Progress
+from .threads import limit_threads, thread_count
 
 __all__ = ["ROWS_AT_ONCE", "Workers", "embed_in_processes", "process_count"]
 
 ROWS_AT_ONCE = 1024
 """Molecules that a process canonicalises in one task. No process is started for fewer of them."""
 
-_model: CMIMModel  # of a worker process
+_model: EmbeddingModel  # of a worker process
 
 
 def process_count(n_jobs: int | None) -> int:
@@ -75,9 +73,9 @@ class Workers:
 
     @classmethod
     @contextmanager
-    def opened(cls, model: CMIMModel, processes: int) -> Iterator[Workers]:
+    def opened(cls, model: EmbeddingModel, processes: int) -> Iterator[Workers]:
         """Context with processes, which start at the first task and share the threads of this one. All are ended if the block fails."""
-        threads = max(1, torch.get_num_threads() // processes)
+        threads = max(1, thread_count() // processes)
         executor = ProcessPoolExecutor(processes, initializer=_start, initargs=(pickle.dumps(model), threads, os.getpid()))
         try:
             yield cls(executor, processes)
@@ -88,7 +86,7 @@ class Workers:
 
 
 def embed_in_processes(
-    model: CMIMModel,
+    model: EmbeddingModel,
     rows: Sequence[Any],
     spec: EmbeddingSpec,
     options: InputOptions,
@@ -125,7 +123,7 @@ def embed_in_processes(
     return found[inputs.molecule_of_row]
 
 
-def _tokenize(model: CMIMModel, workers: Workers, rows: Sequence[Any], options: InputOptions) -> TokenizedMolecules:
+def _tokenize(model: EmbeddingModel, workers: Workers, rows: Sequence[Any], options: InputOptions) -> TokenizedMolecules:
     """`inputs.tokenize` in the processes, without a warning."""
     if options.on_invalid == "nan":
         options = options._replace(on_invalid=COLLECT)
@@ -154,9 +152,8 @@ def _start(pickled: bytes, threads: int, parent: int) -> None:
     global _model
     Thread(target=_end_with, args=(parent,), daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent ends this one
-    torch.set_num_threads(threads)
+    limit_threads(threads)
     _model = pickle.loads(pickled)
-    multiply_exactly(_model.device, _model.precision)
 
 
 def _end_with(parent: int) -> None:

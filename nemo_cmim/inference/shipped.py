@@ -8,18 +8,22 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from ..errors import CheckpointError, ConfigError
 from ..steps import Steps
-from .device import multiply_exactly
-from .model import CMIMModel
-from .model_file import ModelFile, read_model_file
-from .vectors import Progress
+from .batching import Progress
+from .embedding import EmbeddingModel
+from .engines import TORCH, engine_of
+from .engines.cache import cached_engine
+from .engines.folder import is_engine_folder
+from .engines.onnx_model import OnnxModel
+
+if TYPE_CHECKING:  # with torch
+    from .model_file import ModelFile
 
 __all__ = ["embed", "list_models", "load"]
 
@@ -35,41 +39,69 @@ def list_models() -> list[str]:
     return sorted((path.stem for path in _FOLDER.glob(f"*{_SUFFIX}")), key=lambda name: (name != _DEFAULT, name))
 
 
-def load(model: str | os.PathLike[str], device: str | None = None, precision: str = "fp32") -> CMIMModel:
+def load(
+    model: str | os.PathLike[str], device: str | None = None, precision: str = "fp32", engine: str | None = None
+) -> Any:  # CMIMModel, or OnnxModel for an ONNX engine
     """Reads a model. No code in the file is run, and nothing is unpickled.
 
     Args:
-        model: A name from `list_models()`, a `.nemo` file, or a folder with the members of one.
-        device: For example "cpu" or "cuda:0"; None: a GPU if there is one, else the CPU.
+        model: A name from `list_models()`, a `.nemo` file, a folder with the members of one, or a folder written by `nemo-cmim
+            export-onnx`.
+        device: For example "cpu" or "cuda:0"; None: a GPU if there is one, else the CPU. ONNX engines use the CPU.
         precision: "fp32", "bf16" or "fp16": the precision in which the network computes. Vectors are float32 in each case. Half precision
             is meant for GPUs; it changes vectors slightly, and therefore the fingerprint. On a GPU, "fp32" turns TF32 off in this
             process.
+        engine: "torch"; "onnx", ONNX Runtime in fp32, which embeds without importing torch; or "onnx-int8", which multiplies integers
+            of 8 bits: faster, with vectors that differ slightly and have their own fingerprint. None: the environment variable
+            `NEMO_CMIM_ENGINE`, or else the engine that the file or folder is made for. An ONNX engine of a `.nemo` file is exported
+            when it is used for the first time, and kept in the folder `NEMO_CMIM_CACHE`, by default `~/.cache/nemo_cmim`.
+
+    Returns:
+        `CMIMModel`, or for an ONNX engine `engines.onnx_model.OnnxModel`, which has the methods that compute vectors.
 
     Raises:
-        CheckpointError: If the model does not exist, or if the file is damaged or was written by another project.
-        ConfigError: If the device or the precision does not exist.
+        CheckpointError: If the model does not exist, or if the file is damaged, was written by another project, or misses the fidelity
+            that it states.
+        ConfigError: If the device, the precision or the engine does not exist, or its packages are not installed.
     """
-    loaded = CMIMModel(model_file_of(model), device, os.fspath(model), precision)
-    multiply_exactly(loaded.device, precision)
-    return loaded
+    name, chosen = os.fspath(model), engine_of(engine)
+    if is_engine_folder(name):
+        return OnnxModel.load(Path(name), chosen, name=name, device=device, precision=precision)
+    if chosen not in (None, TORCH):
+        path = _FOLDER / f"{name}{_SUFFIX}" if name in list_models() else Path(name)
+        _check_exists(path, name)
+        OnnxModel.check_settings(device, precision)
+        folder, digest = cached_engine(path, chosen, lambda: model_file_of(name))
+        return OnnxModel.load(folder, chosen, name=name, source=digest)
+    from .model import CMIMModel
+
+    return CMIMModel(model_file_of(name), device, name, precision)
 
 
 def model_file_of(model: str | os.PathLike[str]) -> ModelFile:
     """Reads settings, vocabulary, weights and card of a model; see `load` for arguments and errors."""
+    from .model_file import read_model_file
+
     if str(model) in list_models():
         return _read_shipped(f"{model}{_SUFFIX}")
-    if not Path(model).exists():
-        known = ", ".join(list_models()) or "none"
-        raise CheckpointError(f"There is no model {str(model)!r}: it is neither a file nor the name of a shipped model ({known}).")
+    _check_exists(Path(model), str(model))
     return read_model_file(Path(model))
+
+
+def _check_exists(path: Path, model: str) -> None:
+    if not path.exists():
+        known = ", ".join(list_models()) or "none"
+        raise CheckpointError(f"There is no model {model!r}: it is neither a file nor the name of a shipped model ({known}).")
 
 
 def embed(
     smiles: Any,
-    model: str | os.PathLike[str] | CMIMModel | None = None,
+    model: str | os.PathLike[str] | EmbeddingModel | None = None,
     kind: str = "informative",
     *,
     device: str | None = None,
+    precision: str | None = None,
+    engine: str | None = None,
     layers: Sequence[int] | None = None,
     pooling: str = "mean",
     on_invalid: str = "raise",
@@ -89,6 +121,8 @@ def embed(
             until its files change.
         kind: "informative" or "mean"; see `CMIMModel.embed`.
         device: See `load`.
+        precision: See `load`; None: "fp32".
+        engine: See `load`.
         layers: See `CMIMModel.embed`, also for all further arguments.
         pooling: "mean" or "last".
         on_invalid: "raise", or "nan" to return a row of NaN.
@@ -105,7 +139,7 @@ def embed(
         CheckpointError: See `load`.
         ConfigError: See `CMIMModel.embed`.
     """
-    return resolve(model, device).embed(
+    return resolve(model, device, precision, engine).embed(
         smiles,
         kind,
         layers=layers,
@@ -121,18 +155,24 @@ def embed(
     )
 
 
-def resolve(model: str | os.PathLike[str] | CMIMModel | None, device: str | None = None) -> CMIMModel:
+def resolve(
+    model: str | os.PathLike[str] | EmbeddingModel | None,
+    device: str | None = None,
+    precision: str | None = None,
+    engine: str | None = None,
+) -> Any:  # see `load`
     """Returns the model that the arguments of `embed` name, loaded if necessary.
 
     Raises:
         CheckpointError: See `load`.
-        ConfigError: If `model` is loaded on a device other than `device`.
+        ConfigError: If `model` is loaded with another device, precision or engine than these arguments say.
     """
-    if isinstance(model, CMIMModel):
-        if device is not None and torch.device(device) != model.device:
-            raise ConfigError(
-                f"The model is loaded on {model.device}, but device={device!r}. Load the model with device={device!r}."
-            )
+    if isinstance(model, EmbeddingModel):
+        for name, value in (("device", device), ("precision", precision), ("engine", engine)):
+            if value is not None and str(value) != (loaded := str(getattr(model, name))):
+                raise ConfigError(
+                    f"The model is loaded with {name}={loaded!r}, but {name}={value!r} is asked for. Load the model with {name}={value!r}."
+                )
         return model
     if model is None:
         names = list_models()
@@ -144,16 +184,18 @@ def resolve(model: str | os.PathLike[str] | CMIMModel | None, device: str | None
     path = Path(model).absolute()
     files = sorted(path.iterdir()) if path.is_dir() else [path] * path.is_file()
     stamp = tuple((file, file.stat().st_mtime_ns, file.stat().st_size) for file in files)
-    return _cached(os.fspath(model), device, stamp)
+    return _cached(os.fspath(model), device, precision or "fp32", engine_of(engine), stamp)
 
 
 @functools.lru_cache(maxsize=2)
-def _cached(model: str, device: str | None, stamp: tuple[tuple[Path, int, int], ...]) -> CMIMModel:
-    return load(model, device)
+def _cached(model: str, device: str | None, precision: str, engine: str | None, stamp: tuple[tuple[Path, int, int], ...]) -> Any:
+    return load(model, device, precision, engine)
 
 
 def _read_shipped(name: str) -> ModelFile:
     """Reads a file of `_FOLDER` and compares the bytes with the checksum."""
+    from .model_file import read_model_file
+
     fix = "Reinstall the package."
     content = (_FOLDER / name).read_bytes()
     try:

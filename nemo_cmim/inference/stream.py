@@ -22,7 +22,7 @@ from ..tables.progress import Progress, reporter
 from ..tables.rejects import RowProblem, Tally, rejects_file
 from ..tables.rows import Block, MoleculeTable
 from ..tables.writers import check_output, embedding_writer
-from .model import CMIMModel, Explained
+from .embedding import EmbeddingModel, Explained
 from .processes import Workers, process_count
 from .unfinished import Unfinished, staging_of
 
@@ -50,7 +50,7 @@ class EmbeddedFile(NamedTuple):
 
 
 def embed_file(
-    model: CMIMModel,
+    model: EmbeddingModel,
     sources: str | Path | Sequence[str | Path],
     target: str | Path,
     *,

@@ -5,7 +5,7 @@ Shape letters: M distinct molecules, B molecules in a batch, T decoder positions
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -17,13 +17,12 @@ from ..models import CMIMNetwork
 from ..models.layers import Memory, select
 from ..tokenizers import Vocabulary
 from ..tokenizers.collate import collate
-from ..types import Posterior
-from .batching import BatchLimits, length_sorted_batches, pooling_weights, token_budget_slices
+from ..types import Posterior, TokenBatch
+from .batching import BatchLimits, Progress, length_sorted_batches, pooling_weights, token_budget_slices
 from .capabilities import EmbeddingSpec
 
-__all__ = ["Progress", "pooled_layers", "posteriors", "vectors"]
+__all__ = ["pooled_layers", "posteriors", "vectors"]
 
-Progress = Callable[[int, int], None]
 Tokens = Sequence[Sequence[int]]
 
 
@@ -37,7 +36,7 @@ def posteriors(
 
 @torch.inference_mode()
 def _encode(network: CMIMNetwork, vocabulary: Vocabulary, tokens: Tokens) -> Posterior:
-    batch = collate(tokens, vocabulary).to(_device(network))
+    batch = _batch(network, vocabulary, tokens)
     return network.encode(batch.encoder_BS, batch.is_token_BS)
 
 
@@ -108,7 +107,7 @@ def _pooled_states(
     memory = network.remember(posterior.mean_BKD, posterior.is_latent_BK)
     lengths = [len(row) for row in tokens]
     for part in token_budget_slices(lengths, limits):
-        batch = collate(tokens[part], vocabulary).to(_device(network))
+        batch = _batch(network, vocabulary, tokens[part])
         weight_B1T = torch.from_numpy(pooling_weights(lengths[part], spec.pooling)).to(_device(network))
         yield part, pooled_layers(network, batch.decoder_BT, select(memory, part), weight_B1T, spec.layers)
 
@@ -133,6 +132,14 @@ def pooled_layers(
         if number in layers:
             pooled[number] = (weight_B1T @ hidden_BTD.float()).squeeze(1)
     return torch.cat([pooled[number] for number in layers], 1)
+
+
+def _batch(network: CMIMNetwork, vocabulary: Vocabulary, tokens: Tokens) -> TokenBatch:
+    """The batch on the device of the network; to a GPU it is copied from pinned memory, which does not block."""
+    batch, device = collate(tokens, vocabulary), _device(network)
+    if device.type == "cuda":
+        batch = TokenBatch(*(tensor.pin_memory() for tensor in batch))
+    return batch.to(device)
 
 
 def _device(network: CMIMNetwork) -> torch.device:

@@ -71,7 +71,7 @@ def create_app(
     metrics = Metrics()
 
     def load_model() -> CMIMModel:
-        return load(settings.model or list_models()[0], settings.device, settings.precision)
+        return load(settings.model or list_models()[0], settings.device, settings.precision, engine="torch")
 
     worker = Worker(
         loader or load_model, places=settings.queue, max_batch=settings.max_batch, batch_wait=settings.batch_wait, metrics=metrics

@@ -15,7 +15,11 @@ from nemo_cmim.tokenizers import SmilesTokenizer
 
 
 def random_model(
-    latents: int = 1, heads: HeadsConfig | None = None, encoder: str = "perceiver", posterior: str = "gaussian"
+    latents: int = 1,
+    heads: HeadsConfig | None = None,
+    encoder: str = "perceiver",
+    posterior: str = "gaussian",
+    decoder_layers: int = 2,
 ) -> ModelFile:
     torch.manual_seed(0)
     network = NetworkConfig(
@@ -23,7 +27,7 @@ def random_model(
         ffn_size=64,
         attention_heads=4,
         encoder_layers=2,
-        decoder_layers=2,
+        decoder_layers=decoder_layers,
         latents=latents,
         encoder=encoder,
         posterior=posterior,

@@ -236,9 +236,9 @@ def test_latents_of_a_wrong_shape_raise(model: CMIMModel, shape: tuple[int, ...]
 
 
 def test_embed_function_has_the_options_of_the_method() -> None:
-    """Same names, order, defaults and types, except for the model and its device."""
+    """Same names, order, defaults and types, except for the model and how it is loaded."""
     method, function = (dict(inspect.signature(f).parameters) for f in (CMIMModel.embed, nemo_cmim.embed))
-    del method["self"], function["model"], function["device"]
+    del method["self"], function["model"], function["device"], function["precision"], function["engine"]
     assert list(function.items()) == list(method.items())
 
 
@@ -255,7 +255,7 @@ def test_embed_function_passes_all_options_on(model: CMIMModel) -> None:
 
 def test_embed_function_caches_the_model(model_file: Path, model: CMIMModel, monkeypatch: pytest.MonkeyPatch) -> None:
     first = nemo_cmim.embed(SMILES, model=model_file)
-    monkeypatch.setattr("nemo_cmim.inference.shipped.read_model_file", None)  # reading it a second time would fail
+    monkeypatch.setattr("nemo_cmim.inference.model_file.read_model_file", None)  # reading it a second time would fail
     np.testing.assert_array_equal(nemo_cmim.embed(SMILES, model=str(model_file)), first)
     np.testing.assert_allclose(nemo_cmim.embed(SMILES, model=model), first, rtol=1e-5, atol=1e-6)
 

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from ...errors import CheckpointError
 from ...inference import CMIMModel
-from ...inference.batching import batch_limits
+from ...inference.batching import Progress, batch_limits
 from ...inference.capabilities import EmbeddingSpec, embedding_spec
-from ...inference.vectors import Progress, vectors
+from ...inference.vectors import vectors
 from ...models import CMIMNetwork
 from .adapters import merge_adapters
 from .head import Head, Outputs

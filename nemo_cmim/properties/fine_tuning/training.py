@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ...errors import UnknownTokenError
 from ...inference import CMIMModel
-from ...inference.vectors import Progress
+from ...inference.batching import Progress
 from ...molecules import randomized_smiles
 from .checkpoint import Checkpoint
 from .head import Outputs, loss

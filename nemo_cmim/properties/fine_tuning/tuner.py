@@ -22,11 +22,11 @@ from torch import Tensor
 from ...arguments import check_choice, check_integer, check_seed
 from ...errors import CheckpointError, ConfigError, DataError
 from ...inference import CMIMModel
-from ...inference.batching import batch_limits
+from ...inference.batching import Progress, batch_limits
 from ...inference.capabilities import embedding_spec
 from ...inference.inputs import InputOptions, tokenize
 from ...inference.shipped import resolve
-from ...inference.vectors import Progress, vectors
+from ...inference.vectors import vectors
 from .checkpoint import Checkpoint
 from .frozen import FrozenHead, fit_frozen
 from .head import Outputs
@@ -220,7 +220,7 @@ class FineTuner:
         return tuner
 
     def _model(self) -> CMIMModel:
-        model = resolve(self.model, self.device)
+        model = resolve(self.model, self.device, engine="torch")
         if model.precision != "fp32":
             raise ConfigError(
                 f"Fine-tuning needs a model in fp32, but this one is in {model.precision}. Load it without `precision`."
