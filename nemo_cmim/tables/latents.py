@@ -27,10 +27,9 @@ from .detection import PARQUET_MAGIC
 from .layout import ReadOptions
 from .rows import MoleculeTable
 from .sources import READ_ERRORS, Source, damaged_file, open_source, reopenable
+from .vectors import EMBEDDING, SCALE
 
 __all__ = ["LatentBlock", "LatentTable"]
-
-EMBEDDING = "embedding"
 
 _NPY_MAGIC = b"\x93NUMPY"
 _ZIP_MAGIC = b"PK\x03\x04"
@@ -205,7 +204,8 @@ class _Parquet:
             raise DataError(f"{source}: the column 'embedding' holds {kind}, not lists of numbers. {_FORMS}.")
         if kind is None:
             _check_width(source, len(self._latents), width)
-        self.names = [name for name in names if name not in self._latents]
+        self._scale = [SCALE] if EMBEDDING in names and SCALE in names else []
+        self.names = [name for name in names if name not in (*self._latents, *self._scale)]
 
     def blocks(self, max_rows: int) -> Iterator[LatentBlock]:
         try:
@@ -215,9 +215,11 @@ class _Parquet:
                     latents, problems = _from_lists(table.column(EMBEDDING).to_pylist(), self._width)
                 else:
                     latents, problems = _from_columns(table.select(self._latents))
+                if self._scale:
+                    latents *= table.column(SCALE).to_numpy()[:, None].astype(np.float32)
                 numbers = range(self._done + 1, self._done + len(latents) + 1)
                 self._done += len(latents)
-                yield LatentBlock(numbers, latents, problems, table.drop_columns(self._latents))
+                yield LatentBlock(numbers, latents, problems, table.drop_columns([*self._latents, *self._scale]))
         except (*READ_ERRORS, pa.ArrowException) as error:
             raise damaged_file(self._source, error, f"row {self._done}") from error
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import string
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 from ..errors import DataError
 from .columns import column_index, find_smiles_column
@@ -20,7 +20,7 @@ __all__ = ["detect_parquet", "read_parquet"]
 _BATCH_ROWS = 8192
 
 
-def detect_parquet(name: str, path: Path, column: str | None) -> Detected:
+def detect_parquet(name: str, path: Path | IO[bytes], column: str | None) -> Detected:
     """Finds the column of SMILES in a file that is not compressed.
 
     Raises:

@@ -15,7 +15,7 @@ from .detection import detect
 from .layout import DETECT, PARQUET, SDF, SPLIT, Layout, RawLine, ReadOptions
 from .parquet import detect_parquet, read_parquet
 from .sdf import read_sdf, record_starts
-from .sources import READ_ERRORS, damaged_file, open_decompressed, open_source
+from .sources import open_at, open_source
 from .text import numbered_lines, raw_lines, rows_of
 
 __all__ = ["find_layout", "find_starts", "read_lines"]
@@ -40,7 +40,7 @@ def find_layout(path: Path, options: ReadOptions = DETECT, name: str | None = No
 
 
 def read_lines(
-    path: Path,
+    path: str | Path,
     layout: Layout,
     line_number: int = 1,
     offset: int = 0,
@@ -50,7 +50,7 @@ def read_lines(
     """Yields the lines of a file, from the first one or from one that was read before.
 
     Args:
-        path: The file.
+        path: The file, or a URL that is not compressed. Parquet must be a file.
         layout: The result of `find_layout` for the file.
         line_number: `RawLine.line_number` of the line to start with.
         offset: `RawLine.offset` of that line.
@@ -62,9 +62,9 @@ def read_lines(
     """
     name = name or str(path)
     if layout.form == PARQUET:
-        yield from read_parquet(path, layout.smiles_column, offset)
+        yield from read_parquet(Path(path), layout.smiles_column, offset)
         return
-    with _open_at(path, offset) as file:
+    with open_at(path, offset) as file:
         if layout.form == SDF:
             yield from read_sdf(name, file, layout, line_number, offset, copy)
             return
@@ -73,7 +73,7 @@ def read_lines(
 
 
 def find_starts(
-    path: Path, layout: Layout, every: int, limit: int | None, copy: IO[bytes] | None = None
+    path: str | Path, layout: Layout, every: int, limit: int | None, copy: IO[bytes] | None = None
 ) -> tuple[list[tuple[int, int]], int]:
     """Reads a file to its end, or up to `limit` lines, to find where every `every`-th line starts. See `read_lines` for `copy`.
 
@@ -91,8 +91,8 @@ def find_starts(
     return starts, count
 
 
-def _starts(path: Path, layout: Layout, copy: IO[bytes] | None) -> Iterator[tuple[int, int]]:
-    with _open_at(path, 0) as file:
+def _starts(path: str | Path, layout: Layout, copy: IO[bytes] | None) -> Iterator[tuple[int, int]]:
+    with open_at(path, 0) as file:
         if layout.form == SDF:
             yield from record_starts(str(path), file, layout, copy)
             return
@@ -102,13 +102,3 @@ def _starts(path: Path, layout: Layout, copy: IO[bytes] | None) -> Iterator[tupl
                     yield number, offset
             return
     yield from ((line.line_number, line.offset) for line in read_lines(path, layout, copy=copy))
-
-
-def _open_at(path: Path, offset: int) -> IO[bytes]:
-    try:
-        file = open_decompressed(path)
-        if offset:
-            file.seek(offset)
-    except READ_ERRORS as error:
-        raise damaged_file(path, error, "byte 0") from error
-    return file

@@ -8,7 +8,7 @@ of a file are not rows.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from string import whitespace
@@ -36,11 +36,11 @@ from .layout import (
     ReadOptions,
 )
 from .parquet import detect_parquet
-from .sdf import data_names, read_sdf
+from .sdf import data_names, read_sdf, sdf_columns
 from .sources import READ_ERRORS, Source, damaged_file, open_decompressed, open_source, reopenable
 from .text import raw_lines, rows_of, why_not_divided
 
-__all__ = ["Block", "MoleculeTable"]
+__all__ = ["Block", "Columns", "MoleculeTable", "parquet_blocks"]
 
 
 class Block(NamedTuple):
@@ -57,6 +57,87 @@ class Block(NamedTuple):
     smiles: list[str | None]
     problems: dict[int, str]
     rows: pa.Table
+
+
+class Columns:
+    """Divides the lines of a file into its columns.
+
+    Args:
+        source: Name of the file, for messages.
+        layout: How its lines are read.
+        names: Names of all columns.
+        strict: See `MoleculeTable`.
+    """
+
+    def __init__(self, source: str, layout: Layout, names: Sequence[str], *, strict: bool = True) -> None:
+        self._source, self._layout, self._names, self._strict = source, layout, list(names), strict
+
+    def blocks(self, lines: Iterable[RawLine], max_rows: int) -> Iterator[Block]:
+        """Yields the lines that `divided` yields, in blocks of at most `max_rows`."""
+        rows = iter(lines)
+        while chunk := list(itertools.islice(rows, max_rows)):
+            problems = {i: line.problem for i, line in enumerate(chunk) if line.problem}
+            columns = [_text_array(column) for column in zip(*(line.fields for line in chunk))]
+            cells = [None if line.problem else line.smiles for line in chunk]
+            yield Block([line.line_number for line in chunk], cells, problems, pa.Table.from_arrays(columns, names=self._names))
+
+    def divided(self, lines: Iterator[RawLine]) -> Iterator[RawLine]:
+        """Checks that each line has all columns, and leaves out empty lines at the end.
+
+        Raises:
+            DataError: If a line cannot be divided into the columns.
+        """
+        empty: list[RawLine] = []
+        width = len(self._names)
+        for line in lines:
+            if line.problem == EMPTY_LINE and self._layout.form != SDF:
+                empty.append(line._replace(fields=[""] * width))
+                continue
+            yield from empty
+            empty.clear()
+            if reason := self._why_not_divided(line, width):
+                if self._strict:
+                    raise DataError(f"{self._source}, line {line.problem_line or line.line_number}: {reason}")
+                yield line._replace(fields=[""] * width, problem=reason.removesuffix("."))
+            else:
+                yield line._replace(fields=[*line.fields, *[""] * (width - len(line.fields))])
+
+    def _why_not_divided(self, line: RawLine, width: int) -> str:
+        layout, fields = self._layout, line.fields
+        if reason := why_not_divided(line):
+            return reason
+        if layout.form == SPLIT and width == 2 and len(fields) == 1 and layout.smiles_column == 0:
+            return ""  # a line of .smi may have no name
+        if layout.form == DELIMITED or (layout.form != SDF and layout.delimiter):
+            return "" if len(fields) == width else f"it has {len(fields)} columns, but the file has {width}. Correct the line."
+        if len(fields) > width or (len(fields) < width and 0 < layout.smiles_column < width - 1):
+            return f"it has {len(fields)} fields, but the file has {width} columns. Separate the columns by tabs."
+        return ""
+
+
+def parquet_blocks(
+    file: pyarrow.parquet.ParquetFile, layout: Layout, max_rows: int, start: int = 0, stop: int | None = None
+) -> Iterator[Block]:
+    """Yields rows `start` to before `stop` of a Parquet file, in blocks of at most `max_rows`. Only their row groups are read."""
+    stop = file.metadata.num_rows if stop is None else stop
+    first, groups, skipped = 0, [], 0
+    for group in range(file.num_row_groups):
+        rows = file.metadata.row_group(group).num_rows
+        if first + rows <= start:
+            skipped += rows
+        elif first < stop:
+            groups.append(group)
+        first += rows
+    row = skipped
+    for batch in file.iter_batches(max_rows, row_groups=groups):
+        begin, end = max(start - row, 0), min(stop - row, len(batch))
+        if begin < end:
+            some = pa.Table.from_batches([batch.slice(begin, end - begin)])
+            smiles = some.column(layout.smiles_column).to_pylist()
+            problems = {i: NO_SMILES for i, one in enumerate(smiles) if not one or not one.strip(whitespace)}
+            cells = [None if i in problems else one for i, one in enumerate(smiles)]
+            yield Block(range(row + begin + 1, row + end + 1), cells, problems, some)
+        row += len(batch)
 
 
 class MoleculeTable:
@@ -104,11 +185,7 @@ class MoleculeTable:
     def _open_sdf(self, layout: Layout) -> Detected:
         with open_decompressed(self._path) as file:
             self._data = data_names(self.name, file, layout)
-        own = [
-            next(f"{name}{'_' * n}" for n in itertools.count() if f"{name}{'_' * n}" not in self._data)
-            for name in ("smiles", "name")
-        ]
-        return Detected(layout, [*own, *self._data])
+        return Detected(layout, sdf_columns(self._data))
 
     def __enter__(self) -> MoleculeTable:
         return self
@@ -122,7 +199,10 @@ class MoleculeTable:
         Raises:
             DataError: If a row cannot be divided into columns, or the file is damaged.
         """
-        return self._parquet_blocks(max_rows) if self._layout.form == PARQUET else self._text_blocks(max_rows)
+        if self._layout.form == PARQUET:
+            return self._parquet_blocks(max_rows)
+        columns = Columns(self.name, self._layout, self.names, strict=self._strict)
+        return columns.blocks(columns.divided(self._lines()), max_rows)
 
     def fraction_read(self) -> float | None:
         """The fraction of the file that has been read; None if its size is unknown."""
@@ -132,18 +212,15 @@ class MoleculeTable:
         return None if position is None or not size else min(1.0, position / size)
 
     def _parquet_blocks(self, max_rows: int) -> Iterator[Block]:
-        first = 1
+        done = 0
         try:
             with pyarrow.parquet.ParquetFile(self._path) as file:
-                for batch in file.iter_batches(max_rows):
-                    smiles = batch.column(self.smiles_column).to_pylist()
-                    problems = {i: NO_SMILES for i, one in enumerate(smiles) if not one or not one.strip(whitespace)}
-                    cells = [None if i in problems else one for i, one in enumerate(smiles)]
-                    self._fraction = (first - 1 + len(cells)) / file.metadata.num_rows
-                    yield Block(range(first, first + len(cells)), cells, problems, pa.Table.from_batches([batch]))
-                    first += len(cells)
+                for block in parquet_blocks(file, self._layout, max_rows):
+                    done += len(block.smiles)
+                    self._fraction = done / file.metadata.num_rows
+                    yield block
         except (*READ_ERRORS, pa.ArrowException) as error:
-            raise damaged_file(self.name, error, f"row {first - 1}") from error
+            raise damaged_file(self.name, error, f"row {done}") from error
 
     def _lines(self) -> Iterator[RawLine]:
         if self._layout.form == SDF:
@@ -153,44 +230,6 @@ class MoleculeTable:
                 for line in read_sdf(self.name, self._source.file, self._layout, names=self._data)
             )
         return rows_of(self.name, raw_lines(self.name, self._source.file, self._layout), self._layout, strict=True)
-
-    def _text_blocks(self, max_rows: int) -> Iterator[Block]:
-        lines = self._with_columns(self._lines())
-        while chunk := list(itertools.islice(lines, max_rows)):
-            problems = {i: line.problem for i, line in enumerate(chunk) if line.problem}
-            columns = [_text_array(column) for column in zip(*(line.fields for line in chunk))]
-            rows = pa.Table.from_arrays(columns, names=self.names)
-            cells = [None if line.problem else line.smiles for line in chunk]
-            yield Block([line.line_number for line in chunk], cells, problems, rows)
-
-    def _with_columns(self, lines: Iterator[RawLine]) -> Iterator[RawLine]:
-        """Checks that each line has all columns, and leaves out empty lines at the end."""
-        empty: list[RawLine] = []
-        width = len(self.names)
-        for line in lines:
-            if line.problem == EMPTY_LINE and self._layout.form != SDF:
-                empty.append(line._replace(fields=[""] * width))
-                continue
-            yield from empty
-            empty.clear()
-            if reason := self._why_not_divided(line, width):
-                if self._strict:
-                    raise DataError(f"{self.name}, line {line.problem_line or line.line_number}: {reason}")
-                yield line._replace(fields=[""] * width, problem=reason.removesuffix("."))
-            else:
-                yield line._replace(fields=[*line.fields, *[""] * (width - len(line.fields))])
-
-    def _why_not_divided(self, line: RawLine, width: int) -> str:
-        layout, fields = self._layout, line.fields
-        if reason := why_not_divided(line):
-            return reason
-        if layout.form == SPLIT and width == 2 and len(fields) == 1 and layout.smiles_column == 0:
-            return ""  # a line of .smi may have no name
-        if layout.form == DELIMITED or (layout.form != SDF and layout.delimiter):
-            return "" if len(fields) == width else f"it has {len(fields)} columns, but the file has {width}. Correct the line."
-        if len(fields) > width or (len(fields) < width and 0 < layout.smiles_column < width - 1):
-            return f"it has {len(fields)} fields, but the file has {width} columns. Separate the columns by tabs."
-        return ""
 
 
 def _text_array(cells: Sequence[str | None]) -> pa.Array:

@@ -12,7 +12,9 @@ from ..steps import check_steps
 from .layout import NOT_UTF8, Layout, RawLine
 from .text import numbered_lines
 
-__all__ = ["data_names", "read_sdf", "record_starts"]
+__all__ = ["OWN_COLUMNS", "data_names", "read_sdf", "record_starts", "sdf_columns"]
+
+OWN_COLUMNS = ("smiles", "name")  # before those of the data
 
 _END = b"$$$$"
 _STEPS = ("extras", "atom-maps")  # they remove what cannot be in the SMILES; other steps would change the column of SMILES
@@ -59,6 +61,11 @@ def data_names(name: str, file: IO[bytes], layout: Layout) -> list[str]:
     for _, _, lines, _ in _records(name, file, layout, 1, 0, None):
         found.update(dict.fromkeys(_data(lines[_end_of_mol_block(lines) :])))
     return list(found)
+
+
+def sdf_columns(data: Sequence[str]) -> list[str]:
+    """Names of the columns of a file whose data have these names: first those of `OWN_COLUMNS`, with `_` if data have the same name."""
+    return [*(next(f"{name}{'_' * n}" for n in itertools.count() if f"{name}{'_' * n}" not in data) for name in OWN_COLUMNS), *data]
 
 
 def record_starts(name: str, file: IO[bytes], layout: Layout, copy: IO[bytes] | None) -> Iterator[tuple[int, int]]:

@@ -24,8 +24,10 @@ __all__ = [
     "compression_of",
     "damaged_file",
     "decompress",
+    "open_at",
     "open_decompressed",
     "open_source",
+    "open_url",
     "reopenable",
 ]
 
@@ -46,13 +48,15 @@ class Source:
         file: The decompressed bytes, from the start.
         head: The first bytes of `file`, which are not consumed by looking at them.
         size: Size in bytes before decompression; None if unknown.
+        compression: See `compression_of`.
     """
 
     def __init__(self, name: str, raw: IO[bytes], size: int | None) -> None:
         self.name, self.size, self._raw = name, size, raw
         try:
             first = raw.read(max(map(len, _MAGIC)))
-            file = _OPENERS[compression_of(first)](_chained(first, raw))
+            self.compression = compression_of(first)
+            file = _OPENERS[self.compression](_chained(first, raw))
             self.head = _head(file)
         except READ_ERRORS as error:
             raw.close()
@@ -102,7 +106,8 @@ def open_source(where: str | Path) -> Source:
     if str(where) == STDIN:
         return Source("standard input", sys.stdin.buffer, None)
     if "://" in str(where):
-        return _open_url(str(where))
+        file = open_url(str(where))
+        return Source(str(where), file, getattr(file, "size", None))
     path = Path(where)
     try:
         if path.is_dir():
@@ -117,20 +122,26 @@ def open_source(where: str | Path) -> Source:
         raise DataError(f"{path} cannot be read: {error.strerror}.") from error
 
 
-def _open_url(url: str) -> Source:
+def open_url(url: str) -> IO[bytes]:
+    """Opens a URL that fsspec supports for reading.
+
+    Raises:
+        DataError: If it cannot be read.
+        ConfigError: If it needs a package that is not installed.
+    """
     try:
         import fsspec
     except ModuleNotFoundError as error:
         raise ConfigError(f"Reading {url} requires fsspec. Run pip install 'nemo_cmim[data]', or download the file.") from error
     try:
-        file = fsspec.open(url, "rb").open()
+        file: IO[bytes] = fsspec.open(url, "rb").open()
     except ImportError as error:
         raise ConfigError(f"Reading {url} requires a package that is not installed: {error}") from error
     except (OSError, ValueError) as error:
         cause = error.__cause__ or error
         reason = type(cause).__name__ if str(cause) in ("", url) else str(cause).rstrip(".")
         raise DataError(f"{url} cannot be read: {reason}. Check the address.") from error
-    return Source(url, file, getattr(file, "size", None))
+    return file
 
 
 def reopenable(source: Source, *, plain: bool = False) -> tuple[Path, ExitStack]:
@@ -161,6 +172,23 @@ def open_decompressed(path: Path) -> IO[bytes]:
         OSError: If the file cannot be opened.
     """
     file: IO[bytes] = _OPENERS[compression_of(path)](path)
+    return file
+
+
+def open_at(where: str | Path, offset: int) -> IO[bytes]:
+    """Opens a file, or a URL that is not compressed, for reading decompressed bytes from an offset on.
+
+    Raises:
+        DataError: If it cannot be read.
+    """
+    try:
+        file = open_url(str(where)) if "://" in str(where) else open_decompressed(Path(where))
+        if offset:
+            file.seek(offset)
+    except (*READ_ERRORS, ValueError) as error:
+        if isinstance(error, DataError):
+            raise
+        raise damaged_file(where, error, "byte 0") from error
     return file
 
 
