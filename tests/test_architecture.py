@@ -27,6 +27,7 @@ LEVELS = [
     ("properties",),
     ("streaming",),
     ("prepare",),
+    ("distributed",),
     ("loader",),
     ("report",),
     ("evaluation",),

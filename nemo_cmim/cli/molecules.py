@@ -8,6 +8,7 @@ from functools import partial
 
 from ..tables.layout import DETECT
 from .commands import Commands
+from .library import add_library_options, run_on_workers
 from .messages import with_options
 from .output import list_rows, progress_bar, say
 from .reading import FILES, add_model, add_precision, add_read_options, add_resume, add_standardise, read_options
@@ -89,10 +90,16 @@ def _add_embed(commands: Commands) -> None:
     add("--processes", dest="n_jobs", type=int, metavar="N", help=processes)
     add("--overwrite", action="store_true", help="replace the output file if it exists")
     add_resume(add)
+    add_library_options(add)
     parser.set_defaults(run=_run_embed)
 
 
 def _run_embed(args: argparse.Namespace) -> None:
+    if args.scheduler is not None:
+        run_on_workers(args)
+        return
+    if args.stored is not None or args.part_rows is not None:
+        raise ValueError("--stored and --part-rows are for a folder. Add --scheduler local, or leave them out.")
     from ..inference.shipped import resolve
     from ..inference.stream import embed_file
 

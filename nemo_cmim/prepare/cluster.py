@@ -11,31 +11,38 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing import resource_tracker
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from ..errors import ConfigError, DataError
 
-__all__ = ["Workers", "WorkersLostError", "start_workers", "versions"]
+__all__ = ["Workers", "WorkersLostError", "start_workers", "version_of", "versions"]
 
 T = TypeVar("T")
 
 _BAG = 256  # tasks per Dask bag: the cost per task grows with the size of a bag
 _FIRST_WORKER_TIMEOUT = 60  # seconds
-_GUARD = """A script that prepares data in several processes must do so under `if __name__ == "__main__":`, or with processes=1."""
+_GUARD = """A script that starts several processes must do so under `if __name__ == "__main__":`."""
 _PACKAGES = ("nemo_cmim", "rdkit")  # their versions may change the output
 
 
 def versions() -> dict[str, str]:
     """Versions of the packages that may change the output of `prepare`."""
-    return {name: _version(name) for name in _PACKAGES}
+    return {name: version_of(name) for name in _PACKAGES}
 
 
-def _version(package: str) -> str:
+def version_of(package: str) -> str:
+    """Version of an installed package."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return "not installed as a package"
+
+
+class VisibleFolder(Protocol):
+    """A folder, such as a `Path`, that processes on other machines can look for."""
+
+    def is_dir(self) -> bool:
+        """Whether this process can see the folder."""
 
 
 class WorkersLostError(DataError):
@@ -49,16 +56,24 @@ class Workers:
         self._client = client
 
     def run(self, task: Callable[[T], None], items: Sequence[T]) -> Iterator[T]:
-        """Runs `task(item)` for each item, and yields each item when its task is done, in any order.
+        """Runs `task(item)` for each item, and yields each item when its task is done, in any order. See `compute` for errors."""
+        return self.compute(lambda some: _bag(some, task).to_delayed(), items)
+
+    def compute(self, delayed: Callable[[Sequence[T]], Sequence[Any]], items: Sequence[T]) -> Iterator[T]:
+        """Computes a `dask.delayed` value for each item, and yields each item when its value is computed, in any order.
 
         If a worker dies, its tasks are given to other workers, up to three times. Exceptions of a task are raised here.
+
+        Args:
+            delayed: Makes the values of some items.
+            items: The items.
 
         Raises:
             DataError: If four workers died while running the same task, or the connection to the scheduler is lost.
         """
         if self._client is None:
             for item in items:
-                _bag([item], task).compute(scheduler="synchronous")
+                delayed([item])[0].compute(scheduler="synchronous")
                 yield item
             return
         import distributed
@@ -66,7 +81,7 @@ class Workers:
         futures: dict[Any, T] = {}
         for begin in range(0, len(items), _BAG):
             some = items[begin : begin + _BAG]
-            futures.update(zip(self._client.compute(_bag(some, task).to_delayed()), some))
+            futures.update(zip(self._client.compute(list(delayed(some))), some))
         try:
             for future in distributed.as_completed(futures):
                 future.result()
@@ -97,13 +112,14 @@ def _call(task: Callable[[T], None], nonce: str, item: T) -> None:
 
 
 @contextmanager
-def start_workers(processes: int, scheduler: str | None, folder: Path) -> Iterator[Workers]:
+def start_workers(processes: int, scheduler: str | None, folder: VisibleFolder, what: str = "Preparing data") -> Iterator[Workers]:
     """Starts workers, or connects to those of a cluster.
 
     Args:
         processes: Number of processes on this machine; with 1, tasks run in this process.
         scheduler: Address of a `dask.distributed` scheduler, such as `tcp://node0:8786`, instead of processes on this machine.
         folder: A folder that all workers must see.
+        what: What the workers do, as the beginning of a message.
 
     Raises:
         ConfigError: If Dask is not installed, the scheduler does not answer or has no worker, a worker has different versions or does
@@ -113,9 +129,7 @@ def start_workers(processes: int, scheduler: str | None, folder: Path) -> Iterat
         import dask.bag  # noqa: F401
         import distributed
     except ImportError as error:
-        raise ConfigError(
-            f"Preparing data requires {error.name}, which is not installed: pip install 'nemo_cmim[data]'."
-        ) from error
+        raise ConfigError(f"{what} requires {error.name}, which is not installed: pip install 'nemo_cmim[data]'.") from error
     if scheduler is None and processes == 1:
         yield Workers(None)
     elif scheduler is None:
@@ -172,7 +186,7 @@ def _quiet_end() -> Any:
     return Quiet()
 
 
-def _check_workers(client: Any, scheduler: str, folder: Path) -> None:
+def _check_workers(client: Any, scheduler: str, folder: VisibleFolder) -> None:
     import distributed
 
     try:
@@ -195,5 +209,5 @@ def _check_workers(client: Any, scheduler: str, folder: Path) -> None:
             )
 
 
-def _describe(folder: Path) -> tuple[dict[str, str], bool]:
+def _describe(folder: VisibleFolder) -> tuple[dict[str, str], bool]:
     return versions(), folder.is_dir()

@@ -29,6 +29,7 @@ __all__ = [
     "open_source",
     "open_url",
     "reopenable",
+    "source_state",
 ]
 
 STDIN = "-"
@@ -69,6 +70,20 @@ class Source:
             return self._raw.tell()
         except (OSError, ValueError):
             return None
+
+    def blocks(self) -> Iterator[bytes]:
+        """Yields all bytes.
+
+        Raises:
+            DataError: If the input is damaged.
+        """
+        size = 0
+        try:
+            while block := self.file.read(1 << 20):
+                size += len(block)
+                yield block
+        except READ_ERRORS as error:
+            raise damaged_file(self.name, error, f"byte {size}") from error
 
     def close(self) -> None:
         """Closes the input, but not standard input."""
@@ -144,6 +159,26 @@ def open_url(url: str) -> IO[bytes]:
     return file
 
 
+def source_state(where: str | Path) -> list[Any]:
+    """Size of a file or URL and what else changes when it is written: the modification time in ns, or the tag of an object.
+
+    Raises:
+        DataError: If there is no such file, or it cannot be read again, as standard input.
+        ConfigError: If a URL needs a package that is not installed.
+    """
+    if "://" in str(where):
+        with open_url(str(where)) as file:
+            fs, path = getattr(file, "fs", None), getattr(file, "path", None)
+            found = fs.info(path) if fs is not None and path is not None else {}
+            marks = [found[key] for key in ("ETag", "etag", "LastModified", "last_modified", "mtime", "created") if found.get(key)]
+            return [getattr(file, "size", None), *map(str, marks[:1])]
+    path = Path(where)
+    if str(where) == STDIN or (path.exists() and not path.is_file()):
+        raise DataError(f"{where} is not a file that can be read several times. Save it to a file first.")
+    with open_source(path):  # its errors
+        return [path.stat().st_size, path.stat().st_mtime_ns]
+
+
 def reopenable(source: Source, *, plain: bool = False) -> tuple[Path, ExitStack]:
     """A file with the content of an input, for readers that open it more than once. Reads all of `source`, or nothing.
 
@@ -159,7 +194,7 @@ def reopenable(source: Source, *, plain: bool = False) -> tuple[Path, ExitStack]
         return path, ExitStack()
     with ExitStack() as context:
         copy = context.enter_context(tempfile.NamedTemporaryFile(prefix="nemo_cmim-"))
-        for block in _blocks(source.name, source.file):
+        for block in source.blocks():
             copy.write(block)
         copy.flush()
         return Path(copy.name), context.pop_all()
@@ -199,18 +234,8 @@ def decompress(path: Path, target: Path) -> None:
         DataError: If the file is damaged.
     """
     with atomic_write(target) as staging, staging.open("wb") as file, open_source(path) as source:
-        for block in _blocks(source.name, source.file):
+        for block in source.blocks():
             file.write(block)
-
-
-def _blocks(name: str, file: IO[bytes]) -> Iterator[bytes]:
-    size = 0
-    try:
-        while block := file.read(1 << 20):
-            size += len(block)
-            yield block
-    except READ_ERRORS as error:
-        raise damaged_file(name, error, f"byte {size}") from error
 
 
 def compression_of(what: Path | bytes) -> str:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ..errors import DataError
 
-__all__ = ["EMBEDDING", "SCALE", "STORED", "embedding_columns", "embeddings_of", "metadata_of", "with_metadata"]
+__all__ = ["EMBEDDING", "SCALE", "STORED", "embedding_columns", "embeddings_of", "metadata", "metadata_of"]
 
 EMBEDDING = "embedding"
 SCALE = "embedding_scale"  # of int8: the embedding is the list times this number
@@ -35,7 +35,7 @@ def embedding_columns(vectors: NDArray[np.float32], stored: str = "float32") -> 
     Raises:
         DataError: If a number is too large for float16.
     """
-    missing = np.isnan(vectors).any(axis=1)
+    missing = np.asarray(np.isnan(vectors).any(axis=1))
     found = np.where(missing[:, None], np.float32(0), vectors)
     columns = {}
     if stored == "int8":
@@ -46,7 +46,9 @@ def embedding_columns(vectors: NDArray[np.float32], stored: str = "float32") -> 
         with np.errstate(over="ignore"):
             numbers = found.astype(np.float16)
         if not np.isfinite(numbers).all():
-            raise DataError(f"An embedding has the number {np.abs(found).max():g}, which float16 cannot hold. Store float32 or int8.")
+            raise DataError(
+                f"An embedding has the number {np.abs(found).max():g}, which float16 cannot hold. Store float32 or int8."
+            )
     else:
         numbers = found
     lists = pa.FixedSizeListArray.from_arrays(pa.array(numbers.ravel()), vectors.shape[1], mask=pa.array(missing))
@@ -67,13 +69,13 @@ def embeddings_of(rows: pa.Table) -> NDArray[np.float32]:
     return vectors
 
 
-def with_metadata(schema: pa.Schema, content: Mapping[str, Any]) -> pa.Schema:
-    """The schema with metadata that `metadata_of` returns."""
-    return schema.with_metadata({**(schema.metadata or {}), _KEY: json.dumps(content, sort_keys=True).encode()})
+def metadata(content: Mapping[str, Any]) -> dict[bytes, bytes]:
+    """Metadata of the schema of a Parquet file, which `metadata_of` reads."""
+    return {_KEY: json.dumps(content, sort_keys=True).encode()}
 
 
 def metadata_of(schema: pa.Schema) -> dict[str, Any] | None:
-    """What `with_metadata` added to the schema of a Parquet file; None if nothing was added."""
+    """The content of `metadata` in the schema of a Parquet file; None if it has none."""
     content = (schema.metadata or {}).get(_KEY)
     found: dict[str, Any] | None = None if content is None else json.loads(content)
     return found

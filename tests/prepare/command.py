@@ -6,12 +6,23 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tests.interrupts import heed_interrupts
 
-__all__ = ["PATIENCE_S", "SETTINGS", "arguments", "children_of", "has_results", "let_go", "results", "start", "wait_for"]
+__all__ = [
+    "PATIENCE_S",
+    "SETTINGS",
+    "arguments",
+    "children_of",
+    "has_results",
+    "let_go",
+    "results",
+    "start",
+    "start_command",
+    "wait_for",
+]
 
 SETTINGS = {"piece_lines": 40, "shard_molecules": 60, "valid_fraction": 0.1, "test_fraction": 0.1}
 
@@ -39,12 +50,17 @@ PATIENCE_S = 600.0  # until a test gives up; nothing waits so long unless it fai
 
 
 def start(source: Path, output: Path, *more: str, stage: str = "", count: int = 0) -> subprocess.Popen[str]:
-    """Starts the command. It waits after `count` results of the stage until `let_go`."""
+    """Starts `prepare`; see `start_command`."""
+    return start_command(arguments(source, output, *more), output, stage, count)
+
+
+def start_command(words: Sequence[str], output: Path, stage: str = "", count: int = 0) -> subprocess.Popen[str]:
+    """Starts a command. It waits after `count` results of the stage until `let_go`."""
     folder = output.with_name("sitecustomize")
     folder.mkdir(exist_ok=True)
     (folder / "sitecustomize.py").write_text(WAIT)
     variables = {"PYTHONPATH": str(folder), "STAGE": stage, "COUNT": str(count), "GATE": str(folder / "gate")}
-    command = [sys.executable, "-m", "nemo_cmim.cli", *arguments(source, output, *more)]
+    command = [sys.executable, "-m", "nemo_cmim.cli", *words]
     return subprocess.Popen(
         command,
         env=os.environ | variables,

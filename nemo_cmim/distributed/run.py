@@ -1,0 +1,193 @@
+"""One run: claims the output, runs the tasks that are not done yet, and writes the manifest."""
+
+from __future__ import annotations
+
+import fnmatch
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from ..errors import ConfigError, DataError
+from ..prepare.cluster import Workers, WorkersLostError
+from .folder import Folder
+from .job import JOB, UNFINISHED, Embedding, Job
+from .library import MANIFEST, LibraryManifest
+from .parts import Part
+
+__all__ = ["Run"]
+
+_EXAMPLES = 3
+_PARTS = "part-*-????????.parquet"
+_TEMPORARY = ".part-*.parquet.*"
+
+
+class Run:
+    """Writes one library.
+
+    Args:
+        output: The folder, or a URL.
+        embedding: What is computed.
+        on_invalid: "raise" or "nan".
+        inputs: `file` and `state` of each input.
+        settings: What else the parts depend on.
+
+    Raises:
+        ConfigError: If an argument cannot be used.
+        DataError: If the output is `-`.
+    """
+
+    def __init__(
+        self,
+        output: str | Path,
+        embedding: Embedding,
+        on_invalid: str,
+        inputs: Sequence[Mapping[str, Any]],
+        settings: Mapping[str, Any],
+    ) -> None:
+        if on_invalid not in ("raise", "nan"):
+            raise ConfigError(f'on_invalid must be "raise" or "nan", found {on_invalid!r}.')
+        self._folder = Folder.of(output)
+        work = {
+            "embedding": embedding.described(),
+            "settings": {**settings, "batch_size": embedding.batch_size},
+            "versions": dict(embedding.versions),
+            "inputs": inputs,
+        }
+        self._work: dict[str, Any] = json.loads(json.dumps(work))
+        name = hashlib.sha256(json.dumps(self._work, sort_keys=True).encode()).hexdigest()[:16]
+        self._job = Job(self._folder, name, embedding, on_invalid)
+
+    def all(
+        self,
+        connect: Callable[[Folder], AbstractContextManager[Workers]],
+        plan: Callable[[Job, Workers], Sequence[Part]],
+        compute: Callable[[Job, Workers, Sequence[Part]], Iterator[Part]],
+        *,
+        overwrite: bool,
+        progress: bool | None,
+    ) -> LibraryManifest:
+        """Computes the parts that are not complete, and writes the manifest.
+
+        Args:
+            connect: Context that gives the workers.
+            plan: Makes the parts.
+            compute: Writes parts, and yields each when it is complete.
+            overwrite: Replace a library, or unfinished work, of a different run.
+            progress: Show a progress bar; None: if stderr is a terminal.
+        """
+        with _reported(self._folder), self._folder.locked():
+            if self._is_done(overwrite=overwrite):
+                return LibraryManifest.load(self._folder)
+            try:
+                with connect(self._folder) as workers:
+                    parts = plan(self._job, workers)
+                    todo = self._todo(parts)
+                    total, left = sum(part.rows for part in parts), sum(part.rows for part in todo)
+                    unit = " rows" if parts and parts[0].source else " parts"
+                    hidden = None if progress is None else not progress
+                    with tqdm(total=total, initial=total - left, desc="embed", unit=unit, unit_scale=True, disable=hidden) as bar:
+                        for part in compute(self._job, workers, todo):
+                            bar.update(part.rows)
+            except ValueError as error:
+                if not isinstance(error, WorkersLostError) and not self._job.entries("parts"):
+                    self._folder.remove(UNFINISHED)  # the input or the settings must be fixed, and nothing is lost
+                raise
+            return self._finish(parts)
+
+    def _is_done(self, *, overwrite: bool) -> bool:
+        """Whether the library is complete; otherwise, the folder is that of this run afterwards."""
+        begun, manifest = self._folder.read(JOB) or {}, self._folder.read(MANIFEST) or {}
+        if manifest.get("job") == self._job.name and begun.get("job", self._job.name) == self._job.name:
+            self._folder.remove(UNFINISHED)
+            return True
+        if begun.get("job") != self._job.name:
+            self._check_free(begun, manifest, overwrite=overwrite)
+            self._folder.save(JOB, {"job": self._job.name, **self._work})
+        self._folder.remove(MANIFEST)
+        self._remove_others()
+        return False
+
+    def _check_free(self, begun: Mapping[str, Any], manifest: Mapping[str, Any], *, overwrite: bool) -> None:
+        """Checks that the folder may be taken from the run that began it, if there is one."""
+        other = begun or manifest
+        if not other:
+            names = [name for name in sorted(self._folder.sizes()) if name != UNFINISHED and not name.startswith(("_lease", "."))]
+            if names:
+                raise DataError(f"{self._folder} contains {names[0]!r}, which `embed` did not write. Name a different folder.")
+        elif not overwrite:
+            what = "unfinished work" if begun else "a library"
+            raise DataError(
+                f"{self._folder} contains {what} with different {', '.join(self._differences(other))}. Restore them, name a different "
+                f"folder, or pass overwrite=True to replace {'it' if begun else 'the library'}."
+            )
+
+    def _differences(self, other: Mapping[str, Any]) -> list[str]:
+        found = []
+        for part in ("embedding", "settings", "versions"):
+            now, before = self._work[part], other.get(part, {})
+            found += [f"{name} ({str(before.get(name))[:40]})" for name in now if now[name] != before.get(name)]
+        inputs = [{name: one.get(name) for name in ("file", "state")} for one in other.get("inputs", [])]
+        return [*found, *(["inputs"] if inputs != self._work["inputs"] else [])]
+
+    def _remove_others(self) -> None:
+        """Removes the parts and the work of other runs, and the temporary files of processes that were killed."""
+        for name in self._folder.sizes():
+            is_other = fnmatch.fnmatch(name, _PARTS) and f"-{self._job.name[:8]}." not in name
+            if is_other or fnmatch.fnmatch(name, _TEMPORARY):
+                self._folder.remove(name)
+        for name in self._folder.sizes(UNFINISHED):
+            if name not in (JOB.rsplit("/", 1)[-1], self._job.name):
+                self._folder.remove(f"{UNFINISHED}/{name}")
+
+    def _todo(self, parts: Sequence[Part]) -> list[Part]:
+        """The parts that are not complete, or whose files are missing."""
+        sizes, done = self._folder.sizes(), self._job.entries("parts")
+        complete = {number for number, one in done.items() if "name" not in one or sizes.get(one["name"]) == one["bytes"]}
+        return [part for part in parts if part.number not in complete]
+
+    def _finish(self, parts: Sequence[Part]) -> LibraryManifest:
+        done = self._job.entries("parts")
+        entries = [done[part.number] for part in parts]
+        invalid = sum((Counter(entry["invalid"]) for entry in entries), Counter[str]())
+        rows = sum(entry["rows"] for entry in entries)
+        if not rows:
+            self._folder.remove(UNFINISHED)
+            raise DataError(f"{' and '.join(one['file'] for one in self._work['inputs'])}: there are no rows.")
+        of_input: Counter[str] = Counter()
+        for part, entry in zip(parts, entries):
+            of_input[part.source.cut.name if part.source else self._work["inputs"][0]["file"]] += entry["rows"]
+        manifest = LibraryManifest(
+            job=self._job.name,
+            embedding=self._work["embedding"],
+            settings=self._work["settings"],
+            versions=self._work["versions"],
+            inputs=[{**one, "rows": of_input[one["file"]]} for one in self._work["inputs"]],
+            counts={"rows": rows, "embedded": rows - invalid.total(), "invalid": invalid.total()},
+            invalid=dict(invalid.most_common()),
+            examples=[example for entry in entries for example in entry["examples"]][:_EXAMPLES],
+            parts=[
+                {**{key: entry[key] for key in ("name", "rows", "bytes", "sha256")}, "invalid": sum(entry["invalid"].values())}
+                for entry in entries
+                if "name" in entry
+            ],
+        )
+        manifest.save(self._folder)
+        self._remove_others()  # written by late tasks of other runs
+        self._folder.remove(UNFINISHED)
+        return manifest
+
+
+@contextmanager
+def _reported(folder: Folder) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise DataError(
+            f"Embedding into {folder} stopped: {error}. Complete parts are kept. Fix the problem and rerun to resume."
+        ) from error

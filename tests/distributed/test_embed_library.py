@@ -1,0 +1,294 @@
+"""Libraries that are embedded in parts: contents, counts, resumption, and what is refused."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+
+from nemo_cmim.cli import main
+from nemo_cmim.distributed import LibraryManifest, embed, embed_files, parts
+from nemo_cmim.distributed.job import UNFINISHED, model_of
+from nemo_cmim.distributed.parts import category_of
+from nemo_cmim.errors import CheckpointError, ConfigError, DataError, InvalidSmilesError
+from nemo_cmim.files import lock
+from nemo_cmim.inference import load
+from nemo_cmim.inference.model_file import write_model_file
+from nemo_cmim.tables.vectors import embeddings_of, metadata_of
+from tests.distributed.conftest import INVALID, ROWS
+from tests.inference.conftest import random_model
+
+SETTINGS: dict[str, Any] = {"scheduler": "local:1", "part_rows": 16, "on_invalid": "nan", "progress": False}
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def rows_of(folder: Path) -> pa.Table:
+    manifest = LibraryManifest.load(folder)
+    return pa.concat_tables(pyarrow.parquet.read_table(folder / part["name"]) for part in manifest.parts)
+
+
+@pytest.mark.parametrize(("stored", "tolerance"), [("float32", 0.0), ("float16", 1e-3), ("int8", 1 / 254)])
+def test_rows_and_vectors_are_those_of_the_model(
+    source: Path, model_file: Path, stored: str, tolerance: float, tmp_path: Path
+) -> None:
+    manifest = embed_files(source, tmp_path / "out", model=model_file, stored=stored, **SETTINGS)
+    frame, table = pd.read_csv(source, keep_default_na=False), rows_of(tmp_path / "out")
+    assert table.column("id").to_pylist() == frame["id"].tolist()
+    assert table.column("smiles").to_pylist() == frame["smiles"].tolist()
+    vectors = embeddings_of(table)
+    expected = np.concatenate(
+        [load(model_file).embed_or_explain(frame["smiles"][i : i + 16].tolist())[0] for i in range(0, ROWS, 16)]
+    )
+    largest = np.nanmax(np.abs(expected), axis=1, initial=0, keepdims=True)
+    assert (np.isnan(vectors) == np.isnan(expected)).all() and np.isnan(vectors).any(axis=1).sum() == 3
+    assert (np.abs(vectors - expected) <= tolerance * largest).all(where=~np.isnan(expected))
+    reasons = table.column("invalid_reason").to_pylist()
+    assert {i for i, reason in enumerate(reasons) if reason} == {*INVALID} == {*np.flatnonzero(table.column("embedding").is_null())}
+    assert "unclosed ring" in reasons[7]
+    assert manifest.counts == {"rows": ROWS, "embedded": ROWS - 3, "invalid": 3}
+    assert manifest.invalid == {"not a molecule to RDKit": 1, "no SMILES": 1, "unknown token": 1}
+    assert [part["rows"] for part in manifest.parts] == [16, 16, 16, 12] and manifest.inputs[0]["rows"] == ROWS
+    for part in manifest.parts:
+        content = (tmp_path / "out" / part["name"]).read_bytes()
+        assert part["sha256"] == hashlib.sha256(content).hexdigest() and part["bytes"] == len(content)
+    assert (metadata_of(table.schema) or {})["fingerprint"] == load(model_file).fingerprint()
+    assert {*contents(tmp_path / "out")} == {"manifest.json", *(part["name"] for part in manifest.parts)}
+    assert {path.name for path in tmp_path.iterdir()} == {"in.csv", "out"}
+
+
+def test_an_invalid_molecule_is_an_error_and_complete_parts_are_kept(source: Path, model_file: Path, tmp_path: Path) -> None:
+    source.write_text(source.read_text().replace("C1CC", "CCC"))
+    out, settings = tmp_path / "out", {**SETTINGS, "model": model_file}
+    with pytest.raises(InvalidSmilesError, match=r'in\.csv, line 25: no SMILES\. Pass on_invalid="nan"'):
+        embed_files(source, out, **{**settings, "on_invalid": "raise"})
+    kept = {path.name: path.stat().st_mtime_ns for path in out.glob("*.parquet")}
+    assert len(kept) == 1 and not (out / "manifest.json").exists()
+    assert embed_files(source, out, **settings).counts["invalid"] == 2
+    assert all((out / name).stat().st_mtime_ns == written for name, written in kept.items())
+    embed_files(source, tmp_path / "whole", **settings)
+    assert contents(out) == contents(tmp_path / "whole")
+
+
+def test_a_full_disk_stops_the_run_and_what_was_half_written_is_not_counted(
+    source: Path, model_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, write, calls = tmp_path / "out", parts._write_parquet, []
+
+    def fill(path: Path, *tables: Any) -> None:
+        calls.append(path)
+        if len(calls) == 3:
+            path.write_bytes(b"PAR1 half")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        write(path, *tables)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(parts, "_write_parquet", fill)
+        with pytest.raises(DataError, match=r"out stopped: .*No space left on device.*Complete parts are kept"):
+            embed_files(source, out, model=model_file, **SETTINGS)
+    assert len(list(out.glob("part-*.parquet"))) == 2 and len(list(out.glob(f"{UNFINISHED}/*/parts/*.json"))) == 2
+    assert not list(out.rglob(".part*"))
+    next(out.glob("part-00000-*")).unlink()  # by the user
+    embed_files(source, out, model=model_file, **SETTINGS)
+    embed_files(source, tmp_path / "whole", model=model_file, **SETTINGS)
+    assert contents(out) == contents(tmp_path / "whole")
+
+
+def test_a_complete_library_is_not_computed_again(
+    source: Path, model_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    first = embed_files(source, out, model=model_file, **SETTINGS)
+    monkeypatch.setattr(parts, "_write_parquet", None)
+    assert embed_files(source, out, model=model_file, **SETTINGS) == first == LibraryManifest.load(out)
+
+
+def test_other_settings_are_refused_unless_overwrite_is_given(source: Path, model_file: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    before = embed_files(source, out, model=model_file, **SETTINGS)
+    with pytest.raises(
+        DataError, match=r"out contains a library with different fingerprint \(\w+\), kind \(informative\)\. .*overwrite=True"
+    ):
+        embed_files(source, out, model=model_file, kind="mean", **SETTINGS)
+    (out / "notes.txt").write_text("mine")
+    after = embed_files(source, out, model=model_file, kind="mean", overwrite=True, **SETTINGS)
+    assert after.digest != before.digest
+    assert {*contents(out)} == {"notes.txt", "manifest.json", *(part["name"] for part in after.parts)}
+    source.write_text("smiles\nC\n")
+    with pytest.raises(DataError, match="different inputs"):
+        embed_files(source, out, model=model_file, kind="mean", **SETTINGS)
+
+
+def test_an_overwriting_run_that_is_interrupted_leaves_no_manifest(
+    source: Path, model_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    embed_files(source, out, model=model_file, **SETTINGS)
+    with monkeypatch.context() as patch:
+        patch.setattr(parts, "_write_parquet", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            embed_files(source, out, model=model_file, kind="mean", overwrite=True, **SETTINGS)
+    with pytest.raises(DataError, match=r"no manifest\.json, so it is not an embedded library, or it is not complete"):
+        LibraryManifest.load(out)
+    with pytest.raises(DataError, match=r"unfinished work with different fingerprint \(\w+\), kind \(mean\)"):
+        embed_files(source, out, model=model_file, **SETTINGS)
+    manifest = embed_files(source, out, model=model_file, kind="mean", **SETTINGS)
+    assert {*contents(out)} == {"manifest.json", *(part["name"] for part in manifest.parts)}
+
+
+def test_a_folder_of_other_files_and_one_in_use_are_refused(source: Path, model_file: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"contains 'in\.csv', which `embed` did not write"):
+        embed_files(source, tmp_path, model=model_file, overwrite=True, **SETTINGS)
+    with lock(tmp_path / ".out.lock", "out", ""), pytest.raises(ConfigError, match=r"out is in use by process \d+"):
+        embed_files(source, tmp_path / "out", model=model_file, **SETTINGS)
+    with pytest.raises(DataError, match="'-' stands for standard output"):
+        embed_files(source, "-", model=model_file, **SETTINGS)
+
+
+def test_a_late_task_of_another_run_writes_nothing(
+    source: Path, model_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, write = tmp_path / "out", parts._write_parquet
+
+    def slow(path: Path, *tables: Any) -> None:
+        write(path, *tables)
+        content = json.loads((out / UNFINISHED / "job.json").read_text())
+        (out / UNFINISHED / "job.json").write_text(json.dumps({**content, "job": "f" * 16}))
+
+    monkeypatch.setattr(parts, "_write_parquet", slow)
+    with pytest.raises(DataError, match="was taken by another run"):
+        embed_files(source, out, model=model_file, **SETTINGS)
+    assert not list(out.rglob("*.parquet"))
+
+
+def test_workers_with_another_version_or_another_model_are_refused(
+    source: Path, model_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = tmp_path / "model.nemo"
+    copy.write_bytes(model_file.read_bytes())
+    with monkeypatch.context() as patch:
+        patch.setattr("nemo_cmim.distributed.job.__version__", "9.9.9")
+        patch.setattr("nemo_cmim.distributed.embedding.versions", lambda: (("nemo_cmim", "0.0.1"),))
+        with pytest.raises(ConfigError, match=r"worker on .* has nemo_cmim 9\.9\.9, not 0\.0\.1\. Install the same versions"):
+            embed_files(source, tmp_path / "out", model=copy, **SETTINGS)
+    loaded = load(copy)
+    write_model_file(copy, random_model(3))
+    with pytest.raises(CheckpointError, match=r"worker on .* has another model as .*model\.nemo: the fingerprint"):
+        embed_files(source, tmp_path / "out", model=loaded, **SETTINGS)
+    copy.unlink()
+    with pytest.raises(CheckpointError, match=r"worker on .* cannot load the model: There is no model"):
+        embed_files(source, tmp_path / "out", model=loaded, **SETTINGS)
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_the_model_is_loaded_once_in_a_process(
+    source: Path, model_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+    monkeypatch.setattr("nemo_cmim.distributed.job.load", lambda name, **more: calls.append(name) or load(name, **more))
+    for kind in ("mean", "informative"):
+        embed_files(source, tmp_path / kind, model=model_file, kind=kind, batch_size=7, **SETTINGS)
+    assert len(calls) == 2
+    assert model_of.__doc__ and "once in each process" in model_of.__doc__
+
+
+def test_urls_in_and_out(source: Path, model_file: Path, tmp_path: Path) -> None:
+    fsspec = pytest.importorskip("fsspec")
+    files = fsspec.filesystem("memory")
+    files.pipe("/library/in.csv", source.read_bytes())
+    manifest = embed_files("memory://library/in.csv", "memory://library/out", model=model_file, **SETTINGS)
+    embed_files(source, tmp_path / "out", model=model_file, **SETTINGS)
+    expected = rows_of(tmp_path / "out")
+    found = [pyarrow.parquet.read_table(files.open(f"/library/out/{part['name']}")) for part in manifest.parts]
+    assert pa.concat_tables(found).equals(expected)
+    assert {path.rsplit("/", 1)[1] for path in files.find("/library/out")} == {
+        "manifest.json",
+        *(p["name"] for p in manifest.parts),
+    }
+    lease = {"owner": "process 1 on node7", "id": "x", "time": __import__("time").time()}
+    files.pipe("/library/out/_lease.json", json.dumps(lease).encode())
+    with pytest.raises(ConfigError, match=r"in use by process 1 on node7, which last reported \d+ s ago"):
+        embed_files("memory://library/in.csv", "memory://library/out", model=model_file, **SETTINGS)
+    files.pipe("/library/out/_lease.json", json.dumps({**lease, "time": lease["time"] - 1000}).encode())
+    assert embed_files("memory://library/in.csv", "memory://library/out", model=model_file, **SETTINGS) == manifest
+    files.rm("/library", recursive=True)
+
+
+def test_a_data_frame_gives_a_part_for_each_partition(source: Path, model_file: Path, tmp_path: Path) -> None:
+    frames = pytest.importorskip("dask.dataframe")
+    settings: dict[str, Any] = {"model": model_file, "on_invalid": "nan", "progress": False}
+    frame = pd.read_csv(source, keep_default_na=False).set_index("id")
+    ddf = frames.from_pandas(frame, npartitions=3, sort=False)
+    manifest = embed(ddf, tmp_path / "out", **settings)
+    assert [part["rows"] for part in manifest.parts] == [20, 20, 20] and manifest.counts["invalid"] == 3
+    table = rows_of(tmp_path / "out")
+    assert table.column_names == ["id", "smiles", "embedding", "invalid_reason"]
+    embed_files(source, tmp_path / "files", model=model_file, **{**SETTINGS, "part_rows": 20})
+    assert table.equals(rows_of(tmp_path / "files"))
+    with pytest.raises(DataError, match="different inputs"):
+        embed(frames.from_pandas(frame[:9], npartitions=3), tmp_path / "out", **settings)
+    with pytest.raises(ConfigError, match="ddf must be a Dask data frame, found DataFrame"):
+        embed(frame, tmp_path / "other", **settings)
+
+
+def test_columns_of_the_result_and_other_columns_in_other_files_are_errors(source: Path, model_file: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.csv"
+    for header, message in (
+        ("smiles,embedding", "already has a column 'embedding'"),
+        ("smiles,name", r"other\.csv has the columns 'smiles', 'name', but .*in\.csv has"),
+    ):
+        other.write_text(f"{header}\nC,1\n")
+        inputs = [other] if "embedding" in header else [source, other]
+        with pytest.raises(DataError, match=message):
+            embed_files(inputs, tmp_path / "out", model=model_file, **SETTINGS)
+    other.write_text("smiles,name\n")
+    with pytest.raises(DataError, match="there are no rows"):
+        embed_files(other, tmp_path / "out", model=model_file, **SETTINGS)
+    with pytest.raises(DataError, match=r"missing\.csv is missing"):
+        embed_files(tmp_path / "missing.csv", tmp_path / "out", model=model_file, **SETTINGS)
+
+
+@pytest.mark.parametrize(
+    ("smiles", "category"),
+    [
+        ("C1CC", "not a molecule to RDKit"),
+        ("[Xe+9]", "unknown token"),
+        ("C" * 300, "too many tokens"),
+        ("[CH3:1]C", "atom maps"),
+        ("C C", "forbidden character"),
+        ("C\u00e9", "forbidden character"),
+        ("", "no SMILES"),
+        (None, "no SMILES"),
+    ],
+)
+def test_reasons_are_counted_by_category(smiles: str | None, category: str, model_file: Path) -> None:
+    assert category_of(load(model_file).invalid_reason(smiles) or "") == category
+
+
+def test_the_command(source: Path, model_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def run(*more: str) -> tuple[int, str]:
+        status = main(["embed", str(source), "-o", str(tmp_path / "out"), "--model", str(model_file), *more])
+        said = capsys.readouterr()
+        return status, said.out + said.err
+
+    status, said = run("--scheduler", "local:1")
+    assert status == 2 and "line 9: the SMILES ('C1CC') could not be parsed: unclosed ring. Pass --on-invalid nan" in said
+    status, said = run("--scheduler", "local:1", "--on-invalid", "nan", "--part-rows", "25", "--stored", "int8")
+    assert status == 0 and "60 rows in 3 files, informative embeddings" in said
+    assert "3 rows are invalid, without embedding (1 not a molecule to RDKit, 1 no SMILES, 1 unknown token)" in said
+    assert "--part-rows are for a folder" in run("--part-rows", "25")[1]
+    assert "excludes --rejects bad.csv" in run("--scheduler", "local", "--rejects", "bad.csv")[1]
+    assert "--scheduler must be an address such as tcp://node0:8786" in run("--scheduler", "here")[1]
+    assert "number of processes must be at least 1" in run("--scheduler", "local:0")[1]
+    assert "overwrite to replace the library" in run("--scheduler", "local:1", "--kind", "mean")[1]
