@@ -51,6 +51,12 @@ ONNX = [
     "onnxruntime>=1.22",  # runs the graphs
     "onnx>=1.17",  # writes them
 ]
+SEARCH = [
+    "usearch>=2.16",
+]
+HUB = [
+    "huggingface_hub>=0.30",
+]
 SERVE = [
     *OPTIMIZE,  # /generate
     "fastapi>=0.115",
@@ -61,6 +67,8 @@ SERVE = [
 DEV = [
     *SERVE,
     *ONNX,
+    *SEARCH,
+    *HUB,
     "httpx>=0.27",
     "schemathesis>=4.0",
     "pytest>=8.0",
@@ -86,8 +94,10 @@ setup(
         "train": [*TRAIN, *DATA],
         "launch": LAUNCH,
         "optimize": OPTIMIZE,
-        "serve": SERVE,
         "onnx": ONNX,
+        "search": SEARCH,
+        "hub": HUB,
+        "serve": SERVE,
         "dev": DEV,
     },
     # conf/ stands at the top of the checkout and is installed as nemo_cmim.conf.

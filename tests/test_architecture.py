@@ -28,6 +28,7 @@ LEVELS = [
     ("streaming",),
     ("prepare",),
     ("distributed",),
+    ("neighbors",),
     ("loader",),
     ("report",),
     ("evaluation",),

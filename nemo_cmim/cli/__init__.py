@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from ..signals import sigterm_raises
 from ..version import __version__
-from . import data, density, engines, generation, molecules, properties, search, serve, training
+from . import data, density, engines, generation, library, molecules, properties, search, serve, training
 from .messages import reason_of, warnings_as_lines, with_options
 
 __all__ = ["main"]
@@ -21,7 +21,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="nemo-cmim", description=about)
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for part in (data, training, molecules, properties, density, engines, generation, search, serve):
+    for part in (data, training, molecules, library, properties, density, engines, generation, search, serve):
         part.add_commands(commands)
     for command in commands.choices.values():
         command.set_defaults(parser=command)

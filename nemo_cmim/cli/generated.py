@@ -17,10 +17,12 @@ if TYPE_CHECKING:
 __all__ = ["add_decoding", "add_outputs", "check_effect", "chosen", "print_streamed", "stream_options"]
 
 
-def add_outputs(add: Callable[..., argparse.Action], *, smi: bool) -> None:
-    """Adds -o, --overwrite, --on-invalid and --rejects."""
+def add_outputs(add: Callable[..., argparse.Action], *, smi: bool, default: str | None = None) -> None:
+    """Adds -o, which is required without a default, --overwrite, --on-invalid and --rejects."""
     output = "output file: .csv, .csv.gz, .parquet" + (" or .smi (only SMILES and names)" if smi else "")
-    add("-o", "--output", required=True, metavar="FILE", help=f"{output}; or - for CSV on standard output")
+    ending = f" (default: {default})" if default else ""
+    text = f"{output}; or - for CSV on standard output{ending}"
+    add("-o", "--output", required=default is None, default=default, metavar="FILE", help=text)
     add("--overwrite", action="store_true", help="replace output files if they exist")
     invalid = "what to do with an invalid row: raise = stop with an error, nan = write it without result (default: %(default)s)"
     add("--on-invalid", choices=("raise", "nan"), default="raise", help=invalid)

@@ -65,10 +65,9 @@ def _steps(text: str) -> tuple[str, ...]:
     return tuple(step.strip() for step in text.split(","))
 
 
-def add_model(add: Callable[..., argparse.Action]) -> None:
+def add_model(add: Callable[..., argparse.Action], default: str = "the first that `nemo-cmim models` lists") -> None:
     """Adds --model and --device."""
-    model = "name of a shipped model, or path of a .nemo file (default: the first that `nemo-cmim models` lists)"
-    add("--model", metavar="MODEL", help=model)
+    add("--model", metavar="MODEL", help=f"name of a shipped model, or path of a .nemo file (default: {default})")
     add("--device", help="device of the network, for example cpu or cuda:0 (default: a GPU if there is one, else cpu)")
 
 

@@ -18,7 +18,7 @@ from typing import Any
 from ..arguments import check_integer
 from ..errors import ConfigError, DataError
 from ..inference.model import CMIMModel
-from ..inference.shipped import list_models, resolve
+from ..inference.shipped import reference_of, resolve
 from ..prepare.cluster import Workers, start_workers
 from ..steps import check_steps
 from ..tables.columns import column_index, find_smiles_column, listed
@@ -223,11 +223,9 @@ def _embedding(
         raise ConfigError(f"stored must be {', '.join(STORED)}, found {stored!r}.")
     check_integer("batch_size", batch_size, optional=True)
     loaded = resolve(model, device)
-    name = list_models()[0] if model is None else loaded.name if isinstance(model, CMIMModel) else str(model)
+    name = reference_of(loaded)
     if name is None:
         raise ConfigError("The model has no name by which workers could load it. Save it, and pass the path of the file.")
-    if name not in list_models() and "://" not in name:
-        name = str(Path(name).absolute())
     return Embedding(
         model=name,
         loading=(("device", device), ("precision", loaded.precision)),

@@ -25,7 +25,7 @@ from .engines.onnx_model import OnnxModel
 if TYPE_CHECKING:  # with torch
     from .model_file import ModelFile
 
-__all__ = ["embed", "list_models", "load"]
+__all__ = ["embed", "list_models", "load", "reference_of", "resolve"]
 
 _FOLDER = Path(__file__).resolve().parents[1] / "shipped"
 _DEFAULT = "cmim_small_v2"
@@ -185,6 +185,13 @@ def resolve(
     files = sorted(path.iterdir()) if path.is_dir() else [path] * path.is_file()
     stamp = tuple((file, file.stat().st_mtime_ns, file.stat().st_size) for file in files)
     return _cached(os.fspath(model), device, precision or "fp32", engine_of(engine), stamp)
+
+
+def reference_of(model: CMIMModel) -> str | None:
+    """What other processes can pass to `load` to get the same model: a name or an absolute path; None if it was not loaded by one."""
+    if model.name is None or model.name in list_models() or "://" in model.name:
+        return model.name
+    return os.path.abspath(model.name)
 
 
 @functools.lru_cache(maxsize=2)

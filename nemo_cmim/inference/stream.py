@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack
 from pathlib import Path
@@ -24,6 +24,7 @@ from ..tables.rows import Block, MoleculeTable
 from ..tables.writers import check_output, embedding_writer
 from .embedding import EmbeddingModel, Explained
 from .processes import Workers, process_count
+from .shipped import reference_of
 from .unfinished import Unfinished, staging_of
 
 __all__ = ["EmbeddedFile", "embed_file"]
@@ -105,10 +106,10 @@ def embed_file(
         settings = {"options": vars(options), "kind": kind, "layers": layers, "standardise": steps, "rows": ROWS_AT_ONCE}
         settings["fingerprint"] = model.fingerprint(kind, layers)
         unfinished = stack.enter_context(Unfinished(target, inputs, settings).opened()) if resume else None
-        append = stack.enter_context(embedding_writer(target, staging_of(unfinished, "output", target)))
+        embedding: dict[str, Any] = {"kind": kind, "layers": layers, "standardise": steps, "batch_size": batch_size}
+        append = stack.enter_context(embedding_writer(target, staging_of(unfinished, "output", target), _about(model, embedding)))
         reject = stack.enter_context(rejects_file(rejects, staging_of(unfinished, "rejects", rejects)))
         list_change = stack.enter_context(rejects_file(changes, staging_of(unfinished, "changes", changes), "standardised"))
-        embedding: dict[str, Any] = {"kind": kind, "layers": layers, "standardise": steps, "batch_size": batch_size}
         workers = stack.enter_context(Workers.opened(model, processes)) if processes > 1 else None
         results = _embedded(_blocks(inputs, options), embedding, unfinished, workers)
         for number, ((table, block, before, after), saved, computed) in enumerate(results):
@@ -151,6 +152,13 @@ def _check_outputs(
             f"changes={str(changes)!r} lists the molecules that standardise changes, but no step is named. Pass "
             'standardise="desalt,neutralise", or leave changes out.'
         )
+
+
+def _about(model: CMIMModel, embedding: Mapping[str, Any]) -> dict[str, Any]:
+    """How rows are embedded, for readers of the output."""
+    how = {name: embedding[name] for name in ("kind", "layers", "standardise")}
+    of_model = {"fingerprint": model.fingerprint(how["kind"], how["layers"]), "width": model.width(how["kind"], how["layers"])}
+    return {"model": reference_of(model), **how, **of_model, "stored": "float32"}
 
 
 def _embedded(

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +15,7 @@ import pyarrow as pa
 from ..errors import DataError
 from ..outputs import check_file, write_file
 from .row_writers import CsvRows, ParquetRows, flat, gzip_rows, is_number, stdout_rows, with_columns
+from .vectors import EMBEDDING, metadata
 
 __all__ = ["OUTPUTS", "Append", "check_output", "embedding_writer"]
 
@@ -46,7 +47,7 @@ class _Writer(Protocol):
 
 
 @contextmanager
-def embedding_writer(path: Path, staging: Path | None = None) -> Iterator[Append]:
+def embedding_writer(path: Path, staging: Path | None = None, embedding: Mapping[str, Any] | None = None) -> Iterator[Append]:
     """Yields a function that appends rows with their embeddings, float32 [N, D]. A file is written atomically.
 
     A .parquet file gets one column `embedding` of lists; CSV, also for `-`, gets a column for each dimension: `e0`, `e1`, ... A .npy file
@@ -56,6 +57,7 @@ def embedding_writer(path: Path, staging: Path | None = None) -> Iterator[Append
     Args:
         path: The output.
         staging: See `outputs.write_file`.
+        embedding: How the rows were embedded, for the metadata of a .parquet file.
 
     Raises:
         DataError: If the rows already have a column of that name, have a column or a cell that the format cannot hold, or cannot be
@@ -67,7 +69,10 @@ def embedding_writer(path: Path, staging: Path | None = None) -> Iterator[Append
         writer.close()
         return
     with write_file(path, overwrite=True, staging=staging) as temporary:
-        writer = _WRITERS[max((suffix for suffix in OUTPUTS if path.name.endswith(suffix)), key=len)](temporary)
+        if path.name.endswith(".parquet"):
+            writer = _RowsWriter(ParquetRows(temporary), embedding)
+        else:
+            writer = _WRITERS[max((suffix for suffix in OUTPUTS if path.name.endswith(suffix)), key=len)](temporary)
         try:
             yield writer.append
         finally:
@@ -77,16 +82,16 @@ def embedding_writer(path: Path, staging: Path | None = None) -> Iterator[Append
 class _RowsWriter:
     """Adds the embeddings to the rows as columns: one of lists, or one of numbers for each dimension."""
 
-    def __init__(self, rows: ParquetRows | CsvRows) -> None:
-        self._rows = rows
+    def __init__(self, rows: ParquetRows | CsvRows, embedding: Mapping[str, Any] | None = None) -> None:
+        self._rows, self._metadata = rows, metadata(embedding) if embedding else None
 
     def append(self, rows: pa.Table, vectors: np.ndarray) -> None:
         if isinstance(self._rows, ParquetRows):
-            names, columns = ["embedding"], [pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), vectors.shape[1])]
+            names, columns = [EMBEDDING], [pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), vectors.shape[1])]
         else:
             names, columns = [f"e{i}" for i in range(vectors.shape[1])], [pa.array(column) for column in vectors.T]
         _check_free(rows, names)
-        self._rows.append(with_columns(rows, names, columns))
+        self._rows.append(with_columns(rows, names, columns).replace_schema_metadata(self._metadata))
 
     def close(self) -> None:
         self._rows.close()
@@ -139,7 +144,6 @@ class _NpzWriter:
 
 
 _WRITERS: dict[str, Callable[[Path], _Writer]] = {
-    ".parquet": lambda path: _RowsWriter(ParquetRows(path)),
     ".csv": lambda path: _RowsWriter(CsvRows(path)),
     ".csv.gz": lambda path: _RowsWriter(gzip_rows(path)),
     ".npy": _NpyWriter,
