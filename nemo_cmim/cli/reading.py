@@ -67,7 +67,11 @@ def _steps(text: str) -> tuple[str, ...]:
 
 def add_model(add: Callable[..., argparse.Action], default: str = "the first that `nemo-cmim models` lists") -> None:
     """Adds --model and --device."""
-    add("--model", metavar="MODEL", help=f"name of a shipped model, or path of a .nemo file (default: {default})")
+    add(
+        "--model",
+        metavar="MODEL",
+        help=f"name of a shipped model, path of a .nemo file, or hf://owner/name#SHA256 (default: {default})",
+    )
     add("--device", help="device of the network, for example cpu or cuda:0 (default: a GPU if there is one, else cpu)")
 
 

@@ -20,7 +20,7 @@ from ..errors import ConfigError, DataError
 from ..inference.model import CMIMModel
 from ..inference.shipped import reference_of, resolve
 from ..prepare.cluster import Workers, start_workers
-from ..steps import check_steps
+from ..steps import Steps, check_steps
 from ..tables.columns import column_index, find_smiles_column, listed
 from ..tables.layout import DETECT, ReadOptions
 from ..tables.sources import source_state
@@ -46,7 +46,7 @@ def embed_files(
     options: ReadOptions = DETECT,
     kind: str = "informative",
     layers: Sequence[int] | None = None,
-    standardise: str | Sequence[str] = (),
+    standardise: Steps = (),
     stored: str = "float32",
     on_invalid: str = "raise",
     batch_size: int | None = None,
@@ -122,7 +122,7 @@ def embed(
     model: str | Path | CMIMModel | None = None,
     kind: str = "informative",
     layers: Sequence[int] | None = None,
-    standardise: str | Sequence[str] = (),
+    standardise: Steps = (),
     stored: str = "float32",
     on_invalid: str = "raise",
     batch_size: int | None = None,
@@ -215,7 +215,7 @@ def _embedding(
     device: str | None,
     kind: str,
     layers: Sequence[int] | None,
-    standardise: str | Sequence[str],
+    standardise: Steps,
     stored: str,
     batch_size: int | None,
 ) -> Embedding:

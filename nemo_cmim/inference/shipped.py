@@ -21,6 +21,7 @@ from .engines import TORCH, engine_of
 from .engines.cache import cached_engine
 from .engines.folder import is_engine_folder
 from .engines.onnx_model import OnnxModel
+from .hub import SCHEME, hub_file
 
 if TYPE_CHECKING:  # with torch
     from .model_file import ModelFile
@@ -45,8 +46,8 @@ def load(
     """Reads a model. No code in the file is run, and nothing is unpickled.
 
     Args:
-        model: A name from `list_models()`, a `.nemo` file, a folder with the members of one, or a folder written by `nemo-cmim
-            export-onnx`.
+        model: A name from `list_models()`, a `.nemo` file, a folder with the members of one, a folder written by `nemo-cmim
+            export-onnx`, or `hf://owner/name#sha256`, a file on the Hugging Face Hub; see `hub.hub_file` for other forms.
         device: For example "cpu" or "cuda:0"; None: a GPU if there is one, else the CPU. ONNX engines use the CPU.
         precision: "fp32", "bf16" or "fp16": the precision in which the network computes. Vectors are float32 in each case. Half precision
             is meant for GPUs; it changes vectors slightly, and therefore the fingerprint. On a GPU, "fp32" turns TF32 off in this
@@ -65,11 +66,10 @@ def load(
         ConfigError: If the device, the precision or the engine does not exist, or its packages are not installed.
     """
     name, chosen = os.fspath(model), engine_of(engine)
-    if is_engine_folder(name):
-        return OnnxModel.load(Path(name), chosen, name=name, device=device, precision=precision)
+    path = _path_of(name)
+    if is_engine_folder(path):
+        return OnnxModel.load(path, chosen, name=name, device=device, precision=precision)
     if chosen not in (None, TORCH):
-        path = _FOLDER / f"{name}{_SUFFIX}" if name in list_models() else Path(name)
-        _check_exists(path, name)
         OnnxModel.check_settings(device, precision)
         folder, digest = cached_engine(path, chosen, lambda: model_file_of(name))
         return OnnxModel.load(folder, chosen, name=name, source=digest)
@@ -82,16 +82,20 @@ def model_file_of(model: str | os.PathLike[str]) -> ModelFile:
     """Reads settings, vocabulary, weights and card of a model; see `load` for arguments and errors."""
     from .model_file import read_model_file
 
-    if str(model) in list_models():
-        return _read_shipped(f"{model}{_SUFFIX}")
-    _check_exists(Path(model), str(model))
-    return read_model_file(Path(model))
+    path = _path_of(str(model))
+    return _read_shipped(path.name) if path.parent == _FOLDER else read_model_file(path)
 
 
-def _check_exists(path: Path, model: str) -> None:
+def _path_of(model: str) -> Path:
+    """The file or folder of a model, downloaded if it is on the Hub; see `load` for errors."""
+    if model in (known := list_models()):
+        return _FOLDER / f"{model}{_SUFFIX}"
+    path = hub_file(model) if model.startswith(SCHEME) else Path(model)
     if not path.exists():
-        known = ", ".join(list_models()) or "none"
-        raise CheckpointError(f"There is no model {model!r}: it is neither a file nor the name of a shipped model ({known}).")
+        raise CheckpointError(
+            f"There is no model {model!r}: it is neither a file nor the name of a shipped model ({', '.join(known) or 'none'})."
+        )
+    return path
 
 
 def embed(
