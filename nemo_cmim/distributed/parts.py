@@ -47,7 +47,7 @@ class CutInput(NamedTuple):
 
     Attributes:
         cut: The file.
-        state: `source_state` the file.
+        state: `source_state` of the file.
     """
 
     cut: CutFile
@@ -162,10 +162,13 @@ def _with_embeddings(rows: pa.Table, vectors: Any, reasons: Mapping[int, str], j
 
 
 def _write_parquet(path: Path, first: pa.Table, others: Iterable[pa.Table]) -> None:
-    """Writes tables, each as a row group. Numbers of float32 and float16 repeat too rarely for a dictionary."""
+    """Writes tables, each as a row group. Numbers of float32 and float16 repeat too rarely for a dictionary; int8 needs it.
+
+    Parquet stores int8 in 4 bytes, but the places in a dictionary of 256 numbers in one.
+    """
     is_float = pa.types.is_floating(first.schema.field(EMBEDDING).type.value_type)
-    names = [name for name in first.column_names if name != EMBEDDING or not is_float]
-    with pyarrow.parquet.ParquetWriter(path, first.schema, use_dictionary=names) as writer:
+    with_dictionary = [name for name in first.column_names if name != EMBEDDING] if is_float else True
+    with pyarrow.parquet.ParquetWriter(path, first.schema, use_dictionary=with_dictionary) as writer:
         for table in itertools.chain([first], others):
             writer.write_table(table)
 

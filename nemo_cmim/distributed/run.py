@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import fnmatch
 import hashlib
 import json
@@ -17,7 +18,7 @@ from ..errors import ConfigError, DataError
 from ..prepare.cluster import Workers, WorkersLostError
 from .folder import Folder
 from .job import JOB, UNFINISHED, Embedding, Job
-from .library import MANIFEST, LibraryManifest
+from .library import LibraryManifest
 from .parts import Part
 
 __all__ = ["Run"]
@@ -101,21 +102,31 @@ class Run:
             return self._finish(parts)
 
     def _is_done(self, *, overwrite: bool) -> bool:
-        """Whether the library is complete; otherwise, the folder is that of this run afterwards."""
-        begun, manifest = self._folder.read(JOB) or {}, self._folder.read(MANIFEST) or {}
-        if manifest.get("job") == self._job.name and begun.get("job", self._job.name) == self._job.name:
+        """Whether the library is complete; otherwise, the folder is that of this run afterwards.
+
+        A library that is replaced stays complete until the new one is: its manifest lists its parts only.
+        """
+        begun, complete = self._folder.read(JOB) or {}, self._library() or {}
+        if complete.get("job") == self._job.name and (overwrite or begun.get("job", self._job.name) == self._job.name):
             self._folder.remove(UNFINISHED)
+            self._remove_others()
             return True
         if begun.get("job") != self._job.name:
-            self._check_free(begun, manifest, overwrite=overwrite)
+            self._check_free(begun, complete, overwrite=overwrite)
             self._folder.save(JOB, {"job": self._job.name, **self._work})
-        self._folder.remove(MANIFEST)
-        self._remove_others()
+        self._remove_others(complete.get("job"))
         return False
 
-    def _check_free(self, begun: Mapping[str, Any], manifest: Mapping[str, Any], *, overwrite: bool) -> None:
+    def _library(self) -> dict[str, Any] | None:
+        """The manifest of a library that is in the folder; None if there is none."""
+        try:
+            return dataclasses.asdict(LibraryManifest.load(self._folder))
+        except DataError:
+            return None
+
+    def _check_free(self, begun: Mapping[str, Any], complete: Mapping[str, Any], *, overwrite: bool) -> None:
         """Checks that the folder may be taken from the run that began it, if there is one."""
-        other = begun or manifest
+        other = begun or complete
         if not other:
             names = [name for name in sorted(self._folder.sizes()) if name != UNFINISHED and not name.startswith(("_lease", "."))]
             if names:
@@ -135,10 +146,11 @@ class Run:
         inputs = [{name: one.get(name) for name in ("file", "state")} for one in other.get("inputs", [])]
         return [*found, *(["inputs"] if inputs != self._work["inputs"] else [])]
 
-    def _remove_others(self) -> None:
-        """Removes the parts and the work of other runs, and the temporary files of processes that were killed."""
+    def _remove_others(self, *kept: str | None) -> None:
+        """Removes the parts and the work of other runs except `kept`, and the temporary files of processes that were killed."""
+        endings = tuple(f"-{job[:8]}.parquet" for job in (self._job.name, *kept) if job)
         for name in self._folder.sizes():
-            is_other = fnmatch.fnmatch(name, _PARTS) and f"-{self._job.name[:8]}." not in name
+            is_other = fnmatch.fnmatch(name, _PARTS) and not name.endswith(endings)
             if is_other or fnmatch.fnmatch(name, _TEMPORARY):
                 self._folder.remove(name)
         for name in self._folder.sizes(UNFINISHED):
@@ -153,6 +165,11 @@ class Run:
 
     def _finish(self, parts: Sequence[Part]) -> LibraryManifest:
         done = self._job.entries("parts")
+        if missing := [part.number for part in parts if part.number not in done]:
+            raise DataError(
+                f"{self._folder}: the results of {len(missing):,} of {len(parts):,} parts are not visible here, for example of part "
+                f"{missing[0]}. Wait until the file system shows them, and rerun."
+            )
         entries = [done[part.number] for part in parts]
         invalid = sum((Counter(entry["invalid"]) for entry in entries), Counter[str]())
         rows = sum(entry["rows"] for entry in entries)

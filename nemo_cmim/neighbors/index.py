@@ -198,7 +198,6 @@ class Index:
         graph = _restored(usearch, path)
         if graph is None:
             raise OSError(f"{path} is damaged")
-        graph.expansion_search = _EXPANSION_SEARCH
         return graph
 
     def hits(self, queries: NDArray[np.float32], k: int) -> Hits:
@@ -206,11 +205,20 @@ class Index:
         best, unit = no_hits(len(queries), k), normalised(queries)
         for graph in self._graphs:
             count = min(k, len(graph))
-            if count:
-                found = graph.search(unit, count)
-                keys, distances = (np.asarray(one).reshape(len(unit), count) for one in (found.keys, found.distances))
-                best = nearest(best, keys.astype(np.int64), 1 - distances)
+            if count and len(unit):
+                graph.expansion_search = max(_EXPANSION_SEARCH, 2 * k)
+                best = nearest(best, *_batch(graph.search(unit, count), len(unit), count))
         return best
+
+
+def _batch(found: Any, queries: int, count: int) -> Hits:
+    """What usearch found, which may be fewer rows than asked for; for one query it has one dimension."""
+    hits = no_hits(queries, count)
+    counts = found.counts if queries > 1 else [len(found.keys)]
+    for i, (keys, distances) in enumerate(zip(*(np.atleast_2d(one) for one in (found.keys, found.distances)))):
+        hits.rows[i, : counts[i]] = keys[: counts[i]]
+        hits.similarities[i, : counts[i]] = 1 - distances[: counts[i]]
+    return hits
 
 
 def has_index(where: str | Path) -> bool:

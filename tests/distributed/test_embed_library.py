@@ -17,7 +17,7 @@ import pytest
 
 from nemo_cmim.cli import main
 from nemo_cmim.distributed import LibraryManifest, embed, embed_files, parts
-from nemo_cmim.distributed.job import UNFINISHED, model_of
+from nemo_cmim.distributed.job import UNFINISHED
 from nemo_cmim.distributed.parts import category_of
 from nemo_cmim.errors import CheckpointError, ConfigError, DataError, InvalidSmilesError
 from nemo_cmim.files import lock
@@ -57,6 +57,8 @@ def test_rows_and_vectors_are_those_of_the_model(
     reasons = table.column("invalid_reason").to_pylist()
     assert {i for i, reason in enumerate(reasons) if reason} == {*INVALID} == {*np.flatnonzero(table.column("embedding").is_null())}
     assert "unclosed ring" in reasons[7]
+    column = pyarrow.parquet.ParquetFile(tmp_path / "out" / manifest.parts[0]["name"]).metadata.row_group(0).column(2)
+    assert ("RLE_DICTIONARY" in column.encodings) == (stored == "int8")  # int8 alone takes 4 bytes
     assert manifest.counts == {"rows": ROWS, "embedded": ROWS - 3, "invalid": 3}
     assert manifest.invalid == {"not a molecule to RDKit": 1, "no SMILES": 1, "unknown token": 1}
     assert [part["rows"] for part in manifest.parts] == [16, 16, 16, 12] and manifest.inputs[0]["rows"] == ROWS
@@ -130,21 +132,49 @@ def test_other_settings_are_refused_unless_overwrite_is_given(source: Path, mode
         embed_files(source, out, model=model_file, kind="mean", **SETTINGS)
 
 
-def test_an_overwriting_run_that_is_interrupted_leaves_no_manifest(
+def test_a_library_stays_complete_until_the_new_one_is(
     source: Path, model_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    out = tmp_path / "out"
-    embed_files(source, out, model=model_file, **SETTINGS)
+    out, write, calls = tmp_path / "out", parts._write_parquet, []
+    before = embed_files(source, out, model=model_file, **SETTINGS)
+
+    def stop(*arguments: Any) -> None:
+        calls.append(arguments)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        write(*arguments)
+
     with monkeypatch.context() as patch:
-        patch.setattr(parts, "_write_parquet", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(parts, "_write_parquet", stop)
         with pytest.raises(KeyboardInterrupt):
             embed_files(source, out, model=model_file, kind="mean", overwrite=True, **SETTINGS)
-    with pytest.raises(DataError, match=r"no manifest\.json, so it is not an embedded library, or it is not complete"):
-        LibraryManifest.load(out)
+    assert LibraryManifest.load(out) == before and rows_of(out).num_rows == ROWS
     with pytest.raises(DataError, match=r"unfinished work with different fingerprint \(\w+\), kind \(mean\)"):
         embed_files(source, out, model=model_file, **SETTINGS)
-    manifest = embed_files(source, out, model=model_file, kind="mean", **SETTINGS)
-    assert {*contents(out)} == {"manifest.json", *(part["name"] for part in manifest.parts)}
+    after = embed_files(source, out, model=model_file, kind="mean", **SETTINGS)
+    assert {*contents(out)} == {"manifest.json", *(part["name"] for part in after.parts)} and after != before
+
+
+def test_unfinished_work_beside_a_complete_library_can_be_dropped(source: Path, model_file: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    before = embed_files(source, out, model=model_file, **SETTINGS)
+    with pytest.raises(InvalidSmilesError):
+        embed_files(source, out, model=model_file, kind="mean", overwrite=True, **{**SETTINGS, "on_invalid": "raise"})
+    assert embed_files(source, out, model=model_file, **SETTINGS) == before, "a run without complete parts leaves nothing"
+    (out / UNFINISHED).mkdir()
+    (out / UNFINISHED / "job.json").write_text('{"job": "0123"}')
+    (out / "part-00000-01234567.parquet").touch()
+    assert embed_files(source, out, model=model_file, overwrite=True, **SETTINGS) == before
+    assert {*contents(out)} == {"manifest.json", *(part["name"] for part in before.parts)}
+
+
+@pytest.mark.parametrize("content", ["{}", '{"format": "nemo_cmim token store 3"}', "not JSON", "[1]"])
+def test_a_manifest_of_another_command_is_not_replaced(content: str, source: Path, model_file: Path, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "manifest.json").write_text(content)
+    with pytest.raises(DataError, match=r"contains 'manifest\.json', which `embed` did not write"):
+        embed_files(source, tmp_path / "data", model=model_file, overwrite=True, **SETTINGS)
+    assert (tmp_path / "data" / "manifest.json").read_text() == content
 
 
 def test_a_folder_of_other_files_and_one_in_use_are_refused(source: Path, model_file: Path, tmp_path: Path) -> None:
@@ -196,11 +226,15 @@ def test_the_model_is_loaded_once_in_a_process(
     source: Path, model_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[str] = []
-    monkeypatch.setattr("nemo_cmim.distributed.job.load", lambda name, **more: calls.append(name) or load(name, **more))
+
+    def counted(name: str, **more: Any) -> Any:
+        calls.append(name)
+        return load(name, **more)
+
+    monkeypatch.setattr("nemo_cmim.distributed.job.load", counted)
     for kind in ("mean", "informative"):
         embed_files(source, tmp_path / kind, model=model_file, kind=kind, batch_size=7, **SETTINGS)
     assert len(calls) == 2
-    assert model_of.__doc__ and "once in each process" in model_of.__doc__
 
 
 def test_urls_in_and_out(source: Path, model_file: Path, tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ def test_an_empty_table_and_slices_have_vectors() -> None:
 
 def test_numbers_that_float16_cannot_hold_are_an_error() -> None:
     with pytest.raises(DataError, match="the number 70000, which float16 cannot hold"):
-        embedding_columns(np.float32([[1, 70000]]), "float16")
+        embedding_columns(np.array([[1, 70000]], np.float32), "float16")
 
 
 def test_metadata_stay_in_a_file(tmp_path: Path) -> None:
