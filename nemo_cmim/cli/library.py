@@ -46,7 +46,7 @@ def run_on_workers(args: argparse.Namespace) -> None:
     done = embed_files(
         args.inputs, args.output, scheduler=args.scheduler, model=args.model, options=read_options(args), kind=args.kind,
         layers=args.layers, standardise=args.standardise, on_invalid=args.on_invalid, batch_size=args.batch_size, device=args.device,
-        overwrite=args.overwrite, progress=True, **given,
+        precision=args.precision, engine=args.engine, overwrite=args.overwrite, progress=True, **given,
     )  # fmt: skip
     say(args.output, f"{done.counts['rows']:,} rows in {len(done.parts):,} files, {args.kind} embeddings")
     what = ", ".join(f"{count:,} {reason}" for reason, count in done.invalid.items())

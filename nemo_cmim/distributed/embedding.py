@@ -17,8 +17,8 @@ from typing import Any
 
 from ..arguments import check_integer
 from ..errors import ConfigError, DataError
-from ..inference.model import CMIMModel
-from ..inference.shipped import reference_of, resolve
+from ..inference.embedding import EmbeddingModel
+from ..inference.shipped import loading_of, reference_of, resolve
 from ..prepare.cluster import Workers, start_workers
 from ..steps import Steps, check_steps
 from ..tables.columns import column_index, find_smiles_column, listed
@@ -42,7 +42,7 @@ def embed_files(
     output: str | Path,
     *,
     scheduler: str = "local",
-    model: str | Path | CMIMModel | None = None,
+    model: str | Path | EmbeddingModel | None = None,
     options: ReadOptions = DETECT,
     kind: str = "informative",
     layers: Sequence[int] | None = None,
@@ -51,6 +51,8 @@ def embed_files(
     on_invalid: str = "raise",
     batch_size: int | None = None,
     device: str | None = None,
+    precision: str | None = None,
+    engine: str | None = None,
     part_rows: int = PART_ROWS,
     overwrite: bool = False,
     progress: bool | None = None,
@@ -75,6 +77,9 @@ def embed_files(
         on_invalid: "raise", or "nan" to write a row without embedding for an invalid molecule.
         batch_size: Maximum number of molecules in a batch; None: chosen for speed.
         device: See `nemo_cmim.load`.
+        precision: See `nemo_cmim.load`; None: "fp32".
+        engine: See `nemo_cmim.load`. On a cluster, every worker exports the engine when it is used for the first time, unless
+            `model` is a folder written by `nemo-cmim export-onnx`.
         part_rows: Number of rows of a part.
         overwrite: Replace a library, or unfinished work, of other inputs or settings in the folder.
         progress: Show a progress bar on stderr; None: if stderr is a terminal.
@@ -93,7 +98,7 @@ def embed_files(
     processes = _processes(scheduler)
     inputs = [{"file": name, "state": source_state(name)} for name in sources]
     settings = {"options": vars(options), "part_rows": part_rows}
-    embedding = _embedding(model, device, kind, layers, standardise, stored, batch_size)
+    embedding = _embedding(resolve(model, device, precision, engine), device, kind, layers, standardise, stored, batch_size)
     run = Run(output, embedding, on_invalid, inputs, settings)
 
     def plan(job: Job, workers: Workers) -> list[Part]:
@@ -119,7 +124,7 @@ def embed(
     output: str | Path,
     *,
     smiles: str | None = None,
-    model: str | Path | CMIMModel | None = None,
+    model: str | Path | EmbeddingModel | None = None,
     kind: str = "informative",
     layers: Sequence[int] | None = None,
     standardise: Steps = (),
@@ -127,6 +132,8 @@ def embed(
     on_invalid: str = "raise",
     batch_size: int | None = None,
     device: str | None = None,
+    precision: str | None = None,
+    engine: str | None = None,
     overwrite: bool = False,
     progress: bool | None = None,
 ) -> LibraryManifest:
@@ -147,6 +154,8 @@ def embed(
         on_invalid: See `embed_files`.
         batch_size: See `embed_files`.
         device: See `embed_files`.
+        precision: See `embed_files`.
+        engine: See `embed_files`.
         overwrite: See `embed_files`.
         progress: See `embed_files`.
     """
@@ -167,7 +176,7 @@ def embed(
     column = schema.names[found("the data frame", schema.names)]
     _check_names("The data frame", schema.names)
     inputs = [{"file": "data frame", "state": [tokenize(ddf)]}]
-    embedding = _embedding(model, device, kind, layers, standardise, stored, batch_size)
+    embedding = _embedding(resolve(model, device, precision, engine), device, kind, layers, standardise, stored, batch_size)
     run = Run(output, embedding, on_invalid, inputs, {"smiles": column})
     partitions = ddf.to_delayed()
 
@@ -211,7 +220,7 @@ def _processes(scheduler: str) -> int | None:
 
 
 def _embedding(
-    model: str | Path | CMIMModel | None,
+    model: EmbeddingModel,
     device: str | None,
     kind: str,
     layers: Sequence[int] | None,
@@ -222,21 +231,20 @@ def _embedding(
     if stored not in STORED:
         raise ConfigError(f"stored must be {', '.join(STORED)}, found {stored!r}.")
     check_integer("batch_size", batch_size, optional=True)
-    loaded = resolve(model, device)
-    name = reference_of(loaded)
+    name = reference_of(model)
     if name is None:
         raise ConfigError("The model has no name by which workers could load it. Save it, and pass the path of the file.")
     return Embedding(
         model=name,
-        loading=(("device", device), ("precision", loaded.precision)),
-        fingerprint=loaded.fingerprint(kind, layers),
+        loading=(("device", device), *loading_of(model).items()),
+        fingerprint=model.fingerprint(kind, layers),
         kind=kind,
         layers=None if layers is None else tuple(layers),
         standardise=check_steps(standardise),
         batch_size=batch_size,
-        width=loaded.width(kind, layers),
+        width=model.width(kind, layers),
         stored=stored,
-        versions=versions(),
+        versions=versions(model.engine),
     )
 
 

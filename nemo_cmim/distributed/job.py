@@ -18,7 +18,8 @@ import threading
 from typing import Any, NamedTuple
 
 from ..errors import CheckpointError, ConfigError, DataError
-from ..inference.model import CMIMModel
+from ..inference.embedding import EmbeddingModel
+from ..inference.engines import TORCH
 from ..inference.shipped import load
 from ..prepare.cluster import version_of
 from ..version import __version__
@@ -28,14 +29,15 @@ __all__ = ["JOB", "UNFINISHED", "Embedding", "Job", "model_of", "versions"]
 
 UNFINISHED = "_unfinished"
 JOB = f"{UNFINISHED}/job.json"
-_PACKAGES = ("rdkit", "torch", "numpy", "pyarrow")  # their versions may change the parts
+_PACKAGES = ("rdkit", "numpy", "pyarrow")  # their versions, and that of the engine, may change the parts
 
 _loading = threading.Lock()
 
 
-def versions() -> tuple[tuple[str, str], ...]:
+def versions(engine: str) -> tuple[tuple[str, str], ...]:
     """Versions of the packages that the parts depend on."""
-    return (("nemo_cmim", __version__), *((name, version_of(name)) for name in _PACKAGES))
+    packages = (*_PACKAGES, "torch" if engine == TORCH else "onnxruntime")
+    return (("nemo_cmim", __version__), *((name, version_of(name)) for name in packages))
 
 
 class Embedding(NamedTuple):
@@ -43,7 +45,7 @@ class Embedding(NamedTuple):
 
     Attributes:
         model: Name or path of the model, which every worker can load.
-        loading: Further arguments of `load`.
+        loading: Further arguments of `load`: `device`, `precision` and `engine`.
         fingerprint: Fingerprint of the embedding.
         kind: "informative" or "mean".
         layers: See `CMIMModel.embed`.
@@ -68,7 +70,8 @@ class Embedding(NamedTuple):
     def described(self) -> dict[str, Any]:
         """What readers of the parts must know."""
         fields = ("model", "fingerprint", "kind", "layers", "standardise", "width", "stored")
-        return {name: getattr(self, name) for name in fields}
+        loading = {name: value for name, value in self.loading if name != "device"}
+        return {**loading, **{name: getattr(self, name) for name in fields}}
 
 
 class Job(NamedTuple):
@@ -108,7 +111,7 @@ class Job(NamedTuple):
             raise DataError(f"{self.folder} was taken by another run, or removed. This part is not written.")
 
 
-def model_of(embedding: Embedding) -> CMIMModel:
+def model_of(embedding: Embedding) -> EmbeddingModel:
     """The model, which is loaded once in each process.
 
     Raises:
@@ -120,15 +123,16 @@ def model_of(embedding: Embedding) -> CMIMModel:
 
 
 @functools.lru_cache(maxsize=1)
-def _load(embedding: Embedding) -> CMIMModel:
+def _load(embedding: Embedding) -> EmbeddingModel:
     here = f"The worker on {socket.gethostname()}"
-    if (found := versions()) != embedding.versions:
+    loading = dict(embedding.loading)
+    if (found := versions(loading["engine"])) != embedding.versions:
         different = [f"{name} {one}, not {other}" for (name, one), (_, other) in zip(found, embedding.versions) if one != other]
         raise ConfigError(f"{here} has {', '.join(different)}. Install the same versions everywhere.")
     try:
-        model = load(embedding.model, **dict(embedding.loading))
-    except CheckpointError as error:
-        raise CheckpointError(f"{here} cannot load the model: {error}") from error
+        model = load(embedding.model, **loading)
+    except (CheckpointError, ConfigError) as error:
+        raise type(error)(f"{here} cannot load the model: {error}") from error
     if (fingerprint := model.fingerprint(embedding.kind, embedding.layers)) != embedding.fingerprint:
         raise CheckpointError(
             f"{here} has another model as {embedding.model}: the fingerprint of its embedding is {fingerprint[:12]}, not "

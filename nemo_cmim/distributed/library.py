@@ -26,7 +26,8 @@ class LibraryManifest:
 
     Attributes:
         job: Hash of everything that the parts depend on: inputs, settings and versions.
-        embedding: `model`, `fingerprint`, `kind`, `layers`, `standardise`, `width`, and `stored`, the type of the numbers.
+        embedding: `model`, `precision`, `engine`, `fingerprint`, `kind`, `layers`, `standardise`, `width`, and `stored`, the type of
+            the numbers.
         settings: The other settings that the parts depend on.
         versions: Of the packages that the parts depend on.
         inputs: `file`, `bytes`, `modified` and `rows` of each file.

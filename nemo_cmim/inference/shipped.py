@@ -26,7 +26,7 @@ from .hub import SCHEME, hub_file
 if TYPE_CHECKING:  # with torch
     from .model_file import ModelFile
 
-__all__ = ["embed", "list_models", "load", "reference_of", "resolve"]
+__all__ = ["embed", "list_models", "load", "loading_of", "reference_of", "resolve"]
 
 _FOLDER = Path(__file__).resolve().parents[1] / "shipped"
 _DEFAULT = "cmim_small_v2"
@@ -191,11 +191,16 @@ def resolve(
     return _cached(os.fspath(model), device, precision or "fp32", engine_of(engine), stamp)
 
 
-def reference_of(model: CMIMModel) -> str | None:
+def reference_of(model: EmbeddingModel) -> str | None:
     """What other processes can pass to `load` to get the same model: a name or an absolute path; None if it was not loaded by one."""
     if model.name is None or model.name in list_models() or "://" in model.name:
         return model.name
     return os.path.abspath(model.name)
+
+
+def loading_of(model: EmbeddingModel) -> dict[str, str]:
+    """Arguments of `load` with which another process gets a model that computes the same vectors, beside its name and device."""
+    return {"precision": model.precision if model.engine == TORCH else "fp32", "engine": model.engine}
 
 
 @functools.lru_cache(maxsize=2)

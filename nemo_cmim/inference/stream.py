@@ -24,7 +24,7 @@ from ..tables.rows import Block, MoleculeTable
 from ..tables.writers import check_output, embedding_writer
 from .embedding import EmbeddingModel, Explained
 from .processes import Workers, process_count
-from .shipped import reference_of
+from .shipped import loading_of, reference_of
 from .unfinished import Unfinished, staging_of
 
 __all__ = ["EmbeddedFile", "embed_file"]
@@ -154,11 +154,11 @@ def _check_outputs(
         )
 
 
-def _about(model: CMIMModel, embedding: Mapping[str, Any]) -> dict[str, Any]:
+def _about(model: EmbeddingModel, embedding: Mapping[str, Any]) -> dict[str, Any]:
     """How rows are embedded, for readers of the output."""
     how = {name: embedding[name] for name in ("kind", "layers", "standardise")}
     of_model = {"fingerprint": model.fingerprint(how["kind"], how["layers"]), "width": model.width(how["kind"], how["layers"])}
-    return {"model": reference_of(model), **how, **of_model, "stored": "float32"}
+    return {"model": reference_of(model), **loading_of(model), **how, **of_model, "stored": "float32"}
 
 
 def _embedded(

@@ -48,7 +48,7 @@ class EmbeddedLibrary:
 
     Attributes:
         name: What the user called it.
-        embedding: How it was embedded: `model`, `fingerprint`, `kind`, `layers`, `standardise`, `width`.
+        embedding: How it was embedded, see `LibraryManifest`.
         digest: SHA-256: equal for equal libraries only.
         rows: Number of rows.
         columns: Name and type of each column, without those of the embedding.

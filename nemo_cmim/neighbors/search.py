@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ..arguments import check_integer
 from ..errors import CheckpointError
-from ..inference.model import CMIMModel
+from ..inference.embedding import EmbeddingModel
 from ..inference.shipped import resolve
 from ..streaming.rows import DEFAULTS, Found, Streamed, StreamOptions, check_outputs, stream_rows
 from ..tables.layout import DETECT, ReadOptions
@@ -34,7 +34,7 @@ def find_neighbors(
     library: str | Path,
     k: int = 10,
     *,
-    model: str | Path | CMIMModel | None = None,
+    model: str | Path | EmbeddingModel | None = None,
     device: str | None = None,
     exact: bool | None = None,
 ) -> pd.DataFrame:
@@ -71,7 +71,7 @@ def neighbors_file(
     target: str | Path,
     k: int = 10,
     *,
-    model: str | Path | CMIMModel | None = None,
+    model: str | Path | EmbeddingModel | None = None,
     device: str | None = None,
     exact: bool | None = None,
     read: ReadOptions = DETECT,
@@ -129,14 +129,15 @@ class _Search:
     """
 
     def __init__(
-        self, library: str | Path, k: int, model: str | Path | CMIMModel | None, device: str | None, *, exact: bool | None
+        self, library: str | Path, k: int, model: str | Path | EmbeddingModel | None, device: str | None, *, exact: bool | None
     ) -> None:
         check_integer("k", k)
         self._k, self._library = k, EmbeddedLibrary(library)
         found = self._library.embedding
         self.embedding = {name: found[name] for name in ("kind", "layers", "standardise")}
         try:
-            self.model: CMIMModel = resolve(found["model"] if model is None else model, device)
+            named = {"model": model} if model is not None else {name: found[name] for name in ("model", "precision", "engine")}
+            self.model: EmbeddingModel = resolve(**named, device=device)
         except CheckpointError as error:
             if model is not None:
                 raise

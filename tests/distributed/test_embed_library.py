@@ -22,7 +22,9 @@ from nemo_cmim.distributed.parts import category_of
 from nemo_cmim.errors import CheckpointError, ConfigError, DataError, InvalidSmilesError
 from nemo_cmim.files import lock
 from nemo_cmim.inference import load
-from nemo_cmim.inference.model_file import write_model_file
+from nemo_cmim.inference.engines.export import export_engine
+from nemo_cmim.inference.model_file import read_model_file, write_model_file
+from nemo_cmim.neighbors import find_neighbors
 from nemo_cmim.tables.vectors import embeddings_of, metadata_of
 from tests.distributed.conftest import INVALID, ROWS
 from tests.inference.conftest import random_model
@@ -68,6 +70,32 @@ def test_rows_and_vectors_are_those_of_the_model(
     assert (metadata_of(table.schema) or {})["fingerprint"] == load(model_file).fingerprint()
     assert {*contents(tmp_path / "out")} == {"manifest.json", *(part["name"] for part in manifest.parts)}
     assert {path.name for path in tmp_path.iterdir()} == {"in.csv", "out"}
+
+
+@pytest.mark.parametrize("loading", [{"engine": "onnx-int8"}, {"precision": "bf16"}])
+def test_workers_and_search_use_the_engine_and_precision_of_the_library(
+    source: Path, model_file: Path, loading: dict[str, str], tmp_path: Path
+) -> None:
+    model = model_file
+    if "engine" in loading:
+        pytest.importorskip("onnxruntime")
+        pytest.importorskip("onnx")
+        model = tmp_path / "engine"
+        some = ["CCO", "c1ccccc1"]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("nemo_cmim.inference.engines.export.molecules", lambda: some)
+            engines = ("onnx", "onnx-int8")
+            export_engine(read_model_file(model_file), model, name="random", engines=engines, cosines=dict.fromkeys(engines, 0.9))
+    settings = {**SETTINGS, "scheduler": "local:2", "model": model, **loading}
+    manifest = embed_files(source, tmp_path / "out", **settings)
+    expected = load(model, **loading)
+    smiles = pd.read_csv(source, keep_default_na=False)["smiles"].tolist()
+    vectors = np.concatenate([expected.embed_or_explain(smiles[i : i + 16])[0] for i in range(0, ROWS, 16)])
+    np.testing.assert_array_equal(embeddings_of(rows_of(tmp_path / "out")), vectors)
+    assert manifest.embedding["fingerprint"] == expected.fingerprint() != load(model_file).fingerprint()
+    assert {name: manifest.embedding[name] for name in loading} == loading
+    found = find_neighbors("CCCO", tmp_path / "out", 1)
+    assert (found["library_smiles"].tolist(), found["similarity"].round(4).tolist()) == (["CCCO"], [1])
 
 
 def test_an_invalid_molecule_is_an_error_and_complete_parts_are_kept(source: Path, model_file: Path, tmp_path: Path) -> None:
@@ -209,7 +237,7 @@ def test_workers_with_another_version_or_another_model_are_refused(
     copy.write_bytes(model_file.read_bytes())
     with monkeypatch.context() as patch:
         patch.setattr("nemo_cmim.distributed.job.__version__", "9.9.9")
-        patch.setattr("nemo_cmim.distributed.embedding.versions", lambda: (("nemo_cmim", "0.0.1"),))
+        patch.setattr("nemo_cmim.distributed.embedding.versions", lambda engine: (("nemo_cmim", "0.0.1"),))
         with pytest.raises(ConfigError, match=r"worker on .* has nemo_cmim 9\.9\.9, not 0\.0\.1\. Install the same versions"):
             embed_files(source, tmp_path / "out", model=copy, **SETTINGS)
     loaded = load(copy)
