@@ -86,7 +86,7 @@ def _add_embed(commands: Commands) -> None:
     changes = "CSV file to write with the place, SMILES and standardised SMILES of each molecule that --standardise changed"
     add("--changes", metavar="FILE", help=changes)
     add("--batch-size", type=int, metavar="N", help="maximum number of molecules in a batch (default: chosen for speed)")
-    processes = "number of processes, each with a copy of the model; -1: one on each core (default: 1)"
+    processes = "number of processes; with several GPUs, each process uses one; -1: one on each core (default: 1)"
     add("--processes", dest="n_jobs", type=int, metavar="N", help=processes)
     add("--overwrite", action="store_true", help="replace the output file if it exists")
     add_resume(add)

@@ -130,7 +130,7 @@ def _load(embedding: Embedding) -> EmbeddingModel:
         different = [f"{name} {one}, not {other}" for (name, one), (_, other) in zip(found, embedding.versions) if one != other]
         raise ConfigError(f"{here} has {', '.join(different)}. Install the same versions everywhere.")
     try:
-        model = load(embedding.model, **loading)
+        model: EmbeddingModel = load(embedding.model, **loading)
     except (CheckpointError, ConfigError) as error:
         raise type(error)(f"{here} cannot load the model: {error}") from error
     if (fingerprint := model.fingerprint(embedding.kind, embedding.layers)) != embedding.fingerprint:
@@ -138,4 +138,16 @@ def _load(embedding: Embedding) -> EmbeddingModel:
             f"{here} has another model as {embedding.model}: the fingerprint of its embedding is {fingerprint[:12]}, not "
             f"{embedding.fingerprint[:12]}. Copy the same file to all workers."
         )
+    model.use_device_of(_worker_number())
     return model
+
+
+def _worker_number() -> int:
+    """Number of this process among the workers of this machine; 0 on a cluster, where each worker is given its GPU when it is started."""
+    import distributed
+
+    try:
+        name = distributed.get_worker().name
+    except ValueError:  # not a worker
+        return 0
+    return name if isinstance(name, int) else 0

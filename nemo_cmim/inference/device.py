@@ -6,7 +6,7 @@ import torch
 
 from ..errors import ConfigError
 
-__all__ = ["device_of", "dtype_of", "multiply_exactly"]
+__all__ = ["device_of", "device_of_process", "dtype_of", "multiply_exactly"]
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -24,6 +24,13 @@ def device_of(device: str | torch.device | None) -> torch.device:
     if chosen.type == "cuda" and not torch.cuda.is_available():
         raise ConfigError(f"The device {device!r} is not available: torch finds no GPU. Pass device='cpu'.")
     return chosen
+
+
+def device_of_process(device: torch.device, number: int) -> torch.device:
+    """The device of one of several processes, counted from 0: for "cuda" without a number, the GPUs in turn."""
+    if device.type == "cuda" and device.index is None:
+        return torch.device("cuda", number % torch.cuda.device_count())
+    return device
 
 
 def dtype_of(precision: str) -> torch.dtype:

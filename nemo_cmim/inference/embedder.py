@@ -37,7 +37,7 @@ class MoleculeEmbedder(TransformerMixin, BaseEstimator):
         kind: "informative" or "mean".
         on_invalid: "raise", or "nan" to return rows of NaN.
         batch_size: Maximum number of molecules in a batch; None: chosen for speed.
-        n_jobs: Number of processes, each with a copy of the model, as in scikit-learn; -1: one on each core. They take a few seconds to
+        n_jobs: Number of processes, which share the weights, as in scikit-learn; -1: one on each core. They take a few seconds to
             start. At most 1,024 molecules are always embedded in this process.
         verbose: 0, or larger to show a progress bar on stderr; a dict has options of `tqdm.tqdm`.
         device: For example "cpu"; None: a GPU if there is one, else the CPU.

@@ -158,6 +158,9 @@ class EmbeddingModel:
         """
         return invalid_reason(molecule, self.tokenizer, self.config.network.max_tokens, standardise, is_canonical=is_canonical)
 
+    def use_device_of(self, number: int) -> None:
+        """Moves the model to the device of one of several processes, counted from 0. An engine that only uses the CPU stays there."""
+
     @property
     def _weights_digest(self) -> str:
         """See `fingerprint.weights_digest`."""

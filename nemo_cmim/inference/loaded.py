@@ -21,7 +21,7 @@ from ..tokenizers import SmilesTokenizer
 from ..types import Posterior
 from .batching import BatchLimits
 from .capabilities import description, require_bottleneck
-from .device import device_of, dtype_of, multiply_exactly
+from .device import device_of, device_of_process, dtype_of, multiply_exactly
 from .embedding import EmbeddingModel
 from .fingerprint import weights_digest
 from .inputs import InputOptions, TokenizedMolecules
@@ -55,6 +55,11 @@ class LoadedModel(EmbeddingModel):
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         multiply_exactly(self.device, self.precision)  # a pickle may be read in another process
+
+    def use_device_of(self, number: int) -> None:
+        """Moves the network to the device of one of several processes, counted from 0: with the device "cuda", to one GPU each."""
+        self.device = device_of_process(self.device, number)
+        self.network.to(self.device)
 
     def __repr__(self) -> str:
         return description(self.config, self.name, sum(p.numel() for p in self.network.parameters()), self.device, self.precision)

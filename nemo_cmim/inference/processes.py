@@ -1,16 +1,18 @@
-"""Embeds in several processes on this machine, each of which has its own copy of the model."""
+"""Embeds in several processes on this machine. They share the weights of the model in memory, and the GPUs: one for each process."""
 
 from __future__ import annotations
 
 import os
-import pickle
 import signal
+import tempfile
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from itertools import count
+from pathlib import Path
 from threading import Thread
 from typing import Any
 
@@ -25,6 +27,7 @@ from .batching import Progress, length_sorted_batches
 from .capabilities import EmbeddingSpec
 from .embedding import EmbeddingModel
 from .inputs import COLLECT, InputOptions, TokenizedMolecules, warn_of_invalid
+from .shared_model import read_shared, write_shared
 from .threads import limit_threads, thread_count
 
 __all__ = ["ROWS_AT_ONCE", "Workers", "embed_in_processes", "process_count"]
@@ -32,6 +35,7 @@ __all__ = ["ROWS_AT_ONCE", "Workers", "embed_in_processes", "process_count"]
 ROWS_AT_ONCE = 1024
 """Molecules that a process canonicalises in one task. No process is started for fewer of them."""
 
+_MODEL = "model"
 _model: EmbeddingModel  # of a worker process
 
 
@@ -48,7 +52,7 @@ def process_count(n_jobs: int | None) -> int:
 
 
 class Workers:
-    """Processes with a copy of a model; see `opened`."""
+    """Processes with a model; see `opened`."""
 
     def __init__(self, executor: ProcessPoolExecutor, processes: int) -> None:
         self._executor, self._processes = executor, processes
@@ -76,13 +80,15 @@ class Workers:
     def opened(cls, model: EmbeddingModel, processes: int) -> Iterator[Workers]:
         """Context with processes, which start at the first task and share the threads of this one. All are ended if the block fails."""
         threads = max(1, thread_count() // processes)
-        executor = ProcessPoolExecutor(processes, initializer=_start, initargs=(pickle.dumps(model), threads, os.getpid()))
-        try:
-            yield cls(executor, processes)
-        except BaseException:
-            executor.shutdown(kill_workers=True)
-            raise
-        executor.shutdown()
+        with tempfile.TemporaryDirectory(prefix="nemo_cmim-") as folder:
+            write_shared(model, Path(folder, _MODEL))
+            executor = ProcessPoolExecutor(processes, initializer=_start, initargs=(folder, threads, os.getpid()))
+            try:
+                yield cls(executor, processes)
+            except BaseException:
+                executor.shutdown(kill_workers=True)
+                raise
+            executor.shutdown()
 
 
 def embed_in_processes(
@@ -148,12 +154,21 @@ def _all_of(tokens: Sequence[list[int]], batch: NDArray[np.int64]) -> TokenizedM
     return TokenizedMolecules([tokens[i] for i in batch], np.arange(len(batch)), {}, {})
 
 
-def _start(pickled: bytes, threads: int, parent: int) -> None:
+def _start(folder: str, threads: int, parent: int) -> None:
     global _model
     Thread(target=_end_with, args=(parent,), daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent ends this one
     limit_threads(threads)
-    _model = pickle.loads(pickled)
+    _model = read_shared(Path(folder, _MODEL))
+    _model.use_device_of(_claimed_number(folder))
+
+
+def _claimed_number(folder: str) -> int:
+    """Number of this process among those of the folder, counted from 0."""
+    for number in count():
+        with suppress(FileExistsError), Path(folder, str(number)).open("x"):
+            return number
+    raise AssertionError
 
 
 def _end_with(parent: int) -> None:
@@ -172,6 +187,5 @@ def _result(item: Any, future: Future[Any] | None) -> tuple[Any, Any]:
         return item, None if future is None else future.result()
     except BrokenProcessPool as error:
         raise ConfigError(
-            "A worker process was ended from outside, or could not start; the memory may not suffice for a copy of the model in each. "
-            "Pass a smaller n_jobs."
+            "A worker process was ended from outside, or could not start; the memory may not suffice. Pass a smaller n_jobs."
         ) from error

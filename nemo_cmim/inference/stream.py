@@ -83,7 +83,7 @@ def embed_file(
         rejects: CSV file to write with source, row number, SMILES and reason of each invalid molecule.
         changes: CSV file to write with source, row number, SMILES and standardised SMILES of each molecule that `standardise` changed.
         batch_size: Maximum number of molecules in a batch; None: chosen for speed.
-        n_jobs: Number of processes, each with a copy of the model; -1: one on each core. The rows do not depend on it.
+        n_jobs: Number of processes; -1: one on each core. With the device "cuda", they use the GPUs in turn. The rows do not depend on it.
         overwrite: Replace `target`, `rejects` and `changes` if they exist.
         resume: Keep finished blocks in the folder `.NAME.unfinished` next to the target until it is complete, and begin with those
             that an interrupted call left there.
