@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-__all__ = ["Head", "Outputs", "loss"]
+__all__ = ["Head", "Outputs", "balanced_weights", "loss"]
 
 
 class Outputs(NamedTuple):
@@ -90,3 +90,18 @@ def loss(outputs_BW: Tensor, targets_BT: Tensor, outputs: Outputs, class_weights
             total = total + F.cross_entropy(found, truth.long(), weights, reduction="sum")
             weight += float(weights[truth.long()].sum())
     return total / max(weight, 1e-12)
+
+
+def balanced_weights(targets_NT: NDArray[np.float64], outputs: Outputs) -> NDArray[np.float64]:
+    """Weight of each class, [W]: inversely proportional to its rows, 1 on average over the rows of a target; 1 for a class without rows.
+
+    Args:
+        targets_NT: Class codes; NaN is missing.
+        outputs: What the outputs are.
+    """
+    weights = []
+    for width, target_N in zip(outputs.widths, targets_NT.T):
+        counts = np.bincount(target_N[~np.isnan(target_N)].astype(int), minlength=width)
+        shares = counts * np.count_nonzero(counts)
+        weights.append(np.where(counts, counts.sum() / np.maximum(1, shares), 1.0))
+    return np.concatenate(weights)

@@ -38,6 +38,7 @@ class Rows(NamedTuple):
         targets_NT: float64, standardised values or class codes; NaN is missing.
         start_NW: float64, what the outputs of the head are added to.
         outputs: What a head computes.
+        class_weights_W: Weight of each class in the loss; None: 1.
     """
 
     tokens: list[list[int]]
@@ -45,17 +46,19 @@ class Rows(NamedTuple):
     targets_NT: NDArray[np.float64]
     start_NW: NDArray[np.float64]
     outputs: Outputs
+    class_weights_W: NDArray[np.float64] | None = None
 
     def tokens_of(self, rows: NDArray[np.int64]) -> list[list[int]]:
         """Ids of the molecules of rows."""
         return [self.tokens[molecule] for molecule in self.molecule_of_row[rows]]
 
-    def loss(self, head_BW: Tensor, rows: NDArray[np.int64], class_weights_W: Tensor | None = None) -> Tensor:
+    def loss(self, head_BW: Tensor, rows: NDArray[np.int64]) -> Tensor:
         """The loss of a head's outputs for rows; see `head.loss`."""
         start_BW, targets_BT = (
             torch.from_numpy(part[rows]).float().to(head_BW.device) for part in (self.start_NW, self.targets_NT)
         )
-        return loss(start_BW + head_BW, targets_BT, self.outputs, class_weights_W)
+        weights_W = None if self.class_weights_W is None else torch.from_numpy(self.class_weights_W).float().to(head_BW.device)
+        return loss(start_BW + head_BW, targets_BT, self.outputs, weights_W)
 
 
 class _Run:
@@ -162,9 +165,8 @@ def train_member(
             member.head.standardise(member.vectors(rows.tokens))
             run.best = member.weights()
             run.lowest = _validation_loss(member, rows, validating) if len(validating) else math.inf
-        weights_W = _class_weights(rows, training) if recipe.class_weight else None
         while not run.is_over:
-            _epoch(run, rows, training, weights_W, (seed, run.epoch))
+            _epoch(run, rows, training, (seed, run.epoch))
             run.judge(_validation_loss(member, rows, validating) if len(validating) else None)
             if checkpoint:
                 checkpoint.write("epoch", *run.state())
@@ -172,20 +174,16 @@ def train_member(
     return run.best
 
 
-def _epoch(
-    run: _Run, rows: Rows, training: NDArray[np.int64], weights_W: NDArray[np.float64] | None, seed: tuple[int, int]
-) -> None:
+def _epoch(run: _Run, rows: Rows, training: NDArray[np.int64], seed: tuple[int, int]) -> None:
     """One pass over the training rows. Its random numbers depend on the seed and the epoch only."""
     member, recipe = run.member, run.recipe
     rng = np.random.default_rng(seed)
     torch.manual_seed(int(rng.integers(2**62)))
     member.train(True)
-    device = member.model.device
-    class_weights = None if weights_W is None else torch.from_numpy(weights_W).float().to(device)
     spelled = _spelled(member.model, rows.tokens_of(training), recipe.augment, rng)
     for batch in _batches([len(ids) for ids in spelled], recipe.batch_size, rng):
         x = states(member.network, member.model.tokenizer.vocabulary, [spelled[place] for place in batch], member.spec)
-        run.update(rows.loss(member.head(x), training[batch], class_weights))
+        run.update(rows.loss(member.head(x), training[batch]))
 
 
 def _sides(rows: Rows, fraction: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -221,15 +219,6 @@ def _batches(lengths: list[int], size: int, rng: np.random.Generator) -> Iterato
         batches += [bucket[first : first + size] for first in range(0, len(bucket), size)]
     for number in rng.permutation(len(batches)):
         yield batches[number]
-
-
-def _class_weights(rows: Rows, training: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Weight of each class, [W]: inversely proportional to its rows, 1 on average over the rows of a target."""
-    weights = []
-    for width, target in zip(rows.outputs.widths, rows.targets_NT[training].T):
-        counts = np.bincount(target[~np.isnan(target)].astype(int), minlength=width)
-        weights.append(counts.sum() / np.maximum(1, counts * np.count_nonzero(counts)))
-    return np.concatenate(weights)
 
 
 def _validation_loss(member: Member, rows: Rows, validating: NDArray[np.int64]) -> float:

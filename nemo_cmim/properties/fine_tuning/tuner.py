@@ -29,7 +29,7 @@ from ...inference.shipped import resolve
 from ...inference.vectors import vectors
 from .checkpoint import Checkpoint
 from .frozen import FrozenHead, fit_frozen
-from .head import Outputs
+from .head import Outputs, balanced_weights
 from .member import Member
 from .recipe import Recipe
 from .training import Rows, train_member
@@ -241,11 +241,14 @@ class FineTuner:
         inputs = tokenize([smiles[row] for row in used], model.tokenizer, model.config.network.max_tokens, InputOptions())
         standardised, of_row = (targets[used] - self.centre_) / self.scale_, inputs.molecule_of_row
         start = np.zeros((len(used), sum(self.outputs_.widths)))
+        weights = balanced_weights(standardised, self.outputs_) if self.recipe.class_weight else None
         self.frozen_ = None
         if self.recipe.start:
             x = self._frozen_vectors(model, inputs.tokens)[of_row]
             self.frozen_, start = fit_frozen(x, standardised, of_row, self.outputs_, self.random_state)
-        return Rows(inputs.tokens, of_row, standardised, start, self.outputs_)
+            if weights is not None:  # from the probabilities of these rows to those of classes of equal size
+                self.frozen_, start = self.frozen_._replace(bias_W=self.frozen_.bias_W + np.log(weights)), start + np.log(weights)
+        return Rows(inputs.tokens, of_row, standardised, start, self.outputs_, weights)
 
     def _frozen_vectors(self, model: CMIMModel, tokens: list[list[int]]) -> NDArray[np.float32]:
         spec = embedding_spec(model.config, self.recipe.kind, None, "mean")

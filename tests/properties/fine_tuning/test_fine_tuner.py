@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from nemo_cmim.errors import CheckpointError, ConfigError, DataError
 from nemo_cmim.inference import CMIMModel
 from nemo_cmim.properties.fine_tuning import FineTuner, Recipe
-from nemo_cmim.properties.fine_tuning.head import Outputs, loss
+from nemo_cmim.properties.fine_tuning.head import Outputs, balanced_weights, loss
 from tests.inference.conftest import random_model
 
 QUICK = Recipe(epochs=3, batch_size=4, hidden=8, augment=0.5)
@@ -142,6 +142,22 @@ def test_class_weights_multiply_the_loss_of_their_class() -> None:
     each = [float(loss(y_BW[[row]], codes[[row]], outputs)) for row in range(3)]
     weighted = loss(y_BW, codes, outputs, torch.tensor([0.75, 1.5]))
     assert float(weighted) == pytest.approx((0.75 * each[0] + 0.75 * each[1] + 1.5 * each[2]) / 3)
+
+
+def test_balanced_classes_raise_the_probability_of_the_rare_one(model: CMIMModel, sixteen: list[str]) -> None:
+    rare = (np.arange(16) % 8 == 0).astype(float)
+    means = []
+    for class_weight in (None, "balanced"):
+        recipe = Recipe(scope="last:1", epochs=3, batch_size=4, hidden=0, class_weight=class_weight)
+        tuner = FineTuner("classification", model, recipe=recipe, members=1).fit(sixteen, rare)
+        means.append(tuner.predict(sixteen)[0][:, 1].mean())
+    assert means[0] < 0.3 and means[1] > means[0] + 0.1
+
+
+def test_balanced_weights() -> None:
+    codes = np.array([[0.0, 1.0], [0.0, np.nan], [0.0, 1.0], [1.0, np.nan]])
+    found = balanced_weights(codes, Outputs("classification", (2, 3)))
+    np.testing.assert_allclose(found, [4 / 6, 4 / 2, 1, 1, 1])
 
 
 def test_a_value_that_is_missing_everywhere_else_does_not_change_the_rest(
