@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .messages import with_options
@@ -66,7 +67,9 @@ def stream_options(args: argparse.Namespace, progress: Progress) -> StreamOption
     from ..streaming.rows import StreamOptions
 
     wording = partial(with_options, parser=args.parser)
-    return StreamOptions(args.on_invalid, args.rejects, args.overwrite, progress, wording)
+    models = [getattr(args, name, None) for name in ("model", "property_model")]
+    reads = tuple(name for name in models if name is not None and Path(name).exists())
+    return StreamOptions(args.on_invalid, args.rejects, args.overwrite, progress, wording, reads)
 
 
 def print_streamed(output: str, done: Streamed) -> None:

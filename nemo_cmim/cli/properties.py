@@ -117,7 +117,7 @@ def _run_fit(args: argparse.Namespace) -> None:
 
     _check_fit_options(args)
     files = {TRAIN: [args.input]} if args.folder is None else part_files(args.folder)
-    inputs = [path for of_part in files.values() for path in of_part]
+    inputs = [path for of_part in files.values() for path in of_part] + [one for one in [args.model] if one and Path(one).exists()]
     outputs = [path for path in (args.output, args.rejects, args.report) if path]
     for number, path in enumerate(outputs):
         check_file(path, overwrite=args.overwrite, others=[*inputs, *outputs[:number]])

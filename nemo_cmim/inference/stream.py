@@ -100,7 +100,7 @@ def embed_file(
     if on_invalid not in ("raise", "nan"):
         raise ConfigError(f'on_invalid must be "raise" or "nan", found {on_invalid!r}.')
     steps, processes = check_steps(standardise), process_count(n_jobs)
-    _check_outputs(inputs, target, rejects, changes, steps, overwrite=overwrite)
+    _check_outputs([*inputs, *filter(None, [model.name])], target, rejects, changes, steps, overwrite=overwrite)
     rows, changed, tally = 0, 0, Tally()
     with ExitStack() as stack:
         settings = {"options": vars(options), "kind": kind, "layers": layers, "standardise": steps, "rows": ROWS_AT_ONCE}

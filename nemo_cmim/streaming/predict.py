@@ -61,7 +61,9 @@ def predict_file(
     def compute(first: int, block: Block, report: Callable[[int, int], None]) -> list[Found]:
         table = model.predict_table([smiles or "" for smiles in block.smiles])
         reasons = [
-            options.wording(block.problems.get(row) or reason or "") or None for row, reason in enumerate(table[_REASON].tolist())
+            options.wording((block.problems.get(row) or reason or "").replace("; standardise=", "; a fit with standardise="))
+            or None
+            for row, reason in enumerate(table[_REASON].tolist())
         ]
         table[_REASON] = reasons
         cells = table[list(kinds)].astype(object)

@@ -47,6 +47,7 @@ class StreamOptions:
         overwrite: Replace the outputs if they exist.
         progress: Called repeatedly with the number of rows done, and the fraction of the input that they are.
         wording: Changes reasons, for an interface whose options have other names than arguments in Python.
+        reads: Other files that are read, such as that of the model, which no output may replace.
 
     Raises:
         ConfigError: If `on_invalid` is neither "raise" nor "nan".
@@ -57,6 +58,7 @@ class StreamOptions:
     overwrite: bool = False
     progress: Progress | None = None
     wording: Callable[[str], str] = str
+    reads: tuple[str | Path, ...] = ()
 
     def __post_init__(self) -> None:
         if self.on_invalid not in ("raise", "nan"):
@@ -142,7 +144,7 @@ def check_outputs(
     Raises:
         DataError: See `outputs.check_file`.
     """
-    used = [] if source is None else [source]
+    used = [*options.reads, *([] if source is None else [source])]
     check_row_output(Path(target), overwrite=options.overwrite, others=used, smi=smi)
     for path in [*([] if options.rejects is None else [options.rejects]), *others]:
         check_file(path, overwrite=options.overwrite, others=[*used, target])

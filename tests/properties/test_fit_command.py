@@ -144,6 +144,13 @@ def test_errors(
     assert [path.name for path in tmp_path.iterdir()] == ["in.csv"]
 
 
+def test_the_model_of_the_embeddings_is_not_replaced(tmp_path: Path, fit: Fit, capsys: pytest.CaptureFixture[str]) -> None:
+    own = tmp_path / "out.model"
+    own.write_text("a model")
+    assert fit(text(), "--model", own, "--overwrite") == 2
+    assert f"{own} is also an input" in capsys.readouterr().err and own.read_text() == "a model"
+
+
 def test_an_existing_model_is_not_replaced(tmp_path: Path, fit: Fit, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "out.model").write_text("mine")
     assert fit(text()) == 2

@@ -119,6 +119,21 @@ def test_work_of_another_model_is_not_resumed(tmp_path: Path, source: Path, regr
         predict.predict_file(model, source, "-", resume="a")
 
 
+@pytest.mark.parametrize("option", ["-o", "--rejects"])
+def test_models_are_not_replaced(
+    tmp_path: Path, source: Path, regressor: Path, model_file: Path, option: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = {"property": tmp_path / "p.csv", "embedding": tmp_path / "e.csv"}
+    for path, kept in zip(own.values(), (regressor, model_file)):
+        path.write_bytes(kept.read_bytes())
+    output = ["-o", tmp_path / "out.csv"] if option == "--rejects" else []
+    for path in own.values():
+        command = ["predict", own["property"], source, *output, option, path, "--model", own["embedding"], "--overwrite"]
+        assert main([*map(str, command)]) == 2
+        assert f"{path} is also an input" in capsys.readouterr().err
+    assert [path.read_bytes() for path in own.values()] == [regressor.read_bytes(), model_file.read_bytes()]
+
+
 def test_labels_and_their_types(tmp_path: Path, source: Path) -> None:
     labels = pd.DataFrame({"text": LABELS, "number": np.where(VALUES > 2, 1, 0)})
     model = PropertyModel("classification", features="morgan64", head="logistic", folds=2).fit(SMILES, labels)
