@@ -108,6 +108,7 @@ def read_state(path: Path, model: str | os.PathLike[str] | CMIMModel | None, dev
     try:
         content = json.loads(members[_SETTINGS])
         settings = content["settings"]
+        settings["device"] = device
         if model is not None:
             settings["model"] = model
         features = _features(path, content, settings, device)

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..arguments import check_integer
-from ..errors import ConfigError
+from ..errors import ConfigError, DataError
 from ..tables.progress import counting_bar
-from .choice import INNER_FOLDS, choose
+from .choice import INNER_FOLDS, Candidate, Choice, choose
 from .feature_sets import FeatureSet
 from .fine_tuning import FineTuner, Recipe
-from .named_heads import AUTO
+from .named_heads import AUTO, CANDIDATES
 from .partition import Partition
 from .predictor import FeaturePredictor, Predictor
 from .targets import Targets
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = ["FineTuning", "Fitter"]
+
+MEMBERS = 3  # if the caller does not say how many
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class FineTuning:
     """
 
     recipe: Recipe
-    members: int = 3
+    members: int = MEMBERS
     checkpoint: Path | None = None
 
     @classmethod
@@ -55,6 +57,8 @@ class FineTuning:
         if fine_tune is None:
             if checkpoint is not None:
                 raise ConfigError("checkpoint needs fine_tune: only fine-tuning is continued. Leave it out.")
+            if members != MEMBERS:
+                raise ConfigError(f"members={members} needs fine_tune: only fine-tuned networks are averaged. Leave it out.")
             return None
         if features not in ("informative", "mean"):
             raise ConfigError(
@@ -109,21 +113,41 @@ class Fitter:
     fine_tuning: FineTuning | None = None
     progress: bool = False
 
-    def __call__(self, rows: NDArray[np.int64]) -> Fitted:
-        """Chooses and fits on the rows with these indices."""
+    def __call__(self, rows: NDArray[np.int64], candidates: Sequence[Candidate] = ()) -> Fitted:
+        """Chooses and fits on the rows with these indices.
+
+        Args:
+            rows: The rows.
+            candidates: For "auto", heads to choose from; without any, all.
+
+        Raises:
+            DataError: If a fine-tuned network has a target without any value in these rows.
+        """
         texts = [self.smiles[row] for row in rows]
         transform = TargetTransform(self.transform).fit(self.targets.values_NT[rows])
         values_NT = transform.forward(self.targets.values_NT[rows])
         classes = [len(labels) for labels in self.targets.classes]
         if self.fine_tuning is not None:
+            empty = np.isnan(values_NT).all(axis=0)
+            if empty.any():
+                raise DataError(
+                    f"The target {self.targets.names[int(np.argmax(empty))]!r} has no value in the {len(rows)} training rows of a fold. "
+                    "Use fewer folds, another split or more data."
+                )
             tuner = self.fine_tuning.predictor(self.task, self.features, classes, self.partition.seed, rows)
             with counting_bar(desc="fine-tuning", unit="epoch", leave=False, disable=not self.progress) as show:
                 return Fitted(tuner.fit(texts, values_NT, show), transform)
         make = functools.partial(self._predictor, classes)
         if not isinstance(self.head, str) or self.head != AUTO:
             return Fitted(make(self.head).fit(texts, values_NT), transform)
-        inner = self.partition.part(rows).splits(INNER_FOLDS)
-        choice = choose(make, self.task, texts, values_NT, inner, self.seconds)
+        among = candidates or CANDIDATES[self.task]
+        if len(among) == 1:
+            head, settings = among[0]
+            tried = {"head": head, "settings": settings, "score": np.nan, "seconds": 0.0, "note": "chosen in every fold"}
+            choice = Choice(head, settings, [tried])
+        else:
+            inner = self.partition.part(rows).inner_splits(INNER_FOLDS)
+            choice = choose(make, among, self.task, texts, values_NT, inner, self.seconds)
         return Fitted(make(choice.head, choice.settings).fit(texts, values_NT), transform, choice)
 
     def _predictor(self, classes: Sequence[int], head: Any, settings: dict[str, Any] | None = None) -> Predictor:

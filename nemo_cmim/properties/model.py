@@ -21,7 +21,7 @@ from ..arguments import check_choice, check_integer, check_positive, check_seed
 from ..errors import ConfigError, InvalidShapeError
 from ..inference.shipped import resolve
 from ..steps import Steps, check_steps
-from .choice import choice_table
+from .choice import choice_table, chosen_before, warn_of_untried
 from .domain import Domain
 from .feature_sets import FeatureSet
 from .file import check_embedding, write_state
@@ -60,8 +60,8 @@ class PropertyModel(BaseEstimator):
         task: "regression" or "classification".
         features: Features joined by "+", see `FeatureSet`: "informative", "mean", "informative[1,2]", "rdkit", "morgan2048".
         head: For regression "ridge", "svm", "neighbours", "boosting", "mlp" or "gp" (Gaussian process, at most 2,000 rows); for
-            classification "logistic" in place of "ridge". "auto" chooses one by cross-validation within the training rows. A scikit-learn
-            estimator is also accepted. For regression, targets are standardised for the fit.
+            classification "logistic" in place of "ridge". "auto" chooses one by cross-validation within the training rows, and at
+            last among those that the folds chose. A scikit-learn estimator is also accepted. For regression, it gets standardised targets.
         model: Model of the embeddings: a loaded model, the name of a shipped one, or a path; None: the default shipped model.
         target_transform: For regression: "log10", "log1p" or "quantile", see `TargetTransform`. Predictions are in the unit of `y`.
         split: "random", "scaffold" (whole scaffolds) or "time" (earlier rows train, later rows are tested; needs `groups`).
@@ -173,12 +173,13 @@ class PropertyModel(BaseEstimator):
         )  # fmt: skip
         with features.computed(smiles):
             validation = cross_validate(fit, smiles, targets, splits, rows, n_jobs=self.n_jobs, progress=self.verbose > 0)
-            fitted = fit(np.arange(len(rows)))
+            fitted = fit(np.arange(len(rows)), chosen_before(validation.choices))
             distinct = list(dict.fromkeys(smiles))
             domain = Domain.of(distinct, embeddings(features, distinct))
         self._tested = Tested(smiles, targets, rows, splits)
         choices = [*validation.choices, fitted.choice]
         self.cross_validation_, self.choice_ = validation.table, choice_table(choices)
+        warn_of_untried(choices, self.time_limit)
         warn_of_few_scores(targets.names, validation.scores, self.coverage)
         state = State(
             targets=targets._replace(values_NT=targets.values_NT[:0]),
@@ -265,6 +266,7 @@ class PropertyModel(BaseEstimator):
             "model": self._model_name(),
             "fine_tune": recipe,
             "checkpoint": None,
+            "device": None,
         }
         write_state(Path(path), settings, self._state)
 
@@ -283,13 +285,13 @@ class PropertyModel(BaseEstimator):
         return None if name is None else Path(name).name
 
     def score(self, X: Any, y: Any) -> float:
-        """R2, or accuracy for classification, on other rows; the mean over targets. Missing values are left out."""
+        """R2 or accuracy on other rows; the mean over targets. Missing values, and with `on_invalid="nan"` invalid rows, are left out."""
         check_is_fitted(self)
         truth = read_targets(y, self.task)
         predicted = np.reshape(self.predict(X), (-1, len(self.target_names_)))
         values = []
         for number in range(len(self.target_names_)):
-            known = ~np.isnan(truth.values_NT[:, number])
+            known = ~np.isnan(truth.values_NT[:, number]) & ~pd.isna(predicted[:, number])
             if self.task == "regression":
                 values.append(r2_score(truth.values_NT[known, number], predicted[known, number]))
             else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -81,6 +82,23 @@ class Partition(NamedTuple):
         if self.split == "scaffold":
             return scaffold_folds(self.smiles, folds, self.seed)
         return random_folds(self.smiles, folds, self.seed, self.strata)
+
+    def inner_splits(self, folds: int) -> list[Split]:
+        """Splits for a choice within these rows: fewer than `folds` if the rows do not suffice, and at last two random folds.
+
+        Raises:
+            DataError: If there is only one molecule.
+        """
+        for count in range(folds, 0 if self.split == "time" else 1, -1):
+            with suppress(DataError):
+                return self.splits(count)
+        try:
+            return random_folds(self.smiles, 2, self.seed, self.strata)
+        except DataError:
+            raise DataError(
+                f'head="auto" compares heads within the training rows of each fold, but {len(self.smiles)} training rows have only one '
+                "molecule. Name a head, or use fewer folds or more data."
+            ) from None
 
 
 def _ranks(groups: Any, count: int) -> NDArray[np.int64]:

@@ -39,13 +39,19 @@ def column_names(targets: Targets) -> list[str]:
 
 
 def check_columns(targets: Targets) -> None:
-    """Raises a `DataError` if a target has a name that makes two columns of the table equal."""
+    """Raises a `DataError` if a target has a name that makes two columns of the table equal, or a label that no set can hold."""
     names = column_names(targets)
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise DataError(
             f"The table of predictions would have two columns {twice!r}. Rename the target {twice!r}, or the one it belongs to."
         )
+    for name, labels in zip(targets.names, targets.classes):
+        for label in map(str, labels):
+            if _BETWEEN in label:
+                raise DataError(
+                    f"The target {name!r} has the class {label!r}. {_BETWEEN!r} separates classes of a set: rename the class."
+                )
 
 
 def prediction_table(state: State, molecules: Molecules, coverage: float) -> pd.DataFrame:
@@ -56,6 +62,9 @@ def prediction_table(state: State, molecules: Molecules, coverage: float) -> pd.
     names = column_names(state.targets)[1:-1]
     table = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=names)
     rows = [index.get(smiles, -1) for smiles in molecules.canonical]
+    if -1 in rows:  # integers and booleans stay what they are beside missing ones
+        labels = [name for name, _ in zip(state.targets.names, state.targets.classes)]
+        table[labels] = table[labels].astype(object)
     table = table.reindex(rows).reset_index(drop=True)  # -1 is not in the index: a row of missing values
     table.insert(0, "smiles", molecules.given)
     table["reason"] = pd.Series([molecules.reasons.get(row) for row in range(len(rows))], dtype=object)

@@ -14,7 +14,7 @@ from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.pipeline import Pipeline, make_pipeline
 
-from ..errors import ConfigError, DataError
+from ..errors import ConfigError
 from .feature_sets import FeatureSet
 from .features import descriptor_preparation
 from .named_heads import named_head
@@ -77,23 +77,15 @@ class FeaturePredictor:
         self.device = device
 
     def fit(self, smiles: Sequence[str], targets_NT: NDArray[np.float64], progress: Progress | None = None) -> FeaturePredictor:
-        """See `Predictor.fit`.
-
-        Raises:
-            DataError: If a target has no value.
-        """
+        """See `Predictor.fit`. A target without any value is predicted as NaN."""
         x_ND = self.features(smiles)
-        self.heads_: list[Any] = []
+        self.heads_: list[Any] = []  # None for a target without any value
         self.scales_: list[tuple[float, float]] = []
         for number, y_N in enumerate(targets_NT.T):
             known = ~np.isnan(y_N)
-            if not known.any():
-                raise DataError(
-                    f"Target {number} has no value in the {len(y_N)} training rows of this fit. Use fewer folds or more data."
-                )
-            centre, scale = _location(y_N[known]) if self.task == "regression" else (0.0, 1.0)
+            centre, scale = _location(y_N[known]) if self.task == "regression" and known.any() else (0.0, 1.0)
             self.scales_.append((centre, scale))
-            self.heads_.append(self._fitted(x_ND[known], (y_N[known] - centre) / scale))
+            self.heads_.append(self._fitted(x_ND[known], (y_N[known] - centre) / scale) if known.any() else None)
             if progress:
                 progress(number + 1, targets_NT.shape[1])
         return self
@@ -102,7 +94,11 @@ class FeaturePredictor:
         """See `Predictor.predict`."""
         x_ND = self.features(smiles)
         if self.task == "regression":
-            columns = [head.predict(x_ND) * scale + centre for head, (centre, scale) in zip(self.heads_, self.scales_)]
+            missing = np.full(len(x_ND), np.nan)
+            columns = [
+                missing if head is None else head.predict(x_ND) * scale + centre
+                for head, (centre, scale) in zip(self.heads_, self.scales_)
+            ]
             return np.column_stack(columns).astype(np.float64)
         return [_probabilities(head, x_ND, count) for head, count in zip(self.heads_, self.classes)]
 
@@ -126,7 +122,9 @@ def _location(y_N: NDArray[np.float64]) -> tuple[float, float]:
 
 
 def _probabilities(head: Any, x_ND: NDArray[np.float64], count: int) -> NDArray[np.float64]:
-    """Probabilities of all classes, 0 for those that the head has not seen."""
+    """Probabilities of all classes, 0 for those that the head has not seen; NaN without a head."""
+    if head is None:
+        return np.full((len(x_ND), count), np.nan)
     if not hasattr(head, "predict_proba"):
         raise ConfigError(f"The head {head!r} has no predict_proba. Pass a classifier that predicts probabilities.")
     found = np.zeros((len(x_ND), count))

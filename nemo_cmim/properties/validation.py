@@ -5,6 +5,7 @@ Shape letters: N rows, T targets, C classes.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -14,6 +15,7 @@ import pandas as pd
 from joblib import Parallel, delayed
 from tqdm import tqdm
 
+from ..errors import DataError
 from .choice import Choice
 from .metrics import classification_metrics, regression_metrics
 from .predictor import Predictor
@@ -104,6 +106,9 @@ def cross_validate(
         rows: Index of each row in the caller's table.
         n_jobs: Number of processes, as in scikit-learn.
         progress: Show a progress bar on stderr.
+
+    Raises:
+        DataError: If no fold has values of a target in its training and in its test rows.
     """
     parallel = Parallel(n_jobs=n_jobs, return_as="generator")
     results = parallel(delayed(_fold)(fit, smiles, split) for split in splits)
@@ -112,13 +117,24 @@ def cross_validate(
         choices.append(choice)
         for number, name in enumerate(targets.names):
             truth_N = targets.values_NT[splits[fold].test, number]
-            known = np.flatnonzero(~np.isnan(truth_N))
+            of_target = predicted[number][:, 0] if targets.classes else predicted[:, number]
+            known = np.flatnonzero(~np.isnan(truth_N) & ~np.isnan(of_target))
+            if len(known) < np.count_nonzero(~np.isnan(truth_N)):
+                warnings.warn(
+                    f"The target {name!r} is not tested in fold {fold}: it has no value in the training rows. Use fewer folds, another "
+                    "split or more data.",
+                    stacklevel=3,
+                )
             if len(known):
                 head = {"row": rows[splits[fold].test[known]], "fold": fold, "target": name}
                 if targets.classes:
                     _add_classes(found, head, targets.classes[number], truth_N[known], predicted[number][known])
                 else:
                     _add_values(found, number, head, truth_N[known], transform, predicted[known], targets.values_NT.shape[1])
+    if not found.tables:
+        raise DataError(
+            "No target can be tested: none has a value in the training and in the test rows of a fold. Use another split."
+        )
     table = pd.concat(found.tables, ignore_index=True)
     scores = [table.loc[table["target"] == name, "score"].to_numpy() for name in targets.names]
     return OutOfFold(table, _summary(pd.DataFrame(found.metrics)), scores, choices)

@@ -157,21 +157,16 @@ def _coverage_rows(model: PropertyModel) -> list[tuple[Any, ...]]:
 
 
 def _head_rows(choice: pd.DataFrame) -> list[tuple[Any, ...]]:
-    """Each candidate that "auto" tried: head, settings, score, time and note for all rows, and by how many folds it was chosen."""
+    """Each candidate of "auto": head, settings, mean score and time over the folds, by how many folds it was chosen, and a note."""
     table = choice.assign(settings=choice["settings"].map(_settings_text))
     is_final = table["fold"] == "all rows"
-    chosen = table[table["chosen"] & ~is_final].groupby(["head", "settings"]).size()
-    return [
-        (
-            r.head,
-            r.settings,
-            r.score,
-            round(r.seconds, 1),
-            int(chosen.get((r.head, r.settings), 0)),
-            "chosen" if r.chosen else r.note,
-        )
-        for r in table[is_final].itertuples()
-    ]
+    final = {(r.head, r.settings) for r in table[is_final & table["chosen"]].itertuples()}
+    rows = []
+    for key, tried in table[~is_final].groupby(["head", "settings"], sort=False):
+        score = tried["score"].mean(skipna=False)
+        note = "chosen" if key in final else next((one for one in tried["note"] if one), "")
+        rows.append((*key, score, round(tried["seconds"].sum(), 1), int(tried["chosen"].sum()), note))
+    return rows
 
 
 def _target(model: PropertyModel, name: str, place_of: dict[int, str]) -> _Target:

@@ -91,10 +91,47 @@ def test_auto_chooses_in_each_fold(task: str, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setitem(CANDIDATES, task, [("neighbours", {}), ("svm", {})])
     model = model_of(task, head="auto").fit(SMILES, VALUES if task == "regression" else LABELS)
     tried = model.choice_
-    assert list(tried["fold"]) == [fold for fold in ("0", "1", "2", "all rows") for _ in range(2)]
+    of_folds = set(tried.query("chosen and fold != 'all rows'")["head"])
+    assert list(tried["fold"]) == [fold for fold in ("0", "1", "2") for _ in range(2)] + ["all rows"] * len(of_folds)
     assert tried.groupby("fold")["chosen"].sum().tolist() == [1] * 4
     best = tried[tried["fold"] == "all rows"].sort_values("score").iloc[0]
-    assert model.chosen_ == {"head": best["head"], "settings": {}}
+    assert model.chosen_ == {"head": best["head"], "settings": {}} and best["head"] in of_folds
+
+
+def test_heads_that_are_not_tried_for_lack_of_time_are_named() -> None:
+    with pytest.warns(UserWarning, match=r"did not try svm, neighbours, .* the time limit of 1e-06 s was over"):
+        model = model_of(head="auto", time_limit=1e-6).fit(SMILES, VALUES)
+    assert model.chosen_["head"] == "ridge" and set(model.choice_.query("chosen")["head"]) == {"ridge"}
+
+
+def test_auto_with_few_training_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(CANDIDATES, "regression", [("ridge", {}), ("svm", {})])
+    years = np.repeat(np.arange(2000, 2006), 10)
+    model = model_of(head="auto", split="time", folds=5, coverage=0.5).fit(SMILES, VALUES, groups=years)
+    assert sorted(model.cross_validation_["fold"].unique()) == [0, 1, 2, 3, 4]
+    model_of(head="auto", folds=3, coverage=0.5).fit(SMILES[:3], VALUES[:3])  # two training molecules in each fold
+    with pytest.raises(DataError, match="1 training rows have only one molecule"):
+        model_of(head="auto", folds=2).fit(SMILES[:2], VALUES[:2])
+
+
+def test_a_target_without_values_in_a_fold_is_not_tested_there() -> None:
+    y = pd.DataFrame({"a": VALUES, "b": np.where(np.arange(60) < 30, np.nan, -VALUES)})
+    with pytest.warns(UserWarning, match="The target 'b' is not tested in fold 0: it has no value in the training rows"):
+        model = model_of(head="ridge", split="time", folds=2).fit(SMILES, y, groups=np.arange(60) // 20)
+    table = model.cross_validation_
+    assert len(table.query("target == 'a'")) == 40 and set(table.query("target == 'b'")["fold"]) == {1}
+    assert not table["prediction"].isna().any() and model.metrics_.set_index(["target", "metric"])["folds"]["b", "rmse"] == 1
+
+
+def test_rows_without_prediction_beside_labels() -> None:
+    labels = (np.median(VALUES) < VALUES).astype(int)
+    model = model_of("classification", head="logistic", on_invalid="nan").fit(SMILES, labels)
+    table = model.predict_table([SMILES[0], "C1CC"])
+    assert isinstance(table[model.target_names_[0]][0], int) and pd.isna(table[model.target_names_[0]][1])
+    with pytest.warns(UserWarning, match="1 of 61 rows cannot be used"):
+        assert model.score([*SMILES, "C1CC"], [*labels, 1]) == model.score(SMILES, labels)
+    with pytest.raises(DataError, match=r"the class 'a; b'. '; ' separates classes of a set: rename the class"):
+        model_of("classification", head="logistic").fit(SMILES, np.where(labels, "a; b", "c"))
 
 
 def test_rows_of_one_molecule_are_in_one_fold() -> None:
