@@ -19,6 +19,7 @@ from pathlib import Path
 import psutil
 import pyarrow.parquet
 
+from benchmarks.fitted import command_line
 from benchmarks.molecules import sample_smiles
 from benchmarks.report import record
 from nemo_cmim import PropertyModel
@@ -68,8 +69,7 @@ def main() -> None:
     ]
     print("\n".join(lines))
     if args.record:
-        rows_option = "" if args.rows == parser.get_default("rows") else f" --rows {args.rows}"
-        record("Prediction of a large file", f"python -m benchmarks.predict{rows_option} --record", lines)
+        record(f"Prediction of a large file, {args.features}", command_line("predict"), lines)
 
 
 if __name__ == "__main__":
