@@ -22,7 +22,9 @@ The paper does not explain its numbers of parameters. The numbers here are sums 
   its embedding tables 44.7 M.
 - A Perceiver block consists of one layer of each kind. The 4 x 512 encoders are larger than MegaMolBART's by 25 M; in the paper, by 6 M.
 - The two posterior heads have 0.53 M: the difference between Perceiver AE and MolVAE, here and in the paper (0.6 M).
-- No interpretation of Sec. D.2 that we tried gives 58.9 M or 64.6 M. The differences of -14.2 M and +5.4 M are unexplained.
+- MegaMolBART is 14.2 M short of the paper's 58.9 M. Feed-forward layers with a gate, a third matrix of 512 x 2048, would add 12.6 M, and
+  separate token, position and output tables 0.9 M: together 58.2 M. The paper states neither.
+- No interpretation of Sec. D.2 that we tried gives the 64.6 M of the Perceiver AE: here it has 5.4 M more, with a gate even more.
 - With one latent (1 x 512), the queries and keys of attention to it have no effect. They are omitted: 9.5 M less for the same function."""
 
 
