@@ -20,7 +20,7 @@ from ..distributed.folder import Folder
 from ..distributed.library import REASON
 from ..errors import DataError
 from ..tables.sources import READ_ERRORS, damaged_file, open_at
-from ..tables.vectors import EMBEDDING, SCALE, embeddings_of, metadata_of
+from ..tables.vectors import EMBEDDING, embeddings_of, metadata_of, scale_columns
 
 __all__ = ["EmbeddedLibrary", "VectorBlock"]
 
@@ -59,7 +59,8 @@ class EmbeddedLibrary:
 
     def __init__(self, where: str | Path) -> None:
         self.name = str(where)
-        if "://" not in self.name and not Path(where).is_dir():
+        is_folder = "://" in self.name or Path(where).is_dir()
+        if not is_folder:
             self.digest = _digest_of(self.name)
             self._files = [self.name]
             with self._opened(0) as table:
@@ -75,7 +76,8 @@ class EmbeddedLibrary:
         self._stops = list(accumulate(sizes))
         self.rows = self._stops[-1]
         with self._opened(0) as table:
-            self.columns = [field for field in table.schema_arrow if field.name not in (EMBEDDING, SCALE, REASON)]
+            added = (EMBEDDING, *scale_columns(table.schema_arrow), *([REASON] if is_folder else []))
+            self.columns = [field for field in table.schema_arrow if field.name not in added]
 
     @contextmanager
     def _opened(self, number: int) -> Iterator[pyarrow.parquet.ParquetFile]:
@@ -94,7 +96,7 @@ class EmbeddedLibrary:
             if end <= start or row >= stop:
                 continue
             with self._opened(number) as table:
-                names = [name for name in (EMBEDDING, SCALE) if name in table.schema_arrow.names]
+                names = [EMBEDDING, *scale_columns(table.schema_arrow)]
                 for batch in table.iter_batches(_BLOCK_ROWS, columns=names):
                     vectors = embeddings_of(pa.Table.from_batches([batch]))
                     rows = np.arange(row, row + len(vectors))
@@ -121,7 +123,7 @@ class EmbeddedLibrary:
     def vectors(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """The vectors of the rows with these numbers, float32 [N, D]."""
         with self._opened(0) as table:
-            names = [name for name in (EMBEDDING, SCALE) if name in table.schema_arrow.names]
+            names = [EMBEDDING, *scale_columns(table.schema_arrow)]
         return embeddings_of(self.take(rows, names))
 
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from ..arguments import check_integer
-from ..errors import CheckpointError
+from ..errors import CheckpointError, InvalidSmilesError
 from ..inference.embedding import EmbeddingModel
 from ..inference.shipped import resolve
 from ..streaming.rows import DEFAULTS, Found, Streamed, StreamOptions, check_outputs, stream_rows
@@ -95,7 +95,7 @@ def neighbors_file(
     Returns:
         What was read and written, and whether the search was exact.
     """
-    is_file = str(query) == "-" or "://" in str(query) or Path(query).exists()
+    is_file = _is_file(str(query))
     check_outputs(query if is_file else None, target, options, smi=False)
     search = _Search(library, k, model, device, exact=exact)
 
@@ -116,6 +116,15 @@ def _single(smiles: str) -> Source:
     """A SMILES as a file."""
     content = f"smiles\n{smiles}\n".encode()
     return Source("QUERY", io.BytesIO(content), len(content))
+
+
+def _is_file(query: str) -> bool:
+    if not query:
+        raise InvalidSmilesError("The query is empty. Pass a SMILES or a file.")
+    try:
+        return query == "-" or "://" in query or Path(query).exists()
+    except OSError:  # a SMILES can be longer than a name of a file may be
+        return False
 
 
 class _Search:

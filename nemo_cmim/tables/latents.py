@@ -27,7 +27,7 @@ from .detection import PARQUET_MAGIC
 from .layout import ReadOptions
 from .rows import MoleculeTable
 from .sources import READ_ERRORS, Source, damaged_file, open_source, reopenable
-from .vectors import EMBEDDING, SCALE
+from .vectors import EMBEDDING, SCALE, scale_columns
 
 __all__ = ["LatentBlock", "LatentTable"]
 
@@ -204,7 +204,7 @@ class _Parquet:
             raise DataError(f"{source}: the column 'embedding' holds {kind}, not lists of numbers. {_FORMS}.")
         if kind is None:
             _check_width(source, len(self._latents), width)
-        self._scale = [SCALE] if EMBEDDING in names and SCALE in names else []
+        self._scale = scale_columns(file.schema_arrow) if EMBEDDING in names else []
         self.names = [name for name in names if name not in (*self._latents, *self._scale)]
 
     def blocks(self, max_rows: int) -> Iterator[LatentBlock]:

@@ -170,7 +170,11 @@ def source_state(where: str | Path) -> list[Any]:
         with open_url(str(where)) as file:
             fs, path = getattr(file, "fs", None), getattr(file, "path", None)
             found = fs.info(path) if fs is not None and path is not None else {}
-            marks = [found[key] for key in ("ETag", "etag", "LastModified", "last_modified", "mtime", "created") if found.get(key)]
+            marks = [
+                found[key]
+                for key in ("ETag", "etag", "LastModified", "Last-Modified", "last_modified", "mtime", "created")
+                if found.get(key)
+            ]
             return [getattr(file, "size", None), *map(str, marks[:1])]
     path = Path(where)
     if str(where) == STDIN or (path.exists() and not path.is_file()):

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ..errors import DataError
 
-__all__ = ["EMBEDDING", "SCALE", "STORED", "embedding_columns", "embeddings_of", "metadata", "metadata_of"]
+__all__ = ["EMBEDDING", "SCALE", "STORED", "embedding_columns", "embeddings_of", "metadata", "metadata_of", "scale_columns"]
 
 EMBEDDING = "embedding"
 SCALE = "embedding_scale"  # of int8: the embedding is the list times this number
@@ -55,6 +55,13 @@ def embedding_columns(vectors: NDArray[np.float32], stored: str = "float32") -> 
     return {EMBEDDING: lists, **columns}
 
 
+def scale_columns(schema: pa.Schema) -> list[str]:
+    """`SCALE` if the embeddings are multiplied by it, else nothing: a column of this name beside float numbers is one of the user."""
+    kind = schema.field(EMBEDDING).type
+    is_int8 = hasattr(kind, "value_type") and pa.types.is_int8(kind.value_type)
+    return [SCALE] if is_int8 and SCALE in schema.names else []
+
+
 def embeddings_of(rows: pa.Table) -> NDArray[np.float32]:
     """The embeddings of rows that have the columns of `embedding_columns`, float32 [N, D]; null becomes a row of NaN."""
     width = rows.schema.field(EMBEDDING).type.list_size
@@ -64,7 +71,7 @@ def embeddings_of(rows: pa.Table) -> NDArray[np.float32]:
         present = lists.is_valid().to_numpy(zero_copy_only=False)
         vectors[first : first + len(lists)][present] = lists.flatten().to_numpy(zero_copy_only=False).reshape(-1, width)
         first += len(lists)
-    if SCALE in rows.column_names:
+    if scale_columns(rows.schema):
         vectors *= rows.column(SCALE).to_numpy()[:, None].astype(np.float32)
     return vectors
 

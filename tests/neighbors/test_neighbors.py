@@ -60,6 +60,24 @@ def library(request: pytest.FixtureRequest, source: Path, model_file: Path, tmp_
     return tmp_path / "library"
 
 
+def test_a_column_of_the_user_is_no_scale(model_file: Path, tmp_path: Path) -> None:
+    rows = pd.DataFrame({"smiles": ["CCO", "CCN"], "embedding_scale": [-1.0, 0.0], "invalid_reason": ["a", "b"]})
+    rows.to_parquet(tmp_path / "in.parquet")
+    stream.embed_file(load(model_file), tmp_path / "in.parquet", tmp_path / "library.parquet")
+    found = find_neighbors("CCO", tmp_path / "library.parquet", 2)
+    assert found["library_smiles"].tolist() == ["CCO", "CCN"] and found["similarity"][0] == pytest.approx(1)
+    assert found["library_embedding_scale"].tolist() == [-1, 0] and found["library_invalid_reason"].tolist() == ["a", "b"]
+
+
+def test_queries_that_are_no_names_of_files(model_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "in.csv").write_text("smiles\nCCO\nCCN\n")
+    stream.embed_file(load(model_file), tmp_path / "in.csv", tmp_path / "library.parquet")
+    assert main(["neighbors", "C" * 300, str(tmp_path / "library.parquet")]) == 2
+    assert "tokens" in capsys.readouterr().err  # too long for this model, but no error about a file
+    assert main(["neighbors", "", str(tmp_path / "library.parquet")]) == 2
+    assert "The query is empty" in capsys.readouterr().err
+
+
 def cosines(source: Path, model_file: Path) -> tuple[pd.DataFrame, np.ndarray]:
     """The rows of the library, and their similarities to the queries, [Q, N]; -inf for invalid ones."""
     frame, model = pd.read_csv(source), load(model_file)
