@@ -95,14 +95,27 @@ class Folder:
         except (FileNotFoundError, NotADirectoryError):
             return None
 
+    def is_json(self, name: str) -> bool:
+        """Whether there is no file of this name, or one of JSON."""
+        try:
+            self.read(name)
+        except ValueError:
+            return False
+        return True
+
     def read_all(self, folder: str) -> dict[str, Any]:
-        """The contents of the JSON files in a folder, by their names without `.json`."""
+        """The contents of the JSON files in a folder, by their names without `.json`; without damaged ones."""
         names = sorted(name for name in self.sizes(folder) if name.endswith(".json") and not name.startswith("."))
         if self.is_local or not names:
-            return {name.removesuffix(".json"): self.read(f"{folder}/{name}") for name in names}
-        files, root = _file_system(f"{self.where}/{folder}")
-        found = files.cat([f"{root}/{name}" for name in names])  # at the same time
-        return {path.rsplit("/", 1)[-1].removesuffix(".json"): json.loads(content) for path, content in found.items()}
+            contents = {name: Path(self.where, folder, name).read_bytes() for name in names}
+        else:
+            files, root = _file_system(f"{self.where}/{folder}")
+            contents = files.cat([f"{root}/{name}" for name in names])  # at the same time
+        found = {}
+        for path, content in contents.items():
+            with suppress(ValueError):
+                found[path.rsplit("/", 1)[-1].removesuffix(".json")] = json.loads(content)
+        return found
 
     def save(self, name: str, content: Any) -> None:
         """Writes a JSON file."""
@@ -155,7 +168,7 @@ class Folder:
         """
         hint = "Wait for that run, stop it, or name a different folder."
         if self.is_local:
-            path = Path(self.where)
+            path = Path(os.path.realpath(self.where))  # a folder has one lock, whatever it is called
             path.mkdir(parents=True, exist_ok=True)
             with lock(path.with_name(f".{path.name}.lock"), self.where, hint):
                 yield

@@ -95,14 +95,18 @@ def embed_part(part: Part, job: Job) -> None:
     """Embeds a part of a file, and writes it."""
     assert part.source is not None and part.range is not None
     cut, state = part.source
-    if source_state(cut.name) != state:
-        raise DataError(f"{cut.name} was changed while it was being embedded. Embed it again with overwrite=True.")
+
+    def check() -> None:
+        if source_state(cut.name) != state:
+            raise DataError(f"{cut.name} was changed while it was being embedded. Embed it again with overwrite=True.")
+
+    check()
 
     def problem(block: Block, index: int, reason: str) -> RowProblem:
         cell = block.rows.column(cut.layout.smiles_column)[index].as_py()
         return RowProblem(cut.name, cut.unit, block.numbers[index], cell or "", reason)
 
-    _write(part.number, read_range(cut, part.range, _BLOCK_ROWS), problem, job)
+    _write(part.number, read_range(cut, part.range, _BLOCK_ROWS), problem, job, check)
 
 
 def embed_frame(frame: Any, part: Part, job: Job, schema: pa.Schema, smiles: str) -> None:
@@ -125,8 +129,14 @@ def embed_frame(frame: Any, part: Part, job: Job, schema: pa.Schema, smiles: str
     _write(part.number, blocks(), problem, job)
 
 
-def _write(number: int, blocks: Iterable[Block], problem: Callable[[Block, int, str], RowProblem], job: Job) -> None:
-    """Embeds rows, and writes a Parquet file and then its counts, which say that the file is complete."""
+def _write(
+    number: int,
+    blocks: Iterable[Block],
+    problem: Callable[[Block, int, str], RowProblem],
+    job: Job,
+    check: Callable[[], None] = lambda: None,
+) -> None:
+    """Embeds rows, calls `check`, and writes a Parquet file and then its counts, which say that the file is complete."""
     embedding, model = job.embedding, model_of(job.embedding)
     options = {name: getattr(embedding, name) for name in ("kind", "layers", "standardise", "batch_size")}
     rows, invalid, tally = 0, Counter[str](), Tally()
@@ -150,6 +160,7 @@ def _write(number: int, blocks: Iterable[Block], problem: Callable[[Block, int, 
     if first is not None:
         with job.folder.write(job.part(number), job.check_is_current) as path:
             _write_parquet(path, first, written)
+            check()
             file = {"name": job.part(number), "bytes": path.stat().st_size, "sha256": sha256_of(path)}
     counts = {"rows": rows, "invalid": dict(invalid), "examples": tally.examples}
     job.folder.save(job.entry("parts", number), {**file, **counts})

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import fnmatch
 import hashlib
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -14,18 +14,18 @@ from typing import Any
 
 from tqdm import tqdm
 
-from ..errors import ConfigError, DataError
+from ..errors import ConfigError, DataError, InvalidSmilesError
 from ..prepare.cluster import Workers, WorkersLostError
 from .folder import Folder
 from .job import JOB, UNFINISHED, Embedding, Job
-from .library import LibraryManifest
+from .library import MANIFEST, LibraryManifest
 from .parts import Part
 
 __all__ = ["Run"]
 
 _EXAMPLES = 3
-_PARTS = "part-*-????????.parquet"
-_TEMPORARY = ".part-*.parquet.*"
+_PART = re.compile(r"part-\d{5,}-[0-9a-f]{8}\.parquet")
+_TEMPORARY = re.compile(rf"\.{_PART.pattern}\.[0-9a-f]{{32}}")
 
 
 class Run:
@@ -84,7 +84,9 @@ class Run:
         """
         with _reported(self._folder), self._folder.locked():
             if self._is_done(overwrite=overwrite):
-                return LibraryManifest.load(self._folder)
+                manifest = LibraryManifest.load(self._folder)
+                self._check_invalid(manifest.counts["invalid"], manifest.examples)
+                return manifest
             try:
                 with connect(self._folder) as workers:
                     parts = plan(self._job, workers)
@@ -106,16 +108,32 @@ class Run:
 
         A library that is replaced stays complete until the new one is: its manifest lists its parts only.
         """
-        begun, complete = self._folder.read(JOB) or {}, self._library() or {}
-        if complete.get("job") == self._job.name and (overwrite or begun.get("job", self._job.name) == self._job.name):
+        begun, complete = self._begun(overwrite=overwrite), self._library() or {}
+        is_own, sizes = complete.get("job") == self._job.name, self._folder.sizes()
+        is_whole = all(sizes.get(part["name"]) == part["bytes"] for part in complete.get("parts", ()))
+        if is_own and is_whole and (overwrite or begun.get("job", self._job.name) == self._job.name):
             self._folder.remove(UNFINISHED)
             self._remove_others()
             return True
         if begun.get("job") != self._job.name:
-            self._check_free(begun, complete, overwrite=overwrite)
+            if begun or not is_own:  # a library of this run that lost a part is mended
+                self._check_free(begun, complete, overwrite=overwrite)
             self._folder.save(JOB, {"job": self._job.name, **self._work})
         self._remove_others(complete.get("job"))
         return False
+
+    def _begun(self, *, overwrite: bool) -> dict[str, Any]:
+        """The content of `job.json` of unfinished work; empty if there is none."""
+        try:
+            found: dict[str, Any] = self._folder.read(JOB) or {}
+        except ValueError as error:
+            if not overwrite:
+                raise DataError(
+                    f"{self._folder / JOB} is damaged: {error}. Pass overwrite=True to discard the unfinished work."
+                ) from error
+            self._folder.remove(UNFINISHED)
+            return {}
+        return found
 
     def _library(self) -> dict[str, Any] | None:
         """The manifest of a library that is in the folder; None if there is none."""
@@ -129,8 +147,15 @@ class Run:
         other = begun or complete
         if not other:
             names = [name for name in sorted(self._folder.sizes()) if name != UNFINISHED and not name.startswith(("_lease", "."))]
-            if names:
-                raise DataError(f"{self._folder} contains {names[0]!r}, which `embed` did not write. Name a different folder.")
+            parts = [name for name in names if _PART.fullmatch(name)]
+            damaged = [MANIFEST] if parts and not self._folder.is_json(MANIFEST) else []
+            if foreign := [name for name in names if name not in (*parts, *damaged)]:
+                raise DataError(f"{self._folder} contains {foreign[0]!r}, which `embed` did not write. Name a different folder.")
+            if parts and not overwrite:
+                raise DataError(
+                    f"{self._folder} contains {parts[0]!r} of a library whose {MANIFEST} is missing or damaged. Restore it, name a "
+                    "different folder, or pass overwrite=True to replace the files."
+                )
         elif not overwrite:
             what = "unfinished work" if begun else "a library"
             raise DataError(
@@ -150,8 +175,8 @@ class Run:
         """Removes the parts and the work of other runs except `kept`, and the temporary files of processes that were killed."""
         endings = tuple(f"-{job[:8]}.parquet" for job in (self._job.name, *kept) if job)
         for name in self._folder.sizes():
-            is_other = fnmatch.fnmatch(name, _PARTS) and not name.endswith(endings)
-            if is_other or fnmatch.fnmatch(name, _TEMPORARY):
+            is_other = _PART.fullmatch(name) and not name.endswith(endings)
+            if is_other or _TEMPORARY.fullmatch(name):
                 self._folder.remove(name)
         for name in self._folder.sizes(UNFINISHED):
             if name not in (JOB.rsplit("/", 1)[-1], self._job.name):
@@ -160,8 +185,15 @@ class Run:
     def _todo(self, parts: Sequence[Part]) -> list[Part]:
         """The parts that are not complete, or whose files are missing."""
         sizes, done = self._folder.sizes(), self._job.entries("parts")
+        invalid = sum(sum(one["invalid"].values()) for one in done.values())
+        self._check_invalid(invalid, [example for one in done.values() for example in one["examples"]])
         complete = {number for number, one in done.items() if "name" not in one or sizes.get(one["name"]) == one["bytes"]}
         return [part for part in parts if part.number not in complete]
+
+    def _check_invalid(self, count: int, examples: Sequence[str]) -> None:
+        """Refuses rows that an earlier run with on_invalid="nan" kept."""
+        if count and self._job.on_invalid == "raise":
+            raise InvalidSmilesError(f'{examples[0]}. {count:,} such rows are kept here. Pass on_invalid="nan" to keep them.')
 
     def _finish(self, parts: Sequence[Part]) -> LibraryManifest:
         done = self._job.entries("parts")
