@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from ..errors import CheckpointError, ConfigError
 from .feature_sets import FeatureSet
 from .fine_tuning import FineTuner
 from .predictor import FeaturePredictor, Predictor
+from .safe_heads import invalid_part, other_types
 
 __all__ = ["HEAD", "NETWORK", "TRUSTED", "predictor_members", "read_predictor"]
 
@@ -34,9 +34,14 @@ TRUSTED = (
     "sklearn.gaussian_process.kernels.RBF",
     "sklearn.gaussian_process.kernels.Sum",
     "sklearn.gaussian_process.kernels.WhiteKernel",
+    "sklearn.metrics._scorer._PassthroughScorer",
+    "sklearn.model_selection._split.KFold",
+    "sklearn.model_selection._split.StratifiedKFold",
     "sklearn.neural_network._stochastic_optimizers.AdamOptimizer",
+    "sklearn.utils._bunch.Bunch",
 )
-"""Types in `head.skops`, besides those that skops trusts itself: scikit-learn's estimators, arrays, numbers, lists."""
+"""Types in `head.skops`, besides those that skops trusts itself: scikit-learn's estimators, arrays, numbers, lists. Their content is
+checked by `safe_heads`."""
 
 
 def predictor_members(predictor: Predictor) -> tuple[dict[str, bytes], dict[str, Any] | None]:
@@ -53,11 +58,11 @@ def predictor_members(predictor: Predictor) -> tuple[dict[str, bytes], dict[str,
     import skops.io
 
     head = skops.io.dumps({"heads": predictor.heads_, "scales": [list(pair) for pair in predictor.scales_]})
-    unknown = sorted(set(skops.io.get_untrusted_types(data=head)) - set(TRUSTED))
+    unknown = sorted(set(skops.io.get_untrusted_types(data=head)) - set(TRUSTED)) or other_types(predictor.heads_)
     if unknown:
         raise ConfigError(
             f"The head contains {', '.join(unknown)}, which a file of a property model may not contain. Use a head by its name, or an "
-            "estimator of scikit-learn that skops trusts."
+            "estimator of scikit-learn that such files may contain: see docs/properties.md."
         )
     return {HEAD: head}, None
 
@@ -79,7 +84,7 @@ def read_predictor(
         path: The file, for messages.
 
     Raises:
-        CheckpointError: If a member is missing, damaged or contains other types than those of `TRUSTED`.
+        CheckpointError: If a member is missing, damaged, contains other types than those of `TRUSTED`, or arrays that do not fit together.
     """
     if content.get("fine_tuned") is not None:
         if NETWORK not in members:
@@ -97,24 +102,19 @@ def read_predictor(
         head = skops.io.loads(members[HEAD], trusted=list(TRUSTED))
     except (UntrustedTypesFoundException, zipfile.BadZipFile) as error:
         raise CheckpointError(f"{path}: {HEAD} is not opened, because it is damaged or contains other types: {error}.") from error
-    _check_trees(head["heads"], path)
+    _check_heads(head, path)
     settings, chosen = content["settings"], content["chosen"]
     predictor = FeaturePredictor(features, chosen["head"], settings["task"], classes, chosen["settings"], settings["random_state"])
     predictor.heads_, predictor.scales_ = head["heads"], [tuple(pair) for pair in head["scales"]]
     return predictor
 
 
-def _check_trees(heads: Sequence[Any], path: Path) -> None:
-    """Raises a `CheckpointError` if a tree of gradient boosting points out of its arrays, which scikit-learn does not check."""
-    for head in heads:
-        boosting = head
-        while hasattr(boosting, "steps"):
-            boosting = boosting.steps[-1][1]
-        for tree in itertools.chain.from_iterable(getattr(boosting, "_predictors", ())):
-            nodes = tree.nodes
-            inner = np.flatnonzero(nodes["is_leaf"] == 0)
-            children = np.stack([nodes["left"][inner], nodes["right"][inner]]).astype(np.int64)
-            right = (children > inner).all() and (children < len(nodes)).all() and not nodes["is_categorical"][inner].any()
-            columns = nodes["feature_idx"][inner]
-            if not len(nodes) or not right or not ((columns >= 0) & (columns < boosting.n_features_in_)).all():
-                raise CheckpointError(f"{path}: {HEAD} contains a tree that is not valid. The file is corrupt or malicious.")
+def _check_heads(head: Any, path: Path) -> None:
+    """Raises a `CheckpointError` if scikit-learn's compiled code could read outside of arrays of the heads, see `safe_heads`."""
+    if others := other_types(head):
+        raise CheckpointError(
+            f"{path}: {HEAD} contains {', '.join(others)}, which a file of a property model may not contain. Fit again with another "
+            "head."
+        )
+    if part := invalid_part(head):
+        raise CheckpointError(f"{path}: {HEAD} contains {part} that is not valid. The file is corrupt or malicious.")
