@@ -20,8 +20,8 @@ class Recipe:
             kind="mean": the last N encoder layers, their final norm and the posterior mean); or "lora:R", adapters of rank R on all
             linear layers.
         kind: Vector that the head reads: "informative" or "mean"; see `CMIMModel.embed`.
-        start: Begin with a head on the vectors of the model as it is (a support vector machine, or a logistic regression for classes)
-            and train the network to correct it. The network learns from the out-of-fold errors of that head. False: without it.
+        start: Begin with a head on the vectors of the model as it is (see `frozen.fit_frozen`), and train the network to correct
+            it. The network learns from the out-of-fold errors of that head. False: without it.
         hidden: Width of the head's hidden layer; 0: a linear head.
         epochs: Maximum number of epochs.
         patience: Epochs without a lower validation loss after which training stops.

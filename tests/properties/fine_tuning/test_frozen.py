@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from scipy.special import softmax
 
 from nemo_cmim.inference import CMIMModel
-from nemo_cmim.properties.fine_tuning import FineTuner, Recipe
+from nemo_cmim.properties.fine_tuning import FineTuner, Recipe, frozen
 from nemo_cmim.properties.fine_tuning.frozen import FrozenHead, fit_frozen
 from nemo_cmim.properties.fine_tuning.head import Outputs
 
@@ -42,6 +42,21 @@ def test_a_function_is_learnt_and_missing_values_are_left_out(x: NDArray[np.floa
     head, out_of_fold = fit_frozen(x, y, np.arange(80), Outputs("regression", (1, 1)), 0)
     assert np.isfinite(out_of_fold).all()
     assert (np.nanmean(np.square(head.outputs(x) - y), 0) < 0.1 * np.nanvar(y, 0)).all()
+    again = FrozenHead.of_arrays(head._asdict())
+    np.testing.assert_array_equal(again.outputs(x), head.outputs(x))
+
+
+def test_many_rows_need_no_kernel(x: NDArray[np.float64], monkeypatch: pytest.MonkeyPatch) -> None:
+    y = np.stack([x[:, 0] - x[:, 1] + 1, x[:, 2], np.full(80, 3.0)], 1)
+    y[::3, 1], y[::2, 2] = np.nan, np.nan
+    outputs = Outputs("regression", (1, 1, 1))
+    head, _ = fit_frozen(x, y, np.arange(80), outputs, 0)
+    assert head.support_NI.shape == (80, 4)
+    monkeypatch.setattr(frozen, "MAX_KERNEL_ROWS", 79)
+    head, out_of_fold = fit_frozen(x, y, np.arange(80), outputs, 0)
+    assert head.support_NI.shape == (0, 4) and head.weights_PW.shape == (4, 3)
+    assert (np.nanmean(np.square(out_of_fold - y), 0)[:2] < 0.01 * np.nanvar(y, 0)[:2]).all()
+    np.testing.assert_allclose(head.outputs(x)[:, 2], 3)
     again = FrozenHead.of_arrays(head._asdict())
     np.testing.assert_array_equal(again.outputs(x), head.outputs(x))
 
