@@ -18,6 +18,7 @@ from ..tables.layout import DETECT, ReadOptions
 from ..tables.rejects import RowProblem
 from ..tables.rows import MoleculeTable
 from .targets import is_missing, number
+from .times import check_time, read_times
 
 __all__ = ["Place", "PropertyColumns", "PropertyData", "read_property_data"]
 
@@ -85,14 +86,14 @@ def read_property_data(
         sources: Files, as `MoleculeTable` reads them. Their rows follow each other.
         columns: What is read.
         on_invalid: "raise", or "drop" to leave out the rows that cannot be used: without a valid SMILES, without the value of any target,
-            with a value that cannot be used, or without a time.
+            with a value that cannot be used, or without a time that can be read.
         invalid_reason: Returns why a valid canonical SMILES cannot be used all the same, or None.
         wording: Changes reasons, for an interface whose options have other names than arguments in Python.
 
     Raises:
         ConfigError: If `on_invalid` or a step of standardisation is unknown, or a target is named twice.
-        DataError: If a file is missing, empty or damaged, lacks a column or has two of one name; if no row can be used; or if a row cannot
-            be used and `on_invalid="raise"`.
+        DataError: If a file is missing, empty or damaged, lacks a column or has two of one name; if no row can be used; if some times are
+            numbers and others dates; or if a row cannot be used and `on_invalid="raise"`.
     """
     check_choice("on_invalid", on_invalid, ("raise", "drop"))
     found = PropertyData([], pd.DataFrame(), None if columns.time is None else [], [], [])
@@ -125,7 +126,7 @@ def read_property_data(
             smiles_column = table.names[table.smiles_column]
     _check_rows(found, no_smiles, smiles_column, sources, on_invalid)
     targets = pd.DataFrame({name: pd.Series([row[place] for row in rows], dtype=object) for place, name in enumerate(names)})
-    times = None if found.times is None else _as_numbers(found.times)
+    times = None if columns.time is None else _as_read(found, columns.time)
     return PropertyData(found.smiles, targets, times, found.places, found.left_out)
 
 
@@ -166,6 +167,10 @@ class _Reader:
             return targets, None
         if is_missing(cells[-1]):
             raise DataError(f"the time, {self._names[-1]!r}, is missing")
+        try:
+            check_time(cells[-1])
+        except DataError as error:
+            raise DataError(f"the time, {self._names[-1]!r}, {error}") from None
         return targets, cells[-1]
 
     @staticmethod
@@ -194,9 +199,8 @@ def _check_rows(found: PropertyData, no_smiles: int, smiles_column: str, sources
     raise DataError(f"{found.left_out[0]}.{hint} {way_out}")
 
 
-def _as_numbers(times: list[Any]) -> list[Any]:
+def _as_read(found: PropertyData, name: str) -> list[Any]:
     """Times as numbers if all of them are: a text file does not tell them from dates."""
-    try:
-        return [number(time) for time in times]
-    except DataError:
-        return times
+    times = found.times or []
+    read = read_times(times, lambda row: f"{found.places[row]}: the time, {name!r},")
+    return times if read.dtype.kind == "M" else read.tolist()

@@ -12,7 +12,8 @@ import pandas as pd
 from ..arguments import check_choice
 from ..errors import ConfigError, DataError, InvalidShapeError
 from .splits import Split, random_folds, scaffold_folds, time_folds
-from .targets import Targets
+from .targets import Targets, is_missing
+from .times import read_times
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -57,14 +58,14 @@ class Partition(NamedTuple):
         Raises:
             ConfigError: If the split is unknown, or `groups` is missing or not needed.
             InvalidShapeError: If `groups` has another length.
-            DataError: If a time is missing or cannot be read.
+            DataError: If the time of a row that is used is missing or cannot be read.
         """
         check_choice("split", split, SPLITS)
         if (groups is None) == (split == "time"):
             raise ConfigError(
                 f"split={split!r}: " + ("pass the times as groups." if groups is None else "groups is used by split='time' only.")
             )
-        times = None if groups is None else _ranks(groups, count)[rows]
+        times = None if groups is None else _ranks(groups, rows, count)
         strata = targets.values_NT[:, 0] if targets.classes and len(targets.names) == 1 else None
         return cls(split, smiles, strata, times, int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else seed)
 
@@ -101,16 +102,15 @@ class Partition(NamedTuple):
             ) from None
 
 
-def _ranks(groups: Any, count: int) -> NDArray[np.int64]:
-    """Ranks of times: numbers, dates, or text with ISO dates."""
-    values = pd.Series(groups.tolist() if hasattr(groups, "tolist") else list(groups))
-    if len(values) != count:
-        raise InvalidShapeError(f"groups has {len(values)} values for {count} molecules. Pass one for each.")
-    if not pd.api.types.is_numeric_dtype(values):
-        try:
-            values = pd.to_datetime(values, format="ISO8601")
-        except (ValueError, TypeError) as error:
-            raise DataError(f"groups must be numbers or dates such as 2024-05-31 ({error}). Convert them.") from None
-    if values.isna().any():
-        raise DataError(f"The time at index {int(np.argmax(values.isna()))} is missing. Fill it in, or leave the row out.")
-    return np.unique(values.to_numpy(), return_inverse=True)[1].ravel()
+def _ranks(groups: Any, rows: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+    """Ranks of the times of rows."""
+    if isinstance(groups, np.ndarray) and groups.ndim == 1:
+        groups = pd.Series(groups)  # its list has dates, where that of NumPy has nanoseconds
+    cells = groups.tolist() if hasattr(groups, "tolist") else list(groups)
+    if len(cells) != count:
+        raise InvalidShapeError(f"groups has {len(cells)} values for {count} molecules. Pass one for each.")
+    used = [cells[row] for row in rows]
+    for row, cell in zip(rows, used):
+        if is_missing(cell):
+            raise DataError(f"The time at index {row} is missing. Fill it in, or leave the row out.")
+    return np.unique(read_times(used, lambda number: f"The time at index {rows[number]}"), return_inverse=True)[1].ravel()

@@ -72,6 +72,24 @@ def test_split_by_time(tmp_path: Path, fit: Fit, times: object, capsys: pytest.C
     assert "--split time needs --time-column" in said and "--time-column has no effect without --split time" in said
 
 
+def test_times_that_cannot_be_read_are_rows_that_cannot_be_used(
+    tmp_path: Path, fit: Fit, capsys: pytest.CaptureFixture[str]
+) -> None:
+    times = [f"2024-01-{1 + row % 28:02d}" for row in range(len(SMILES))]
+    times[5], times[8] = "31.12.2020", "inf"
+    arguments = ("--split", "time", "--time-column", "when")
+    assert fit(text(when=times), *arguments) == 2
+    said = capsys.readouterr().err
+    assert "in.csv, line 7: the time, 'when', is '31.12.2020', neither a finite number nor a date such as 2024-05-31" in said
+    assert "2 of 60 rows cannot be used" in said and "--on-invalid drop" in said
+    assert fit(text(when=times), *arguments, "--on-invalid", "drop", "--rejects", tmp_path / "bad.csv") == 0
+    assert list(pd.read_csv(tmp_path / "bad.csv")["row"]) == [7, 10]
+    times[5] = times[8] = "3.5"
+    capsys.readouterr()
+    assert fit(text(when=times), *arguments, "--overwrite") == 2
+    assert "in.csv, line 7: the time, 'when', is the number '3.5', but others are dates" in capsys.readouterr().err
+
+
 def test_excel_export(tmp_path: Path, fit: Fit) -> None:
     path = tmp_path / "excel.csv"
     pd.DataFrame({"Smiles": SMILES, "logS": VALUES}).to_csv(path, index=False, sep=";", encoding="utf-8-sig", lineterminator="\r\n")

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import datetime
+from typing import Any
+
 import numpy as np
+import pandas as pd
 import pytest
 
 from nemo_cmim.errors import ConfigError, DataError
@@ -49,6 +53,24 @@ def test_training_rows_are_earlier_than_test_rows() -> None:
         time_folds(SMILES, [2000, 2001] * 30, 3)
 
 
+@pytest.mark.parametrize(
+    "times",
+    [
+        [0.5, 2, 3, 11],
+        ["0.5", "2", "3", "11"],
+        ["2023", "2023-02", "2023-03-01T01:00:00", "2023-03-01T03:00:00+01:00"],
+        np.array(["2023-01-01", "2023-01-02", "2024-01-01", "2025-01-01"], dtype="datetime64[ns]"),
+        pd.to_datetime(pd.Series(["2023-01-01", "2023-01-02", "2024-01-01", "2025-01-01"])),
+        [datetime.date(2023, 1, day) for day in (1, 2, 3, 4)],
+    ],
+    ids=["numbers", "text", "dates", "array", "series", "objects"],
+)
+def test_kinds_of_times(times: Any) -> None:
+    targets = read_targets(range(4), "regression")
+    found = Partition.of("time", SMILES[:4], targets, times, np.array([3, 1, 0, 2]), 4, 0).times
+    assert found is not None and found.tolist() == [3, 1, 0, 2]
+
+
 def test_times_may_be_dates_and_must_be_complete() -> None:
     targets = read_targets(range(60), "regression")
     rows = np.arange(60)
@@ -57,8 +79,15 @@ def test_times_may_be_dates_and_must_be_complete() -> None:
         assert split.train.max() < split.test.min()
     with pytest.raises(DataError, match="index 1 is missing"):
         Partition.of("time", SMILES, targets, [2000.0, np.nan] * 30, rows, 60, 0)
-    with pytest.raises(DataError, match="dates such as 2024-05-31"):
-        Partition.of("time", SMILES, targets, ["31.12.2020"] * 60, rows, 60, 0)
+    for bad, reason in {"31.12.2020": "'31.12.2020'", np.inf: "inf", True: "True"}.items():
+        times = [*dates[:7], bad, *dates[8:]]
+        expected = f"^The time at index 7 is {reason}, neither a finite number nor a date such as 2024-05-31. Correct it"
+        with pytest.raises(DataError, match=expected):
+            Partition.of("time", SMILES, targets, times, rows, 60, 0)
+        partition = Partition.of("time", SMILES[:59], targets, times, np.delete(rows, 7), 60, 0)  # of rows that are used only
+        assert partition.times is not None and partition.times.tolist() == list(range(59))
+    with pytest.raises(DataError, match=r"The time at index 0 is the number 1\.5, but others are dates"):
+        Partition.of("time", SMILES, targets, [1.5, *dates[1:]], rows, 60, 0)
     with pytest.raises(ConfigError, match="pass the times as groups"):
         Partition.of("time", SMILES, targets, None, rows, 60, 0)
     with pytest.raises(ConfigError, match="split='time' only"):
