@@ -17,7 +17,7 @@ from ..tables.columns import column_index
 from ..tables.layout import DETECT, ReadOptions
 from ..tables.rejects import RowProblem
 from ..tables.rows import MoleculeTable
-from .targets import is_missing, number
+from .targets import check_label, is_missing, number
 from .times import check_time, read_times
 
 __all__ = ["Place", "PropertyColumns", "PropertyData", "read_property_data"]
@@ -159,7 +159,9 @@ class _Reader:
 
     def values(self, cells: Sequence[Any]) -> tuple[list[Any], Any]:
         """The targets and the time of a row."""
-        targets = [cell if self._is_label else self._number(name, cell) for name, cell in zip(self.targets, cells)]
+        targets = [
+            self._label(name, cell) if self._is_label else self._number(name, cell) for name, cell in zip(self.targets, cells)
+        ]
         if all(is_missing(value) for value in targets):
             noun = repr(self.targets[0]) if len(targets) == 1 else "the value of each target"
             raise DataError(f"{noun} is missing")
@@ -172,6 +174,14 @@ class _Reader:
         except DataError as error:
             raise DataError(f"the time, {self._names[-1]!r}, {error}") from None
         return targets, cells[-1]
+
+    @staticmethod
+    def _label(name: str, cell: Any) -> Any:
+        try:
+            check_label(cell)
+        except DataError as error:
+            raise DataError(f"{name!r} {error}") from None
+        return cell
 
     @staticmethod
     def _number(name: str, cell: Any) -> float:

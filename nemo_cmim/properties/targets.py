@@ -20,10 +20,14 @@ from ..molecules import shorten
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Targets", "check_varied", "contradictions", "is_missing", "number", "read_targets"]
+__all__ = ["Targets", "check_label", "check_varied", "contradictions", "is_missing", "number", "read_targets"]
 
 _DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+([eE][+-]?\d+)?")
+_SPREADSHEET_ERROR = re.compile(
+    r"#(N/A|NV|GETTING_DATA|[^\W\d_][\w/]*[!?])|Err:\d{3}", re.IGNORECASE
+)  # #VALUE!, #NAME?; of LibreOffice
 _MAX_CLASSES = 1000
+_AT_INDEX = "The target {name!r} at index {row} {error}. Correct the value, or leave it empty (missing)."
 
 
 class Targets(NamedTuple):
@@ -51,6 +55,7 @@ def number(cell: Any) -> float:
     """
     if is_missing(cell):
         return math.nan
+    check_label(cell)
     text = str(cell).strip()
     try:
         value = float(text.replace("_", "?"))  # Python parses 1_000 as a number, but it is not one in a CSV file
@@ -60,6 +65,16 @@ def number(cell: Any) -> float:
     if math.isinf(value):
         raise DataError(f"is {text!r}, not a finite number")
     return value
+
+
+def check_label(cell: Any) -> None:
+    """Checks that a cell is not what a spreadsheet writes in place of a value, such as `#N/A` or `#DIV/0!`.
+
+    Raises:
+        DataError: If it is. The message continues a sentence that names the place.
+    """
+    if isinstance(cell, str) and _SPREADSHEET_ERROR.fullmatch(cell.strip()):
+        raise DataError(f"is {shorten(cell.strip())}, an error of a spreadsheet, not a value")
 
 
 def read_targets(y: Any, task: str) -> Targets:
@@ -165,9 +180,7 @@ def _numbers(name: str, column: Sequence[Any]) -> tuple[NDArray[np.float64], Non
         try:
             values[row] = number(cell)
         except DataError as error:
-            raise DataError(
-                f"The target {name!r} at index {row} {error}. Correct the value, or leave it empty (missing)."
-            ) from None
+            raise DataError(_AT_INDEX.format(name=name, row=row, error=error)) from None
     return values, None
 
 
@@ -193,6 +206,10 @@ def _codes(name: str, column: Sequence[Any]) -> tuple[NDArray[np.float64], NDArr
 def _label(name: str, row: int, cell: Any) -> str | bool | int:
     cell = _plain(cell)
     if isinstance(cell, str):
+        try:
+            check_label(cell)
+        except DataError as error:
+            raise DataError(_AT_INDEX.format(name=name, row=row, error=error)) from None
         return cell.strip()
     if isinstance(cell, (bool, int)):
         return cell

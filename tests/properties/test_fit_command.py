@@ -120,6 +120,18 @@ def test_left_out_rows_are_listed(tmp_path: Path, fit: Fit, capsys: pytest.Captu
     assert load_property_model(tmp_path / "out.model").card_["rows"] == len(SMILES)
 
 
+@pytest.mark.parametrize("task", [(), ("--task", "classification", "--head", "logistic")], ids=["regression", "classification"])
+def test_errors_of_spreadsheets_are_left_out(
+    tmp_path: Path, fit: Fit, task: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = text(LABELS if task else VALUES) + "a,CCO,#DIV/0!\nb,CCN,#N/A\n"
+    assert fit(file, *task) == 2
+    assert "in.csv, line 62: 'logS' is '#DIV/0!', an error of a spreadsheet, not a value" in capsys.readouterr().err
+    assert fit(file, *task, "--on-invalid", "drop", "--rejects", tmp_path / "bad.csv") == 0
+    assert list(pd.read_csv(tmp_path / "bad.csv")["row"]) == [62, 63]
+    assert load_property_model(tmp_path / "out.model").card_["rows"] == len(SMILES)
+
+
 def test_contradicting_rows_are_listed_by_lines(
     fit: Fit, capsys: pytest.CaptureFixture[str], recwarn: pytest.WarningsRecorder
 ) -> None:

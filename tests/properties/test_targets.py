@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -73,6 +74,18 @@ def test_labels_that_cannot_be_used() -> None:
         read_targets(["a", 1], "classification")
     with pytest.raises(DataError, match="1,001 classes"):
         read_targets(list(range(1001)), "classification")
+
+
+@pytest.mark.parametrize(
+    "cell", ["#N/A", "#VALUE!", "#REF!", " #DIV/0! ", "#NAME?", "#NUM!", "#NULL!", "#SPILL!", "#n/a", "#WERT!", "Err:502"]
+)
+@pytest.mark.parametrize("task", ["regression", "classification"])
+def test_errors_of_spreadsheets_are_neither_numbers_nor_classes(cell: str, task: str) -> None:
+    with pytest.raises(
+        DataError, match=f"at index 1 is {re.escape(repr(cell.strip()))}, an error of a spreadsheet, not a value. Cor"
+    ):
+        read_targets(["1", cell, "0"], task)
+    assert read_targets(["#1", "# high", "N/A"], "classification").classes[0].tolist() == ["# high", "#1", "N/A"]
 
 
 def test_tables_that_cannot_be_used() -> None:
