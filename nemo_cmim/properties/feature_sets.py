@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from ..errors import ConfigError
+from ..molecules import descriptors_reason
 from .features import builtin_featurizer, compute_features
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ class FeatureSet:
 
     Args:
         text: Names joined by "+": `informative` or `mean` (embeddings), `informative[1,2]` (decoder layers, counted from 1), `rdkit`
-            (all RDKit 2D descriptors), `morgan2048` (ECFP4 with this number of bits).
+            (all RDKit 2D descriptors, for at most 200 heavy atoms), `morgan2048` (ECFP4 with this number of bits).
         model: The model of the embeddings: a loaded model, the name of a shipped one, or a path; None: the default shipped model.
         device: Device of the model.
         batch_size: Maximum number of molecules in a batch of the model.
@@ -104,10 +105,16 @@ class FeatureSet:
 
     @property
     def invalid_reason(self) -> Callable[[str], str | None]:
-        """A function that says why the model cannot embed a canonical SMILES: None if it can, or if there are no embeddings."""
-        if not any(block.kind for block in self._blocks):
-            return lambda smiles: None
-        return functools.partial(self._loaded().invalid_reason, is_canonical=True)  # loads the model once, not for each molecule
+        """A function that says why features of a canonical SMILES are not computed: None if they are.
+
+        The model may be unable to embed it, or it may be too large for descriptors, see `molecules.descriptors_reason`.
+        """
+        checks: list[Callable[[str], str | None]] = []
+        if any(block.kind for block in self._blocks):
+            checks.append(functools.partial(self._loaded().invalid_reason, is_canonical=True))  # loads once, not for each molecule
+        if self.has_descriptors:
+            checks.append(descriptors_reason)
+        return lambda smiles: next(filter(None, (check(smiles) for check in checks)), None)
 
     def embedding_columns(self) -> slice | None:
         """The columns of the first embedding; None if there is none."""

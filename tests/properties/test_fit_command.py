@@ -132,6 +132,16 @@ def test_errors_of_spreadsheets_are_left_out(
     assert load_property_model(tmp_path / "out.model").card_["rows"] == len(SMILES)
 
 
+def test_molecules_too_large_for_descriptors_are_left_out(tmp_path: Path, fit: Fit, capsys: pytest.CaptureFixture[str]) -> None:
+    assert fit(text() + f"a,{'C' * 3000},1\n", "--features", "rdkit") == 2
+    assert "has 3,000 heavy atoms; descriptors are computed for at most 200" in capsys.readouterr().err
+    assert fit(text() + f"a,{'C' * 3000},1\n", "--features", "rdkit", "--on-invalid", "drop") == 0
+    (tmp_path / "new.csv").write_text(f"smiles\nCCO\n{'C' * 3000}\n")
+    assert main(["predict", str(tmp_path / "out.model"), str(tmp_path / "new.csv"), "-o", str(tmp_path / "found.csv")]) == 0
+    found = pd.read_csv(tmp_path / "found.csv")
+    assert found["logS"].notna().tolist() == [True, False] and "3,000 heavy atoms" in found["reason"][1]
+
+
 def test_contradicting_rows_are_listed_by_lines(
     fit: Fit, capsys: pytest.CaptureFixture[str], recwarn: pytest.WarningsRecorder
 ) -> None:

@@ -85,6 +85,15 @@ def test_features_side_by_side() -> None:
         np.testing.assert_array_equal(features(["C", "CCO"])[1], features(["CCO"])[0])
 
 
+def test_molecules_that_are_too_large_for_descriptors() -> None:
+    reason = FeatureSet("morgan64+rdkit").invalid_reason
+    assert reason("C" * 200) is None and reason("CC" + "[13CH2]" * 190 + "CC") is None
+    assert reason("C" * 3000) == f"the SMILES ('{'C' * 76}...) has 3,000 heavy atoms; descriptors are computed for at most 200"
+    assert FeatureSet("morgan64").invalid_reason("C" * 3000) is None
+    both = FeatureSet("informative+rdkit", "cmim_small").invalid_reason
+    assert both("CCO") is None and "tokens" in (both("C" * 3000) or "")
+
+
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
