@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +85,8 @@ def read_predictor(
         path: The file, for messages.
 
     Raises:
-        CheckpointError: If a member is missing, damaged, contains other types than those of `TRUSTED`, or arrays that do not fit together.
+        CheckpointError: If a member is missing, damaged, contains other types than those of `TRUSTED` or arrays that do not fit together,
+            or if a class is not in this version of scikit-learn.
     """
     if content.get("fine_tuned") is not None:
         if NETWORK not in members:
@@ -98,23 +100,42 @@ def read_predictor(
     import skops.io
     from skops.io.exceptions import UntrustedTypesFoundException
 
+    hint = _version_hint(content)
     try:
         head = skops.io.loads(members[HEAD], trusted=list(TRUSTED))
     except (UntrustedTypesFoundException, zipfile.BadZipFile) as error:
-        raise CheckpointError(f"{path}: {HEAD} is not opened, because it is damaged or contains other types: {error}.") from error
-    _check_heads(head, path)
+        raise CheckpointError(
+            f"{path}: {HEAD} is not opened, because it is damaged or contains other types: {error}.{hint}"
+        ) from error
+    except (ImportError, AttributeError) as error:
+        raise CheckpointError(
+            f"{path}: {HEAD} cannot be read, because a class is missing or has changed ({error}).{hint}"
+        ) from error
+    _check_heads(head, path, hint)
     settings, chosen = content["settings"], content["chosen"]
     predictor = FeaturePredictor(features, chosen["head"], settings["task"], classes, chosen["settings"], settings["random_state"])
     predictor.heads_, predictor.scales_ = head["heads"], [tuple(pair) for pair in head["scales"]]
     return predictor
 
 
-def _check_heads(head: Any, path: Path) -> None:
+def _version_hint(content: Mapping[str, Any]) -> str:
+    """A sentence with the version of scikit-learn that the file was written with, if it is another one or not known."""
+    here = version("scikit-learn")
+    try:
+        written = str(content["card"]["versions"]["scikit-learn"])
+    except (LookupError, TypeError):
+        return f" This is scikit-learn {here}; if the file was written with another version, install that one, or fit again."
+    if written == here:
+        return ""
+    return f" It was written with scikit-learn {written}, and this is {here}: install the version that it was written with, or fit again."
+
+
+def _check_heads(head: Any, path: Path, hint: str) -> None:
     """Raises a `CheckpointError` if scikit-learn's compiled code could read outside of arrays of the heads, see `safe_heads`."""
     if others := other_types(head):
         raise CheckpointError(
             f"{path}: {HEAD} contains {', '.join(others)}, which a file of a property model may not contain. Fit again with another "
-            "head."
+            f"head.{hint}"
         )
     if part := invalid_part(head):
-        raise CheckpointError(f"{path}: {HEAD} contains {part} that is not valid. The file is corrupt or malicious.")
+        raise CheckpointError(f"{path}: {HEAD} contains {part} that is not valid. The file is corrupt or malicious.{hint}")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import tarfile
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +20,7 @@ from nemo_cmim import PropertyModel, load_property_model
 from nemo_cmim.errors import CheckpointError, ConfigError
 from nemo_cmim.inference.model_archive import write_members
 from nemo_cmim.properties import file as property_file
+from nemo_cmim.properties import predictor_file
 from tests.properties.property_data import LABELS, SMILES, VALUES
 
 QUERIES = ["CCO", "C1C", "CCCCCCCCCc1ccccc1Br"]
@@ -149,6 +152,57 @@ def test_trees_that_point_out_of_their_arrays_are_not_read(tmp_path: Path, field
     model.save(tmp_path / "bad.model")
     with pytest.raises(CheckpointError, match="contains a tree that is not valid"):
         load_property_model(tmp_path / "bad.model")
+
+
+@pytest.mark.parametrize("version", ["1.2.0", None])
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        (
+            "sklearn.linear_model._ridge.Gone",
+            "is missing or has changed (module 'sklearn.linear_model._ridge' has no attribute 'Gone')",
+        ),
+        ("sklearn.gone.Gone", "is missing or has changed (No module named 'sklearn.gone')"),
+        (None, "or contains other types: "),
+    ],
+)
+def test_heads_of_another_version_of_scikit_learn(
+    saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str | None, name: str | None, reason: str
+) -> None:
+    members = members_of(saved)
+    content = json.loads(members["property.json"])
+    if version:
+        content["card"]["versions"]["scikit-learn"] = version
+    else:
+        del content["card"]["versions"]
+    members["property.json"] = json.dumps(content).encode()
+    module, _, kind = (name or "sklearn.old_place.Ridge").rpartition(".")
+    members["head.skops"] = with_class(members["head.skops"], "Ridge", module, kind)
+    write_members(tmp_path / "old.model", members, property_file._LAYOUT)
+    if name:
+        monkeypatch.setattr(predictor_file, "TRUSTED", (*predictor_file.TRUSTED, name))  # as if it had been an estimator once
+    with pytest.raises(CheckpointError) as raised:
+        load_property_model(tmp_path / "old.model")
+    message = str(raised.value)
+    assert "old.model: head.skops" in message and reason in message
+    hint = "It was written with scikit-learn 1.2.0, and this is " if version else "if the file was written with another version, "
+    assert hint in message and message.endswith("or fit again.")
+
+
+def with_class(head: bytes, name: str, module: str, kind: str) -> bytes:
+    """A file of skops in which a class has another name."""
+
+    def change(node: dict) -> dict:
+        return node | {"__module__": module, "__class__": kind} if node.get("__class__") == name else node
+
+    changed = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(head)) as old, zipfile.ZipFile(changed, "w") as new:
+        for member in old.namelist():
+            data = old.read(member)
+            if member == "schema.json":
+                data = json.dumps(json.loads(data, object_hook=change)).encode()
+            new.writestr(member, data)
+    return changed.getvalue()
 
 
 def run_something(x: np.ndarray) -> np.ndarray:
