@@ -55,7 +55,7 @@ def test_killed_workers_and_a_killed_run(source: Path, model_file: Path, expecte
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
     assert not (output / "manifest.json").exists() and kept
-    (output / f".{next(iter(kept))}.0123abcd").touch()  # as a process leaves that is killed while it writes
+    (output / f".{next(iter(kept))}.0123456789abcdef0123456789abcdef").touch()  # as a process leaves that is killed while it writes
 
     process = start_command(command, output, "parts", 6)
     wait_for(has(output, 6), process)
