@@ -38,6 +38,8 @@ _HOME = {
     "write_property_report": "report.property_report",
 }
 
+_PARTS = ("distributed", "neighbors")
+
 __all__ = [
     "CMIMModel",
     "CMIMNetwork",
@@ -60,6 +62,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name in _PARTS:
+        return importlib.import_module(f".{name}", __name__)
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)

@@ -34,7 +34,7 @@ from .run import Run
 __all__ = ["PART_ROWS", "embed", "embed_files"]
 
 PART_ROWS = 65_536
-_LOCAL = re.compile(r"local(:(?P<processes>\d+))?")
+_LOCAL = re.compile(r"local(:(?P<processes>.*))?")
 
 
 def embed_files(
@@ -92,9 +92,7 @@ def embed_files(
         InvalidSmilesError: If a molecule is invalid and `on_invalid` is "raise". Complete parts are kept.
     """
     check_integer("part_rows", part_rows)
-    sources = [str(one) if "://" in str(one) else str(Path(one).absolute()) for one in _as_list(files)]
-    if not sources:
-        raise DataError("No file is given. Name at least one.")
+    sources = _sources(files)
     processes = _processes(scheduler)
     inputs = [{"file": name, "state": source_state(name)} for name in sources]
     settings = {"options": vars(options), "part_rows": part_rows}
@@ -190,8 +188,14 @@ def embed(
     return run.all(_active_client, plan, compute, overwrite=overwrite, progress=progress)
 
 
-def _as_list(files: str | Path | Sequence[str | Path]) -> list[str | Path]:
-    return [files] if isinstance(files, (str, Path)) else list(files)
+def _sources(files: str | Path | Sequence[str | Path]) -> list[str]:
+    """Absolute paths and URLs of the inputs."""
+    given = [str(one) for one in ([files] if isinstance(files, (str, Path)) else files)]
+    if not given:
+        raise DataError("No file is given. Name at least one.")
+    if "-" in given:
+        raise DataError("Standard input cannot be read by several processes. Save it to a file first.")
+    return [one if "://" in one else str(Path(one).absolute()) for one in given]
 
 
 @contextmanager
@@ -214,8 +218,8 @@ def _processes(scheduler: str) -> int | None:
         return None
     if match["processes"] is None:
         return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if not int(match["processes"]):
-        raise ConfigError(f"scheduler={scheduler!r}: the number of processes must be at least 1.")
+    if not match["processes"].isdecimal() or not int(match["processes"]):
+        raise ConfigError(f"scheduler={scheduler!r}: after local: stands a number of processes, at least 1.")
     return int(match["processes"])
 
 

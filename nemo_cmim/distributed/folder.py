@@ -182,10 +182,14 @@ class Folder:
         lease = {"owner": f"process {os.getpid()} on {socket.gethostname()}", "id": uuid.uuid4().hex}
         stopped = threading.Event()
 
+        def is_own() -> bool:
+            return (self.read(_LEASE) or lease)["id"] == lease["id"]
+
         def renew() -> None:
             while not stopped.wait(_RENEWED_S):
-                with suppress(OSError):  # the next one may succeed
-                    self.save(_LEASE, {**lease, "time": time.time()})
+                with suppress(Exception):  # the next one may succeed
+                    if is_own():
+                        self.save(_LEASE, {**lease, "time": time.time()})
 
         self.save(_LEASE, {**lease, "time": now})
         if self.read(_LEASE)["id"] != lease["id"]:
@@ -197,7 +201,8 @@ class Folder:
         finally:
             stopped.set()
             thread.join()
-            self.remove(_LEASE)
+            if is_own():
+                self.remove(_LEASE)
 
 
 def _file_system(url: str) -> tuple[Any, str]:

@@ -16,11 +16,9 @@ from ..errors import CheckpointError
 from ..steps import Steps, check_steps
 from ..tables.progress import counting_bar
 from .batching import Progress
-from .capabilities import embedding_spec
 from .embedding import EmbeddingModel
-from .inputs import InputOptions, molecule_rows
-from .processes import ROWS_AT_ONCE, embed_in_processes, process_count
-from .shipped import resolve
+from .processes import process_count
+from .shipped import embed, resolve
 
 __all__ = ["MoleculeEmbedder"]
 
@@ -100,20 +98,17 @@ class MoleculeEmbedder(TransformerMixin, BaseEstimator):
         check_is_fitted(self)
         model = resolve(self.model, self.device, self.precision, self.engine)
         self._check_fingerprint(model)
-        rows, processes = molecule_rows(X), process_count(self.n_jobs)
         with self._progress_bar() as progress:
-            if processes > 1 and len(rows) > ROWS_AT_ONCE:
-                spec = embedding_spec(model.config, self.kind, self.layers, self.pooling)
-                options = InputOptions(self.on_invalid, standardise=self.standardise)
-                return embed_in_processes(model, rows, spec, options, self.batch_size, processes, progress)
-            return model.embed(
-                rows,
+            return embed(
+                X,
+                model,
                 self.kind,
                 layers=self.layers,
                 pooling=self.pooling,
                 on_invalid=self.on_invalid,
                 batch_size=self.batch_size,
                 standardise=self.standardise,
+                n_jobs=process_count(self.n_jobs),
                 progress=progress,
             )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from glob import escape
 from pathlib import Path
 from typing import NamedTuple
 
@@ -80,7 +81,11 @@ def _cached(wanted: _Reference) -> Iterator[Path]:
 
     snapshots = Path(constants.HF_HUB_CACHE) / f"models--{wanted.repository.replace('/', '--')}" / "snapshots"
     if wanted.sha256:
-        yield from (path for path in sorted(snapshots.glob(f"*/{wanted.file or f'**/*{_SUFFIX}'}")) if path.is_file())
+        yield from (
+            path
+            for path in sorted(snapshots.glob(f"*/{escape(wanted.file) if wanted.file else f'**/*{_SUFFIX}'}"))
+            if path.is_file()
+        )
 
 
 def _downloaded(wanted: _Reference) -> Path:

@@ -137,7 +137,12 @@ def _tokenize(model: EmbeddingModel, workers: Workers, rows: Sequence[Any], opti
         return model._tokenize(rows, options)  # a pickle of an RDKit molecule is not always the same molecule
     starts = range(0, len(rows), ROWS_AT_ONCE)
     tasks = (
-        (start, workers.submit("_tokenize", rows[start : start + ROWS_AT_ONCE], options._replace(first_index=start)))
+        (
+            start,
+            workers.submit(
+                "_tokenize", rows[start : start + ROWS_AT_ONCE], options._replace(first_index=options.first_index + start)
+            ),
+        )
         for start in starts
     )
     merged = TokenizedMolecules([], np.full(len(rows), -1), {}, {})

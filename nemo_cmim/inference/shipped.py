@@ -6,7 +6,8 @@ import functools
 import hashlib
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,12 +17,14 @@ from numpy.typing import NDArray
 from ..errors import CheckpointError, ConfigError
 from ..steps import Steps
 from .batching import Progress
+from .capabilities import embedding_spec
 from .embedding import EmbeddingModel
 from .engines import TORCH, engine_of
 from .engines.cache import cached_engine
 from .engines.folder import is_engine_folder
 from .engines.onnx_model import OnnxModel
 from .hub import SCHEME, hub_file
+from .inputs import InputOptions, molecule_rows
 
 if TYPE_CHECKING:  # with torch
     from .model_file import ModelFile
@@ -73,17 +76,32 @@ def load(
         OnnxModel.check_settings(device, precision)
         folder, digest = cached_engine(path, chosen, lambda: model_file_of(name))
         return OnnxModel.load(folder, chosen, name=name, source=digest)
-    from .model import CMIMModel
+    with _needs_torch():
+        from .model import CMIMModel
 
     return CMIMModel(model_file_of(name), device, name, precision)
 
 
 def model_file_of(model: str | os.PathLike[str]) -> ModelFile:
     """Reads settings, vocabulary, weights and card of a model; see `load` for arguments and errors."""
-    from .model_file import read_model_file
+    with _needs_torch():
+        from .model_file import read_model_file
 
     path = _path_of(str(model))
     return _read_shipped(path.name) if path.parent == _FOLDER else read_model_file(path)
+
+
+@contextmanager
+def _needs_torch() -> Iterator[None]:
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        raise ConfigError(
+            "Reading a model requires torch, which is not installed: pip install torch. Without it, pass a folder that `nemo-cmim "
+            "export-onnx` wrote on another computer as the model."
+        ) from error
 
 
 def _path_of(model: str) -> Path:
@@ -115,6 +133,7 @@ def embed(
     sample: bool = False,
     seed: int | None = None,
     first_index: int = 0,
+    n_jobs: int | None = None,
     progress: Progress | None = None,
 ) -> NDArray[np.float32]:
     """Computes vectors of molecules, float32 [N, width]; row i is `smiles[i]`.
@@ -136,6 +155,8 @@ def embed(
         sample: Draw z from q(z|x) instead of using its mean.
         seed: Seed for `sample`.
         first_index: Index of the first molecule in error messages.
+        n_jobs: Number of processes, as in scikit-learn; -1: one on each core. They take a few seconds to start. The rows do not depend on
+            it.
         progress: Called with the number of molecules done and of all molecules.
 
     Raises:
@@ -143,7 +164,18 @@ def embed(
         CheckpointError: See `load`.
         ConfigError: See `CMIMModel.embed`.
     """
-    return resolve(model, device, precision, engine).embed(
+    loaded = resolve(model, device, precision, engine)
+    if n_jobs is not None:
+        from .processes import ROWS_AT_ONCE, embed_in_processes, process_count
+
+        processes, smiles = process_count(n_jobs), molecule_rows(smiles)
+        if processes > 1 and sample:
+            raise ConfigError("sample=True draws from one sequence of random numbers, in one process. Leave n_jobs out.")
+        if processes > 1 and len(smiles) > ROWS_AT_ONCE:
+            spec = embedding_spec(loaded.config, kind, layers, pooling)
+            options = InputOptions(on_invalid, canonical, standardise, first_index)
+            return embed_in_processes(loaded, smiles, spec, options, batch_size, processes, progress)
+    return loaded.embed(
         smiles,
         kind,
         layers=layers,

@@ -23,6 +23,7 @@ from ..tables.rejects import RowProblem, Tally, rejects_file
 from ..tables.rows import Block, MoleculeTable
 from ..tables.writers import check_output, embedding_writer
 from .embedding import EmbeddingModel, Explained
+from .engines import INT8
 from .processes import Workers, process_count
 from .shipped import loading_of, reference_of
 from .unfinished import Unfinished, staging_of
@@ -104,7 +105,7 @@ def embed_file(
     rows, changed, tally = 0, 0, Tally()
     with ExitStack() as stack:
         settings = {"options": vars(options), "kind": kind, "layers": layers, "standardise": steps, "rows": ROWS_AT_ONCE}
-        settings["fingerprint"] = model.fingerprint(kind, layers)
+        settings |= {"fingerprint": model.fingerprint(kind, layers), "batch_size": batch_size if model.engine == INT8 else None}
         unfinished = stack.enter_context(Unfinished(target, inputs, settings).opened()) if resume else None
         embedding: dict[str, Any] = {"kind": kind, "layers": layers, "standardise": steps, "batch_size": batch_size}
         append = stack.enter_context(embedding_writer(target, staging_of(unfinished, "output", target), _about(model, embedding)))

@@ -40,7 +40,11 @@ def no_hits(queries: int, k: int) -> Hits:
 
 
 def nearest(best: Hits, rows: NDArray[np.int64], similarities: NDArray[np.float32]) -> Hits:
-    """The best hits so far and further rows: the nearest of them, as many as before. Equal similarities are in the order of the rows."""
+    """The best hits so far and further rows: the nearest of them, as many as before.
+
+    Equal similarities are in the order of the rows. If more rows are equally near than there is room for, which of them is kept is not
+    defined.
+    """
     k = best.rows.shape[1]
     rows, similarities = np.concatenate([best.rows, rows], 1), np.concatenate([best.similarities, similarities], 1)
     some = np.argpartition(-similarities, k - 1, axis=1)[:, :k]

@@ -352,5 +352,6 @@ def test_the_command(source: Path, model_file: Path, tmp_path: Path, capsys: pyt
     assert "--part-rows are for a folder" in run("--part-rows", "25")[1]
     assert "excludes --rejects bad.csv" in run("--scheduler", "local", "--rejects", "bad.csv")[1]
     assert "--scheduler must be an address such as tcp://node0:8786" in run("--scheduler", "here")[1]
-    assert "number of processes must be at least 1" in run("--scheduler", "local:0")[1]
+    for scheduler in ("local:0", "local:-1", "local:"):
+        assert "after local: stands a number of processes, at least 1" in run("--scheduler", scheduler)[1]
     assert "overwrite to replace the library" in run("--scheduler", "local:1", "--kind", "mean")[1]

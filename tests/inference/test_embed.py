@@ -238,7 +238,7 @@ def test_latents_of_a_wrong_shape_raise(model: CMIMModel, shape: tuple[int, ...]
 def test_embed_function_has_the_options_of_the_method() -> None:
     """Same names, order, defaults and types, except for the model and how it is loaded."""
     method, function = (dict(inspect.signature(f).parameters) for f in (CMIMModel.embed, nemo_cmim.embed))
-    del method["self"], function["model"], function["device"], function["precision"], function["engine"]
+    del method["self"], function["model"], function["device"], function["precision"], function["engine"], function["n_jobs"]
     assert list(function.items()) == list(method.items())
 
 

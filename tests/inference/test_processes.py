@@ -15,9 +15,10 @@ import pandas as pd
 import pytest
 from rdkit import Chem
 
+import nemo_cmim
 from nemo_cmim import MoleculeEmbedder
 from nemo_cmim.errors import ConfigError, InvalidSmilesError
-from nemo_cmim.inference import CMIMModel, embedder, processes, stream
+from nemo_cmim.inference import CMIMModel, processes, stream
 
 PATIENCE_S = 300
 MIXED = [*("C" * (1 + i % 13) + "ON"[i % 2] for i in range(40)), "C1C", "OCC", "CC[NH3+].[Cl-]", "CCO", "Q"]
@@ -26,7 +27,6 @@ MIXED = [*("C" * (1 + i % 13) + "ON"[i % 2] for i in range(40)), "C1C", "OCC", "
 @pytest.fixture(autouse=True)
 def few_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     """Many tasks for few rows."""
-    monkeypatch.setattr(embedder, "ROWS_AT_ONCE", 8)
     monkeypatch.setattr(processes, "ROWS_AT_ONCE", 8)
     monkeypatch.setattr(stream, "ROWS_AT_ONCE", 8)
 
@@ -51,6 +51,10 @@ def test_rows_warnings_and_errors_are_those_of_one_process(model_file: Path, mod
         transform(model, MIXED)
     with pytest.raises(InvalidSmilesError) as two:
         transform(model, MIXED, n_jobs=2)
+    with pytest.raises(InvalidSmilesError, match="SMILES at index 47"):
+        nemo_cmim.embed(MIXED, model, first_index=7, n_jobs=2)
+    with pytest.raises(ConfigError, match=r"sample=True .* Leave n_jobs out"):
+        nemo_cmim.embed(MIXED, model, sample=True, n_jobs=2)
     assert str(one.value) == str(two.value) and "SMILES at index 40" in str(one.value)
 
 
