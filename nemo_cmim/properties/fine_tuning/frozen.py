@@ -130,20 +130,19 @@ def _fit(
 ) -> tuple[Floats, Floats]:
     """Weights [P, width] and constants [width] of one target. Without two different values, the constants alone."""
     weights = np.zeros((inputs_NP.shape[1], width))
-    return fit_one(inputs_NP, np.flatnonzero(used_N), target_N[used_N], weights, strength)
+    y = target_N[used_N]
+    if width == 1 and (not len(y) or not np.ptp(y)):
+        return weights, np.array([y.mean() if len(y) else 0.0])
+    return fit_one(inputs_NP, np.flatnonzero(used_N), y, weights, strength)
 
 
 def _fit_svm(inputs_NP: Floats, rows: NDArray[np.int64], y: Floats, weights: Floats, strength: float) -> tuple[Floats, Floats]:
-    if not len(y) or not np.ptp(y):
-        return weights, _mean(y)
     model = SVR(kernel="precomputed", C=strength).fit(inputs_NP[np.ix_(rows, rows)], y)
     weights[rows[model.support_], 0] = model.dual_coef_[0]
     return weights, model.intercept_
 
 
 def _fit_ridge(inputs_NP: Floats, rows: NDArray[np.int64], y: Floats, weights: Floats, strength: float) -> tuple[Floats, Floats]:
-    if not len(y) or not np.ptp(y):
-        return weights, _mean(y)
     model = Ridge(alpha=strength).fit(inputs_NP[rows], y)
     weights[:, 0] = model.coef_
     return weights, np.array([model.intercept_])
@@ -163,7 +162,3 @@ def _fit_logistic(inputs_NP: Floats, rows: NDArray[np.int64], y: Floats, weights
             coefficients, constants = np.concatenate([-coefficients, coefficients]) / 2, np.concatenate([-constants, constants]) / 2
         weights[:, seen], bias[seen] = coefficients.T, constants + bias[seen].mean()
     return weights, bias
-
-
-def _mean(y: Floats) -> Floats:
-    return np.array([y.mean() if len(y) else 0.0])
