@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["INNER_FOLDS", "Candidate", "Choice", "choice_table", "choose", "chosen_before", "warn_of_untried"]
 
 INNER_FOLDS = 3
-MAX_GP_ROWS = 1000  # with more, one fit takes minutes
+_MAX_GP_ROWS = 1000  # of one fit of "auto", where `named_heads` allows more: with more, it takes minutes
 _OUT_OF_TIME = "out of time"
 
 Candidate = tuple[str, dict[str, Any]]
@@ -81,8 +81,8 @@ def choose(
                 note = _OUT_OF_TIME
                 break
             try:
-                if head == "gp" and len(candidates) > 1 and len(split.train) > MAX_GP_ROWS:
-                    raise ConfigError(f"{head} is tried with at most {MAX_GP_ROWS:,} training rows")
+                if head == "gp" and len(split.train) > _MAX_GP_ROWS:
+                    raise ConfigError(f"gp is tried with at most {_MAX_GP_ROWS:,} training rows")
                 predictor = make(head, settings).fit([smiles[row] for row in split.train], targets_NT[split.train])
                 predicted = predictor.predict([smiles[row] for row in split.test])
             except (ConfigError, DataError) as error:  # for example too many rows for a Gaussian process

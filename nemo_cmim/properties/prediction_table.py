@@ -63,7 +63,7 @@ def prediction_table(state: State, molecules: Molecules, coverage: float) -> pd.
     table = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=names)
     rows = [index.get(smiles, -1) for smiles in molecules.canonical]
     if -1 in rows:  # integers and booleans stay what they are beside missing ones
-        labels = [name for name, _ in zip(state.targets.names, state.targets.classes)]
+        labels = list(state.targets.names) if state.targets.classes else []
         table[labels] = table[labels].astype(object)
     table = table.reindex(rows).reset_index(drop=True)  # -1 is not in the index: a row of missing values
     table.insert(0, "smiles", molecules.given)
