@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from transformers import BartConfig, BartForConditionalGeneration
 
-from benchmarks.embed import LAYERS, SIZE
+from benchmarks.bart import LAYERS, SIZE
 from benchmarks.molecules import sample_smiles, tokenized_batch
 from benchmarks.report import record
 from benchmarks.timing import take_turns

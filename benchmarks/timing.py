@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections.abc import Callable, Mapping
 
-__all__ = ["take_turns"]
+__all__ = ["ratio", "take_turns"]
 
 
 def take_turns(functions: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
@@ -18,3 +19,8 @@ def take_turns(functions: Mapping[str, Callable[[], object]], repeats: int) -> d
             if round_:
                 seconds[name].append(time.perf_counter() - start)
     return seconds
+
+
+def ratio(of: list[float], to: list[float]) -> float:
+    """Median over rounds of `of` / `to`."""
+    return statistics.median(a / b for a, b in zip(of, to))

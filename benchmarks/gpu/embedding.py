@@ -5,10 +5,11 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 
-from benchmarks.embed import KINDS, bart
+from benchmarks.bart import bart
 from benchmarks.gpu.setting import Setting
 from nemo_cmim.config import ModelConfig
 from nemo_cmim.inference import CMIMModel, list_models
+from nemo_cmim.inference.capabilities import KINDS
 from nemo_cmim.inference.model_file import ModelFile
 from nemo_cmim.inference.shipped import model_file_of
 from nemo_cmim.models import CMIMNetwork
