@@ -19,7 +19,7 @@ from .parquet import detect_parquet
 from .readers import find_starts
 from .rows import Block, Columns, parquet_blocks
 from .sdf import OWN_COLUMNS, data_names, read_sdf, sdf_columns
-from .sources import READ_ERRORS, Source, damaged_file, open_at, open_source
+from .sources import READ_ERRORS, Source, damaged_file, open_at, open_source, reads_from_middle
 from .text import raw_lines, rows_of
 
 __all__ = ["CutFile", "RowRange", "cut_file", "read_range"]
@@ -46,7 +46,7 @@ class CutFile(NamedTuple):
 
     Attributes:
         name: What the user called it, for messages.
-        place: Path or URL to read it from: of the file itself, or of a decompressed copy.
+        place: Path or URL to read it from: of the file itself, or of a copy.
         layout: How it is read.
         names: Names of its columns.
         types: Names of their Arrow types.
@@ -75,8 +75,8 @@ def cut_file(name: str, options: ReadOptions, rows: int, copy: Callable[[Source]
         name: A path, or a URL that fsspec supports.
         options: What is known about the file.
         rows: Number of rows of a range.
-        copy: Saves the decompressed bytes of a source, and returns their path or URL. Called for compressed files only, which cannot be
-            read from the middle.
+        copy: Saves the decompressed bytes of a source, and returns their path or URL. Called for files that cannot be read from the
+            middle: compressed ones, and those of some web servers.
 
     Raises:
         DataError: See `MoleculeTable`.
@@ -84,7 +84,8 @@ def cut_file(name: str, options: ReadOptions, rows: int, copy: Callable[[Source]
     """
     with open_source(name) as source:
         layout, names = detect(name, source.head, options)
-        place = copy(source) if source.compression else name
+        from_middle = not source.compression and ("://" not in name or reads_from_middle(name))
+        place = name if from_middle else copy(source)
     if layout.form == PARQUET:
         return _cut_parquet(name, place, options.smiles, rows)
     with open_at(place, 0) as file:

@@ -24,10 +24,12 @@ __all__ = [
     "compression_of",
     "damaged_file",
     "decompress",
+    "missing_storage",
     "open_at",
     "open_decompressed",
     "open_source",
     "open_url",
+    "reads_from_middle",
     "reopenable",
     "source_state",
 ]
@@ -147,16 +149,24 @@ def open_url(url: str) -> IO[bytes]:
     try:
         import fsspec
     except ModuleNotFoundError as error:
-        raise ConfigError(f"Reading {url} requires fsspec. Run pip install 'nemo_cmim[data]', or download the file.") from error
+        raise missing_storage(url, error) from error
     try:
         file: IO[bytes] = fsspec.open(url, "rb").open()
     except ImportError as error:
-        raise ConfigError(f"Reading {url} requires a package that is not installed: {error}") from error
+        raise missing_storage(url, error) from error
     except (OSError, ValueError) as error:
         cause = error.__cause__ or error
         reason = type(cause).__name__ if str(cause) in ("", url) else str(cause).rstrip(".")
         raise DataError(f"{url} cannot be read: {reason}. Check the address.") from error
     return file
+
+
+def missing_storage(url: str, error: ImportError) -> ConfigError:
+    """The error for a URL that needs a package that is not installed."""
+    return ConfigError(
+        f"{url} requires a package that is not installed: {str(error).rstrip('.')}. Run pip install 'nemo_cmim[data]', and install the "
+        "package of the storage: s3fs for s3://, gcsfs for gs://, adlfs for abfs://."
+    )
 
 
 def source_state(where: str | Path) -> list[Any]:
@@ -229,6 +239,23 @@ def open_at(where: str | Path, offset: int) -> IO[bytes]:
             raise
         raise damaged_file(where, error, "byte 0") from error
     return file
+
+
+def reads_from_middle(url: str) -> bool:
+    """Whether a URL can be read from any byte on. Some web servers send files from their first byte on only.
+
+    Raises:
+        DataError: If it cannot be read.
+    """
+    with open_url(url) as file:
+        try:
+            file.seek(1)
+            file.read(1)
+        except ValueError:  # what fsspec raises
+            return False
+        except READ_ERRORS as error:
+            raise damaged_file(url, error, "byte 0") from error
+    return True
 
 
 def decompress(path: Path, target: Path) -> None:

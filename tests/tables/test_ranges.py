@@ -13,7 +13,8 @@ from nemo_cmim.errors import DataError
 from nemo_cmim.tables.layout import DETECT, ReadOptions
 from nemo_cmim.tables.ranges import CutFile, cut_file, read_range
 from nemo_cmim.tables.rows import MoleculeTable
-from nemo_cmim.tables.sources import Source, source_state
+from nemo_cmim.tables.sources import Source, reads_from_middle, source_state
+from tests import file_server
 
 RECORD = (
     "name {0}\n  RDKit\n\n  1  0  0  0  0  0  0  0  0  0999 V2000\n    0.0 0.0 0.0 C   0  0\nM  END\n>  <value {1}>\n{0}\n\n$$$$\n"
@@ -95,6 +96,28 @@ def test_ranges_of_a_url(tmp_path: Path) -> None:
     files.pipe("/ranges/header.csv", b"smiles\nC\n")
     assert source_state("memory://ranges/header.csv") != before
     files.rm("/ranges", recursive=True)
+
+
+@pytest.mark.parametrize("name", ["header.csv", "structures.sdf", "table.parquet"])
+def test_a_web_server_that_sends_whole_files_only(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("aiohttp")
+    path = tmp_path / name
+    if name in TEXTS:
+        path.write_bytes(TEXTS[name].encode())
+    else:
+        pyarrow.parquet.write_table(pa.table({"smiles": ["C" * i for i in range(1, 9)]}), path)
+    monkeypatch.setattr(file_server.Handler, "do_HEAD", lambda self: self.send_error(501), raising=False)
+    monkeypatch.setattr(file_server.Handler, "do_GET", lambda self: self.serve(ignore_range=True))
+
+    def copy(source: Source) -> str:
+        (tmp_path / "copy").write_bytes(b"".join(source.blocks()))
+        return str(tmp_path / "copy")
+
+    with file_server.serving() as server:
+        server.files[f"/{name}"] = path.read_bytes()
+        cut = cut_file(server.url(f"/{name}"), DETECT, 3, copy)
+        assert cut.place == str(tmp_path / "copy") and not reads_from_middle(cut.name)
+        check_ranges(cut, path)
 
 
 def test_errors_are_those_of_the_whole_file(tmp_path: Path) -> None:
