@@ -35,6 +35,7 @@ __all__ = ["PART_ROWS", "embed", "embed_files"]
 
 PART_ROWS = 65_536
 _LOCAL = re.compile(r"local(:(?P<processes>.*))?")
+_CATEGORIES = re.compile(r"dictionary<values=(?P<values>.*), indices=")
 
 
 def embed_files(
@@ -105,8 +106,10 @@ def embed_files(
         deque(workers.run(cut, [item for item in enumerate(sources) if item[0] not in done]), maxlen=0)
         found = [CutInput.from_json(content) for _, content in sorted(job.entries("inputs").items())]
         _check_columns(found)
-        ranges = [(one._replace(cut=one.cut._replace(ranges=())), some) for one in found for some in one.cut.ranges]
-        return [Part(number, some.rows, one, some) for number, (one, some) in enumerate(ranges)]
+        ranges = [
+            (i, one._replace(cut=one.cut._replace(ranges=())), some) for i, one in enumerate(found) for some in one.cut.ranges
+        ]
+        return [Part(number, some.rows, i, one, some) for number, (i, one, some) in enumerate(ranges)]
 
     def compute(job: Job, workers: Workers, parts: Sequence[Part]) -> Iterator[Part]:
         return workers.run(functools.partial(embed_part, job=job), parts)
@@ -253,7 +256,7 @@ def _embedding(
 
 
 def _check_columns(found: Sequence[CutInput]) -> None:
-    first, kinds = found[0].cut, [_text(kind) for kind in found[0].cut.types]
+    first, kinds = found[0].cut, [_plain_name(kind) for kind in found[0].cut.types]
     _check_names(first.name, first.names)
     for cut, _ in found[1:]:
         if list(cut.names) != list(first.names):
@@ -261,13 +264,16 @@ def _check_columns(found: Sequence[CutInput]) -> None:
                 f"{cut.name} has the columns {listed(cut.names)}, but {first.name} has {listed(first.names)}. Embed the files one by one."
             )
         for name, kind, other in zip(cut.names, cut.types, kinds):
-            if _text(kind) != other:
+            if _plain_name(kind) != other:
                 raise DataError(
                     f"{cut.name} holds {kind} in the column {name!r}, but {first.name} holds {other}. Embed the files one by one."
                 )
 
 
-def _text(kind: str) -> str:
+def _plain_name(kind: str) -> str:
+    """Name of the type that `parts.plain` gives a column."""
+    match = _CATEGORIES.match(kind)
+    kind = match["values"] if match else kind
     return "string" if kind in ("large_string", "string_view") else kind
 
 

@@ -22,12 +22,13 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError, DataError
-from ..files import atomic_write, lock
+from ..files import atomic_write, lock, sha256_of, sha256_of_stream
+from ..tables.sources import missing_storage
 
 __all__ = ["Folder"]
 
 _LOCAL = re.compile(r"^(file|local)://(localhost(?=/))?")
-_LEASE = "_lease.json"
+_LEASE = "_lease"  # the beginning of the names of leases
 _RENEWED_S = 20.0
 _EXPIRES_S = 90.0
 
@@ -103,6 +104,14 @@ class Folder:
             return False
         return True
 
+    def sha256(self, name: str) -> str:
+        """SHA-256 of a file."""
+        if self.is_local:
+            return sha256_of(Path(self.where, name))
+        files, root = _file_system(self / name)
+        with files.open(root, "rb") as file:
+            return sha256_of_stream(file)
+
     def read_all(self, folder: str) -> dict[str, Any]:
         """The contents of the JSON files in a folder, by their names without `.json`; without damaged ones."""
         names = sorted(name for name in self.sizes(folder) if name.endswith(".json") and not name.startswith("."))
@@ -161,48 +170,58 @@ class Folder:
     def locked(self) -> Iterator[None]:
         """Context in which no other process writes to the folder.
 
-        On an object store, which has no locks, it is a file that is renewed as long as the process lives.
+        On an object store, which has no locks, each process has a lease: a file that is renewed as long as the process lives. Every
+        process writes its own before it looks for others, so of two that start at the same time, at least one finds the other and stops.
 
         Raises:
             ConfigError: If another process has locked the folder.
+            DataError: If it is a file.
         """
         hint = "Wait for that run, stop it, or name a different folder."
         if self.is_local:
             path = Path(os.path.realpath(self.where))  # a folder has one lock, whatever it is called
+            if path.is_file():
+                raise DataError(f"{self} is a file, but the embeddings are written to a folder. Name a folder.")
             path.mkdir(parents=True, exist_ok=True)
             with lock(path.with_name(f".{path.name}.lock"), self.where, hint):
                 yield
             return
-        found, now = self.read(_LEASE), time.time()
-        if found and now - found["time"] < _EXPIRES_S:
-            raise ConfigError(
-                f"{self} is in use by {found['owner']}, which last reported {max(now - found['time'], 0):.0f} s ago. {hint} If it was "
-                f"killed, try again {_EXPIRES_S:.0f} s after it reported."
-            )
-        lease = {"owner": f"process {os.getpid()} on {socket.gethostname()}", "id": uuid.uuid4().hex}
+        name = f"{_LEASE}-{uuid.uuid4().hex}.json"
+        owner = f"process {os.getpid()} on {socket.gethostname()}"
         stopped = threading.Event()
-
-        def is_own() -> bool:
-            return (self.read(_LEASE) or lease)["id"] == lease["id"]
 
         def renew() -> None:
             while not stopped.wait(_RENEWED_S):
                 with suppress(Exception):  # the next one may succeed
-                    if is_own():
-                        self.save(_LEASE, {**lease, "time": time.time()})
+                    if self.read(name):  # not removed by a process that found it expired
+                        self.save(name, {"owner": owner, "time": time.time()})
 
-        self.save(_LEASE, {**lease, "time": now})
-        if self.read(_LEASE)["id"] != lease["id"]:
-            raise ConfigError(f"{self} is in use by another process, which started at the same time. {hint}")
+        self._check_leases(hint)
+        self.save(name, {"owner": owner, "time": time.time()})
         thread = threading.Thread(target=renew, daemon=True)
         thread.start()
         try:
+            self._check_leases(hint, own=name)
             yield
         finally:
             stopped.set()
             thread.join()
-            if is_own():
-                self.remove(_LEASE)
+            self.remove(name)
+
+    def _check_leases(self, hint: str, own: str = "") -> None:
+        """Removes expired leases.
+
+        Raises:
+            ConfigError: If there is another one.
+        """
+        for name in [name for name in self.sizes() if name.startswith(_LEASE) and name != own]:
+            found = self.read(name)
+            if found and (age := time.time() - found["time"]) < _EXPIRES_S:
+                raise ConfigError(
+                    f"{self} is in use by {found['owner']}, which last reported {max(age, 0):.0f} s ago. {hint} If it was killed, try "
+                    f"again {_EXPIRES_S:.0f} s after it reported."
+                )
+            self.remove(name)
 
 
 def _file_system(url: str) -> tuple[Any, str]:
@@ -212,7 +231,7 @@ def _file_system(url: str) -> tuple[Any, str]:
 
         files, path = fsspec.core.url_to_fs(url)
     except ImportError as error:
-        raise ConfigError(f"Writing to {url} requires a package that is not installed: {error}") from error
-    except ValueError as error:
-        raise ConfigError(f"{url} cannot be written: {error}") from error
+        raise missing_storage(url, error) from error
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{url} cannot be written: {str(error).splitlines()[0]}.") from error
     return files, str(path)

@@ -22,7 +22,7 @@ _FORMAT = "nemo_cmim library 1"
 
 @dataclass(frozen=True, kw_only=True)
 class LibraryManifest:
-    """Contents of `manifest.json`. It contains no dates, so that equal inputs give equal files.
+    """Contents of `manifest.json`. It does not say when it was written, so that equal inputs give equal files.
 
     Attributes:
         job: Hash of everything that the parts depend on: inputs, settings and versions.
@@ -30,7 +30,7 @@ class LibraryManifest:
             the numbers.
         settings: The other settings that the parts depend on.
         versions: Of the packages that the parts depend on.
-        inputs: `file`, `bytes`, `modified` and `rows` of each file.
+        inputs: `file`, `state` (see `tables.sources.source_state`) and `rows` of each file.
         counts: `rows`, `embedded` and `invalid`; rows = embedded + invalid.
         invalid: Number of invalid rows by reason.
         examples: Place and reason of the first invalid rows.

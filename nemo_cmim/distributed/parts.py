@@ -24,7 +24,7 @@ from ..tables.vectors import EMBEDDING, SCALE, embedding_columns, metadata
 from .job import Job, model_of
 from .library import REASON
 
-__all__ = ["RESERVED", "CutInput", "Part", "category_of", "cut_input", "embed_frame", "embed_part", "plain"]
+__all__ = ["RESERVED", "CutInput", "Part", "category_of", "cut_input", "drop_changed", "embed_frame", "embed_part", "plain"]
 
 RESERVED = (EMBEDDING, SCALE, REASON)
 """Columns that are added to those of the input."""
@@ -66,12 +66,14 @@ class Part(NamedTuple):
     Attributes:
         number: Number of the part.
         rows: Number of rows, which may include empty lines at the end of a file.
+        input: Number of the file; 0 for a data frame.
         source: The file, without its ranges; None for a partition of a data frame.
         range: The rows; None for a partition of a data frame.
     """
 
     number: int
     rows: int
+    input: int = 0
     source: CutInput | None = None
     range: RowRange | None = None
 
@@ -89,6 +91,17 @@ def cut_input(item: tuple[int, str], job: Job, options: ReadOptions, rows: int) 
         return job.folder / place
 
     job.folder.save(job.entry("inputs", number), CutInput(cut_file(name, options, rows, copy), state))
+
+
+def drop_changed(item: tuple[int, Mapping[str, Any]], job: Job) -> None:
+    """Removes the counts of a part whose file is missing or was changed since they were written, so that it is computed again."""
+    number, entry = item
+    try:
+        is_same = "name" not in entry or job.folder.sha256(entry["name"]) == entry["sha256"]
+    except FileNotFoundError:
+        is_same = False
+    if not is_same:
+        job.folder.remove(job.entry("parts", number))
 
 
 def embed_part(part: Part, job: Job) -> None:
@@ -185,9 +198,13 @@ def _write_parquet(path: Path, first: pa.Table, others: Iterable[pa.Table]) -> N
 
 
 def plain(rows: pa.Table) -> pa.Table:
-    """The rows with one type of text, without metadata: files with other types of text have the same columns."""
-    fields = [field.with_type(pa.string()) if field.type in _TEXTS else field for field in rows.schema]
-    return rows.cast(pa.schema(fields)).replace_schema_metadata(None)
+    """The rows with one type of text, without categories and metadata: files with other types of text have the same columns."""
+    return rows.cast(pa.schema([field.with_type(_plain_type(field.type)) for field in rows.schema])).replace_schema_metadata(None)
+
+
+def _plain_type(kind: pa.DataType) -> pa.DataType:
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return pa.string() if kind in _TEXTS else kind
 
 
 def category_of(reason: str) -> str:

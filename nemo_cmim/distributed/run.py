@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import re
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -19,7 +20,7 @@ from ..prepare.cluster import Workers, WorkersLostError
 from .folder import Folder
 from .job import JOB, UNFINISHED, Embedding, Job
 from .library import MANIFEST, LibraryManifest
-from .parts import Part
+from .parts import Part, drop_changed
 
 __all__ = ["Run"]
 
@@ -90,7 +91,7 @@ class Run:
             try:
                 with connect(self._folder) as workers:
                     parts = plan(self._job, workers)
-                    todo = self._todo(parts)
+                    todo = self._todo(parts, workers)
                     total, left = sum(part.rows for part in parts), sum(part.rows for part in todo)
                     unit = " rows" if parts and parts[0].source else " parts"
                     hidden = None if progress is None else not progress
@@ -167,7 +168,8 @@ class Run:
         found = []
         for part in ("embedding", "settings", "versions"):
             now, before = self._work[part], other.get(part, {})
-            found += [f"{name} ({str(before.get(name))[:40]})" for name in now if now[name] != before.get(name)]
+            changed = {name: before.get(name) for name in now if now[name] != before.get(name)}
+            found += [name if value is None else f"{name} ({str(value)[:40]})" for name, value in changed.items()]
         inputs = [{name: one.get(name) for name in ("file", "state")} for one in other.get("inputs", [])]
         return [*found, *(["inputs"] if inputs != self._work["inputs"] else [])]
 
@@ -182,13 +184,13 @@ class Run:
             if name not in (JOB.rsplit("/", 1)[-1], self._job.name):
                 self._folder.remove(f"{UNFINISHED}/{name}")
 
-    def _todo(self, parts: Sequence[Part]) -> list[Part]:
-        """The parts that are not complete, or whose files are missing."""
-        sizes, done = self._folder.sizes(), self._job.entries("parts")
+    def _todo(self, parts: Sequence[Part], workers: Workers) -> list[Part]:
+        """The parts that are not complete, or whose files are missing or were changed."""
+        deque(workers.run(functools.partial(drop_changed, job=self._job), list(self._job.entries("parts").items())), maxlen=0)
+        done = self._job.entries("parts")
         invalid = sum(sum(one["invalid"].values()) for one in done.values())
         self._check_invalid(invalid, [example for one in done.values() for example in one["examples"]])
-        complete = {number for number, one in done.items() if "name" not in one or sizes.get(one["name"]) == one["bytes"]}
-        return [part for part in parts if part.number not in complete]
+        return [part for part in parts if part.number not in done]
 
     def _check_invalid(self, count: int, examples: Sequence[str]) -> None:
         """Refuses rows that an earlier run with on_invalid="nan" kept."""
@@ -208,15 +210,15 @@ class Run:
         if not rows:
             self._folder.remove(UNFINISHED)
             raise DataError(f"{' and '.join(one['file'] for one in self._work['inputs'])}: there are no rows.")
-        of_input: Counter[str] = Counter()
+        of_input: Counter[int] = Counter()
         for part, entry in zip(parts, entries):
-            of_input[part.source.cut.name if part.source else self._work["inputs"][0]["file"]] += entry["rows"]
+            of_input[part.input] += entry["rows"]
         manifest = LibraryManifest(
             job=self._job.name,
             embedding=self._work["embedding"],
             settings=self._work["settings"],
             versions=self._work["versions"],
-            inputs=[{**one, "rows": of_input[one["file"]]} for one in self._work["inputs"]],
+            inputs=[{**one, "rows": of_input[number]} for number, one in enumerate(self._work["inputs"])],
             counts={"rows": rows, "embedded": rows - invalid.total(), "invalid": invalid.total()},
             invalid=dict(invalid.most_common()),
             examples=[example for entry in entries for example in entry["examples"]][:_EXAMPLES],

@@ -17,7 +17,9 @@ __all__ = ["SCHEME", "hub_file"]
 SCHEME = "hf://"
 _SUFFIX = ".nemo"
 _FORM = "hf://owner/name#SHA256 or hf://owner/name@revision/file.nemo#SHA256"
-_REFERENCE = re.compile(r"hf://(?P<repository>[\w.-]+/[\w.-]+)(@(?P<revision>[^/#]+))?(/(?P<file>[^#]+\.nemo))?(#(?P<sha256>.*))?")
+_REFERENCE = re.compile(
+    r"hf://(?P<repository>[\w.-]+/[\w.-]+)(@(?P<revision>refs/(pr|convert)/[^/#]+|[^/#]+))?(/(?P<file>[^#]+\.nemo))?(#(?P<sha256>.*))?"
+)
 _SHA256 = re.compile("[0-9a-f]{64}")
 
 
@@ -36,7 +38,7 @@ def hub_file(reference: str) -> Path:
 
     Args:
         reference: `hf://owner/name#sha256`, for the only .nemo file of a repository, or `hf://owner/name/file.nemo#sha256`; the name can be
-            followed by `@` and a revision: a branch, a tag or a commit.
+            followed by `@` and a revision: a branch, a tag, a commit, or `refs/pr/N`.
 
     Raises:
         ConfigError: If huggingface_hub is not installed.
@@ -47,8 +49,10 @@ def hub_file(reference: str) -> Path:
         raise CheckpointError(f"{reference!r} does not name a model on the Hub. Its form is {_FORM}.")
     sha256 = (match["sha256"] or "").lower()
     if sha256 and not _SHA256.fullmatch(sha256):
+        other = re.sub("[0-9a-f]", "", sha256)
+        found = f"contains {other[0]!r}" if other else f"has {len(sha256)}"
         raise CheckpointError(
-            f"{reference!r}: a SHA-256 has 64 hexadecimal digits, but {match['sha256']!r} has {len(sha256)}. Correct it."
+            f"{reference!r}: a SHA-256 has 64 digits, each 0 to 9 or a to f, but {match['sha256']!r} {found}. Correct it."
         )
     try:
         import huggingface_hub  # noqa: F401

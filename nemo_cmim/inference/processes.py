@@ -81,7 +81,13 @@ class Workers:
         """Context with processes, which start at the first task and share the threads of this one. All are ended if the block fails."""
         threads = max(1, thread_count() // processes)
         with tempfile.TemporaryDirectory(prefix="nemo_cmim-") as folder:
-            write_shared(model, Path(folder, _MODEL))
+            try:
+                write_shared(model, Path(folder, _MODEL))
+            except OSError as error:
+                raise ConfigError(
+                    f"The weights, which the processes share, cannot be written to {folder}: {error.strerror or error}. Set the "
+                    "environment variable TMPDIR to a folder with more space, or pass n_jobs=1."
+                ) from error
             executor = ProcessPoolExecutor(processes, initializer=_start, initargs=(folder, threads, os.getpid()))
             try:
                 yield cls(executor, processes)

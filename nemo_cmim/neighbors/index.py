@@ -93,6 +93,7 @@ def build_index(
                     _save(graph, staging, path)
             shards.append({"name": path.name, "vectors": len(graph), "bytes": path.stat().st_size})
         if not any(shard["vectors"] for shard in shards):
+            _remove_graphs(place)
             raise DataError(f"{library} has no row with an embedding, so there is nothing to search. Embed other molecules.")
         content = {"format": _FORMAT, "library": opened.digest, "fingerprint": opened.embedding["fingerprint"], "stored": stored}
         with atomic_write(_file(place, "json")) as staging:
@@ -177,7 +178,7 @@ class Index:
     """
 
     def __init__(self, library: EmbeddedLibrary, where: str | Path) -> None:
-        usearch, place = _usearch(), _place(where)
+        usearch, place = _usearch(" Or pass exact=True to search without it."), _place(where)
         again = f"Build it again: nemo-cmim index {where} --overwrite."
         try:
             content = json.loads(_file(place, "json").read_bytes())
@@ -238,9 +239,11 @@ def _file(place: Path, ending: str) -> Path:
     return place.with_name(f"{place.name}{'-' if ending.endswith('.usearch') else '.'}{ending}")
 
 
-def _usearch() -> Any:
+def _usearch(hint: str = "") -> Any:
     try:
         import usearch.index
     except ImportError as error:
-        raise ConfigError(f"An index requires {error.name}, which is not installed: pip install 'nemo_cmim[search]'.") from error
+        raise ConfigError(
+            f"An index requires {error.name}, which is not installed: pip install 'nemo_cmim[search]'.{hint}"
+        ) from error
     return usearch.index

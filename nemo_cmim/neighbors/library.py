@@ -60,6 +60,10 @@ class EmbeddedLibrary:
     def __init__(self, where: str | Path) -> None:
         self.name = str(where)
         is_folder = "://" in self.name or Path(where).is_dir()
+        if not is_folder and not Path(where).exists():
+            raise DataError(
+                f"{where} is missing. Name a folder written by `nemo-cmim embed --scheduler`, or a Parquet file of `nemo-cmim embed`."
+            )
         if not is_folder:
             self.digest = _digest_of(self.name)
             self._files = [self.name]

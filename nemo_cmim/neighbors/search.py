@@ -46,7 +46,7 @@ def find_neighbors(
         k: Number of molecules to find for each SMILES.
         model: The model of the library; None: the one that the library names.
         device: See `nemo_cmim.load`.
-        exact: Compare with all molecules of the library instead of using its index; None: if it has no index.
+        exact: Compare with all molecules of the library instead of using its index; None: if it has no index, or if all are asked for.
 
     Returns:
         k rows for each SMILES, the nearest first: `query`, the index of the SMILES; `smiles`; `rank`, from 1; `similarity`, the cosine of
@@ -156,7 +156,7 @@ class _Search:
                 f"{library} was embedded with the model {found['model']}: the fingerprint of its embedding is {found['fingerprint'][:12]}, "
                 f"but that of {self.model.name or 'this model'} is {fingerprint[:12]}. Pass the model of the library."
             )
-        self.is_exact = not has_index(library) if exact is None else exact
+        self.is_exact = (not has_index(library) or k >= self._library.rows) if exact is None else exact
         self._index = None if self.is_exact else Index(self._library, library)
         types = {f"library_{field.name}": field.type for field in self._library.columns}
         self.columns: dict[str, pa.DataType] = {"rank": pa.int64(), "similarity": pa.float32(), **types}

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from nemo_cmim.distributed import embed_files, parts
+from nemo_cmim.distributed import LibraryManifest, embed_files, parts
 from nemo_cmim.distributed.job import UNFINISHED
 from nemo_cmim.errors import DataError, InvalidSmilesError
 from tests.distributed.conftest import ROWS
@@ -64,6 +64,30 @@ def test_damaged_unfinished_work(source: Path, model_file: Path, tmp_path: Path,
     assert manifest.counts["rows"] == ROWS
     with pytest.raises(InvalidSmilesError, match="3 such rows are kept here"):
         embed_files(source, out, model=model_file, **{**SETTINGS, "on_invalid": "raise"})
+
+
+def test_a_kept_part_that_was_changed_is_computed_again(
+    source: Path, model_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    expected = embed_files(source, tmp_path / "whole", model=model_file, **SETTINGS)
+    save = LibraryManifest.save
+
+    def stopped(*_: object) -> None:
+        raise OSError("stopped")
+
+    monkeypatch.setattr(LibraryManifest, "save", stopped)
+    with pytest.raises(DataError, match="stopped"):
+        embed_files(source, out, model=model_file, **SETTINGS)
+    monkeypatch.setattr(LibraryManifest, "save", save)
+    changed, missing = (out / part["name"] for part in expected.parts[:2])
+    content = changed.read_bytes()
+    changed.write_bytes(bytes(len(content)))  # what a machine that lost power may leave: the same size, without content
+    missing.unlink()
+    kept = out / expected.parts[2]["name"]
+    before = kept.stat().st_ino
+    assert embed_files(source, out, model=model_file, **SETTINGS) == expected
+    assert contents(out) == contents(tmp_path / "whole") and kept.stat().st_ino == before
 
 
 def test_an_input_that_changes_while_it_is_read(

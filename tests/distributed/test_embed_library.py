@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ import pyarrow.parquet
 import pytest
 
 from nemo_cmim.cli import main
-from nemo_cmim.distributed import LibraryManifest, embed, embed_files, parts
+from nemo_cmim.distributed import LibraryManifest, embed_files, parts
+from nemo_cmim.distributed.folder import Folder
 from nemo_cmim.distributed.job import UNFINISHED
 from nemo_cmim.distributed.parts import category_of
 from nemo_cmim.errors import CheckpointError, ConfigError, DataError, InvalidSmilesError
@@ -214,6 +216,15 @@ def test_a_folder_of_other_files_and_one_in_use_are_refused(source: Path, model_
         embed_files(source, "-", model=model_file, **SETTINGS)
 
 
+def test_a_file_is_no_folder(source: Path, model_file: Path) -> None:
+    with pytest.raises(DataError, match=r"in\.csv is a file, but the embeddings are written to a folder"):
+        embed_files(source, source, model=model_file, **SETTINGS)
+    with pytest.raises(
+        ConfigError, match=r"s3fs.*Run pip install 'nemo_cmim\[data\]', and install the package of the storage: s3fs"
+    ):
+        embed_files(source, "s3://bucket/out", model=model_file, **SETTINGS)
+
+
 def test_a_late_task_of_another_run_writes_nothing(
     source: Path, model_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -278,7 +289,7 @@ def test_urls_in_and_out(source: Path, model_file: Path, tmp_path: Path) -> None
         "manifest.json",
         *(p["name"] for p in manifest.parts),
     }
-    lease = {"owner": "process 1 on node7", "id": "x", "time": __import__("time").time()}
+    lease = {"owner": "process 1 on node7", "id": "x", "time": time.time()}
     files.pipe("/library/out/_lease.json", json.dumps(lease).encode())
     with pytest.raises(ConfigError, match=r"in use by process 1 on node7, which last reported \d+ s ago"):
         embed_files("memory://library/in.csv", "memory://library/out", model=model_file, **SETTINGS)
@@ -287,21 +298,27 @@ def test_urls_in_and_out(source: Path, model_file: Path, tmp_path: Path) -> None
     files.rm("/library", recursive=True)
 
 
-def test_a_data_frame_gives_a_part_for_each_partition(source: Path, model_file: Path, tmp_path: Path) -> None:
-    frames = pytest.importorskip("dask.dataframe")
-    settings: dict[str, Any] = {"model": model_file, "on_invalid": "nan", "progress": False}
-    frame = pd.read_csv(source, keep_default_na=False).set_index("id")
-    ddf = frames.from_pandas(frame, npartitions=3, sort=False)
-    manifest = embed(ddf, tmp_path / "out", **settings)
-    assert [part["rows"] for part in manifest.parts] == [20, 20, 20] and manifest.counts["invalid"] == 3
-    table = rows_of(tmp_path / "out")
-    assert table.column_names == ["id", "smiles", "embedding", "invalid_reason"]
-    embed_files(source, tmp_path / "files", model=model_file, **{**SETTINGS, "part_rows": 20})
-    assert table.equals(rows_of(tmp_path / "files"))
-    with pytest.raises(DataError, match="different inputs"):
-        embed(frames.from_pandas(frame[:9], npartitions=3), tmp_path / "out", **settings)
-    with pytest.raises(ConfigError, match="ddf must be a Dask data frame, found DataFrame"):
-        embed(frame, tmp_path / "other", **settings)
+def test_a_file_that_is_given_twice(source: Path, model_file: Path, tmp_path: Path) -> None:
+    manifest = embed_files([source, source], tmp_path / "out", model=model_file, **SETTINGS)
+    assert [one["rows"] for one in manifest.inputs] == [ROWS, ROWS] and manifest.counts["rows"] == 2 * ROWS
+
+
+def test_two_runs_that_start_at_the_same_moment_on_an_object_store(
+    source: Path, model_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = pytest.importorskip("fsspec").filesystem("memory")
+    check, other = Folder._check_leases, {"owner": "process 1 on node7", "time": time.time()}
+
+    def late(self: Folder, hint: str, own: str = "") -> None:
+        if own:  # the other run had not written its lease when this one looked for the first time
+            files.pipe("/moment/out/_lease-x.json", json.dumps(other).encode())
+        check(self, hint, own)
+
+    monkeypatch.setattr(Folder, "_check_leases", late)
+    with pytest.raises(ConfigError, match="in use by process 1 on node7"):
+        embed_files(source, "memory://moment/out", model=model_file, **SETTINGS)
+    assert [path.rsplit("/", 1)[1] for path in files.find("/moment/out")] == ["_lease-x.json"]
+    files.rm("/moment", recursive=True)
 
 
 def test_columns_of_the_result_and_other_columns_in_other_files_are_errors(source: Path, model_file: Path, tmp_path: Path) -> None:

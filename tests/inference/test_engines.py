@@ -263,13 +263,14 @@ def test_graphs_of_another_model_miss_the_stated_fidelity(exported: Path, tmp_pa
 
 @pytest.mark.parametrize(("package", "call"), [("onnxruntime", "runtime"), ("onnx", "export")])
 def test_missing_packages_are_named(
-    package: str, call: str, exported: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch
+    package: str, call: str, exported: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)
     monkeypatch.delitem(sys.modules, "nemo_cmim.inference.engines.graphs", raising=False)
     monkeypatch.delattr("nemo_cmim.inference.engines.graphs", raising=False)
     with pytest.raises(ConfigError, match=rf'package {package}, which cannot be imported.*pip install "nemo_cmim\[onnx\]"'):
         load(exported) if call == "runtime" else load(model_file, engine="onnx")
+    assert not capsys.readouterr().err  # not that an engine is exported
 
 
 def test_pickles_and_pipelines(exported: Path, model_file: Path) -> None:

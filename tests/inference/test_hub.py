@@ -61,7 +61,7 @@ class Hub:
         if not files:
             return 401, {"X-Error-Code": "RepoNotFound"}, b"{}"
         revision, file = path.split("/")[6 if path.startswith("/api") else 4], "/".join(path.split("/")[5:])
-        if revision != "main":
+        if revision not in ("main", "refs%2Fpr%2F1"):
             return 404, {"X-Error-Code": "RevisionNotFound"}, b"{}"
         if path.startswith("/api"):
             listed = [{"type": "file", "path": name, "size": len(body), "oid": "0"} for name, body in files.items()]
@@ -105,6 +105,12 @@ def test_a_model_is_downloaded_once_and_loaded(endpoint: Hub, sha256: str, model
     for reference in (f"hf://owner/name#{sha256.upper()}", f"hf://owner/name@main/random.nemo#{sha256}"):
         assert hub_file(reference).read_bytes() == endpoint.files["owner/name/random.nemo"]
     assert not endpoint.requests, "a file in the cache needs no request"
+
+
+@pytest.mark.parametrize("name", ["owner/name@refs/pr/1", "owner/name@refs/pr/1/random.nemo"])
+def test_a_pull_request_is_a_revision(name: str, endpoint: Hub, sha256: str) -> None:
+    assert hub_file(f"hf://{name}#{sha256}").name == "random.nemo"
+    assert all("/refs%2Fpr%2F1" in path for path in endpoint.requests)
 
 
 def test_the_address_is_that_of_hf_endpoint(hub: Hub, sha256: str, tmp_path: Path) -> None:
@@ -162,6 +168,8 @@ def test_other_forms_are_refused(reference: str) -> None:
         hub_file(reference)
     with pytest.raises(CheckpointError, match="'12' has 2"):
         hub_file("hf://owner/name#12")
+    with pytest.raises(CheckpointError, match="contains 'x'"):
+        hub_file(f"hf://owner/name#{'1' * 63}x")
 
 
 def test_a_package_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

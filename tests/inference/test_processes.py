@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -129,3 +130,12 @@ def test_a_process_that_was_killed_is_an_error(model: CMIMModel) -> None:
         for pid in list(workers._executor._processes):
             os.kill(pid, signal.SIGKILL)
         list(workers.in_order((i, workers.submit("width")) for i in range(3)))
+
+
+def test_a_folder_for_temporary_files_that_is_full(model: CMIMModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(processes, "write_shared", full)
+    with pytest.raises(ConfigError, match=r"cannot be written to .*: No space left on device\. Set .* TMPDIR .*, or pass n_jobs=1"):
+        nemo_cmim.embed(["CCO"] * 2 * processes.ROWS_AT_ONCE, model, n_jobs=2)

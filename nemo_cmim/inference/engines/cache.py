@@ -50,8 +50,9 @@ def cached_engine(model: Path, engine: str, read: Callable[[], ModelFile]) -> tu
     folder = cache_folder() / "engines" / f"{model.stem}-{digest[:16]}-{engine}-{__version__}"
     if is_engine_folder(folder):
         return folder, digest
-    from .export import export_engine
+    from .export import check_installed, export_engine
 
+    check_installed()
     print(f"Exporting {model.stem} for engine={engine!r} to {folder}, once.", file=sys.stderr)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)

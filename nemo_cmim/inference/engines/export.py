@@ -21,7 +21,7 @@ from .fidelity import Fidelity, compare, molecules, ridge_rmse
 from .folder import DESCRIPTION, VOCABULARY, graph_files, write_description
 from .onnx_model import OnnxModel, runtime
 
-__all__ = ["COSINES", "EngineReport", "Measured", "export_engine"]
+__all__ = ["COSINES", "EngineReport", "Measured", "check_installed", "export_engine"]
 
 COSINES: Mapping[str, float] = {ONNX: 1 - 1e-6, INT8: 0.999}
 """Smallest cosine similarity to vectors of PyTorch that an engine must have."""
@@ -133,6 +133,16 @@ def export_engine(
         for engine in engines:
             OnnxModel.load(staging, engine)
     return reports
+
+
+def check_installed() -> None:
+    """Checks that the packages of an export are installed.
+
+    Raises:
+        ConfigError: If one is not.
+    """
+    _graph_module()
+    runtime()
 
 
 def _usable(model: CMIMModel, name: str) -> list[str]:
