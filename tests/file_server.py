@@ -64,14 +64,15 @@ class Handler(BaseHTTPRequestHandler):
             self.respond(404, b"no such file")
             return False
         etag = self.server.etags.get(self.path)
-        start, requested = 0, self.headers["Range"]
+        start, stop, requested = 0, len(content), self.headers["Range"]
         if requested and not ignore_range and self.headers["If-Range"] in (None, etag):
-            start = int(requested.removeprefix("bytes=").removesuffix("-"))
+            first, _, last = requested.removeprefix("bytes=").partition("-")
+            start, stop = int(first), min(int(last) + 1, stop) if last else stop
         if start and start >= len(content):
             self.respond(416, b"", {"Content-Range": f"bytes */{len(content)}"})
             return True
-        span = {"Content-Range": f"bytes {start}-{len(content) - 1}/{len(content)}"} if start else {}
-        self.respond(206 if start else 200, content[start:], {**span, **({"ETag": etag} if etag else {})}, limit)
+        span = {"Content-Range": f"bytes {start}-{stop - 1}/{len(content)}"} if start else {}
+        self.respond(206 if start else 200, content[start:stop], {**span, **({"ETag": etag} if etag else {})}, limit)
         return True
 
     def respond(self, status: int, body: bytes, headers: dict[str, str] | None = None, limit: int | None = None) -> None:

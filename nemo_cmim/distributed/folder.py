@@ -25,10 +25,12 @@ from ..errors import ConfigError, DataError
 from ..files import atomic_write, lock, sha256_of, sha256_of_stream
 from ..tables.sources import missing_storage
 
-__all__ = ["Folder"]
+__all__ = ["LEASE", "Folder"]
 
 _LOCAL = re.compile(r"^(file|local)://(localhost(?=/))?")
-_LEASE = "_lease"  # the beginning of the names of leases
+LEASE = re.compile(r"_lease-[0-9a-f]{32}\.json")
+"""Names of leases, see `Folder.locked`."""
+
 _RENEWED_S = 20.0
 _EXPIRES_S = 90.0
 
@@ -186,7 +188,7 @@ class Folder:
             with lock(path.with_name(f".{path.name}.lock"), self.where, hint):
                 yield
             return
-        name = f"{_LEASE}-{uuid.uuid4().hex}.json"
+        name = f"_lease-{uuid.uuid4().hex}.json"
         owner = f"process {os.getpid()} on {socket.gethostname()}"
         stopped = threading.Event()
 
@@ -214,7 +216,7 @@ class Folder:
         Raises:
             ConfigError: If there is another one.
         """
-        for name in [name for name in self.sizes() if name.startswith(_LEASE) and name != own]:
+        for name in [name for name in self.sizes() if LEASE.fullmatch(name) and name != own]:
             found = self.read(name)
             if found and (age := time.time() - found["time"]) < _EXPIRES_S:
                 raise ConfigError(

@@ -102,13 +102,13 @@ class Job(NamedTuple):
         return f"part-{number:05d}-{self.name[:8]}.parquet"
 
     def check_is_current(self) -> None:
-        """Checks that the folder is still that of this run, before a task adds a file.
+        """Checks that the folder is still that of this run, before a file is added.
 
         Raises:
             DataError: If a later run with other settings has taken it.
         """
         if (self.folder.read(JOB) or {}).get("job") != self.name:
-            raise DataError(f"{self.folder} was taken by another run, or removed. This part is not written.")
+            raise DataError(f"{self.folder} was taken by another run, or removed. Nothing more is written.")
 
 
 def model_of(embedding: Embedding) -> EmbeddingModel:

@@ -127,7 +127,10 @@ def embed_frame(frame: Any, part: Part, job: Job, schema: pa.Schema, smiles: str
     try:
         rows = pa.Table.from_pandas(frame, schema, preserve_index=False)
     except (pa.ArrowException, KeyError) as error:
-        raise DataError(f"Partition {part.number} of the data frame does not have the columns of its metadata: {error}") from error
+        raise DataError(
+            f"Partition {part.number} of the data frame does not have the columns of its metadata: {error}. If a column is categorical, "
+            "call ddf.categorize() first."
+        ) from error
 
     def blocks() -> Iterator[Block]:
         for begin in range(0, len(rows), _BLOCK_ROWS):

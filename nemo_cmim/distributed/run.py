@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from ..errors import ConfigError, DataError, InvalidSmilesError
 from ..prepare.cluster import Workers, WorkersLostError
-from .folder import Folder
+from .folder import LEASE, Folder
 from .job import JOB, UNFINISHED, Embedding, Job
 from .library import MANIFEST, LibraryManifest
 from .parts import Part, drop_changed
@@ -147,7 +147,8 @@ class Run:
         """Checks that the folder may be taken from the run that began it, if there is one."""
         other = begun or complete
         if not other:
-            names = [name for name in sorted(self._folder.sizes()) if name != UNFINISHED and not name.startswith(("_lease", "."))]
+            names = [name for name in sorted(self._folder.sizes()) if name != UNFINISHED and not name.startswith(".")]
+            names = [name for name in names if not LEASE.fullmatch(name)]
             parts = [name for name in names if _PART.fullmatch(name)]
             damaged = [MANIFEST] if parts and not self._folder.is_json(MANIFEST) else []
             if foreign := [name for name in names if name not in (*parts, *damaged)]:
@@ -228,6 +229,7 @@ class Run:
                 if "name" in entry
             ],
         )
+        self._job.check_is_current()
         manifest.save(self._folder)
         self._remove_others()  # written by late tasks of other runs
         self._folder.remove(UNFINISHED)

@@ -74,7 +74,8 @@ def load(
         return OnnxModel.load(path, chosen, name=name, device=device, precision=precision)
     if chosen not in (None, TORCH):
         OnnxModel.check_settings(device, precision)
-        folder, digest = cached_engine(path, chosen, lambda: model_file_of(name))
+        with _needs_torch():  # for the export
+            folder, digest = cached_engine(path, chosen, lambda: model_file_of(name))
         return OnnxModel.load(folder, chosen, name=name, source=digest)
     with _needs_torch():
         from .model import CMIMModel

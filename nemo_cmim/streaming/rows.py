@@ -7,12 +7,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import pyarrow as pa
 
 from ..errors import ConfigError, DataError, InvalidSmilesError
-from ..inference import CMIMModel
 from ..inference.unfinished import Unfinished, staging_of
 from ..outputs import check_file
 from ..steps import Steps
@@ -21,6 +20,9 @@ from ..tables.rejects import RowProblem, Tally, rejects_file
 from ..tables.row_writers import check_row_output, flat, name_column, row_writer, with_columns
 from ..tables.rows import Block
 from .repeats import repeated_warnings_once
+
+if TYPE_CHECKING:  # with torch, which not all readers of rows need
+    from ..inference import CMIMModel
 
 __all__ = [
     "DEFAULTS",

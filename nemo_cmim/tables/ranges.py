@@ -19,7 +19,7 @@ from .parquet import detect_parquet
 from .readers import find_starts
 from .rows import Block, Columns, parquet_blocks
 from .sdf import OWN_COLUMNS, data_names, read_sdf, sdf_columns
-from .sources import READ_ERRORS, Source, damaged_file, open_at, open_source, reads_from_middle
+from .sources import READ_ERRORS, Source, damaged_file, open_at, open_source
 from .text import raw_lines, rows_of
 
 __all__ = ["CutFile", "RowRange", "cut_file", "read_range"]
@@ -84,8 +84,7 @@ def cut_file(name: str, options: ReadOptions, rows: int, copy: Callable[[Source]
     """
     with open_source(name) as source:
         layout, names = detect(name, source.head, options)
-        from_middle = not source.compression and ("://" not in name or reads_from_middle(name))
-        place = name if from_middle else copy(source)
+        place = name if source.can_seek else copy(source)
     if layout.form == PARQUET:
         return _cut_parquet(name, place, options.smiles, rows)
     with open_at(place, 0) as file:

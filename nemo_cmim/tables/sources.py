@@ -29,7 +29,6 @@ __all__ = [
     "open_decompressed",
     "open_source",
     "open_url",
-    "reads_from_middle",
     "reopenable",
     "source_state",
 ]
@@ -37,6 +36,8 @@ __all__ = [
 STDIN = "-"
 READ_ERRORS = (EOFError, OSError, zlib.error, lzma.LZMAError)  # of a file that is damaged, truncated or not compressed
 
+_MARKS = ("ETag", "etag", "LastModified", "Last-Modified", "last_modified", "mtime", "created")  # as file systems call them
+_REMOTE_BLOCK = 1 << 16
 _HEAD = 1 << 14  # bytes from which format and columns are detected
 _LONGEST_LINE = 1 << 26
 _MAGIC = {b"\x1f\x8b": "gz", b"BZh": "bz2", b"\xfd7zXZ\x00": "xz", b"\x28\xb5\x2f\xfd": "zst"}
@@ -52,6 +53,7 @@ class Source:
         head: The first bytes of `file`, which are not consumed by looking at them.
         size: Size in bytes before decompression; None if unknown.
         compression: See `compression_of`.
+        can_seek: Whether `open_at` can begin to read at any byte.
     """
 
     def __init__(self, name: str, raw: IO[bytes], size: int | None) -> None:
@@ -59,6 +61,7 @@ class Source:
         try:
             first = raw.read(max(map(len, _MAGIC)))
             self.compression = compression_of(first)
+            self.can_seek = not self.compression and raw.seekable()
             file = _OPENERS[self.compression](_chained(first, raw))
             self.head = _head(file)
         except READ_ERRORS as error:
@@ -123,8 +126,8 @@ def open_source(where: str | Path) -> Source:
     if str(where) == STDIN:
         return Source("standard input", sys.stdin.buffer, None)
     if "://" in str(where):
-        file = open_url(str(where))
-        return Source(str(where), file, getattr(file, "size", None))
+        remote = _open_remote(str(where))
+        return Source(str(where), io.BufferedReader(remote, _REMOTE_BLOCK), getattr(remote.file, "size", None))
     path = Path(where)
     try:
         if path.is_dir():
@@ -140,25 +143,77 @@ def open_source(where: str | Path) -> Source:
 
 
 def open_url(url: str) -> IO[bytes]:
-    """Opens a URL that fsspec supports for reading.
+    """Opens a URL that fsspec supports for reading. A web server that sends whole files only gives a file that cannot `seek`.
 
     Raises:
         DataError: If it cannot be read.
         ConfigError: If it needs a package that is not installed.
     """
+    return io.BufferedReader(_open_remote(url), _REMOTE_BLOCK)
+
+
+def _open_remote(url: str) -> _Remote:
     try:
         import fsspec
-    except ModuleNotFoundError as error:
-        raise missing_storage(url, error) from error
-    try:
-        file: IO[bytes] = fsspec.open(url, "rb").open()
+
+        file = fsspec.open(url, "rb").open()
+        if url.startswith(("http://", "https://")) and not _reads_from_middle(file):
+            file.close()
+            file = fsspec.open(url, "rb", block_size=0).open()  # the file from its first byte on
     except ImportError as error:
         raise missing_storage(url, error) from error
-    except (OSError, ValueError) as error:
+    except Exception as error:  # those of the library of the storage have no common class
         cause = error.__cause__ or error
         reason = type(cause).__name__ if str(cause) in ("", url) else str(cause).rstrip(".")
         raise DataError(f"{url} cannot be read: {reason}. Check the address.") from error
-    return file
+    return _Remote(file)
+
+
+def _reads_from_middle(file: Any) -> bool:
+    """Whether the web server of a file sends parts of it: asks for the last byte."""
+    if (file.size or 0) < 2:
+        return False
+    try:
+        file.seek(file.size - 1)
+        file.read(1)
+        file.seek(0)
+    except ValueError:  # what fsspec raises
+        return False
+    return True
+
+
+class _Remote(io.RawIOBase):
+    """A file of fsspec, all errors of which are `OSError`."""
+
+    def __init__(self, file: Any) -> None:
+        self.file = file
+        self._can_seek = getattr(file, "size", None) is not None
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return self._can_seek
+
+    def readinto(self, buffer: Any) -> int:
+        try:
+            data = self.file.read(len(buffer))
+        except OSError:
+            raise
+        except Exception as error:  # those of the library of the storage have no common class
+            raise OSError(str(error) or type(error).__name__) from error
+        buffer[: len(data)] = data
+        return len(data)
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return int(self.file.seek(offset, whence))
+
+    def tell(self) -> int:
+        return int(self.file.tell())
+
+    def close(self) -> None:
+        self.file.close()
+        super().close()
 
 
 def missing_storage(url: str, error: ImportError) -> ConfigError:
@@ -173,19 +228,21 @@ def source_state(where: str | Path) -> list[Any]:
     """Size of a file or URL and what else changes when it is written: the modification time in ns, or the tag of an object.
 
     Raises:
-        DataError: If there is no such file, or it cannot be read again, as standard input.
+        DataError: If there is no such file, if it cannot be read again, as standard input, or if its server does not tell when it changes.
         ConfigError: If a URL needs a package that is not installed.
     """
     if "://" in str(where):
-        with open_url(str(where)) as file:
+        with _open_remote(str(where)) as remote:
+            file = remote.file
             fs, path = getattr(file, "fs", None), getattr(file, "path", None)
             found = fs.info(path) if fs is not None and path is not None else {}
-            marks = [
-                found[key]
-                for key in ("ETag", "etag", "LastModified", "Last-Modified", "last_modified", "mtime", "created")
-                if found.get(key)
-            ]
-            return [getattr(file, "size", None), *map(str, marks[:1])]
+            marks = [found[key] for key in _MARKS if found.get(key)]
+        if not marks:
+            raise DataError(
+                f"The server of {where} sends neither ETag nor Last-Modified, so a change of the file during the run would not be noticed. "
+                "Download the file, and pass the copy."
+            )
+        return [found.get("size"), str(marks[0])]
     path = Path(where)
     if str(where) == STDIN or (path.exists() and not path.is_file()):
         raise DataError(f"{where} is not a file that can be read several times. Save it to a file first.")
@@ -241,23 +298,6 @@ def open_at(where: str | Path, offset: int) -> IO[bytes]:
     return file
 
 
-def reads_from_middle(url: str) -> bool:
-    """Whether a URL can be read from any byte on. Some web servers send files from their first byte on only.
-
-    Raises:
-        DataError: If it cannot be read.
-    """
-    with open_url(url) as file:
-        try:
-            file.seek(1)
-            file.read(1)
-        except ValueError:  # what fsspec raises
-            return False
-        except READ_ERRORS as error:
-            raise damaged_file(url, error, "byte 0") from error
-    return True
-
-
 def decompress(path: Path, target: Path) -> None:
     """Writes the decompressed contents of a file to `target`.
 
@@ -281,7 +321,7 @@ def damaged_file(name: str | Path, error: Exception, after: str = "") -> DataErr
     """The error for a file that cannot be read to its end, or beyond `after`, such as "line 7"."""
     place = f" after {after}" if after else ""
     return DataError(
-        f"{name} cannot be read{place}: {error}. The file is damaged, truncated, or not in the format of its name: "
+        f"{name} cannot be read{place}: {str(error).rstrip('.')}. The file is damaged, truncated, or not in the format of its name: "
         "download or compress the file again."
     )
 

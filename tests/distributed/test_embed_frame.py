@@ -37,6 +37,9 @@ def test_categories_of_a_data_frame_become_text(model_file: Path, tmp_path: Path
     embed(ddf, tmp_path / "out", model=model_file, progress=False)
     table = rows_of(tmp_path / "out").drop_columns(["embedding", "invalid_reason"])
     assert table.to_pydict() == frame.astype(object).where(frame.notna(), None).to_dict("list")
+    unknown = frames.from_pandas(frame, npartitions=2).astype({"year": "category"})
+    with pytest.raises(DataError, match=r"call ddf\.categorize\(\) first"):
+        embed(unknown, tmp_path / "unknown", model=model_file, progress=False)
     frame.astype("category").to_parquet(tmp_path / "categories.parquet")
     frame.to_parquet(tmp_path / "plain.parquet")
     both = [tmp_path / "categories.parquet", tmp_path / "plain.parquet"]

@@ -34,6 +34,9 @@ from tests.inference.conftest import random_model
 SETTINGS: dict[str, Any] = {"scheduler": "local:1", "part_rows": 16, "on_invalid": "nan", "progress": False}
 
 
+LEASE = f"_lease-{'0' * 32}.json"
+
+
 def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
@@ -289,18 +292,33 @@ def test_urls_in_and_out(source: Path, model_file: Path, tmp_path: Path) -> None
         "manifest.json",
         *(p["name"] for p in manifest.parts),
     }
-    lease = {"owner": "process 1 on node7", "id": "x", "time": time.time()}
-    files.pipe("/library/out/_lease.json", json.dumps(lease).encode())
+    lease = {"owner": "process 1 on node7", "time": time.time()}
+    files.pipe(f"/library/out/{LEASE}", json.dumps(lease).encode())
     with pytest.raises(ConfigError, match=r"in use by process 1 on node7, which last reported \d+ s ago"):
         embed_files("memory://library/in.csv", "memory://library/out", model=model_file, **SETTINGS)
-    files.pipe("/library/out/_lease.json", json.dumps({**lease, "time": lease["time"] - 1000}).encode())
+    files.pipe(f"/library/out/{LEASE}", json.dumps({**lease, "time": lease["time"] - 1000}).encode())
+    files.pipe("/library/out/_lease_terms.json", b"{}")  # of the user
     assert embed_files("memory://library/in.csv", "memory://library/out", model=model_file, **SETTINGS) == manifest
+    assert files.exists("/library/out/_lease_terms.json") and not files.exists(f"/library/out/{LEASE}")
     files.rm("/library", recursive=True)
 
 
 def test_a_file_that_is_given_twice(source: Path, model_file: Path, tmp_path: Path) -> None:
     manifest = embed_files([source, source], tmp_path / "out", model=model_file, **SETTINGS)
     assert [one["rows"] for one in manifest.inputs] == [ROWS, ROWS] and manifest.counts["rows"] == 2 * ROWS
+
+
+def test_a_lease_is_renewed_but_not_taken_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    files = pytest.importorskip("fsspec").filesystem("memory")
+    monkeypatch.setattr("nemo_cmim.distributed.folder._RENEWED_S", 0.01)
+    with Folder("memory://renewed").locked():
+        (lease,) = files.ls("/renewed", detail=False)
+        files.pipe(lease, json.dumps({"owner": "it", "time": 0}).encode())
+        while not (json.loads(files.cat(lease))["time"]):
+            time.sleep(0.01)
+        files.rm(lease)  # by a process that found it expired
+        time.sleep(0.1)
+        assert not files.exists(lease)
 
 
 def test_two_runs_that_start_at_the_same_moment_on_an_object_store(
@@ -311,13 +329,13 @@ def test_two_runs_that_start_at_the_same_moment_on_an_object_store(
 
     def late(self: Folder, hint: str, own: str = "") -> None:
         if own:  # the other run had not written its lease when this one looked for the first time
-            files.pipe("/moment/out/_lease-x.json", json.dumps(other).encode())
+            files.pipe(f"/moment/out/{LEASE}", json.dumps(other).encode())
         check(self, hint, own)
 
     monkeypatch.setattr(Folder, "_check_leases", late)
     with pytest.raises(ConfigError, match="in use by process 1 on node7"):
         embed_files(source, "memory://moment/out", model=model_file, **SETTINGS)
-    assert [path.rsplit("/", 1)[1] for path in files.find("/moment/out")] == ["_lease-x.json"]
+    assert [path.rsplit("/", 1)[1] for path in files.find("/moment/out")] == [LEASE]
     files.rm("/moment", recursive=True)
 
 

@@ -323,6 +323,7 @@ for engine in engines:
     assert nemo_cmim.load(folder, engine=engine).embed(["CCO"]).shape == nemo_cmim.embed(["CCO"], folder, engine=engine).shape == (1, 32)
     assert main(["embed", table, "-o", f"{output}/{engine}.parquet", "--model", folder, "--engine", engine]) == 0
     assert nemo_cmim.MoleculeEmbedder(folder, engine=engine).fit_transform(["CCO"]).shape == (1, 32)
+    assert main(["neighbors", "CCO", f"{output}/{engine}.parquet"]) == 0
 print(*{name.partition(".")[0] for name in sys.modules})
 """
 

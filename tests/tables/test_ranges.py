@@ -13,7 +13,7 @@ from nemo_cmim.errors import DataError
 from nemo_cmim.tables.layout import DETECT, ReadOptions
 from nemo_cmim.tables.ranges import CutFile, cut_file, read_range
 from nemo_cmim.tables.rows import MoleculeTable
-from nemo_cmim.tables.sources import Source, reads_from_middle, source_state
+from nemo_cmim.tables.sources import Source, source_state
 from tests import file_server
 
 RECORD = (
@@ -101,12 +101,12 @@ def test_ranges_of_a_url(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["header.csv", "structures.sdf", "table.parquet"])
 def test_a_web_server_that_sends_whole_files_only(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("aiohttp")
+    monkeypatch.setitem(pytest.importorskip("fsspec.config").conf, "http", {"block_size": 16})  # bytes; files have several blocks
     path = tmp_path / name
     if name in TEXTS:
         path.write_bytes(TEXTS[name].encode())
     else:
         pyarrow.parquet.write_table(pa.table({"smiles": ["C" * i for i in range(1, 9)]}), path)
-    monkeypatch.setattr(file_server.Handler, "do_HEAD", lambda self: self.send_error(501), raising=False)
     monkeypatch.setattr(file_server.Handler, "do_GET", lambda self: self.serve(ignore_range=True))
 
     def copy(source: Source) -> str:
@@ -116,8 +116,41 @@ def test_a_web_server_that_sends_whole_files_only(name: str, tmp_path: Path, mon
     with file_server.serving() as server:
         server.files[f"/{name}"] = path.read_bytes()
         cut = cut_file(server.url(f"/{name}"), DETECT, 3, copy)
-        assert cut.place == str(tmp_path / "copy") and not reads_from_middle(cut.name)
+        assert cut.place == str(tmp_path / "copy")
         check_ranges(cut, path)
+        with MoleculeTable(cut.name, DETECT) as table:
+            read = [smiles for block in table.blocks(5) for smiles in block.smiles]
+        with MoleculeTable(path, DETECT) as table:
+            assert read == [smiles for block in table.blocks(5) for smiles in block.smiles]
+
+
+@pytest.mark.parametrize(("status", "part"), [(500, False), (403, False), (403, True)])
+def test_errors_of_a_web_server_are_errors_of_the_file(
+    status: int, part: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("aiohttp")
+
+    def answer(handler: file_server.Handler) -> None:
+        if handler.headers["Range"] or not part:
+            handler.respond(status, b"no")
+        else:
+            handler.serve()
+
+    monkeypatch.setattr(file_server.Handler, "do_GET", answer)
+    with file_server.serving() as server:
+        server.files["/in.csv"] = TEXTS["header.csv"].encode()
+        with pytest.raises(DataError, match=rf"in\.csv cannot be read: {status}"):
+            cut_file(server.url("/in.csv"), DETECT, 3, no_copy)
+
+
+def test_a_web_server_that_does_not_tell_of_changes() -> None:
+    pytest.importorskip("aiohttp")
+    with file_server.serving() as server:
+        server.files["/in.csv"] = b"smiles\nC\n"
+        with pytest.raises(DataError, match=r"sends neither ETag nor Last-Modified.* Download the file"):
+            source_state(server.url("/in.csv"))
+        server.etags["/in.csv"] = '"1"'
+        assert source_state(server.url("/in.csv")) == [9, '"1"']
 
 
 def test_errors_are_those_of_the_whole_file(tmp_path: Path) -> None:

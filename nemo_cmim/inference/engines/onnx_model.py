@@ -202,6 +202,7 @@ def _session(file: Path) -> Any:
     options = package.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = thread_count(), 1
     options.log_severity_level = _QUIET
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # threads that wait leave the cores to others
     try:
         return package.InferenceSession(os.fspath(file), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its errors have no common class
