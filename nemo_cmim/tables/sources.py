@@ -28,7 +28,6 @@ __all__ = [
     "open_at",
     "open_decompressed",
     "open_source",
-    "open_url",
     "reopenable",
     "source_state",
 ]
@@ -127,7 +126,7 @@ def open_source(where: str | Path) -> Source:
         return Source("standard input", sys.stdin.buffer, None)
     if "://" in str(where):
         remote = _open_remote(str(where))
-        return Source(str(where), io.BufferedReader(remote, _REMOTE_BLOCK), getattr(remote.file, "size", None))
+        return Source(str(where), _buffered(remote), getattr(remote.file, "size", None))
     path = Path(where)
     try:
         if path.is_dir():
@@ -142,17 +141,13 @@ def open_source(where: str | Path) -> Source:
         raise DataError(f"{path} cannot be read: {error.strerror}.") from error
 
 
-def open_url(url: str) -> IO[bytes]:
+def _open_remote(url: str) -> _Remote:
     """Opens a URL that fsspec supports for reading. A web server that sends whole files only gives a file that cannot `seek`.
 
     Raises:
         DataError: If it cannot be read.
         ConfigError: If it needs a package that is not installed.
     """
-    return io.BufferedReader(_open_remote(url), _REMOTE_BLOCK)
-
-
-def _open_remote(url: str) -> _Remote:
     try:
         import fsspec
 
@@ -167,6 +162,10 @@ def _open_remote(url: str) -> _Remote:
         reason = type(cause).__name__ if str(cause) in ("", url) else str(cause).rstrip(".")
         raise DataError(f"{url} cannot be read: {reason}. Check the address.") from error
     return _Remote(file)
+
+
+def _buffered(remote: _Remote) -> IO[bytes]:
+    return io.BufferedReader(remote, _REMOTE_BLOCK)
 
 
 def _reads_from_middle(file: Any) -> bool:
@@ -288,7 +287,7 @@ def open_at(where: str | Path, offset: int) -> IO[bytes]:
         DataError: If it cannot be read.
     """
     try:
-        file = open_url(str(where)) if "://" in str(where) else open_decompressed(Path(where))
+        file = _buffered(_open_remote(str(where))) if "://" in str(where) else open_decompressed(Path(where))
         if offset:
             file.seek(offset)
     except (*READ_ERRORS, ValueError) as error:
