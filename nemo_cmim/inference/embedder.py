@@ -18,6 +18,7 @@ from ..tables.progress import counting_bar
 from .batching import Progress
 from .embedding import EmbeddingModel
 from .processes import process_count
+from .removed import fingerprint_hint
 from .shipped import embed, resolve
 
 __all__ = ["MoleculeEmbedder"]
@@ -131,7 +132,7 @@ class MoleculeEmbedder(TransformerMixin, BaseEstimator):
             raise CheckpointError(
                 f"The embedding of {name} has changed since this MoleculeEmbedder was fitted: its fingerprint was {self.fingerprint_[:12]} "
                 f"and is now {now[:12]}. What was fitted to the old vectors does not apply to the new ones. Fit the pipeline again, or "
-                "restore the model file and the settings."
+                f"restore the model file and the settings.{fingerprint_hint(self.fingerprint_)}"
             )
 
     def get_feature_names_out(self, input_features: Any = None) -> NDArray[np.object_]:

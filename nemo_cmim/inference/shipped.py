@@ -25,6 +25,7 @@ from .engines.folder import is_engine_folder
 from .engines.onnx_model import OnnxModel
 from .hub import SCHEME, hub_file
 from .inputs import InputOptions, molecule_rows
+from .removed import name_hint
 
 if TYPE_CHECKING:  # with torch
     from .model_file import ModelFile
@@ -113,6 +114,7 @@ def _path_of(model: str) -> Path:
     if not path.exists():
         raise CheckpointError(
             f"There is no model {model!r}: it is neither a file nor the name of a shipped model ({', '.join(known) or 'none'})."
+            f"{name_hint(model)}"
         )
     return path
 

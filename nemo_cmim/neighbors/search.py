@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from ..arguments import check_integer
 from ..errors import CheckpointError, InvalidSmilesError
 from ..inference.embedding import EmbeddingModel
+from ..inference.removed import fingerprint_hint
 from ..inference.shipped import resolve
 from ..streaming.rows import DEFAULTS, Found, Streamed, StreamOptions, check_outputs, stream_rows
 from ..tables.layout import DETECT, ReadOptions
@@ -155,6 +156,7 @@ class _Search:
             raise CheckpointError(
                 f"{library} was embedded with the model {found['model']}: the fingerprint of its embedding is {found['fingerprint'][:12]}, "
                 f"but that of {self.model.name or 'this model'} is {fingerprint[:12]}. Pass the model of the library."
+                f"{fingerprint_hint(found['fingerprint'])}"
             )
         self.is_exact = (not has_index(library) or k >= self._library.rows) if exact is None else exact
         self._index = None if self.is_exact else Index(self._library, library)

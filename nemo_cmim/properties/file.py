@@ -25,6 +25,7 @@ import safetensors.numpy
 
 from ..errors import CheckpointError
 from ..inference.model_archive import MANIFEST, ArchiveLayout, read_members, write_members
+from ..inference.removed import fingerprint_hint
 from .domain import Domain
 from .feature_sets import FeatureSet
 from .predictor_file import HEAD, NETWORK, predictor_members, read_predictor
@@ -156,7 +157,7 @@ def check_embedding(features: FeatureSet, expected: Mapping[str, str], name: str
             raise CheckpointError(
                 f"{name} was fitted on a different embedding: the fingerprint of {kind!r} was {str(expected.get(kind))[:12]}, and is "
                 f"{found[:12]} for the model {features.model if isinstance(features.model, str) else 'that was passed'!r}. Pass the model "
-                "that it was fitted on, or fit again."
+                f"that it was fitted on, or fit again.{fingerprint_hint(str(expected.get(kind)))}"
             )
 
 
