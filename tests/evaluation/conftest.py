@@ -1,5 +1,5 @@
 from __future__ import annotations
 
-from tests.evaluation.made_up import data_folder, models, pretraining
+from tests.evaluation.made_up import data_folder, minimol_environment, models, pretraining
 
-__all__ = ["data_folder", "models", "pretraining"]
+__all__ = ["data_folder", "minimol_environment", "models", "pretraining"]

