@@ -19,7 +19,7 @@ from pathlib import Path
 import pandas as pd
 
 from ..downstream import RegressionData
-from ..files import atomic_write
+from ..files import atomic_write, sha256_of
 from ..inference.shipped import resolve
 from .digest import code_digest, data_digest, digest_of
 from .features import FeatureSet
@@ -59,12 +59,12 @@ def measure_all(
         The predictions of all blocks, with the columns of `measure`.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    embeddings = {one.name: _fingerprints(one) for one in features}
+    given = {one.name: _digests(one) for one in features}
     code, contents = code_digest(__name__), {one.name: data_digest(one) for one in sets}
     paths, missing = {}, {}
     for data in sets:
         for one in features:
-            content = (replace(one, model=""), embeddings[one.name], data.name, contents[data.name])  # not the path of a model
+            content = (replace(one, model="", vectors=""), given[one.name], data.name, contents[data.name])  # not the paths
             digest = digest_of(code, _device(), protocol, *content)
             path = paths[data.name, one.name] = block_path(folder, f"{data.name} {one.name}", digest, ".parquet")
             if not path.exists():
@@ -82,8 +82,10 @@ def measure_all(
     return pd.concat([pd.read_parquet(path) for path in paths.values()], ignore_index=True)
 
 
-def _fingerprints(features: FeatureSet) -> list[str]:
-    """Fingerprints of the embeddings; for random weights, those of the model whose settings are used."""
+def _digests(features: FeatureSet) -> list[str]:
+    """Of the file of vectors, or of the embeddings; for random weights, of those of the model whose settings are used."""
+    if features.vectors:
+        return [sha256_of(Path(features.vectors))]
     return [resolve(features.model).fingerprint(*spec) for spec in features.embeddings]
 
 

@@ -16,7 +16,7 @@ from nemo_cmim.downstream import RegressionData, builtin_featurizer, evaluate, l
 from nemo_cmim.errors import ConfigError
 from nemo_cmim.evaluation import blocks, digest
 from nemo_cmim.evaluation.blocks import measure_all
-from nemo_cmim.evaluation.features import EACH_SEED, EmbeddingSpec, FeatureSet, with_random_weights
+from nemo_cmim.evaluation.features import EACH_SEED, EmbeddingSpec, FeatureSet, with_random_weights, write_vectors
 from nemo_cmim.evaluation.measure import Protocol, measure, results_from, rmse_of_runs
 from nemo_cmim.inference.model_file import read_model_file, write_model_file
 from tests.evaluation.made_up import made_up_predictions, write_model
@@ -64,6 +64,25 @@ def test_random_weights_leave_the_model_unchanged(models: dict[str, Path]) -> No
     before = {name: weight.clone() for name, weight in model.network.state_dict().items()}
     assert with_random_weights(model, 5).fingerprint() != model.fingerprint()
     assert all(torch.equal(before[name], weight) for name, weight in model.network.state_dict().items())
+
+
+def test_vectors_of_a_file_are_found_by_molecule(esol: RegressionData, tmp_path: Path, measured: list[tuple[str, str]]) -> None:
+    protocol = Protocol(seeds=(0,), folds=2, mlp_steps=3)
+    vectors = np.random.default_rng(0).normal(size=(len(esol), 3))
+    order = np.random.default_rng(1).permutation(len(esol))
+    write_vectors(tmp_path / "v.npz", [esol.smiles[row] for row in order], vectors[order])
+    features = FeatureSet("v", vectors=str(tmp_path / "v.npz"))
+    found = rmse_of_runs(measure(features, esol, protocol))
+    expected = evaluate(esol, {"v": lambda _: vectors}, named_heads(("svm", "mlp"), 3), folds=2, seeds=(0,)).runs
+    np.testing.assert_allclose(found[found["split"] == "random"]["rmse"], expected["rmse"], rtol=1e-6)
+
+    def measure_file(name: str) -> int:
+        measure_all([FeatureSet("v", vectors=str(tmp_path / name))], [esol], protocol, tmp_path / "blocks", say=silent)
+        return len(measured)
+
+    write_vectors(tmp_path / "same.npz", [esol.smiles[row] for row in order], vectors[order])
+    write_vectors(tmp_path / "other.npz", esol.smiles, vectors + 1)
+    assert [measure_file(name) for name in ("v.npz", "same.npz", "other.npz")] == [1, 1, 2], "the content decides, not the path"
 
 
 @pytest.mark.parametrize("name", ["rdkit", "morgan64"])
