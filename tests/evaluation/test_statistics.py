@@ -26,16 +26,24 @@ def runs_of(errors: dict[str, list[list[float]]]) -> pd.DataFrame:
 def test_differences_are_paired_by_seed() -> None:
     a, b = [[1.0, 2.0, 3.0, 5.0], [1.0, 1.1, 0.9, 1.0]], [[1.5, 2.4, 3.6, 5.7], [1.0, 1.0, 1.0, 1.0]]
     found = paired_tests(runs_of({"a": a, "b": b}), [Contrast("a", "b")]).set_index("head")
-    expected = []
+    expected, spread = [], []
     for first, second in zip(a, b):
         difference = np.subtract(first, second)
+        spread.append(difference.std(ddof=1))
         statistic = difference.mean() / (difference.std(ddof=1) / np.sqrt(4))
         expected.append(2 * student.sf(abs(statistic), df=3))
     assert found.loc["svm", "difference"] == pytest.approx(-0.55) and found.loc["mlp", "difference"] == pytest.approx(0, abs=1e-12)
     np.testing.assert_allclose(found.loc[["svm", "mlp"], "p"], expected)
+    np.testing.assert_allclose(found.loc[["svm", "mlp"], "sd"], spread)
     np.testing.assert_allclose(found.loc[["svm", "mlp"], "p_holm"], [2 * expected[0], expected[1]])
     text = differences_table(found.reset_index())
     assert "**-0.550 (p = 0.003)**" in text and "(p = 1.000)" in text
+
+
+def test_another_column_is_compared_the_same_way() -> None:
+    runs = runs_of({"a": [[1.0, 2.0, 3.0]], "b": [[1.5, 2.4, 3.3]]})
+    found = paired_tests(runs.rename(columns={"rmse": "value"}), [Contrast("a", "b")], "value")
+    pd.testing.assert_frame_equal(found, paired_tests(runs, [Contrast("a", "b")]))
 
 
 def test_holm_steps_down() -> None:
