@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from table1_sets import MINIMOL
+
 from nemo_cmim import load
 from nemo_cmim.errors import ConfigError
 from nemo_cmim.evaluation.features import EACH_SEED, EmbeddingSpec, FeatureSet, embedding_kinds
@@ -58,12 +60,12 @@ def feature_sets(paths: Mapping[str, str], models: Mapping[str, CMIMModel]) -> l
 
 
 def contrasts_of(models: Mapping[str, CMIMModel], rows: Sequence[FeatureSet]) -> list[Contrast]:
-    """The tested pairs: cMIM against random weights, MIM, fingerprints and descriptors; informative against mean."""
+    """The tested pairs: cMIM against random weights, MIM, fingerprints, descriptors and MiniMol; informative against mean."""
     cmim, mim = label_of(models, "cmim") or next(iter(models)), label_of(models, "mim")
     pairs = [(f"{cmim}, {kind}", f"{RANDOM}, {kind}") for kind in ("mean", "informative", ALL_LAYERS)]
     if mim is not None and mim != cmim:
         pairs += [(f"{cmim}, {kind}", f"{mim}, {kind}") for kind in ("informative", "mean")]
     pairs += [(f"{label}, informative", f"{label}, mean") for label in models]
-    pairs += [(f"{cmim}, {kind}", name) for kind in ("informative", ALL_LAYERS) for name in BUILTIN.values()]
+    pairs += [(f"{cmim}, {kind}", name) for kind in ("informative", ALL_LAYERS) for name in (*BUILTIN.values(), MINIMOL)]
     known = {row.name for row in rows}
     return [Contrast(*pair) for pair in pairs if known.issuperset(pair)]

@@ -35,22 +35,26 @@ def sections_of(runs: pd.DataFrame, tests: pd.DataFrame, protocol: Protocol) -> 
     return sections
 
 
-def protocol_in_words(sets: Sequence[RegressionData], protocol: Protocol, models: Mapping[str, CMIMModel]) -> str:
-    """How the numbers were measured."""
+def protocol_in_words(
+    sets: Sequence[RegressionData], protocol: Protocol, models: Mapping[str, CMIMModel], notes: Sequence[str]
+) -> str:
+    """How the numbers were measured. `notes` are further sentences."""
     parts = []
     for one in sets:
         dropped = f", {len(one.dropped)} left out for all rows of the table" if one.dropped else ""
-        parts.append(f"{one.name} ({len(one)} rows{dropped}; {one.unit})")
+        unit = f"; {one.unit}" if one.unit else ""
+        parts.append(f"{one.name} ({len(one)} rows{dropped}{unit})")
     named = [
         f"{label} ({model.config.objective.name}, {sum(p.numel() for p in model.network.parameters()) / 1e6:.2f} M parameters)"
         for label, model in models.items()
     ]
-    return (
+    text = (
         f"RMSE, lower is better, mean ± standard deviation over {len(protocol.seeds)} seeds of split and head (one training run of each "
         f"model): {', '.join(parts)}. SVM: scikit-learn's SVR with its defaults; MLP: 128 hidden units, {protocol.mlp_steps:,} steps; "
         f'features are standardised, except fingerprints. Models: {", ".join(named)}. "{RANDOM}": the same network, with weights drawn '
         "again for each seed. Differences: paired two-sided t-test over seeds, bold if p < 0.05 after Holm's correction over the columns."
     )
+    return " ".join([text, *notes])
 
 
 def draw(runs: pd.DataFrame, path: Path) -> None:

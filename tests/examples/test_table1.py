@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pandas as pd
 import pytest
 import table1
 import table1_models
+import table1_published
 
 from nemo_cmim import molecules
 from nemo_cmim.errors import ConfigError
@@ -25,17 +27,26 @@ SMALL = ["--seeds", "2", "--folds", "2", "--mlp-steps", "3", "--decoded", "4"]
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], models: dict[str, Path], data_folder: Path):
     """Runs the script; returns what it printed to stdout and to stderr."""
 
-    def called(output: Path, *more: str):
+    def called(output: Path, *more: str, source: tuple[str, str] = ("--data", str(data_folder)), warned: str = "left out 2"):
         names = [f"{label}={path}" for label, path in models.items()]
-        monkeypatch.setattr(
-            sys, "argv", ["table1.py", "--data", str(data_folder), "--models", *names, *SMALL, "-o", str(output), *more]
-        )
-        with pytest.warns(UserWarning, match="left out 2 invalid rows"):
+        monkeypatch.setattr(sys, "argv", ["table1.py", *source, "--models", *names, *SMALL, "-o", str(output), *more])
+        with pytest.warns(UserWarning, match=f"{warned} invalid rows"):
             table1.main()
         printed = capsys.readouterr()
         return printed.out, printed.err
 
     return called
+
+
+@pytest.fixture
+def sets_folder(tmp_path: Path) -> Path:
+    """A regression set, of which one molecule is too long for all models, and a set of classes."""
+    folder = tmp_path / "sets"
+    folder.mkdir()
+    rows = [f"{smiles}O,{len(smiles)}" for smiles in [*RINGS, "C" * 40]]
+    (folder / "size.csv").write_text("smiles,target\n" + "\n".join(rows) + "\n")
+    (folder / "classes.csv").write_text("smiles,toxic,active\nCCO,1,0\nCCN,0,\n")
+    return folder
 
 
 @pytest.mark.slow
@@ -85,6 +96,81 @@ def test_the_complete_table(run, tmp_path: Path, pretraining: Path, monkeypatch:
     assert sorted(path.name for path in output.glob("*.csv")) == ["dropped.csv", "table1.csv", "tests.csv"], (
         "files of the earlier call are removed"
     )
+
+
+def rows_of(section: str) -> dict[str, list[str]]:
+    """The cells of the first table of a section, by its first column."""
+    lines = [line.strip("| ").split(" | ") for line in section.splitlines() if line.startswith("| ")]
+    return {name: cells for name, *cells in lines}
+
+
+@pytest.mark.slow
+def test_minimol_is_a_row_and_leaves_molecules_out_for_all_rows(
+    run, tmp_path: Path, minimol_environment: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(blocks, "measure", made_up_predictions)
+    output = tmp_path / "out"
+    printed, said = run(output, "--minimol", str(minimol_environment), warned="left out [12]")
+    assert "ESOL (29 rows, 1 left out for all rows of the table; log10 mol/L), FreeSolv (30 rows, 2 left out" in printed
+    dropped = pd.read_csv(output / "dropped.csv")
+    assert dropped.loc[dropped["data"] == "ESOL", ["smiles", "reason"]].to_numpy().tolist() == [
+        ["C1CCCC1CO", "MiniMol computes no vector for it"]
+    ]
+    predictions = pd.read_parquet(output / "predictions.parquet")
+    tested = predictions[predictions["split"] == "random"].groupby(["data", "features", "head", "seed"]).size().unstack("data")
+    assert len(tested) == 12 * 2 * 2 and (tested["ESOL"] == 29).all() and (tested["FreeSolv"] == 30).all()
+    sections = printed.split("## ")
+    assert "MiniMol" in rows_of(sections[1]) and "MiniMol was pretrained on measured properties too" in sections[0]
+    assert "| cmim, informative - MiniMol |" in printed
+    assert "computing MiniMol's vectors of 90 molecules" in said
+
+    (minimol_environment / "bin" / "python").unlink()
+    again, said = run(output, "--minimol", str(minimol_environment), warned="left out [12]")
+    assert again == printed and said.splitlines() == ["36 of 36 blocks were measured before"]
+
+
+@pytest.mark.slow
+def test_other_sets_and_their_logarithms(run, tmp_path: Path, sets_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(blocks, "measure", made_up_predictions)
+    output = tmp_path / "out"
+    printed, _ = run(output, "--log10", "size", source=("--sets", str(sets_folder)), warned="left out 1")
+    assert "size (30 rows, 1 left out for all rows of the table), size, log10 (30 rows, 1 left out" in printed
+    assert "Without a column `target`, and not measured: classes.csv." in printed and "Published" not in printed
+    assert next(iter(rows_of(printed.split("## ")[1]))) == "features" and "| size SVM | size MLP | size, log10 SVM |" in printed
+    predictions = pd.read_parquet(output / "predictions.parquet").groupby("data")["target"]
+    np.testing.assert_allclose(np.sort(predictions.unique()["size, log10"]), np.log10(np.sort(predictions.unique()["size"])))
+
+
+@pytest.mark.parametrize(
+    ("targets", "log10", "message"),
+    [
+        ("3", "weight", r"--log10 weight: choose from size\.$"),
+        ("0", "size", r"size has the target 0, which has no logarithm"),
+        ("", "size", r"has no CSV file with the column 'target'"),
+    ],
+)
+def test_logarithms_that_do_not_exist_are_errors(
+    tmp_path: Path,
+    sets_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    models: dict[str, Path],
+    targets: str,
+    log10: str,
+    message: str,
+) -> None:
+    (sets_folder / "size.csv").write_text(f"smiles,target\nCCO,{targets}\n" if targets else "smiles,value\nCCO,3\n")
+    options = ["--sets", str(sets_folder), "--log10", log10, "--models", str(models["cmim"]), "-o", str(tmp_path / "out")]
+    monkeypatch.setattr(sys, "argv", ["table1.py", *options])
+    with pytest.raises(ValueError, match=message):
+        table1.main()
+
+
+def test_published_numbers_are_those_of_the_paper(shared_data: Path) -> None:
+    (paper,) = (shared_data.parent / "seeds").glob("*.txt")
+    table = paper.read_text().split("Table 1: Molecular")[0].rsplit("Model (Latent", 1)[1]
+    cells = [line.replace("\u2013", "-").replace("%", " %").split("\t")[1:] for line in table.splitlines() if "\t" in line]
+    printed = [list(row) for row in table1_published.PUBLISHED.values()]
+    assert printed == [row for row in cells if re.fullmatch(r"[\d.]+", row[0])]
 
 
 def test_two_models_of_one_label_are_an_error(models: dict[str, Path]) -> None:
