@@ -12,6 +12,7 @@ standardised vectors, by 5-fold cross-validation with random folds. A molecule t
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +33,7 @@ from nemo_cmim.inference.shipped import load
 from nemo_cmim.losses import log_p_k1
 from nemo_cmim.markdown import markdown_table
 
-__all__ = ["LOWER_IS_BETTER", "validation_scores"]
+__all__ = ["LOWER_IS_BETTER", "contrast", "validation_scores"]
 
 LOWER_IS_BETTER = "RMSE"
 _BATCH = 64
@@ -83,11 +84,11 @@ def _roc_auc(vectors: NDArray[np.float32], labels: pd.Series) -> float:
     return float(roc_auc_score(classes, cross_val_predict(head, vectors[known], classes, cv=folds, method="decision_function")))
 
 
-def _contrast(model: CMIMModel, smiles: list[str]) -> float:
+def contrast(model: CMIMModel, smiles: Sequence[str], tau: float) -> float:
     """Mean log p_k1 of the posterior means, in nats, over random batches of the molecules."""
     means = torch.as_tensor(model.encode(smiles).mean_BKD)[torch.randperm(len(smiles), generator=torch.Generator().manual_seed(0))]
     batches = means.split(_BATCH)[: max(1, len(means) // _BATCH)]
-    return float(torch.cat([log_p_k1(batch, model.config.objective.tau) for batch in batches]).mean())
+    return float(torch.cat([log_p_k1(batch, tau) for batch in batches]).mean())
 
 
 def main() -> None:
@@ -103,7 +104,8 @@ def main() -> None:
     for name in args.models:
         model = load(name)
         smiles = held_out_molecules(args.held_out, args.molecules, model.config.network.max_tokens)
-        scores = decoding(model, smiles) | {"log p_k1": _contrast(model, smiles)} | validation_scores(model, args.sets)
+        log_p = contrast(model, smiles, model.config.objective.tau)
+        scores = decoding(model, smiles) | {"log p_k1": log_p} | validation_scores(model, args.sets)
         rows.append({"model": name} | {key: f"{value:.3f}" for key, value in scores.items()})
     print(markdown_table(list(rows[0]), [list(row.values()) for row in rows]))
 
