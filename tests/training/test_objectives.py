@@ -101,6 +101,17 @@ def test_systems_are_those_of_the_paper() -> None:
     assert "| megamolbart | bart | N x 512 | randomized SMILES, 10% masked | another randomized SMILES | 44.7 M | 58.9 M |" in table
 
 
+def test_what_a_gate_and_separate_tables_would_add_to_megamolbart() -> None:
+    one = system("megamolbart")
+    network = one.config.network
+    gates = (network.encoder_layers + network.decoder_layers) * network.hidden_size * network.ffn_size
+    tables = (2 * network.padded_vocabulary_size + network.max_positions) * network.hidden_size
+    millions = [f"{count / 1e6:.1f} M" for count in (gates, tables, one.parameters + gates + tables)]
+    words = "would add {}, and separate token, position and output tables {}: together {}.".format(*millions)
+    documented = (Path(__file__).parents[2] / "docs" / "objectives.md").read_text(encoding="utf-8")
+    assert words in " ".join(describe_systems().split()) and words in " ".join(documented.split())
+
+
 def test_two_equal_views_are_an_error(data: Path, tmp_path: Path) -> None:
     with pytest.raises(
         ConfigError, match=r"objective infonce compares two randomized SMILES.*augmentation.strings=different_random"
