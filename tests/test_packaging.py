@@ -50,6 +50,13 @@ def test_the_version_is_defined_once(metadata: dict[str, Any]) -> None:
     assert f'"{__version__}"' not in (ROOT / "setup.py").read_text()
 
 
+def test_the_changelog_has_a_section_for_this_version() -> None:
+    sections = re.findall(r"^## \[(.+?)\](.*)$", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    names = [name for name, _ in sections]
+    assert names[0] == "Unreleased" and __version__ in names and len(set(names)) == len(names)
+    assert all(re.fullmatch(r" - \d{4}-\d{2}-\d{2}", date) for _, date in sections[1:]) and sections[0][1] == ""
+
+
 def test_metadata(metadata: dict[str, Any]) -> None:
     assert metadata["name"] == "nemo_cmim"
     assert metadata["python_requires"] == ">=3.10"
