@@ -30,8 +30,7 @@ the tables above one by one:
 * Split and repetitions: not reported. Each cell is one number, without a spread. Whether molecules of the data sets were in the pretraining
   data is not reported either.
 * Unit: the caption says RMSE. But an RMSE of 5.09 or 3.94 for Morgan fingerprints on FreeSolv would be worse than that of predicting the
-  mean (3.85). The square roots of the values of that row (SVM: 1.23, 2.26, 0.79) are closer to the RMSE of the same fingerprints in the
-  tables above than the values are, so the paper may print mean squared errors. This is an inference; the paper does not say so."""
+  mean (3.85). So the paper may print mean squared errors. This is an inference; the paper does not say so."""
 
 
 def published_section() -> list[str]:

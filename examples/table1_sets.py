@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import csv
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,9 +14,10 @@ from nemo_cmim.errors import ConfigError, DataError
 from nemo_cmim.evaluation.blocks import block_path
 from nemo_cmim.evaluation.digest import digest_of
 from nemo_cmim.evaluation.features import FeatureSet, read_vectors, write_vectors
-from nemo_cmim.evaluation.peers import minimol
+from nemo_cmim.evaluation.peers import MINIMOL_PACKAGE, minimol
+from nemo_cmim.tables.rows import MoleculeTable
 
-__all__ = ["MINIMOL", "Reason", "first_of", "load_sets", "minimol_row", "notes_of"]
+__all__ = ["MINIMOL", "Reason", "first_of", "load_sets", "minimol_row", "molecules_of", "notes_of"]
 
 MINIMOL = "MiniMol"
 TARGET = "target"
@@ -42,10 +42,9 @@ def load_sets(args: argparse.Namespace, invalid_reason: Reason) -> list[Regressi
             raise ConfigError("--log10 is for the sets of --sets. Leave it out with --data.")
         return load_moleculenet(args.data, invalid_reason)
     sets = []
-    for path in csv_files(args.sets):
-        if TARGET in columns_of(path):
-            data = load_csv(path, on_invalid="drop", invalid_reason=invalid_reason)
-            sets += [data, log10_of(data)] if data.name in args.log10 else [data]
+    for path in csv_files(args.sets, with_target=True):
+        data = load_csv(path, on_invalid="drop", invalid_reason=invalid_reason)
+        sets += [data, log10_of(data)] if data.name in args.log10 else [data]
     if not sets:
         raise DataError(f"{args.sets} has no CSV file with the column {TARGET!r}.")
     if unknown := set(args.log10) - {data.name for data in sets}:
@@ -62,41 +61,47 @@ def log10_of(data: RegressionData) -> RegressionData:
 
 def notes_of(args: argparse.Namespace) -> list[str]:
     """Sentences about the rows and data sets that the command line chooses."""
-    notes = [f"{MINIMOL} was pretrained on measured properties too; the other rows were not."] if args.minimol else []
-    left_out = [path.name for path in csv_files(args.sets) if TARGET not in columns_of(path)] if args.sets else []
+    notes = (
+        [f"{MINIMOL} was also trained on measured properties, possibly of these molecules; no other row was."]
+        if args.minimol
+        else []
+    )
+    left_out = [path.name for path in csv_files(args.sets, with_target=False)] if args.sets else []
     return notes + ([f"Without a column `{TARGET}`, and not measured: {', '.join(left_out)}."] if left_out else [])
 
 
-def csv_files(folder: Path) -> list[Path]:
-    """The CSV files of a folder, in the order of their names."""
-    return sorted(folder.glob("*.csv"))
+def csv_files(folder: Path, *, with_target: bool) -> list[Path]:
+    """The CSV files of a folder that have the column `TARGET`, or those that do not, in the order of their names."""
+
+    def has_target(path: Path) -> bool:
+        with MoleculeTable(path) as table:
+            return TARGET in table.names
+
+    return [path for path in sorted(folder.glob("*.csv")) if has_target(path) == with_target]
 
 
-def columns_of(path: Path) -> list[str]:
-    """The header of a CSV file."""
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        return next(csv.reader(file), [])
+def molecules_of(args: argparse.Namespace, invalid_reason: Reason) -> list[str]:
+    """The different SMILES of all data sets, without those that have an `invalid_reason`."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # about invalid rows, given when the sets are read for the table
+        return sorted({text for data in load_sets(args, invalid_reason) for text in data.smiles})
 
 
-def minimol_row(
-    args: argparse.Namespace, invalid_reason: Reason, kept: Path, say: Callable[[str], None]
-) -> tuple[FeatureSet, Reason]:
+def minimol_row(smiles: Sequence[str], environment: Path, kept: Path, say: Callable[[str], None]) -> tuple[FeatureSet, Reason]:
     """The row of MiniMol, and a function that says for which molecules it has no vector. The vectors are kept in a file.
 
     Args:
-        args: The command line; --minimol is the folder of MiniMol's environment.
-        invalid_reason: Molecules for which no vector is needed.
+        smiles: The molecules that need a vector.
+        environment: Folder of MiniMol's environment.
         kept: Folder of the kept file; created if it does not exist.
-        say: Called with a line of text before vectors are computed.
+        say: Called with a line of text before and after vectors are computed.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # about invalid rows, given when the sets are read for the table
-        smiles = sorted({text for data in load_sets(args, invalid_reason) for text in data.smiles})
-    path = block_path(kept, MINIMOL, digest_of(smiles), ".npz")
+    path = block_path(kept, MINIMOL, digest_of(MINIMOL_PACKAGE, list(smiles)), ".npz")
     if not path.exists():
         say(f"computing {MINIMOL}'s vectors of {len(smiles):,} molecules")
-        vectors = minimol(smiles, args.minimol)
+        vectors = minimol(smiles, environment)
         is_known = ~np.isnan(vectors).any(axis=1)
+        say(f"{MINIMOL} has no vector of {(~is_known).sum():,} molecules")
         kept.mkdir(parents=True, exist_ok=True)
         write_vectors(path, np.array(smiles)[is_known].tolist(), vectors[is_known])
     known = read_vectors(path).keys()

@@ -7,7 +7,8 @@ The runs of one seed are a pair: they see the same molecules in the same order. 
 
 Measures of each model: the scores of `tools.validation`, for the posterior mean and for the informative embedding; log p_k1 at tau = 1 (in
 batches of 64); and decoding of held-out molecules, which are in DATA's test split. For each of them table.md has the mean difference, its
-standard deviation, the number of pairs, and p of a paired two-sided t-test, also after Holm's correction over all measures.
+standard deviation, the number of pairs, and p of a paired two-sided t-test, also after Holm's correction over all measures. A molecule of a
+property set that a model cannot embed gets the mean vector.
 
 Run the command again to resume: finished runs and scores are kept. Writes runs/, scores/, scores.csv and table.md.
 """
@@ -28,6 +29,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
+from nemo_cmim.errors import DataError
 from nemo_cmim.evaluation.blocks import block_path
 from nemo_cmim.evaluation.decoding import MEASURES, decoding
 from nemo_cmim.evaluation.digest import code_digest, digest_of
@@ -43,8 +45,9 @@ from nemo_cmim.mappings import check, from_mapping
 from nemo_cmim.markdown import markdown_table
 from nemo_cmim.signals import sigterm_raises
 from tools import validation
-from tools.validation import LOWER_IS_BETTER, contrast, validation_scores
+from tools.validation import LOWER_IS_BETTER, mean_log_p_k1, validation_scores
 
+TAU = 1.0  # of the reported log p_k1, for all models
 COLUMNS = ["objective", "seed", "kind", "measure", "value"]  # those of `evaluation.tables.comparison_table`
 
 
@@ -70,20 +73,24 @@ class Spec:
         check(len(self.objectives) == 2, f"objectives must be two, found {list(self.objectives)}.")
 
 
-def runs_of(spec: Spec, data: Path, output: Path) -> tuple[dict[Run, str], dict[Run, str]]:
+def runs_of(spec: Spec, args: argparse.Namespace) -> tuple[dict[Run, str], dict[Run, str]]:
     """The runs of all pairs, and those of the variants, each with its name in tables."""
+    output: Path = args.output
 
     def plan(folder: Path, objectives: tuple[str, ...], seeds: tuple[int, ...], overrides: tuple[str, ...]) -> list[Run]:
         train = (*spec.common, *overrides)
-        return planned(
-            CompareConfig(data=str(data), steps=spec.steps, objectives=objectives, seeds=seeds, output=str(folder), train=train)
-        )
+        config = CompareConfig(
+            data=str(args.data), steps=spec.steps, objectives=objectives, seeds=seeds, output=str(folder), train=train, jobs=args.jobs,
+            decoded=args.decoded,
+        )  # fmt: skip
+        return planned(config)
 
     pairs = {run: run.objective for run in plan(output, spec.objectives, spec.seeds, ())}
+    folders = {name: re.sub(r"[^a-z0-9.]+", "-", name.lower()) for name in spec.variants}
+    check(len(set(folders.values())) == len(folders), f"Two variants have the same folder; rename one: {folders}.")
     variants = {}
     for name, overrides in spec.variants.items():
-        folder = output / "runs" / re.sub(r"[^a-z0-9.]+", "-", name.lower())
-        variants[plan(folder, spec.objectives[:1], spec.seeds[:1], overrides)[0]] = name
+        variants[plan(output / "runs" / folders[name], spec.objectives[:1], spec.seeds[:1], overrides)[0]] = name
     return pairs, variants
 
 
@@ -103,15 +110,16 @@ def measured(name: str, run: Run, args: argparse.Namespace) -> pd.DataFrame:
     model = load(run.trained_model(), engine="torch")
     smiles = held_out_molecules(args.data, args.decoded, model.config.network.max_tokens)
     sets = {path.name: sha256_of(path) for path in sorted(args.sets.glob("*.csv"))}
-    code = code_digest("nemo_cmim.evaluation.decoding"), sha256_of(Path(validation.__file__))
-    digest = digest_of(code, sets, smiles, model.fingerprint("mean"))
+    modules = ("nemo_cmim.evaluation.decoding", "nemo_cmim.evaluation.held_out", "nemo_cmim.losses")
+    code = [*map(code_digest, modules), sha256_of(Path(validation.__file__))]
+    digest = digest_of(code, sets, smiles, TAU, model.fingerprint("mean"), model.device.type)
     path = block_path(args.output / "scores", f"{name} {run.seed}", digest, ".json")
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         scores = [("", measure, value) for measure, value in decoding(model, smiles).items()]
         for kind in embedding_kinds(model):
             scores += [(kind, measure, value) for measure, value in validation_scores(model, args.sets, kind).items()]
-        scores.append(("mean", "log p_k1", contrast(model, smiles, tau=1.0)))
+        scores.append(("mean", "log p_k1", mean_log_p_k1(model, smiles, TAU)))
         with atomic_write(path) as staging:
             staging.write_text(json.dumps(scores), encoding="utf-8")
     rows = [(name, run.seed, *score) for score in json.loads(path.read_text(encoding="utf-8"))]
@@ -152,7 +160,8 @@ def report(spec: Spec, pairs: pd.DataFrame, variants: pd.DataFrame | None, decod
     parts = [
         f"# {first} compared with {second}",
         f"Each run: {spec.steps:,} steps, {' '.join(spec.common)}; training seeds {', '.join(map(str, spec.seeds))}. Property sets: "
-        "5-fold cross-validation, RMSE of an SVM and ROC-AUC of logistic regression on standardised vectors. Decoding: at most "
+        "5-fold cross-validation, RMSE of an SVM and ROC-AUC of logistic regression on standardised vectors; a molecule that a model "
+        "cannot embed gets the mean vector. Decoding: at most "
         f"{decoded:,} molecules of the test split, greedy, from the posterior mean; log p_k1 of their posterior means at tau = 1, in nats. "
         "Mean ± standard deviation over training seeds:",
         comparison_table(pairs),
@@ -196,7 +205,7 @@ def arguments() -> argparse.ArgumentParser:
 
 def read_spec(args: argparse.Namespace) -> Spec:
     """The settings of the YAML file, with those of the command line in their place."""
-    spec = from_mapping(Spec, yaml.safe_load(args.spec.read_text(encoding="utf-8")))
+    spec = from_mapping(Spec, yaml.safe_load(args.spec.read_text(encoding="utf-8")) or {})
     return replace(
         spec,
         steps=spec.steps if args.steps is None else args.steps,
@@ -206,12 +215,20 @@ def read_spec(args: argparse.Namespace) -> Spec:
     )
 
 
+def check_scored(args: argparse.Namespace) -> None:
+    """Raises a `DataError` if there is nothing to score, before hours of training."""
+    if not any(args.sets.glob("*.csv")):
+        raise DataError(f"--sets {args.sets} has no CSV file.")
+    held_out_molecules(args.data, 1, sys.maxsize)
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Trains, scores, writes the files, and prints the tables."""
     args = arguments().parse_args(argv)
     say = partial(print, file=sys.stderr, flush=True)
     spec = read_spec(args)
-    pairs, variants = runs_of(spec, args.data, args.output)
+    pairs, variants = runs_of(spec, args)
+    check_scored(args)
     scores = [scored(pairs, args, say)]
     write(args.output, report(spec, scores[0], None, args.decoded), scores)  # before the variants, which take as long
     if variants:
@@ -229,5 +246,8 @@ def write(output: Path, text: str, scores: list[pd.DataFrame]) -> None:
 
 
 if __name__ == "__main__":
-    with sigterm_raises():
-        main()
+    try:
+        with sigterm_raises():
+            main()
+    except ValueError as error:
+        sys.exit(f"objectives.py: {error}")

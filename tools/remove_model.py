@@ -2,7 +2,8 @@
 
     python -m tools.remove_model NAME...
 
-Run it before the version is increased: the current version becomes the release that has the models.
+Run it after a release with the models was tagged, and before the version is increased: the current version becomes the release that has
+them. The default model cannot be removed: first change `_DEFAULT` in nemo_cmim/inference/shipped.py.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from nemo_cmim.inference.capabilities import embedding_spec
 from nemo_cmim.inference.fingerprint import embedding_fingerprint
 from nemo_cmim.inference.model_file import read_model_file
 from nemo_cmim.inference.removed import REMOVED, RemovedModel, removed_models
+from nemo_cmim.inference.shipped import list_models
 from nemo_cmim.version import __version__
 from tools.ship_model import write_checksums
 
@@ -26,9 +28,10 @@ PRECISIONS = ("fp32", "bf16", "fp16")
 
 
 def remove(name: str, file: Path = REMOVED) -> None:
-    """Deletes the model of this name in the folder of `file`, and adds it to `file`."""
+    """Deletes the model of this name in the folder of `file`, and notes it in `file`, in place of an older note of the same name."""
     path = file.with_name(f"{name}.nemo")
-    models = [*removed_models(file), RemovedModel(name, __version__, tuple(_fingerprints(path)))]
+    others = [one for one in removed_models(file) if one.name != name]
+    models = [*others, RemovedModel(name, __version__, tuple(_fingerprints(path)))]
     with atomic_write(file) as staging:
         staging.write_text(json.dumps([one._asdict() for one in models], indent=1) + "\n", encoding="utf-8")
     removed_models.cache_clear()
@@ -55,7 +58,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Reads the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="+", metavar="NAME", help="shipped model to remove")
-    for name in parser.parse_args(arguments).names:
+    names = parser.parse_args(arguments).names
+    default, *others = list_models()
+    for name in names:
+        if name == default:
+            parser.error(f"{name} is the default model. First change _DEFAULT in nemo_cmim/inference/shipped.py.")
+        if name not in others:
+            parser.error(f"{name} does not ship. Models: {', '.join(others)}.")
+    for name in names:
         remove(name)
         print(f"{name}: removed; {__version__} is the last release that has it")
 

@@ -1,4 +1,4 @@
-"""Scores of an embedding on property sets that recipes are chosen by, and not reported.
+"""Scores of an embedding on property sets that recipes are chosen by. A chosen recipe looks better on them than on other sets.
 
     python -m tools.validation MODEL... --held-out DATA --sets FOLDER
 
@@ -26,6 +26,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVR
 
+from nemo_cmim.errors import DataError
 from nemo_cmim.evaluation.decoding import decoding
 from nemo_cmim.evaluation.held_out import held_out_molecules
 from nemo_cmim.inference import CMIMModel
@@ -33,7 +34,7 @@ from nemo_cmim.inference.shipped import load
 from nemo_cmim.losses import log_p_k1
 from nemo_cmim.markdown import markdown_table
 
-__all__ = ["LOWER_IS_BETTER", "contrast", "validation_scores"]
+__all__ = ["LOWER_IS_BETTER", "mean_log_p_k1", "validation_scores"]
 
 LOWER_IS_BETTER = "RMSE"
 _BATCH = 64
@@ -50,6 +51,8 @@ def validation_scores(model: CMIMModel, folder: Path, kind: str = "informative")
             scores[f"{path.stem} {LOWER_IS_BETTER}"] = _rmse(vectors, table["target"].to_numpy())
         else:
             aucs = [_roc_auc(vectors, table[column]) for column in table if _has_two_classes(table[column])]
+            if not aucs:
+                raise DataError(f"{path} has neither the one column `target`, nor classes with {_FEWEST} molecules each.")
             scores[f"{path.stem} ROC-AUC"] = float(np.mean(aucs))
     return scores
 
@@ -84,7 +87,7 @@ def _roc_auc(vectors: NDArray[np.float32], labels: pd.Series) -> float:
     return float(roc_auc_score(classes, cross_val_predict(head, vectors[known], classes, cv=folds, method="decision_function")))
 
 
-def contrast(model: CMIMModel, smiles: Sequence[str], tau: float) -> float:
+def mean_log_p_k1(model: CMIMModel, smiles: Sequence[str], tau: float) -> float:
     """Mean log p_k1 of the posterior means, in nats, over random batches of the molecules."""
     means = torch.as_tensor(model.encode(smiles).mean_BKD)[torch.randperm(len(smiles), generator=torch.Generator().manual_seed(0))]
     batches = means.split(_BATCH)[: max(1, len(means) // _BATCH)]
@@ -104,7 +107,7 @@ def main() -> None:
     for name in args.models:
         model = load(name)
         smiles = held_out_molecules(args.held_out, args.molecules, model.config.network.max_tokens)
-        log_p = contrast(model, smiles, model.config.objective.tau)
+        log_p = mean_log_p_k1(model, smiles, model.config.objective.tau)
         scores = decoding(model, smiles) | {"log p_k1": log_p} | validation_scores(model, args.sets)
         rows.append({"model": name} | {key: f"{value:.3f}" for key, value in scores.items()})
     print(markdown_table(list(rows[0]), [list(row.values()) for row in rows]))

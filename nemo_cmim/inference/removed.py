@@ -21,7 +21,7 @@ class RemovedModel(NamedTuple):
     Attributes:
         name: Its name.
         release: The last release that has it.
-        fingerprints: Of its embeddings, with the default layers and pooling, in all precisions.
+        fingerprints: Of its embeddings of canonical SMILES, with the default layers and pooling, in all precisions.
     """
 
     name: str

@@ -25,7 +25,7 @@ import safetensors.numpy
 
 from ..errors import CheckpointError
 from ..inference.model_archive import MANIFEST, ArchiveLayout, read_members, write_members
-from ..inference.removed import fingerprint_hint
+from ..inference.removed import fingerprint_hint, name_hint
 from .domain import Domain
 from .feature_sets import FeatureSet
 from .predictor_file import HEAD, NETWORK, predictor_members, read_predictor
@@ -131,7 +131,7 @@ def _features(path: Path, content: Mapping[str, Any], settings: Mapping[str, Any
     if expected and isinstance(name, str) and name not in list_models() and not Path(name).exists():
         raise CheckpointError(
             f"{path} was fitted on embeddings of the model {name!r}, which is neither a shipped model nor a file here. Pass its file as "
-            "model=FILE."
+            f"model=FILE.{name_hint(name)}"
         )
     features = FeatureSet(settings["features"], name, device, settings["batch_size"])
     check_embedding(features, expected, str(path))

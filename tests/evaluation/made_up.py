@@ -15,6 +15,7 @@ from nemo_cmim.config import ModelConfig, NetworkConfig, ObjectiveConfig
 from nemo_cmim.downstream import RegressionData, random_folds, scaffold_split
 from nemo_cmim.evaluation.features import FeatureSet
 from nemo_cmim.evaluation.measure import Protocol
+from nemo_cmim.evaluation.peers import MINIMOL_PACKAGE
 from nemo_cmim.inference.model_file import ModelFile, write_model_file
 from nemo_cmim.models import CMIMNetwork
 from nemo_cmim.molecules import randomized_smiles
@@ -76,7 +77,7 @@ def minimol_environment(tmp_path: Path) -> Path:
     python = folder / "bin" / "python"
     python.write_text(f'#!/bin/sh\nPYTHONPATH="{folder}" exec "{sys.executable}" "$@"\n')
     python.chmod(0o755)
-    (folder / "complete").touch()
+    (folder / "complete").write_text(MINIMOL_PACKAGE)
     return folder
 
 

@@ -12,10 +12,12 @@ import pytest
 import table1
 import table1_models
 import table1_published
+import table1_sets
 
 from nemo_cmim import molecules
 from nemo_cmim.errors import ConfigError
 from nemo_cmim.evaluation import blocks
+from nemo_cmim.evaluation.features import read_vectors
 from nemo_cmim.store.token_store import TokenStore
 from nemo_cmim.tokenizers import SmilesTokenizer
 from tests.evaluation.made_up import RINGS, made_up_predictions, write_model
@@ -44,7 +46,7 @@ def sets_folder(tmp_path: Path) -> Path:
     folder = tmp_path / "sets"
     folder.mkdir()
     rows = [f"{smiles}O,{len(smiles)}" for smiles in [*RINGS, "C" * 40]]
-    (folder / "size.csv").write_text("smiles,target\n" + "\n".join(rows) + "\n")
+    (folder / "size.csv").write_text("smiles;target\n" + "\n".join(rows).replace(",", ";") + "\n")
     (folder / "classes.csv").write_text("smiles,toxic,active\nCCO,1,0\nCCN,0,\n")
     return folder
 
@@ -120,9 +122,10 @@ def test_minimol_is_a_row_and_leaves_molecules_out_for_all_rows(
     tested = predictions[predictions["split"] == "random"].groupby(["data", "features", "head", "seed"]).size().unstack("data")
     assert len(tested) == 12 * 2 * 2 and (tested["ESOL"] == 29).all() and (tested["FreeSolv"] == 30).all()
     sections = printed.split("## ")
-    assert "MiniMol" in rows_of(sections[1]) and "MiniMol was pretrained on measured properties too" in sections[0]
+    assert "computing MiniMol's vectors of 90 molecules" in said and "MiniMol has no vector of 1 molecules" in said
+    assert sections[-1].startswith("Published numbers") and "| cMIM (1 x 512), mean | 0.47 |" in sections[-1]
+    assert "MiniMol" in rows_of(sections[1]) and "MiniMol was also trained on measured properties" in sections[0]
     assert "| cmim, informative - MiniMol |" in printed
-    assert "computing MiniMol's vectors of 90 molecules" in said
 
     (minimol_environment / "bin" / "python").unlink()
     again, said = run(output, "--minimol", str(minimol_environment), warned="left out [12]")
@@ -171,6 +174,26 @@ def test_published_numbers_are_those_of_the_paper(shared_data: Path) -> None:
     cells = [line.replace("\u2013", "-").replace("%", " %").split("\t")[1:] for line in table.splitlines() if "\t" in line]
     printed = [list(row) for row in table1_published.PUBLISHED.values()]
     assert printed == [row for row in cells if re.fullmatch(r"[\d.]+", row[0])]
+    labels = [name.split(" (")[0].split(" fingerprint")[0] for name in table1_published.PUBLISHED]
+    assert labels == ["MIM", "cMIM", "MIM", "cMIM", "CDDD", "MegaMolBART", "Perceiver", "VAE", "Morgan"]
+    kinds = [name.rpartition(", ")[2] for name in table1_published.PUBLISHED][:4]
+    assert kinds == ["mean", "mean", "informative", "informative"]
+    header = [f"{data} {head}" for data in ("ESOL", "FreeSolv", "Lipophilicity") for head in ("SVM", "MLP")]
+    assert f"| model (latent K x D) | {' | '.join(header)} | reconstruction |" in table1_published.published_section()[-1]
+
+
+def test_vectors_of_minimol_are_kept_for_their_molecules(minimol_environment: Path, tmp_path: Path) -> None:
+    first, second = (
+        table1_sets.minimol_row(smiles, minimol_environment, tmp_path, print) for smiles in (["CCO", "N"], ["CCF", "O"])
+    )
+    for (row, reason), smiles in ((first, "CCO"), (second, "CCF")):
+        assert reason(smiles) is None and "no vector" in str(reason("CN")) and smiles in read_vectors(Path(row.vectors))
+    (minimol_environment / "bin" / "python").unlink()
+    assert table1_sets.minimol_row(["CCO", "N"], minimol_environment, tmp_path, print)[0] == first[0]
+
+
+def test_the_mlp_has_the_papers_steps() -> None:
+    assert table1.arguments().parse_args(["--data", "x"]).mlp_steps == 10_000
 
 
 def test_two_models_of_one_label_are_an_error(models: dict[str, Path]) -> None:

@@ -167,7 +167,8 @@ def test_checksums_are_those_of_sha256sum(folder: Path) -> None:
 
 
 def test_shipping_twice_gives_the_same_bytes(make: Callable[..., Path], three: Path, tmp_path: Path) -> None:
-    assert make(tmp_path, "a_model").read_bytes() == (three / "a_model.nemo").read_bytes()
+    written = make(tmp_path, "a_model").read_bytes()
+    assert written == (three / "a_model.nemo").read_bytes() and written.startswith(b"\x1f\x8b"), "compressed by gzip"
 
 
 def test_half_precision_changes_little_and_small_tensors_stay_fp32(three: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,10 +13,13 @@ import pytest
 import yaml
 from scipy.stats import t as student
 
-from nemo_cmim.errors import ConfigError
+from nemo_cmim.errors import ConfigError, DataError
+from nemo_cmim.evaluation.held_out import held_out_molecules
 from nemo_cmim.evaluation.runs import Run
+from nemo_cmim.inference import load
 from tests.evaluation.made_up import write_model
 from tools import objectives
+from tools.validation import mean_log_p_k1, validation_scores
 
 SPEC = Path(objectives.__file__).with_suffix(".yaml")
 KINDS = ("mean", "informative")
@@ -39,7 +43,7 @@ def test_runs_of_a_pair_differ_only_in_the_objective(tmp_path: Path) -> None:
     args = objectives.arguments().parse_args(
         [*options(tmp_path / "data", tmp_path, tmp_path / "out"), "--train", "model.optim.lr=2"]
     )
-    pairs, variants = objectives.runs_of(objectives.read_spec(args), args.data, args.output)
+    pairs, variants = objectives.runs_of(objectives.read_spec(args), args)
     own = ("objective=", "exp_manager.explicit_log_dir=")
     overrides = {(run.objective, run.seed): {o for o in run.overrides if not o.startswith(own)} for run in pairs}
     assert list(overrides) == [(name, seed) for seed in range(3) for name in ("cmim", "mim")]
@@ -55,12 +59,13 @@ def test_the_shipped_spec_is_the_recipe_of_the_default_model(data: Path, tmp_pat
     from nemo_cmim.training.run import check_settings, compose
 
     args = objectives.arguments().parse_args(options(data, tmp_path, tmp_path / "out"))
-    pairs, variants = objectives.runs_of(objectives.read_spec(args), args.data, args.output)
+    pairs, variants = objectives.runs_of(objectives.read_spec(args), args)
     recipe = check_settings(compose(["run=default_model", f"model.train_ds.folder={data}"]))
     found = set()
     for run in (*[run for run in pairs if run.seed == 1], *variants):
         settings = check_settings(compose(run.overrides))
         assert (settings.optim, settings.objective.properties) == (recipe.optim, recipe.objective.properties)
+        assert settings.network == dataclasses.replace(recipe.network, min_variance=1e-3)
         assert settings.objective.name == run.objective and settings.train_ds.seed == run.seed
         if run in variants or run.objective == "cmim":
             found.add((settings.objective.weights.get("log_p_k1", 1), settings.objective.tau))
@@ -102,6 +107,24 @@ def test_three_objectives_are_an_error(tmp_path: Path) -> None:
         objectives.main(options(tmp_path, tmp_path, tmp_path / "out", spec))
 
 
+def test_bad_input_is_found_before_training(data: Path, sets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(objectives, "train_all", lambda *_: pytest.fail("trains"))
+    spec, output = tmp_path / "spec.yaml", tmp_path / "out"
+    with pytest.raises(DataError, match=r"--sets .*typo has no CSV file"):
+        objectives.main(options(data, tmp_path / "typo", output))
+    with pytest.raises(DataError, match="no_data"):
+        objectives.main(options(tmp_path / "no_data", sets, output))
+    with pytest.raises(ConfigError, match="decoded must be at least 1, found 0"):
+        objectives.main([*options(data, sets, output), "--decoded", "0"])
+    spec.write_text("")
+    with pytest.raises(ConfigError, match="objectives"):
+        objectives.main(options(data, sets, output, spec))
+    same = {"objectives": ["cmim", "mim"], "seeds": [0], "steps": 1, "variants": {"tau, 1": [], "tau 1": []}}
+    spec.write_text(yaml.safe_dump(same))
+    with pytest.raises(ConfigError, match="Two variants have the same folder"):
+        objectives.main(options(data, sets, output, spec))
+
+
 @pytest.mark.filterwarnings("ignore:.*SMILES had not ended")
 def test_scores_are_kept_and_reported(
     data: Path, sets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -137,9 +160,23 @@ def test_scores_are_kept_and_reported(
     for name in ("cmim", "mim", "tau 0.1"):
         assert f"| {name} | mean | {of_run[name, 0]:.3f} |" in variants
 
-    monkeypatch.delattr(objectives, "validation_scores")
-    objectives.main(options(data, sets, tmp_path / "out", spec))
+    (path,) = (tmp_path / "out" / "runs" / "tau-0.1").rglob("*.nemo")
+    model, of_variant = load(path), scores[scores["objective"] == "tau 0.1"].set_index(["measure", "kind"])["value"]
+    for kind in KINDS:
+        assert of_variant["size RMSE", kind] == pytest.approx(validation_scores(model, sets, kind)["size RMSE"])
+    assert of_variant["size RMSE", "mean"] != of_variant["size RMSE", "informative"]
+    log_p = [mean_log_p_k1(model, held_out_molecules(data, 4, 39), tau) for tau in (1.0, 0.1)]
+    assert of_variant["log p_k1", "mean"] == pytest.approx(log_p[0]) and log_p[0] != pytest.approx(log_p[1])
+
+    with monkeypatch.context() as kept:
+        kept.delattr(objectives, "validation_scores")
+        objectives.main(options(data, sets, tmp_path / "out", spec))
     assert capsys.readouterr().out == text
+
+    table = pd.read_csv(sets / "size.csv")
+    table.assign(target=table["target"] ** 2).to_csv(sets / "size.csv", index=False)
+    objectives.main(options(data, sets, tmp_path / "out", spec))
+    assert capsys.readouterr().out != text, "the scores of other property sets"
 
 
 @pytest.mark.slow
@@ -150,12 +187,8 @@ def test_a_comparison_from_start_to_end(with_properties: Path, sets: Path, tmp_p
 
     spec = tmp_path / "spec.yaml"
     common = [*TINY, *GIVEN_H, "model.validation.reconstruct=0"]
-    variants = {"weight 40": ["model.objective.weights.log_p_k1=40"]}
-    spec.write_text(
-        yaml.safe_dump({"objectives": ["cmim", "mim"], "seeds": [0, 1], "steps": 6, "common": common, "variants": variants})
-    )
+    spec.write_text(yaml.safe_dump({"objectives": ["cmim", "mim"], "seeds": [0], "steps": 6, "common": common}))
     objectives.main([*options(with_properties, sets, tmp_path / "out", spec), "--jobs", "2"])
     scores = pd.read_csv(tmp_path / "out" / "scores.csv")
-    assert set(scores["objective"]) == {"cmim", "mim", "weight 40"} and scores["value"].notna().all()
-    per_run = scores[scores["measure"] == "log p_k1"].set_index(["objective", "seed"])["value"]
-    assert len(per_run) == per_run.nunique() == 5
+    assert set(scores["objective"]) == {"cmim", "mim"} and scores["value"].notna().all()
+    assert scores[scores["measure"] == "log p_k1"]["value"].nunique() == 2

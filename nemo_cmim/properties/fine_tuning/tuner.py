@@ -25,6 +25,7 @@ from ...inference import CMIMModel
 from ...inference.batching import Progress, batch_limits
 from ...inference.capabilities import embedding_spec
 from ...inference.inputs import InputOptions, tokenize
+from ...inference.removed import fingerprint_hint
 from ...inference.shipped import resolve
 from ...inference.vectors import vectors
 from .checkpoint import Checkpoint
@@ -203,6 +204,7 @@ class FineTuner:
             raise CheckpointError(
                 f"These weights were trained from an embedding with the fingerprint {settings['fingerprint'][:12]}, but that of "
                 f"{base.name or base!r} is {found[:12]}. Pass the model that was fine-tuned."
+                f"{fingerprint_hint(settings['fingerprint'])}"
             )
         tuner.outputs_ = Outputs(settings["task"], tuple(settings["widths"]))
         tuner.centre_, tuner.scale_ = np.array(settings["centre"]), np.array(settings["scale"])
