@@ -30,7 +30,8 @@ SOURCES = {
     "diverse": (
         "Public collections outside ZINC: ChEMBL bioactives (also by FS-Mol), patent chemistry (USPTO), PubChem substances, natural "
         "products, PDB ligands, metabolites, industrial chemicals; the molecules of the reported property sets were removed",
-        "per collection: CC0, CC BY 4.0, CC BY-SA 3.0 and 4.0 (ChEMBL, FS-Mol, RepoRT), MIT, BSD-3-Clause, Apache-2.0",
+        "per collection: CC0, CC BY 4.0 (NPAtlas), CC BY-SA 3.0 (ChEMBL) and 4.0 (RepoRT), MIT, BSD-3-Clause, Apache-2.0; the list, and "
+        "why weights may be trained on them, is in docs/training.md",
     ),
 }
 _OBJECTIVES = {
