@@ -5,7 +5,7 @@ from .contrastive import contrast, info_nce, log_p_k1
 from .gaussian import kl_to_standard_normal, log_normal, log_standard_normal
 from .objective import OBJECTIVES, Composition, Objective, ObjectiveOutput, build_objective
 from .properties import log_p_bits, log_p_values, property_terms
-from .reconstruction import log_p_x_given_z
+from .reconstruction import log_bernoulli, log_p_x_given_z
 
 __all__ = [
     "OBJECTIVES",
@@ -18,6 +18,7 @@ __all__ = [
     "gather_with_gradient",
     "info_nce",
     "kl_to_standard_normal",
+    "log_bernoulli",
     "log_normal",
     "log_p_bits",
     "log_p_k1",

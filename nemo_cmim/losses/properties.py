@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import InvalidShapeError
 from ..types import ObservedProperties
+from .reconstruction import log_bernoulli
 
 __all__ = ["log_p_bits", "log_p_values", "property_terms"]
 
@@ -67,7 +67,7 @@ def log_p_bits(logits_BF: Tensor, observed_BF: Tensor) -> Tensor:
         InvalidShapeError: If the shapes differ.
     """
     _check_shapes(logits_BF, observed_BF)
-    return -F.binary_cross_entropy_with_logits(logits_BF.float(), observed_BF.float(), reduction="none").sum(1)
+    return log_bernoulli(logits_BF, observed_BF)
 
 
 def _check_shapes(predicted: Tensor, observed: Tensor) -> None:

@@ -136,8 +136,8 @@ class LatentCrossAttention(_CrossAttention):
 class TokenCrossAttention(_CrossAttention):
     """K latents attend to the tokens of a molecule (the bottleneck), by `absorbed_attention`."""
 
-    def forward(self, x_BKD: Tensor, memory_BSD: Tensor, is_token_BS: Tensor) -> Tensor:
-        """Returns [B, K, D]."""
+    def forward(self, x_BKD: Tensor, memory_BSD: Tensor, is_token_BS: Tensor | None = None) -> Tensor:
+        """Returns [B, K, D]; `is_token_BS` is True at tokens that may be attended to; None: all."""
         w_key, w_value = (w.unflatten(0, (self.heads, -1)) for w in self.kv.weight.chunk(2))
         dropout = self.dropout if self.training else 0.0
         context = absorbed_attention(_heads(self.q(x_BKD), self.heads), memory_BSD, w_key, w_value, is_token_BS, dropout)

@@ -1,4 +1,4 @@
-"""The Perceiver encoder: K latents for a molecule of any length."""
+"""Perceivers: K latents for an input of any length. B molecules (or other inputs), S tokens, K latents, D width."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from ..config import NetworkConfig
-from .layers import CrossAttentionLayer, EncoderLayer, latent_self_attention, norm
+from .attention import TokenCrossAttention
+from .layers import CrossAttentionLayer, EncoderLayer, FeedForward, latent_self_attention, norm
 
-__all__ = ["PerceiverEncoder"]
+__all__ = ["Perceiver", "PerceiverEncoder"]
 
 
 class PerceiverEncoder(nn.Module):
@@ -44,4 +45,35 @@ class PerceiverEncoder(nn.Module):
         x_BKD = self.latents_KD.expand(len(tokens_BSD), -1, -1)
         for cross_layer, self_layer in zip(self.read, self.think):
             x_BKD = x_BKD + self_layer(cross_layer(x_BKD, tokens_BSD, is_token_BS))
+        return self.norm(x_BKD)
+
+
+class Perceiver(nn.Module):
+    """K learned latents read the input once and then attend to each other (Jaegle et al., 2021), as in the image networks of Sec. D.1.
+
+    One cross-attention layer (cross-attention, FFN), `layers` self-attention layers (self-attention, FFN), one final norm. Unlike
+    `PerceiverEncoder`, the latents do not attend to each other before they have read the input, and read it only once.
+
+    Args:
+        config: `hidden_size` (D), `latents` (K), `attention_heads`, `ffn_size`, `dropout`, `layer_norm_eps`, `init_std`.
+        layers: Number of self-attention layers.
+    """
+
+    def __init__(self, config: NetworkConfig, layers: int) -> None:
+        super().__init__()
+        self.latents_KD = nn.Parameter(config.init_std * torch.randn(config.latents, config.hidden_size))
+        self.norm_input, self.norm_latents = norm(config), norm(config)
+        self.cross_attention = TokenCrossAttention(config)
+        self.norm_ffn, self.ffn = norm(config), FeedForward(config)
+        self.layers = nn.ModuleList(EncoderLayer(config, latent_self_attention(config)) for _ in range(layers))
+        self.norm = norm(config)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, x_BSD: Tensor, is_token_BS: Tensor | None = None) -> Tensor:
+        """Returns latents [B, K, D]; `is_token_BS` is True at positions of the input that are read; None: all."""
+        x_BKD = self.latents_KD.expand(len(x_BSD), -1, -1)
+        x_BKD = x_BKD + self.dropout(self.cross_attention(self.norm_latents(x_BKD), self.norm_input(x_BSD), is_token_BS))
+        x_BKD = x_BKD + self.dropout(self.ffn(self.norm_ffn(x_BKD)))
+        for layer in self.layers:
+            x_BKD = layer(x_BKD)
         return self.norm(x_BKD)
