@@ -1,0 +1,125 @@
+"""Reading of image sets: files made by the test, and those of the shared folder where it is at hand."""
+
+from __future__ import annotations
+
+import gzip
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from examples.images.data import load, pixels, read_idx
+from examples.images.sets import PAPER, SETS
+from nemo_cmim.errors import DataError
+
+SHARED = Path(__file__).resolve().parents[4] / "shared" / "data" / "images"
+
+
+def write_idx(path: Path, values: np.ndarray) -> None:
+    header = struct.pack(f">BBBB{values.ndim}I", 0, 0, 8, values.ndim, *values.shape)
+    content = header + values.astype(np.uint8).tobytes()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
+
+
+def write_set(folder: Path, pattern: str, count: int, first_label: int = 0) -> np.ndarray:
+    images = np.random.default_rng(count).integers(0, 256, (count, 28, 28))
+    write_idx(folder / pattern.format("images", 3), images)
+    write_idx(folder / pattern.format("labels", 1), np.arange(count) % 4 + first_label)
+    return images
+
+
+def test_idx_files_give_official_parts_and_five_percent_for_validation(tmp_path: Path) -> None:
+    train = write_set(tmp_path / "mnist", "train-{}-idx{}-ubyte.gz", 100)
+    test = write_set(tmp_path / "mnist", "t10k-{}-idx{}-ubyte", 20)
+    found = load("mnist", tmp_path)
+    assert (len(found.train), len(found.valid), len(found.test)) == (95, 5, 20)
+    assert "5% of train drawn for validation" in found.note
+    both = torch.cat([found.train.images_NP, found.valid.images_NP])
+    assert sorted(map(tuple, both.tolist())) == sorted(map(tuple, train.reshape(100, -1).tolist()))
+    row = next(i for i, image in enumerate(test) if (image.reshape(-1) == found.test.images_NP[0].numpy()).all())
+    assert found.test.labels_N[0] == row % 4  # labels stay with their images
+    assert torch.equal(load("mnist", tmp_path).valid.images_NP, found.valid.images_NP)
+    values = pixels(found.test.images_NP)
+    assert values.dtype == torch.float32 and values.min() >= 0 and values.max() == 1
+
+
+def test_emnist_is_turned_upright_and_labels_start_at_zero(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        images = write_set(tmp_path / "emnist-letters", f"gzip/emnist-letters-{split}-{{}}-idx{{}}-ubyte.gz", 40, first_label=1)
+    found = load("emnist-letters", tmp_path)
+    assert found.test.labels_N.min() == 0 and found.test.labels_N.max() == 3
+    upright = {tuple(image.T.reshape(-1)) for image in images}
+    assert {tuple(row) for row in found.test.images_NP.tolist()} == upright
+
+
+def test_npz_files_keep_their_validation_part_and_colours_become_grey(tmp_path: Path) -> None:
+    arrays = {}
+    for part, count in (("train", 8), ("val", 3), ("test", 4)):
+        arrays[f"{part}_images"] = np.full((count, 28, 28, 3), (100, 150, 200), np.uint8)
+        arrays[f"{part}_labels"] = np.arange(count, dtype=np.uint8)[:, None] % 2
+    (tmp_path / "retinamnist").mkdir()
+    np.savez(tmp_path / "retinamnist" / "retinamnist.npz", **arrays)
+    found = load("retinamnist", tmp_path)
+    assert (len(found.train), len(found.valid), len(found.test), found.note) == (8, 3, 4, "")
+    assert set(found.train.images_NP.unique().tolist()) == {round(0.299 * 100 + 0.587 * 150 + 0.114 * 200)}
+
+
+def test_a_set_without_a_split_is_divided_and_a_small_one_is_resized(tmp_path: Path) -> None:
+    (tmp_path / "dig-mnist").mkdir()
+    images = np.zeros((100, 14, 14), np.uint8)
+    images[:, :7] = 255
+    np.savez(tmp_path / "dig-mnist" / "dig_mnist.npz", images=images, labels=np.zeros((100, 1), np.uint8))
+    found = load("dig-mnist", tmp_path)
+    assert (len(found.train), len(found.valid), len(found.test)) == (76, 4, 20)
+    assert "20% drawn for test" in found.note
+    rows = found.train.images_NP[0].view(28, 28)
+    assert (rows[:13] == 255).all() and (rows[15:] == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "not an idx file"),
+        (b"<html>", "not an idx file"),
+        (struct.pack(">BBBBI", 0, 0, 8, 1, 5) + b"123", "3 values"),
+        (b"\0\0\x08\x03", "0 values"),
+    ],
+)
+def test_damaged_idx_files_are_refused(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "train-images-idx3-ubyte"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        read_idx(path)
+
+
+def test_missing_and_damaged_sets_are_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"mnist: .* has none of train-images-idx3-ubyte"):
+        load("mnist", tmp_path)
+    with pytest.raises(DataError, match=r"octmnist: .*octmnist.npz is missing"):
+        load("octmnist", tmp_path)
+    (tmp_path / "octmnist").mkdir()
+    (tmp_path / "octmnist" / "octmnist.npz").write_bytes(b"no")
+    with pytest.raises(DataError, match=r"octmnist: .* is damaged"):
+        load("octmnist", tmp_path)
+    with pytest.raises(DataError, match="Unknown image set 'mnits'"):
+        load("mnits", tmp_path)
+
+
+def test_table_3_has_15_sets_with_addresses_and_checksums() -> None:
+    assert len(PAPER) == 15 and all(one.files and one.paper for one in PAPER)
+    assert all(len(file.md5) == 32 and file.url.startswith("http") for one in PAPER for file in one.files)
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the shared image folder is not at hand")
+def test_sets_of_the_shared_folder_have_their_documented_counts() -> None:
+    present = [name for name in SETS if (SHARED / SETS[name].place).is_dir() and name not in ("emnist-letters", "mnist")]
+    assert len(present) >= 8
+    for name in present:
+        found, of = load(name, SHARED), SETS[name]
+        counts = [len(found.train), len(found.valid), len(found.test)]
+        expected = sum(of.documented) - (40000 if name == "fashion-mnist" else 0)
+        assert sum(counts) == expected, name
+        assert found.train.labels_N.unique().tolist() == list(range(of.classes)) == found.test.labels_N.unique().tolist(), name
