@@ -17,8 +17,9 @@ SHEAR = 10.0  # degrees, along x
 
 
 def random_affine(x_BP: Tensor, generator: torch.Generator) -> Tensor:
-    """A transform of each image, drawn uniformly: rotation within 15 degrees, shift within 0.1 of the side, scale 0.9 to 1.1, shear within
-    10 degrees along x (Sec. D.1). Outside of the image is black.
+    """Transforms each image: rotation within 15 degrees, shift within 0.1 of the side, scale 0.9 to 1.1, shear within 10 degrees along x.
+
+    Each is drawn uniformly (Sec. D.1). Outside of the image is black.
 
     Differs from torchvision: interpolation is bilinear, and shifts are not rounded to pixels.
 
@@ -38,8 +39,9 @@ def random_affine(x_BP: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def affine_matrices(angle_B: Tensor, shift_B2: Tensor, scale_B: Tensor, shear_B: Tensor) -> Tensor:
-    """Matrices from output to input coordinates, as `affine_grid` takes them: the inverse of shift, then rotation, shear and scale about
-    the centre.
+    """Matrices from output to input coordinates, as `affine_grid` takes them.
+
+    The inverse of this map of the image about its centre: shear and scale first, then rotation, then shift.
 
     Args:
         angle_B: Clockwise rotation, radians.

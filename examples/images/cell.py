@@ -110,6 +110,7 @@ def build(cell: Cell) -> tuple[ImageNetwork, Objective]:
     weights = {}
     if cell.weight != 1.0:
         weights = {name: cell.weight for name in composition.weights if name in ("log_p_k1", "log_p_k1_sum", "log_p_positive")}
-    config = ObjectiveConfig(name=cell.objective, weights=weights, **({"tau": cell.tau} if composition.is_contrastive else {}))
+    tau = cell.tau if composition.is_contrastive else ObjectiveConfig().tau
+    config = ObjectiveConfig(name=cell.objective, weights=weights, tau=tau)
     objective = build_objective(config, latent_config(cell.settings.sizes, composition))
     return ImageNetwork(cell.settings.sizes, composition), objective
