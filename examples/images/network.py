@@ -16,7 +16,7 @@ from nemo_cmim.losses import Composition, log_bernoulli
 from nemo_cmim.models import Perceiver, build_posterior
 from nemo_cmim.types import Posterior
 
-__all__ = ["ImageNetwork", "NetworkSizes", "latent_config"]
+__all__ = ["PIXELS", "ImageNetwork", "NetworkSizes", "latent_config"]
 
 PIXELS = 28 * 28
 _QUERY_SCALE = 8.0

@@ -137,7 +137,7 @@ PAPER: tuple[ImageSet, ...] = (
 )
 """Table 3. Counts of MedMNIST and its checksums are those of version 2 (Zenodo record 6496656, `medmnist/info.py` 2.1.0); version 3 of
 the OrganMNIST sets has a few images less. Counts of EMNIST are those of its files (torchvision reads the same); the paper's 88,800 and
-14,800 letters are those of the table in EMNIST's own paper, and its 27 classes count the label 0, which no image has."""
+14,800 letters are those of an earlier description of EMNIST (103,600 letters), and its 27 classes count the label 0, which no image has."""
 
 _ALL = {"all": ("images",)}
 OTHERS: tuple[ImageSet, ...] = (
@@ -175,7 +175,7 @@ OTHERS: tuple[ImageSet, ...] = (
         10,
         (0, 0, 10000),
         images={"all": ("all10k-*-idx#-ubyte",)},
-        note="silhouettes of animals; no official split",
+        note="silhouettes of animals",
     ),
     ImageSet(
         "quickdraw3", 3, (0, 0, 3000), archive="quickdraw_cat_train_rainbow.npz", images=_ALL, note="3 classes of Quick, Draw!"

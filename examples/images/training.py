@@ -24,9 +24,9 @@ from nemo_cmim.types import Posterior
 from .augmentation import random_affine
 from .cell import Cell, build
 from .data import Images, Part, pixels
-from .network import ImageNetwork
+from .network import PIXELS, ImageNetwork
 
-__all__ = ["Trained", "loss_of", "train", "validation_loss"]
+__all__ = ["Trained", "loss_of", "step_time", "train", "validation_loss"]
 
 _ENCODED_AT_ONCE = 500  # images
 _VALIDATION = -1  # in place of the index of a step
@@ -81,11 +81,7 @@ def train(cell: Cell, images: Images, checkpoint: Path | None = None) -> Trained
         loss = _training_loss(network, objective, x_BP, generator)
         if not bool(torch.isfinite(loss)):
             raise DivergenceError(f"{cell.name}: the loss is {float(loss)} at step {step}.")
-        for group in optimizer.param_groups:
-            group["lr"] = settings.lr * warmup_stable_decay(step, settings.steps)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
+        _update(optimizer, loss, settings.lr * warmup_stable_decay(step, settings.steps))
         if step + 1 in at:
             found = validation_loss(network, objective, valid, cell.batch_size, cell.seed)
             if not state["history"] or found < min(value for _, value in state["history"]):
@@ -100,6 +96,30 @@ def train(cell: Cell, images: Images, checkpoint: Path | None = None) -> Trained
     return Trained(network.eval(), state["best_step"], history, state["seconds"])
 
 
+def step_time(cell: Cell, seconds: float) -> float:
+    """Core-seconds of a training step with random pixels; measured for about `seconds`, after one step that does not count."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(cell.seed)
+        network, objective = build(cell)
+        x_BP = torch.rand(cell.batch_size, PIXELS)
+    optimizer = torch.optim.Adam(network.parameters(), lr=cell.settings.lr, fused=True)
+    begin, steps = 0.0, -1
+    while steps < 1 or time.process_time() - begin < seconds:
+        _update(optimizer, _training_loss(network, objective, x_BP, _generator(cell.seed, steps + 1)), cell.settings.lr)
+        steps += 1
+        if steps == 0:
+            begin = time.process_time()
+    return (time.process_time() - begin) / steps
+
+
+def _update(optimizer: torch.optim.Optimizer, loss: Tensor, lr: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    optimizer.step()
+
+
 def loss_of(network: ImageNetwork, objective: Objective, x_BP: Tensor, positive_BP: Tensor | None, noise_B1Z: Tensor) -> Tensor:
     """The training loss of a batch, nats per image.
 
@@ -110,10 +130,12 @@ def loss_of(network: ImageNetwork, objective: Objective, x_BP: Tensor, positive_
         positive_BP: A second view of each image, for objectives that need one.
         noise_B1Z: Standard normal noise of z; not used without a variance of q(z|x).
     """
-    posterior = network.encode(x_BP)
+    posterior, positive_B1Z = network.encode(x_BP if positive_BP is None else torch.cat([x_BP, positive_BP])), None
+    if positive_BP is not None:  # one call for both views takes less time than two
+        (mean, positive_B1Z), (variance, _) = (field.chunk(2) for field in posterior[:2])
+        posterior = Posterior(mean, variance)
     z_B1Z = posterior.sample(noise_B1Z) if objective.composition.is_stochastic else posterior.mean_BKD
     log_p_B = network.log_p_x_given_z(x_BP, z_B1Z) if objective.composition.decodes else None
-    positive_B1Z = None if positive_BP is None else network.encode(positive_BP).mean_BKD
     loss: Tensor = objective(log_p_B, z_B1Z, posterior, positive_B1Z).loss
     return loss
 

@@ -1,0 +1,135 @@
+"""Figures like the paper's 3, 4, 5b, 6 and 8-15, from the files of cells. Files are named by the number of the paper's figure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from .cell import ABLATIONS, MAIN
+from .evaluation import CLASSIFIERS
+from .scores import LABELS, likelihoods_of, of_models
+from .statistics import slopes
+from .tables import conditions, standard_scores
+
+__all__ = ["draw_all"]
+
+COLOURS = {
+    "cMIM": "tab:orange",
+    "MIM": "tab:blue",
+    "InfoNCE": "tab:purple",
+    "VAE": "tab:green",
+    "AE": "tab:brown",
+    "cMIM-Σ": "tab:gray",
+    "InfoNCE-X": "gold",
+    "cAE": "tab:red",
+    "cVAE": "tab:olive",
+}  # the paper's, where it names one (Fig. 3, 6)
+_TITLES = dict(zip(CLASSIFIERS, ("KNN5 cosine", "KNN5 Euclidean", "MLP classifier")))
+
+
+def draw_all(cells: Sequence[Mapping[str, Any]], folder: Path) -> list[Path]:
+    """Draws all figures for which there are cells, as PNG; returns their paths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    present = {one["cell"]["objective"] for one in cells}
+    everything = [name for name in (*MAIN, *ABLATIONS) if name in present]
+    ablated = [name for name in ("cmim", "cmim_sum", "infonce", "infonce_x") if name in present]
+    note = conditions(cells)
+    drawn = {}
+    regular, _ = standard_scores(cells, MAIN, "mean")
+    main, _ = standard_scores(cells, MAIN)
+    if len(main):
+        drawn["figure_3"] = _bars(regular, ("z", "rank"), None)
+        drawn["figure_4"] = _slope_figure([(slopes(main, by=("evaluation",)), "z averaged over image sets")])
+        drawn["figure_8"] = _slope_figure([(slopes(main), "z of each image set and evaluation")])
+    likelihood = of_models(likelihoods_of(cells), ("mim", "cmim"))
+    if likelihood["model"].nunique() == 2:
+        drawn["figure_5b"] = _reconstruction(likelihood)
+    if present & set(ABLATIONS):
+        four, _ = standard_scores(cells, ablated, "mean")
+        if len(four):
+            drawn["figure_6"] = _bars(four, ("z", "rank"), None)
+            drawn["figure_6_slopes"] = _slope_figure([(slopes(four, by=("evaluation",)), "z averaged over image sets")])
+    every, _ = standard_scores(cells, everything)
+    if len(every):
+        drawn["figure_9"] = _slope_figure([(slopes(every), "z of each image set and evaluation")])
+    for number, kind in ((10, "mean"), (12, "informative"), (14, None)):
+        scores, _ = standard_scores(cells, everything, kind)
+        for offset, value in enumerate(("z", "rank") if len(scores) else ()):
+            drawn[f"figure_{number + offset}"] = _bars(scores, (value,), CLASSIFIERS)
+    paths = []
+    for name, figure in drawn.items():
+        figure.supxlabel(note.replace("; ", ";\n"), fontsize=6)
+        paths.append(folder / f"{name}.png")
+        FigureCanvasAgg(figure).print_png(str(paths[-1]))
+    return paths
+
+
+def _bars(scores: pd.DataFrame, values: Sequence[str], classifiers: Sequence[str] | None) -> Figure:
+    """A panel of each value, or of each classifier and their average: a bar of each model and batch size, dark for its model's average."""
+    panels: list[tuple[str, str, pd.DataFrame]] = [(value, "average of classifiers", scores) for value in values]
+    if classifiers:
+        of = scores["evaluation"].str.split(" ").str[0]
+        panels = [(values[0], _TITLES[name], scores[of == name]) for name in classifiers] + panels
+    columns = 2
+    figure = Figure(figsize=(12, 3.6 * -(-len(panels) // columns)), layout="constrained")
+    axes = figure.subplots(-(-len(panels) // columns), columns, squeeze=False).flat
+    for axis, (value, title, some) in zip(axes, panels):
+        _bar_panel(axis, some, value)
+        axis.set(title=title, ylabel="average z" if value == "z" else "average rank (1 is best)")
+    return figure
+
+
+def _bar_panel(axis: Axes, scores: pd.DataFrame, value: str) -> None:
+    models = list(dict.fromkeys(scores["model"]))
+    sizes = sorted(scores["batch_size"].unique())
+    width = 0.8 / len(sizes)
+    for place, model in enumerate(models):
+        some = scores[scores["model"] == model]
+        axis.bar(place, some[value].mean(), 0.9, color=COLOURS[model], alpha=0.3, edgecolor="black", zorder=1)
+        for number, size in enumerate(sizes):
+            found = some[some["batch_size"] == size][value]
+            error = found.std(ddof=1) / np.sqrt(len(found)) if len(found) > 1 else 0.0
+            at = place - 0.4 + (number + 0.5) * width
+            axis.bar(at, found.mean(), 0.9 * width, color=COLOURS[model], yerr=error, error_kw={"linewidth": 0.8}, zorder=2)
+            axis.text(at, 0, str(size), fontsize=5, ha="center", va="bottom", zorder=3)
+    axis.set_xticks(range(len(models)), models)
+    axis.axhline(0, color="black", linewidth=0.5)
+
+
+def _slope_figure(panels: Sequence[tuple[pd.DataFrame, str]]) -> Figure:
+    """The slopes of each model as points, with their mean."""
+    figure = Figure(figsize=(8, 3.8 * len(panels)), layout="constrained")
+    for axis, (found, title) in zip(figure.subplots(len(panels), 1, squeeze=False).flat, panels):
+        models = list(dict.fromkeys(found["model"]))
+        for place, model in enumerate(models):
+            values = 1000 * found[found["model"] == model]["slope"].to_numpy()
+            spread = np.linspace(-0.25, 0.25, len(values)) if len(values) > 1 else np.zeros(1)
+            axis.plot(place + spread, np.sort(values), "o", color=COLOURS[model], markersize=4, alpha=0.7)
+            axis.plot([place - 0.3, place + 0.3], [values.mean()] * 2, color="black", linewidth=1.5)
+        axis.axhline(0, color="black", linewidth=0.5, linestyle=":")
+        axis.set_xticks(range(len(models)), models)
+        axis.set(ylabel="slope, z per 1,000 images of a batch", title=title)
+    return figure
+
+
+def _reconstruction(likelihood: pd.DataFrame) -> Figure:
+    """log p(x|z) of MIM and cMIM for each image set; a point is a run."""
+    figure = Figure(figsize=(8, 4), layout="constrained")
+    axis = figure.subplots()
+    sets = list(dict.fromkeys(likelihood["data"]))
+    for side, model in ((-0.15, LABELS["mim"]), (0.15, LABELS["cmim"])):
+        some = likelihood[likelihood["model"] == model]
+        axis.plot(
+            [sets.index(name) + side for name in some["data"]], some["mean"], "o", color=COLOURS[model], alpha=0.6, label=model
+        )
+    axis.set_xticks(range(len(sets)), sets, rotation=20)
+    axis.set(ylabel="log p(x|z) of test images, nats per image")
+    axis.legend()
+    return figure
