@@ -29,7 +29,9 @@ from .grid import Job, available, read_cells, run_cell, run_grid
 from .network import ImageNetwork, NetworkSizes
 from .sets import SETS
 
-_say = partial(print, file=sys.stderr, flush=True)
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -193,6 +195,11 @@ def _write_tables(folder: Path, results: Path) -> None:
     from .tables import sections
 
     cells = read_cells(folder)
+    if not results.exists():
+        results.write_text(
+            "# The paper's image experiments\n\nEach section with a command is written by it, from the cell files.\n",
+            encoding="utf-8",
+        )
     for title, parts in sections(cells).items():
         lines = "\n\n".join(parts).split("\n")
         record(title, f"python -m examples.images tables --cells {folder.name}", lines, results=results)

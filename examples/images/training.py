@@ -80,7 +80,7 @@ def train(cell: Cell, images: Images, checkpoint: Path | None = None) -> Trained
         x_BP = pixels(images.train.images_NP[order.batch(step)])
         loss = _training_loss(network, objective, x_BP, generator)
         if not bool(torch.isfinite(loss)):
-            raise DivergenceError(f"{cell.name}: the loss is {float(loss)} at step {step}.")
+            raise DivergenceError(f"{cell.name}: the loss is {float(loss.detach())} at step {step}.")
         _update(optimizer, loss, settings.lr * warmup_stable_decay(step, settings.steps))
         if step + 1 in at:
             found = validation_loss(network, objective, valid, cell.batch_size, cell.seed)

@@ -54,7 +54,6 @@ def without_time(path: Path) -> dict:
 def test_a_tiny_grid_its_tables_and_figures(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(plan.Grid, "temperature_batch_sizes", (2,))
     monkeypatch.setattr(
         plan, "cells_of", lambda grid, of=plan.cells_of: of(dataclasses.replace(grid, temperature_batch_sizes=(2,)))
     )
@@ -102,6 +101,7 @@ def test_cells_of_other_settings_are_not_mixed_and_unfinished_sets_are_named(dat
         sections(read_cells(tmp_path / "cells"))
 
 
+@pytest.mark.slow
 def test_a_killed_cell_goes_on_with_the_same_result(data: Path, tmp_path: Path) -> None:
     cell = Cell(data="breastmnist", objective="cmim", batch_size=2, settings=dataclasses.replace(SMALL, steps=400, validations=40))
     killed, whole = (Job(cell, data, tmp_path / name) for name in ("killed", "whole"))

@@ -78,6 +78,7 @@ def test_the_network_sees_where_a_pixel_is_and_rows_are_independent() -> None:
     assert network.hidden(mean).shape == (2, 5) and network.log_p_x_given_z(x, mean).shape == (2,)
 
 
+@torch.no_grad()
 def test_the_variance_is_at_least_a_millionth() -> None:
     network = ImageNetwork(NetworkSizes(latents=5), OBJECTIVES["vae"])
     torch.nn.init.constant_(network.posterior.log_variance.bias, -100.0)  # type: ignore[union-attr, arg-type]
@@ -94,6 +95,7 @@ def test_sizes_of_the_paper() -> None:
         encoder.hidden(torch.zeros(1, 1, 64))
 
 
+@torch.no_grad()
 @pytest.mark.parametrize("objective", [*MAIN, *ABLATIONS])
 def test_losses_are_those_of_the_paper(objective: str) -> None:
     torch.manual_seed(0)
@@ -176,6 +178,7 @@ def test_a_stopped_run_goes_on_bit_for_bit(images: Images, tmp_path: Path, monke
             assert torch.equal(one, other)
 
 
+@torch.no_grad()
 def test_validation_uses_batches_of_the_training_size(images: Images) -> None:
     torch.manual_seed(0)
     network, objective = build(cell("infonce_x"))
