@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,17 +12,18 @@ from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.neural_network import MLPClassifier
-from torch import Tensor
+
+from nemo_cmim.types import Posterior
 
 from .cell import Cell
 from .data import Images, Part, pixels
 from .network import ImageNetwork
 
-__all__ = ["CLASSIFIERS", "EMBEDDINGS", "accuracies", "embed", "evaluate", "log_likelihoods"]
+__all__ = ["CLASSIFIERS", "EMBEDDINGS", "accuracies", "embed", "encode", "evaluate", "log_likelihoods"]
 
 CLASSIFIERS = ("knn_cosine", "knn_euclidean", "mlp")
 EMBEDDINGS = ("mean", "informative")
-_AT_ONCE = 500  # images
+_AT_ONCE = 100  # images
 _MLP_BATCH = 200  # scikit-learn's default
 
 
@@ -39,16 +39,15 @@ def evaluate(network: ImageNetwork, images: Images, cell: Cell) -> dict[str, Any
     """
     settings = cell.settings
     train, test = images.train.take(slice(settings.train_images)), images.test.take(slice(settings.test_images))
+    q_train, q_test = encode(network, train), encode(network, test)
     has_decoder = network.decoder is not None
-    accuracy = {
-        kind: accuracies(
-            embed(network, train, kind), train.labels_N.numpy(), embed(network, test, kind), test.labels_N.numpy(), cell
-        )
-        for kind in (EMBEDDINGS if has_decoder else EMBEDDINGS[:1])
-    }
+    accuracy = {}
+    for kind in EMBEDDINGS if has_decoder else EMBEDDINGS[:1]:
+        train_ND, test_ND = embed(network, q_train, kind), embed(network, q_test, kind)
+        accuracy[kind] = accuracies(train_ND, test_ND, train.labels_N.numpy(), test.labels_N.numpy(), cell)
     return {
         "accuracy": accuracy,
-        "log_likelihood": log_likelihoods(network, test, cell.seed) if has_decoder else None,
+        "log_likelihood": log_likelihoods(network, test, q_test, cell.seed) if has_decoder else None,
         "classifier_images": len(train),
         "tested_images": len(test),
     }
@@ -56,8 +55,8 @@ def evaluate(network: ImageNetwork, images: Images, cell: Cell) -> dict[str, Any
 
 def accuracies(
     train_ND: NDArray[np.float32],
-    labels_N: NDArray[np.int64],
     test_ND: NDArray[np.float32],
+    labels_N: NDArray[np.int64],
     test_labels_N: NDArray[np.int64],
     cell: Cell,
 ) -> dict[str, float]:
@@ -82,29 +81,27 @@ def accuracies(
 
 
 @torch.no_grad()
-def embed(network: ImageNetwork, part: Part, kind: str) -> NDArray[np.float32]:
-    """Embeddings [N, 64] ("mean", of q(z|x)) or [N, K] ("informative": h before the logits, with z the mean)."""
-
-    def of(x_BP: Tensor) -> Tensor:
-        mean_B1Z = network.encode(x_BP).mean_BKD
-        return mean_B1Z.flatten(1) if kind == "mean" else network.hidden(mean_B1Z)
-
-    return _in_parts(of, part).numpy()
+def encode(network: ImageNetwork, part: Part) -> Posterior:
+    """q(z|x) of all images of a part, each field [N, 1, 64]."""
+    found = [network.encode(pixels(some)) for some in part.images_NP.split(_AT_ONCE)]
+    return Posterior(torch.cat([one.mean_BKD for one in found]), torch.cat([one.variance_BKD for one in found]))
 
 
 @torch.no_grad()
-def log_likelihoods(network: ImageNetwork, part: Part, seed: int) -> dict[str, float]:
+def embed(network: ImageNetwork, posterior: Posterior, kind: str) -> NDArray[np.float32]:
+    """Embeddings [N, 64] ("mean", of q(z|x)) or [N, K] ("informative": h before the logits, with z the mean)."""
+    mean_N1Z = posterior.mean_BKD
+    if kind == "mean":
+        return mean_N1Z.flatten(1).numpy()
+    return torch.cat([network.hidden(some) for some in mean_N1Z.split(_AT_ONCE)]).numpy()
+
+
+@torch.no_grad()
+def log_likelihoods(network: ImageNetwork, part: Part, posterior: Posterior, seed: int) -> dict[str, float]:
     """Mean over images of log p(x|z), nats per image: with z the mean, and with one draw of z from q(z|x) (Fig. 5b)."""
-    generator = torch.Generator().manual_seed(seed)
-
-    def of(x_BP: Tensor) -> Tensor:
-        posterior = network.encode(x_BP)
-        drawn = posterior.sample(torch.randn(posterior.mean_BKD.shape, generator=generator))
-        return torch.stack([network.log_p_x_given_z(x_BP, z) for z in (posterior.mean_BKD, drawn)], dim=1)
-
-    mean, drawn = _in_parts(of, part).double().mean(0).tolist()
-    return {"mean": mean, "drawn": drawn}
-
-
-def _in_parts(function: Callable[[Tensor], Tensor], part: Part) -> Tensor:
-    return torch.cat([function(pixels(some)) for some in part.images_NP.split(_AT_ONCE)])
+    noise = torch.randn(posterior.mean_BKD.shape, generator=torch.Generator().manual_seed(seed))
+    found = {}
+    for name, z_N1Z in (("mean", posterior.mean_BKD), ("drawn", posterior.sample(noise))):
+        pairs = zip(part.images_NP.split(_AT_ONCE), z_N1Z.split(_AT_ONCE))
+        found[name] = float(torch.cat([network.log_p_x_given_z(pixels(x), z) for x, z in pairs]).double().mean())
+    return found

@@ -35,7 +35,10 @@ _TITLES = dict(zip(CLASSIFIERS, ("KNN5 cosine", "KNN5 Euclidean", "MLP classifie
 
 
 def draw_all(cells: Sequence[Mapping[str, Any]], folder: Path) -> list[Path]:
-    """Draws all figures for which there are cells, as PNG; returns their paths."""
+    """Draws all figures for which there are cells, as PNG; returns their paths.
+
+    Figures 10 to 15 show the main objectives on all image sets; with the suffix `_all` all objectives, on the sets that have them.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     present = {one["cell"]["objective"] for one in cells}
     everything = [name for name in (*MAIN, *ABLATIONS) if name in present]
@@ -59,10 +62,11 @@ def draw_all(cells: Sequence[Mapping[str, Any]], folder: Path) -> list[Path]:
     every, _ = standard_scores(cells, everything)
     if len(every):
         drawn["figure_9"] = _slope_figure([(slopes(every), "z of each image set and evaluation")])
-    for number, kind in ((10, "mean"), (12, "informative"), (14, None)):
-        scores, _ = standard_scores(cells, everything, kind)
-        for offset, value in enumerate(("z", "rank") if len(scores) else ()):
-            drawn[f"figure_{number + offset}"] = _bars(scores, (value,), CLASSIFIERS)
+    for suffix, models in {"": MAIN, "_all": everything}.items() if len(everything) > len(MAIN) else {"": everything}.items():
+        for number, kind in ((10, "mean"), (12, "informative"), (14, None)):
+            scores, _ = standard_scores(cells, models, kind)
+            for offset, value in enumerate(("z", "rank") if len(scores) else ()):
+                drawn[f"figure_{number + offset}{suffix}"] = _bars(scores, (value,), CLASSIFIERS)
     paths = []
     for name, figure in drawn.items():
         figure.supxlabel(note.replace("; ", ";\n"), fontsize=6)
@@ -79,6 +83,9 @@ def _bars(scores: pd.DataFrame, values: Sequence[str], classifiers: Sequence[str
         panels = [(values[0], _TITLES[name], scores[of == name]) for name in classifiers] + panels
     columns = 2
     figure = Figure(figsize=(12, 3.6 * -(-len(panels) // columns)), layout="constrained")
+    figure.suptitle(
+        f"Image sets: {', '.join(dict.fromkeys(scores['data']))}. Error bars: standard error over sets and evaluations.", fontsize=7
+    )
     axes = figure.subplots(-(-len(panels) // columns), columns, squeeze=False).flat
     for axis, (value, title, some) in zip(axes, panels):
         _bar_panel(axis, some, value)
@@ -99,7 +106,7 @@ def _bar_panel(axis: Axes, scores: pd.DataFrame, value: str) -> None:
             at = place - 0.4 + (number + 0.5) * width
             axis.bar(at, found.mean(), 0.9 * width, color=COLOURS[model], yerr=error, error_kw={"linewidth": 0.8}, zorder=2)
             axis.text(at, 0, str(size), fontsize=5, ha="center", va="bottom", zorder=3)
-    axis.set_xticks(range(len(models)), models)
+    axis.set_xticks(range(len(models)), models, rotation=20 * (len(models) > 5))
     axis.axhline(0, color="black", linewidth=0.5)
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 
 from .cell import ABLATIONS, MAIN
 
-__all__ = ["LABELS", "accuracies_of", "likelihoods_of", "model_label", "of_models"]
+__all__ = ["LABELS", "accuracies_of", "likelihoods_of", "model_label", "of_models", "of_shared_seeds"]
 
 LABELS = {
     "cmim": "cMIM",
@@ -60,6 +60,17 @@ def of_models(scores: pd.DataFrame, models: Iterable[str]) -> pd.DataFrame:
     return found.sort_values(
         ["model", "batch_size"], key=lambda column: column.map(_ORDER) if column.name == "model" else column, kind="stable"
     )
+
+
+def of_shared_seeds(cells: Sequence[Mapping[str, Any]], objectives: Iterable[str]) -> list[Mapping[str, Any]]:
+    """The cells of these objectives whose seeds all of them have, so that all are means of equally many runs; tau 0.1 and weight 1 only."""
+    found: dict[str, list[Mapping[str, Any]]] = {name: [] for name in objectives}
+    for one in cells:
+        if one["cell"]["objective"] in found and model_label(one["cell"]) in LABELS.values():
+            found[one["cell"]["objective"]].append(one)
+    seeds = [{one["cell"]["seed"] for one in some} for some in found.values() if some]
+    shared = set.intersection(*seeds) if seeds else set()
+    return [one for some in found.values() for one in some if one["cell"]["seed"] in shared]
 
 
 def _key(cell: Mapping[str, Any]) -> tuple[str, str, int, int]:

@@ -11,7 +11,7 @@ from nemo_cmim.errors import DataError
 from nemo_cmim.markdown import markdown_table
 
 from .cell import ABLATIONS, MAIN
-from .scores import LABELS, accuracies_of, likelihoods_of, of_models
+from .scores import LABELS, accuracies_of, likelihoods_of, of_models, of_shared_seeds
 from .sets import SETS
 from .statistics import MeanTest, average_seeds, complete, paired_test, ranks, slope_test, slopes, z_scores
 
@@ -30,8 +30,10 @@ def standard_scores(
         cells: Results of `grid.read_cells`.
         models: Names of objectives. Image sets that have none of the runs of a model are left out.
         embedding: "mean", "informative", or None for both.
+
+    Only seeds that all of these objectives have are used.
     """
-    scores = of_models(accuracies_of(cells), models)
+    scores = of_models(accuracies_of(of_shared_seeds(cells, models)), models)
     if embedding is not None:
         scores = scores[scores["embedding"] == embedding]
     kept, lacking = complete(average_seeds(scores))
@@ -81,7 +83,8 @@ def sections(cells: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
         models = [name for name in (*MAIN, *ABLATIONS) if name in present]
         scores, without = standard_scores(cells, models)
         if len(scores):
-            text = f"Image sets: {', '.join(dict.fromkeys(scores['data']))}. z among all objectives of this table."
+            seeds = sorted({one["cell"]["seed"] for one in of_shared_seeds(cells, models)})
+            text = f"Image sets: {', '.join(dict.fromkeys(scores['data']))}. Seeds: {', '.join(map(str, seeds))}. z among these objectives."
             found["Ablations (Fig. 6, 9)"] = [
                 text,
                 _by_batch_size(scores, "both"),

@@ -28,7 +28,7 @@ from .network import PIXELS, ImageNetwork
 
 __all__ = ["Trained", "loss_of", "step_time", "train", "validation_loss"]
 
-_ENCODED_AT_ONCE = 500  # images
+_ENCODED_AT_ONCE = 100  # images
 _VALIDATION = -1  # in place of the index of a step
 
 

@@ -79,7 +79,7 @@ def test_a_tiny_grid_its_tables_and_figures(
         assert (row in text) == (row != "Not finished"), row
 
     main(["figures", "--cells", str(cells), "-o", str(tmp_path / "figures")])
-    numbers = ["3", "4", "5b", "6", "6_slopes", *map(str, range(8, 16))]
+    numbers = ["3", "4", "5b", "6", "6_slopes", *map(str, range(8, 16)), *(f"{n}_all" for n in range(10, 16))]
     assert sorted(path.name for path in (tmp_path / "figures").iterdir()) == sorted(f"figure_{n}.png" for n in numbers)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from examples.images.scores import accuracies_of, likelihoods_of, of_models
+from examples.images.scores import accuracies_of, likelihoods_of, of_models, of_shared_seeds
 from examples.images.statistics import average_seeds, complete, paired_test, ranks, slope_test, slopes, z_scores
 
 
@@ -99,3 +99,12 @@ def test_scores_of_cells_keep_models_with_other_settings_apart() -> None:
     assert likelihoods_of(cells)["drawn"].tolist() == [-2.0, -2.0]
     assert of_models(scores, ("cmim", "infonce"))["model"].tolist() == ["cMIM", "cMIM", "InfoNCE"]
     assert np.isfinite(scores["accuracy"]).all()
+
+
+def test_models_are_compared_at_the_seeds_that_all_have() -> None:
+    def cell(objective: str, seed: int, tau: float = 0.1) -> dict:
+        return {"cell": {"objective": objective, "seed": seed, "tau": tau, "weight": 1.0}}
+
+    cells = [cell("cmim", 0), cell("cmim", 1), cell("cae", 0), cell("cmim", 0, 0.3)]
+    assert of_shared_seeds(cells, ("cmim", "cae", "mim")) == [cells[0], cells[2]]
+    assert of_shared_seeds(cells, ("cmim",)) == cells[:2]

@@ -13,7 +13,7 @@ import torch
 from examples.images.augmentation import affine_matrices, random_affine, transform
 from examples.images.cell import ABLATIONS, MAIN, Cell, build
 from examples.images.data import Images, load, pixels
-from examples.images.evaluation import accuracies, embed, evaluate
+from examples.images.evaluation import accuracies, embed, encode, evaluate
 from examples.images.network import ImageNetwork, NetworkSizes
 from examples.images.training import loss_of, train, validation_loss
 from nemo_cmim.errors import ConfigError, DataError
@@ -200,7 +200,7 @@ def test_classifiers_find_what_is_there() -> None:
     labels = np.arange(200) % 2
     vectors = (random.normal(size=(200, 4)) + 4 * labels[:, None]).astype(np.float32)
     settings = dataclasses.replace(SMALL, mlp_steps=300)
-    found = accuracies(vectors[:150], labels[:150], vectors[150:], labels[150:], dataclasses.replace(cell(), settings=settings))
+    found = accuracies(vectors[:150], vectors[150:], labels[:150], labels[150:], dataclasses.replace(cell(), settings=settings))
     assert set(found) == {"knn_cosine", "knn_euclidean", "mlp"} and found["knn_euclidean"] > 0.95 and found["mlp"] > 0.95
 
 
@@ -209,7 +209,8 @@ def test_evaluation_has_both_embeddings_unless_there_is_no_decoder(images: Image
     found = evaluate(network.eval(), images, cell())
     assert set(found["accuracy"]) == {"mean", "informative"} and found["classifier_images"] == 30 and found["tested_images"] == 20
     assert found["log_likelihood"]["mean"] < 0 and found["log_likelihood"]["drawn"] < 0
-    assert embed(network, images.test, "mean").shape == (20, 3) and embed(network, images.test, "informative").shape == (20, 4)
+    q = encode(network, images.test)
+    assert embed(network, q, "mean").shape == (20, 3) and embed(network, q, "informative").shape == (20, 4)
     encoder, _ = build(cell("infonce"))
     found = evaluate(encoder.eval(), images, cell("infonce"))
     assert set(found["accuracy"]) == {"mean"} and found["log_likelihood"] is None
