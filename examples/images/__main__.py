@@ -1,8 +1,8 @@
 """The paper's image experiments (Sec. 3.1-3.6, D.1): which objective, at which batch size.
 
     python -m examples.images data                         # which image sets are at hand; addresses of the others
-    python -m examples.images plan --latents 49 --steps 600   # measures steps here, and tells the core-hours of the grid
-    python -m examples.images grid --latents 49 --steps 600 --processes 2 -o cells    # run again to go on
+    python -m examples.images plan --latents 49 --steps 750   # measures steps here, and tells the core-hours of the grid
+    python -m examples.images grid --latents 49 --steps 750 --test-images 2000 --valid-images 500 --processes 2 -o cells   # again to go on
     python -m examples.images tables --cells cells         # RESULTS.md, from the finished cells
     python -m examples.images figures --cells cells -o figures
 
