@@ -12,7 +12,7 @@ import subprocess
 from datetime import date
 from pathlib import Path
 
-__all__ = ["record"]
+__all__ = ["hardware", "record"]
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
 _TITLE = (
@@ -30,7 +30,7 @@ def record(section_title: str, command: str, lines: list[str], seed: int | None 
         seed: Seed of random inputs or weights.
         results: File to write.
     """
-    facts = [f"`{command}`", date.today().isoformat(), f"commit {_commit()}", _hardware()]
+    facts = [f"`{command}`", date.today().isoformat(), f"commit {_commit()}", hardware()]
     if seed is not None:
         facts.append(f"seed {seed}")
     section = "\n".join([f"## {section_title}", "", " · ".join(facts), "", *lines]).rstrip() + "\n"
@@ -58,7 +58,7 @@ def _git(*arguments: str) -> str:
     return done.stdout.strip()
 
 
-def _hardware() -> str:
+def hardware() -> str:
     """Processor name and number of cores that this process may use."""
     cpu_info = Path("/proc/cpuinfo")
     found = re.search(r"model name\s*:\s*(.+)", cpu_info.read_text()) if cpu_info.exists() else None

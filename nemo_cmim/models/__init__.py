@@ -1,7 +1,7 @@
-"""The network in PyTorch, without Megatron or NeMo: the reference implementation, used for inference; and the parts to build others."""
+"""The network in PyTorch, without Megatron or NeMo: the reference implementation, used for inference; and parts of other networks."""
 
 from .network import CMIMNetwork
-from .perceiver import Perceiver, PerceiverEncoder
+from .perceiver import Perceiver
 from .posterior import build_posterior
 
-__all__ = ["CMIMNetwork", "Perceiver", "PerceiverEncoder", "build_posterior"]
+__all__ = ["CMIMNetwork", "Perceiver", "build_posterior"]

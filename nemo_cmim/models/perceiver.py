@@ -49,10 +49,10 @@ class PerceiverEncoder(nn.Module):
 
 
 class Perceiver(nn.Module):
-    """K learned latents read the input once and then attend to each other (Jaegle et al., 2021), as in the image networks of Sec. D.1.
+    """K learned latents attend to the input once and then to each other (Jaegle et al., 2021), as in the image networks of Sec. D.1.
 
     One cross-attention layer (cross-attention, FFN), `layers` self-attention layers (self-attention, FFN), one final norm. Unlike
-    `PerceiverEncoder`, the latents do not attend to each other before they have read the input, and read it only once.
+    `PerceiverEncoder`, the latents attend to the input only once, and not to each other before it.
 
     Args:
         config: `hidden_size` (D), `latents` (K), `attention_heads`, `ffn_size`, `dropout`, `layer_norm_eps`, `init_std`.
@@ -70,7 +70,7 @@ class Perceiver(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, x_BSD: Tensor, is_token_BS: Tensor | None = None) -> Tensor:
-        """Returns latents [B, K, D]; `is_token_BS` is True at positions of the input that are read; None: all."""
+        """Returns latents [B, K, D]; `is_token_BS` is True at positions of the input that may be attended to; None: all."""
         x_BKD = self.latents_KD.expand(len(x_BSD), -1, -1)
         x_BKD = x_BKD + self.dropout(self.cross_attention(self.norm_latents(x_BKD), self.norm_input(x_BSD), is_token_BS))
         x_BKD = x_BKD + self.dropout(self.ffn(self.norm_ffn(x_BKD)))

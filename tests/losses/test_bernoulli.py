@@ -37,7 +37,7 @@ def test_extreme_logits_are_finite() -> None:
     assert log_bernoulli(torch.tensor([[1e4, -1e4]]), torch.tensor([[0.0, 1.0]])) == pytest.approx(-2e4)
 
 
-def test_sums_over_all_axes_of_a_molecule_and_refuses_other_shapes() -> None:
+def test_sums_over_all_axes_of_a_molecule_and_other_shapes_are_errors() -> None:
     assert log_bernoulli(torch.zeros(2, 3, 4), torch.zeros(2, 3, 4)) == pytest.approx(torch.full((2,), -12 * math.log(2)))
     with pytest.raises(InvalidShapeError, match=r"\(2, 3\) and values \(2, 4\)"):
         log_bernoulli(torch.zeros(2, 3), torch.zeros(2, 4))
