@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from examples.images.cell import Settings
+from examples.images.cell import Cell, Settings
 from examples.images.network import NetworkSizes
 
 SMALL = Settings(
@@ -29,6 +30,10 @@ OPTIONS = [
 ]
 
 
+def small_cell(objective: str = "cmim", batch_size: int = 4, **more: Any) -> Cell:
+    return Cell(**({"data": "breastmnist", "objective": objective, "batch_size": batch_size, "settings": SMALL} | more))
+
+
 def write_small_set(folder: Path, name: str, seed: int = 0) -> None:
     random = np.random.default_rng(seed)
     arrays = {}
@@ -36,5 +41,5 @@ def write_small_set(folder: Path, name: str, seed: int = 0) -> None:
         labels = np.arange(count, dtype=np.uint8)[:, None] % 2
         images = random.integers(0, 128, (count, 28, 28)) + 100 * labels[:, :, None]
         arrays |= {f"{part}_images": images.astype(np.uint8), f"{part}_labels": labels}
-    (folder / name).mkdir(parents=True)
+    (folder / name).mkdir(parents=True, exist_ok=True)
     np.savez(folder / name / f"{name}.npz", **arrays)

@@ -1,8 +1,10 @@
-"""Reading of image sets: files made by the test, and those of the shared folder where it is at hand."""
+"""Reading of image sets: files made by the test, and those of the shared folder if it exists."""
 
 from __future__ import annotations
 
+import dataclasses
 import gzip
+import hashlib
 import struct
 from pathlib import Path
 
@@ -10,9 +12,10 @@ import numpy as np
 import pytest
 import torch
 
-from examples.images.data import load, pixels, read_idx
-from examples.images.sets import PAPER, SETS
+from examples.images.data import Part, load, load_all, pixels, read_idx
+from examples.images.sets import PAPER, SETS, RemoteFile
 from nemo_cmim.errors import DataError
+from tests.examples.images.small_sets import write_small_set
 
 SHARED = Path(__file__).resolve().parents[4] / "shared" / "data" / "images"
 
@@ -32,16 +35,17 @@ def write_set(folder: Path, pattern: str, count: int, first_label: int = 0) -> n
 
 
 def test_idx_files_give_official_parts_and_five_percent_for_validation(tmp_path: Path) -> None:
-    train = write_set(tmp_path / "mnist", "train-{}-idx{}-ubyte.gz", 100)
-    test = write_set(tmp_path / "mnist", "t10k-{}-idx{}-ubyte", 20)
-    found = load("mnist", tmp_path)
+    folder = tmp_path / "sets#1*"  # the characters of the patterns of file names
+    train = write_set(folder / "mnist", "train-{}-idx{}-ubyte.gz", 100)
+    test = write_set(folder / "mnist", "t10k-{}-idx{}-ubyte", 20)
+    found = load("mnist", folder)
     assert (len(found.train), len(found.valid), len(found.test)) == (95, 5, 20)
     assert "5% of train drawn for validation" in found.note
     both = torch.cat([found.train.images_NP, found.valid.images_NP])
     assert sorted(map(tuple, both.tolist())) == sorted(map(tuple, train.reshape(100, -1).tolist()))
     row = next(i for i, image in enumerate(test) if (image.reshape(-1) == found.test.images_NP[0].numpy()).all())
     assert found.test.labels_N[0] == row % 4  # labels stay with their images
-    assert torch.equal(load("mnist", tmp_path).valid.images_NP, found.valid.images_NP)
+    assert torch.equal(load("mnist", folder).valid.images_NP, found.valid.images_NP)
     values = pixels(found.test.images_NP)
     assert values.dtype == torch.float32 and values.min() >= 0 and values.max() == 1
 
@@ -63,7 +67,7 @@ def test_npz_files_keep_their_validation_part_and_colours_become_grey(tmp_path: 
     (tmp_path / "retinamnist").mkdir()
     np.savez(tmp_path / "retinamnist" / "retinamnist.npz", **arrays)
     found = load("retinamnist", tmp_path)
-    assert (len(found.train), len(found.valid), len(found.test), found.note) == (8, 3, 4, "")
+    assert (len(found.train), len(found.valid), len(found.test)) == (8, 3, 4)
     assert set(found.train.images_NP.unique().tolist()) == {round(0.299 * 100 + 0.587 * 150 + 0.114 * 200)}
 
 
@@ -79,33 +83,83 @@ def test_a_set_without_a_split_is_divided_and_a_small_one_is_resized(tmp_path: P
     assert (rows[:13] == 255).all() and (rows[15:] == 0).all()
 
 
+def test_notes_say_which_files_are_not_the_official_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_set(tmp_path / "fashion-mnist", "train20k-{}-idx{}-ubyte.gz", 40)
+    write_set(tmp_path / "fashion-mnist", "t10k-{}-idx{}-ubyte", 20)
+    assert load("fashion-mnist", tmp_path).note.startswith("the first 20,000 training images only; 5% of train")
+    write_small_set(tmp_path, "breastmnist")
+    assert load("breastmnist", tmp_path).note == "MD5 not as published: 1 of 1 files"
+    md5 = hashlib.md5((tmp_path / "breastmnist" / "breastmnist.npz").read_bytes()).hexdigest()
+    published = dataclasses.replace(SETS["breastmnist"], files=(RemoteFile("", md5, "breastmnist.npz"),))
+    monkeypatch.setitem(SETS, "breastmnist", published)
+    assert load("breastmnist", tmp_path).note == "MD5 as published"
+
+
+def test_sets_of_different_images_or_labels_have_different_checksums(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        write_small_set(tmp_path / str(seed), "breastmnist", seed)
+    first, again, other = (load("breastmnist", tmp_path / seed) for seed in ("0", "0", "1"))
+    assert first.sha256 == again.sha256 != other.sha256
+    labels = Part(first.test.images_NP, 1 - first.test.labels_N)
+    assert dataclasses.replace(first, test=labels).sha256 != first.sha256
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
         (b"", "not an idx file"),
         (b"<html>", "not an idx file"),
         (struct.pack(">BBBBI", 0, 0, 8, 1, 5) + b"123", "3 values"),
-        (b"\0\0\x08\x03", "0 values"),
+        (b"\0\0\x08\x03", "ends within its header"),
+        (b"\0\0\x08\x03\0\0", "ends within its header"),
     ],
 )
-def test_damaged_idx_files_are_refused(tmp_path: Path, content: bytes, message: str) -> None:
+def test_damaged_idx_files_are_errors(tmp_path: Path, content: bytes, message: str) -> None:
     path = tmp_path / "train-images-idx3-ubyte"
     path.write_bytes(content)
     with pytest.raises(DataError, match=message):
         read_idx(path)
 
 
-def test_missing_and_damaged_sets_are_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"mnist: .* has none of train-images-idx3-ubyte"):
-        load("mnist", tmp_path)
-    with pytest.raises(DataError, match=r"octmnist: .*octmnist.npz is missing"):
-        load("octmnist", tmp_path)
+def test_damaged_gzip_files_are_errors(tmp_path: Path) -> None:
+    path = tmp_path / "train-images-idx3-ubyte.gz"
+    write_idx(path, np.zeros((2, 28, 28)))
+    content = path.read_bytes()
+    for damaged in (
+        content[:10] + bytes([content[10] | 6]) + content[11:],  # the first block has a type that does not exist
+        content[:-5] + bytes([content[-5] ^ 1]) + content[-4:],  # another checksum
+        content[:-9],
+        b"no gzip",
+    ):
+        path.write_bytes(damaged)
+        with pytest.raises(DataError, match="is damaged or not a gzip file"):
+            read_idx(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"no", b"PK\x03\x04"])
+def test_damaged_npz_files_are_errors(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "octmnist").mkdir()
-    (tmp_path / "octmnist" / "octmnist.npz").write_bytes(b"no")
+    (tmp_path / "octmnist" / "octmnist.npz").write_bytes(content)
     with pytest.raises(DataError, match=r"octmnist: .* is damaged"):
         load("octmnist", tmp_path)
+
+
+def test_labels_that_are_not_classes_are_errors(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        write_set(tmp_path / "emnist-letters", f"emnist-letters-{split}-{{}}-idx{{}}-ubyte", 40)
+    with pytest.raises(DataError, match=r"emnist-letters: labels of train are from 0 to 3 in .*, not within 1 to 26"):
+        load("emnist-letters", tmp_path)
+
+
+def test_missing_sets_are_skipped_with_a_reason(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"mnist: .* has none of train-images-idx3-ubyte, with or without .gz"):
+        load("mnist", tmp_path)
     with pytest.raises(DataError, match="Unknown image set 'mnits'"):
         load("mnits", tmp_path)
+    write_small_set(tmp_path, "breastmnist")
+    said: list[str] = []
+    assert [images.name for images in load_all(("octmnist", "breastmnist"), tmp_path, said.append)] == ["breastmnist"]
+    assert len(said) == 1 and said[0].startswith("skipped octmnist: octmnist: ") and "octmnist.npz is missing" in said[0]
 
 
 def test_table_3_has_15_sets_with_addresses_and_checksums() -> None:
@@ -113,13 +167,17 @@ def test_table_3_has_15_sets_with_addresses_and_checksums() -> None:
     assert all(len(file.md5) == 32 and file.url.startswith("http") for one in PAPER for file in one.files)
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason="the shared image folder is not at hand")
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the shared image folder does not exist")
 def test_sets_of_the_shared_folder_have_their_documented_counts() -> None:
     present = [name for name in SETS if (SHARED / SETS[name].place).is_dir() and name not in ("emnist-letters", "mnist")]
     assert len(present) >= 8
+    notes = {}
     for name in present:
         found, of = load(name, SHARED), SETS[name]
         counts = [len(found.train), len(found.valid), len(found.test)]
         expected = sum(of.documented) - (40000 if name == "fashion-mnist" else 0)
         assert sum(counts) == expected, name
         assert found.train.labels_N.unique().tolist() == list(range(of.classes)) == found.test.labels_N.unique().tolist(), name
+        notes[name] = found.note
+    assert notes["breastmnist"] == notes["retinamnist"] == "MD5 as published"
+    assert notes["pneumoniamnist"] == "8 images are in both train and validation; MD5 not as published: 1 of 1 files"
