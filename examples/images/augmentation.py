@@ -11,7 +11,7 @@ from torch import Tensor
 __all__ = ["affine_matrices", "random_affine", "transform"]
 
 DEGREES = 15.0
-TRANSLATE = 0.1  # share of the side
+TRANSLATE = 0.1  # fraction of the side
 SCALE = (0.9, 1.1)
 SHEAR = 10.0  # degrees, along x
 
@@ -25,12 +25,12 @@ def random_affine(x_BP: Tensor, generator: torch.Generator) -> Tensor:
 
     Args:
         x_BP: Pixels in [0, 1], [B, 784].
-        generator: Source of all random numbers.
+        generator: Source of all random numbers, on the CPU, so that they are the same on all devices.
 
     Returns:
         [B, 784], values in [0, 1].
     """
-    u_B5 = torch.rand(len(x_BP), 5, generator=generator)
+    u_B5 = torch.rand(len(x_BP), 5, generator=generator).to(x_BP.device)
     angle_B = (2 * u_B5[:, 0] - 1) * math.radians(DEGREES)
     shift_B2 = (2 * u_B5[:, 1:3] - 1) * TRANSLATE
     scale_B = SCALE[0] + (SCALE[1] - SCALE[0]) * u_B5[:, 3]
@@ -39,9 +39,9 @@ def random_affine(x_BP: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def affine_matrices(angle_B: Tensor, shift_B2: Tensor, scale_B: Tensor, shear_B: Tensor) -> Tensor:
-    """Matrices from output to input coordinates, as `affine_grid` takes them.
+    """Matrices from output to input coordinates, as `affine_grid` requires them.
 
-    The inverse of this map of the image about its centre: shear and scale first, then rotation, then shift.
+    Inverse of this map of the image about its centre: shear and scale first, then rotation, then shift.
 
     Args:
         angle_B: Clockwise rotation, radians.

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field, replace
+import math
+from dataclasses import asdict, dataclass, field
 from typing import Any
+
+import torch
 
 from nemo_cmim.config import ObjectiveConfig
 from nemo_cmim.errors import ConfigError
@@ -14,24 +17,30 @@ from nemo_cmim.losses import OBJECTIVES, Objective, build_objective
 from .network import ImageNetwork, NetworkSizes, latent_config
 from .sets import SETS
 
-__all__ = ["ABLATIONS", "MAIN", "Cell", "Settings", "build"]
+__all__ = ["ABLATIONS", "MAIN", "TAU", "VERSION", "WEIGHT", "Cell", "Settings", "build"]
 
 MAIN = ("cmim", "mim", "vae", "ae", "infonce")
 ABLATIONS = ("cmim_sum", "infonce_x", "cae", "cvae")
+TAU, WEIGHT = 0.1, 1.0
+"""The paper's temperature, and the weight of its contrastive term."""
+
+VERSION = 1
+"""Part of the name of every cell. Increase it if code or constants that are not settings change results: network, augmentation, order,
+training, classifiers."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What all cells of a comparison share.
+    """Settings that all cells of a comparison share.
 
     Attributes:
         sizes: Sizes of the network.
         steps: Optimiser steps, the same for all batch sizes; 1,000,000 in the paper.
         lr: Maximum learning rate of Adam (WSD).
         validations: Number of validations, evenly over the steps; the weights with the lowest validation loss are kept.
-        valid_images: Validation images that are used, at most.
-        train_images: Training images that classifiers learn from, at most.
-        test_images: Test images that are classified, at most.
+        valid_images: Maximum number of validation images; 0: all.
+        train_images: Maximum number of training images of the classifiers; 0: all.
+        test_images: Maximum number of test images; 0: all.
         mlp_steps: Updates of the MLP classifier.
     """
 
@@ -45,9 +54,10 @@ class Settings:
     mlp_steps: int = 1000
 
     def __post_init__(self) -> None:
-        for name in ("steps", "validations", "valid_images", "train_images", "test_images", "mlp_steps"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 1, found {getattr(self, name)}.")
+        least = {"steps": 1, "validations": 1, "valid_images": 0, "train_images": 0, "test_images": 0, "mlp_steps": 1}
+        for name, value in least.items():
+            if getattr(self, name) < value:
+                raise ConfigError(f"{name} must be at least {value}, found {getattr(self, name)}.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,9 +68,9 @@ class Cell:
         data: Name of the image set.
         objective: Name in `losses.OBJECTIVES`.
         batch_size: B.
-        seed: Of weights, order, augmentation, noise and classifiers.
-        tau: Temperature of contrastive terms; 0.1 in the paper.
-        weight: Weight of the contrastive term of objectives that also have others; 1 in the paper.
+        seed: Seed of weights, order, augmentation, noise and classifiers.
+        tau: Temperature of contrastive terms.
+        weight: Weight of the contrastive term of objectives that also have other terms.
         settings: Shared settings.
     """
 
@@ -68,8 +78,8 @@ class Cell:
     objective: str
     batch_size: int
     seed: int = 0
-    tau: float = 0.1
-    weight: float = 1.0
+    tau: float = TAU
+    weight: float = WEIGHT
     settings: Settings = field(default_factory=Settings)
 
     def __post_init__(self) -> None:
@@ -79,38 +89,56 @@ class Cell:
             raise ConfigError(f"Unknown objective {self.objective!r}. Known: {', '.join((*MAIN, *ABLATIONS))}.")
         if self.batch_size < 2:
             raise ConfigError(f"batch_size must be at least 2, found {self.batch_size}.")
-        if not OBJECTIVES[self.objective].is_contrastive and (self.tau, self.weight) != (0.1, 1.0):
+        if self.seed < 0:
+            raise ConfigError(f"seed must be at least 0, found {self.seed}.")
+        if not 0 < self.tau < math.inf:
+            raise ConfigError(f"tau must be a positive number, found {self.tau}.")
+        if not 0 <= self.weight < math.inf:
+            raise ConfigError(f"weight must be a number of at least 0, found {self.weight}.")
+        composition = OBJECTIVES[self.objective]
+        if not composition.is_contrastive and (self.tau, self.weight) != (TAU, WEIGHT):
             raise ConfigError(f"tau and weight have no effect on the objective {self.objective}.")
+        if len(composition.weights) == 1 and self.weight != WEIGHT:
+            raise ConfigError(f"weight has no effect on the objective {self.objective}: the contrastive term is its only one.")
 
     @property
     def name(self) -> str:
-        """Name of the files of the cell. It ends with a digest of all settings, so that other settings are another cell."""
+        """Name of the files of the cell. It ends with a digest of all fields, so that cells with different settings do not collide."""
         digest = hashlib.sha256(json.dumps(self.as_mapping(), sort_keys=True).encode()).hexdigest()[:8]
-        own = "" if (self.tau, self.weight) == (0.1, 1.0) else f"-tau{self.tau:g}-weight{self.weight:g}"
+        own = "" if (self.tau, self.weight) == (TAU, WEIGHT) else f"-tau{self.tau:g}-weight{self.weight:g}"
         return f"{self.data}-{self.objective}-b{self.batch_size}-s{self.seed}{own}-{digest}"
 
     def as_mapping(self) -> dict[str, Any]:
-        """The fields, as stored in JSON."""
-        return asdict(self)
+        """The fields and `VERSION`, as stored in JSON."""
+        return {"version": VERSION, **asdict(self)}
 
     @classmethod
     def from_mapping(cls, mapping: dict[str, Any]) -> Cell:
-        """The inverse of `as_mapping`."""
-        settings = dict(mapping["settings"])
-        return cls(**(mapping | {"settings": Settings(**(settings | {"sizes": NetworkSizes(**settings["sizes"])}))}))
+        """The inverse of `as_mapping`.
 
-    def with_steps(self, steps: int) -> Cell:
-        """The same cell with another number of steps."""
-        return replace(self, settings=replace(self.settings, steps=steps))
+        Raises:
+            ConfigError: If the mapping is of a different version, or has different fields.
+        """
+        fields = dict(mapping)
+        try:
+            if (version := fields.pop("version")) != VERSION:
+                raise ConfigError(f"The cell is of version {version}, not {VERSION}.")
+            settings = dict(fields["settings"])
+            sizes = NetworkSizes(**settings["sizes"])
+            return cls(**(fields | {"settings": Settings(**(settings | {"sizes": sizes}))}))
+        except (KeyError, TypeError) as error:
+            raise ConfigError(f"The cell has different fields: {error}.") from error
 
 
 def build(cell: Cell) -> tuple[ImageNetwork, Objective]:
-    """Builds the untrained network and the package's objective of a cell; torch's random state draws the weights."""
+    """Builds the untrained network and the package's objective of a cell. Its seed determines the weights."""
     composition = OBJECTIVES[cell.objective]
     weights = {}
-    if cell.weight != 1.0:
-        weights = {name: cell.weight for name in composition.weights if name in ("log_p_k1", "log_p_k1_sum", "log_p_positive")}
+    if cell.weight != WEIGHT:
+        weights = {name: cell.weight for name in composition.weights if name in ("log_p_k1", "log_p_k1_sum")}
     tau = cell.tau if composition.is_contrastive else ObjectiveConfig().tau
     config = ObjectiveConfig(name=cell.objective, weights=weights, tau=tau)
     objective = build_objective(config, latent_config(cell.settings.sizes, composition))
-    return ImageNetwork(cell.settings.sizes, composition), objective
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(cell.seed)
+        return ImageNetwork(cell.settings.sizes, composition), objective

@@ -12,18 +12,19 @@ from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.neural_network import MLPClassifier
+from torch import Tensor
 
 from nemo_cmim.types import Posterior
 
 from .cell import Cell
-from .data import Images, Part, pixels
-from .network import ImageNetwork
+from .data import Images, pixels
+from .draws import generator
+from .network import ImageNetwork, encode_all, in_parts
 
-__all__ = ["CLASSIFIERS", "EMBEDDINGS", "accuracies", "embed", "encode", "evaluate", "log_likelihoods"]
+__all__ = ["CLASSIFIERS", "EMBEDDINGS", "accuracies", "embed", "evaluate", "log_likelihoods"]
 
 CLASSIFIERS = ("knn_cosine", "knn_euclidean", "mlp")
 EMBEDDINGS = ("mean", "informative")
-_AT_ONCE = 100  # images
 _MLP_BATCH = 200  # scikit-learn's default
 
 
@@ -34,12 +35,12 @@ def evaluate(network: ImageNetwork, images: Images, cell: Cell) -> dict[str, Any
     order that is the same for all cells of a set, so that all cells are measured with the same images.
 
     Returns:
-        `accuracy` by embedding and classifier, `log_likelihood` (see `log_likelihoods`; without a decoder None), and the numbers of images
+        `accuracy` by embedding and classifier, `log_likelihood` (see `log_likelihoods`; None without a decoder), and the numbers of images
         `classifier_images` and `tested_images`.
     """
-    settings = cell.settings
-    train, test = images.train.take(slice(settings.train_images)), images.test.take(slice(settings.test_images))
-    q_train, q_test = encode(network, train), encode(network, test)
+    train, test = images.train.first(cell.settings.train_images), images.test.first(cell.settings.test_images)
+    x_train, x_test = (pixels(part.images_NP).to(network.device) for part in (train, test))
+    q_train, q_test = encode_all(network, x_train), encode_all(network, x_test)
     has_decoder = network.decoder is not None
     accuracy = {}
     for kind in EMBEDDINGS if has_decoder else EMBEDDINGS[:1]:
@@ -47,7 +48,7 @@ def evaluate(network: ImageNetwork, images: Images, cell: Cell) -> dict[str, Any
         accuracy[kind] = accuracies(train_ND, test_ND, train.labels_N.numpy(), test.labels_N.numpy(), cell)
     return {
         "accuracy": accuracy,
-        "log_likelihood": log_likelihoods(network, test, q_test, cell.seed) if has_decoder else None,
+        "log_likelihood": log_likelihoods(network, x_test, q_test, cell.seed) if has_decoder else None,
         "classifier_images": len(train),
         "tested_images": len(test),
     }
@@ -60,7 +61,7 @@ def accuracies(
     test_labels_N: NDArray[np.int64],
     cell: Cell,
 ) -> dict[str, float]:
-    """Share of test images that each classifier labels correctly (Sec. D.1).
+    """Fraction of test images that each classifier labels correctly (Sec. D.1).
 
     KNN with k = 5, cosine and Euclidean; an MLP with 400 hidden units, Adam 1e-3, and about `mlp_steps` updates. Otherwise scikit-learn's
     defaults: no standardisation, batches of 200, and the MLP stops early if its training loss does not fall for 10 epochs.
@@ -80,28 +81,15 @@ def accuracies(
     return found
 
 
-@torch.no_grad()
-def encode(network: ImageNetwork, part: Part) -> Posterior:
-    """q(z|x) of all images of a part, each field [N, 1, 64]."""
-    found = [network.encode(pixels(some)) for some in part.images_NP.split(_AT_ONCE)]
-    return Posterior(torch.cat([one.mean_BKD for one in found]), torch.cat([one.variance_BKD for one in found]))
-
-
-@torch.no_grad()
 def embed(network: ImageNetwork, posterior: Posterior, kind: str) -> NDArray[np.float32]:
     """Embeddings [N, 64] ("mean", of q(z|x)) or [N, K] ("informative": h before the logits, with z the mean)."""
     mean_N1Z = posterior.mean_BKD
-    if kind == "mean":
-        return mean_N1Z.flatten(1).numpy()
-    return torch.cat([network.hidden(some) for some in mean_N1Z.split(_AT_ONCE)]).numpy()
+    found_ND = mean_N1Z.flatten(1) if kind == "mean" else in_parts(network.hidden, mean_N1Z)
+    return found_ND.cpu().numpy()
 
 
-@torch.no_grad()
-def log_likelihoods(network: ImageNetwork, part: Part, posterior: Posterior, seed: int) -> dict[str, float]:
+def log_likelihoods(network: ImageNetwork, x_NP: Tensor, posterior: Posterior, seed: int) -> dict[str, float]:
     """Mean over images of log p(x|z), nats per image: with z the mean, and with one draw of z from q(z|x) (Fig. 5b)."""
-    noise = torch.randn(posterior.mean_BKD.shape, generator=torch.Generator().manual_seed(seed))
-    found = {}
-    for name, z_N1Z in (("mean", posterior.mean_BKD), ("drawn", posterior.sample(noise))):
-        pairs = zip(part.images_NP.split(_AT_ONCE), z_N1Z.split(_AT_ONCE))
-        found[name] = float(torch.cat([network.log_p_x_given_z(pixels(x), z) for x, z in pairs]).double().mean())
-    return found
+    noise_N1Z = torch.randn(posterior.mean_BKD.shape, generator=generator(seed, "test")).to(x_NP.device)
+    latents = {"mean": posterior.mean_BKD, "drawn": posterior.sample(noise_N1Z)}
+    return {name: float(in_parts(network.log_p_x_given_z, x_NP, z_N1Z).double().mean()) for name, z_N1Z in latents.items()}

@@ -1,37 +1,42 @@
-"""Runs cells: each a JSON file that appears whole, skipped if it exists, resumed from its checkpoint after an interruption; on Dask."""
+"""Runs cells, on Dask: a cell writes one JSON file when it is complete, and is resumed from its checkpoint after an interruption."""
 
 from __future__ import annotations
 
 import json
-import platform
+import traceback
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from threadpoolctl import threadpool_limits
 
-from nemo_cmim.errors import DataError
+from benchmarks.report import hardware
+from nemo_cmim.errors import ConfigError, DataError
 from nemo_cmim.files import atomic_write, lock
+from nemo_cmim.inference.device import device_of, multiply_exactly
 from nemo_cmim.prepare.cluster import start_workers
 from nemo_cmim.signals import sigterm_raises
 
 from .cell import Cell
-from .data import load
+from .data import Images, load, load_all
 from .evaluation import evaluate
-from .training import train
+from .training import check_counts, train
 
-__all__ = ["Job", "available", "read_cells", "run_cell", "run_grid"]
+__all__ = ["Job", "one_thread", "read_cells", "run_cell", "run_grid"]
 
 
 @dataclass(frozen=True)
 class Job:
-    """A cell, the folder of the image sets, and the folder that its file is written to."""
+    """A cell, the folder of the image sets, the folder of its files, and its device ("cpu", "cuda"; None: a GPU if there is one)."""
 
     cell: Cell
     data: Path
     output: Path
+    device: str | None = None
 
     @property
     def file(self) -> Path:
@@ -43,6 +48,11 @@ class Job:
         """The state of a run that is not finished."""
         return self.output / "unfinished" / f"{self.cell.name}.pt"
 
+    @property
+    def error(self) -> Path:
+        """The error of a run that failed, with its message in the first line."""
+        return self.output / "unfinished" / f"{self.cell.name}.error.txt"
+
 
 def run_cell(job: Job) -> None:
     """Trains and evaluates a cell, and writes its file, unless the file exists.
@@ -50,78 +60,117 @@ def run_cell(job: Job) -> None:
     One thread computes it, so that the result does not depend on how many cells run at the same time.
 
     Raises:
-        DataError: If the set is missing, or another process runs the same cell.
+        ConfigError: If the device is not available, or another process runs the same cell.
+        DataError: If the set cannot be read or has too few images, or a file or checkpoint of the cell is of different images.
         DivergenceError: If a loss is not finite.
     """
-    if job.file.exists():
-        return
+    device = device_of(job.device)
+    multiply_exactly(device, "fp32")
+    images = load(job.cell.data, job.data)
     job.checkpoint.parent.mkdir(parents=True, exist_ok=True)
+    with lock(job.checkpoint.with_suffix(".lock"), f"The cell {job.cell.name}", "Wait for it, or end it."), one_thread():
+        if _is_finished(job, images):
+            return
+        trained = train(job.cell, images, job.checkpoint, device)
+        counts = {name: len(part) for name, part in (("train", images.train), ("valid", images.valid), ("test", images.test))}
+        result = {
+            "cell": job.cell.as_mapping(),
+            "parameters": trained.network.parameter_count,
+            "best_step": trained.best_step,
+            "validation": trained.history,
+            **evaluate(trained.network, images, job.cell),
+            "images": {**counts, "note": images.note, "sha256": images.sha256},
+            "seconds": round(trained.seconds, 1),
+            "torch": torch.__version__,
+            "device": device.type,
+            "machine": torch.cuda.get_device_name(device) if device.type == "cuda" else hardware(),
+        }
+        with atomic_write(job.file) as staging:
+            staging.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        job.checkpoint.unlink(missing_ok=True)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Context in which PyTorch, NumPy and scikit-learn compute with one thread."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        with lock(job.checkpoint.with_suffix(".lock"), f"The cell {job.cell.name}", "Wait for it, or end it."):
-            images = load(job.cell.data, job.data)
-            trained = train(job.cell, images, job.checkpoint)
-            result = {
-                "cell": job.cell.as_mapping(),
-                "parameters": trained.network.parameter_count,
-                "best_step": trained.best_step,
-                "validation": trained.history,
-                **evaluate(trained.network, images, job.cell),
-                "images": {"train": len(images.train), "valid": len(images.valid), "test": len(images.test), "note": images.note},
-                "seconds": round(trained.seconds, 1),
-                "torch": torch.__version__,
-                "machine": platform.machine(),
-            }
-            with atomic_write(job.file) as staging:
-                staging.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-            job.checkpoint.unlink(missing_ok=True)
+        with threadpool_limits(1):
+            yield
     finally:
         torch.set_num_threads(threads)
 
 
-def available(names: Iterable[str], folder: Path, say: Callable[[str], None]) -> list[str]:
-    """Names of the sets that can be read; the others are named with the reason."""
-    found = []
-    for name in names:
-        try:
-            load(name, folder)
-            found.append(name)
-        except DataError as error:
-            say(f"skipped {name}: {error}")
-    return found
+def _is_finished(job: Job, images: Images) -> bool:
+    """Whether the cell has its file; an error if the file is of different images."""
+    if not job.file.exists():
+        return False
+    found = json.loads(job.file.read_text(encoding="utf-8"))["images"]["sha256"]
+    if found != images.sha256:
+        raise DataError(
+            f"{job.file} was computed with different images of {images.name} (SHA-256 {found[:12]}) than those in {job.data} "
+            f"({images.sha256[:12]}). Use another output folder, or remove the file."
+        )
+    return True
 
 
-def run_grid(jobs: Sequence[Job], *, processes: int, scheduler: str | None, say: Callable[[str], None]) -> int:
+def run_grid(jobs: Sequence[Job], *, processes: int, scheduler: str | None, say: Callable[[str], None]) -> dict[str, str]:
     """Runs the cells that have no file yet, the longest first, so that processes end at about the same time.
 
+    Cells of sets that cannot be read are skipped. If a cell fails, its error is written into a file, and the others are run; the next
+    call runs it again.
+
     Args:
-        jobs: The cells; all write to the same folder.
+        jobs: The cells; all have the same folders and device.
         processes: Processes on this machine; 1: in this one.
-        scheduler: Address of a Dask scheduler in place of processes on this machine. Its workers need this checkout on their path.
-        say: Gets a line for each finished cell.
+        scheduler: Address of a Dask scheduler instead of processes on this machine. Its workers need this checkout on their path.
+        say: Gets a line for each finished or failed cell, and for each skipped set.
 
     Returns:
-        Number of cells that were run.
+        Names of the cells that failed, each with its error message.
 
     Raises:
-        ConfigError: See `start_workers`.
-        DataError: See `run_cell`.
+        ConfigError: If the device of processes on this machine is not available; see also `start_workers`.
+        DataError: If no set can be read, a set has too few images for a cell, or a file is of different images.
     """
-    todo = sorted((job for job in jobs if not job.file.exists()), key=lambda job: -job.cell.batch_size * job.cell.settings.steps)
-    say(f"{len(jobs)} cells, {len(jobs) - len(todo)} of them finished before.")
+    if scheduler is None:
+        device_of(jobs[0].device)
+    total, todo = 0, []
+    for images in load_all(dict.fromkeys(job.cell.data for job in jobs), jobs[0].data, say):
+        for job in jobs:
+            if job.cell.data == images.name:
+                check_counts(job.cell, images)
+                total += 1
+                if not _is_finished(job, images):
+                    todo.append(job)
+    if not total:
+        raise DataError(f"{jobs[0].data} has none of these image sets. `python -m examples.images data` lists their files.")
+    say(f"{total} cells, {total - len(todo)} of them finished before.")
     if not todo:
-        return 0
-    output = todo[0].output
-    output.mkdir(parents=True, exist_ok=True)
-    with sigterm_raises(), start_workers(processes, scheduler, output, "A grid of several processes") as workers:
-        for number, job in enumerate(workers.run(run_cell, todo), 1):
-            say(f"{number}/{len(todo)} {job.cell.name}")
-    return len(todo)
+        return {}
+    todo.sort(key=lambda job: -job.cell.batch_size)
+    todo[0].error.parent.mkdir(parents=True, exist_ok=True)
+    failed = {}
+    with sigterm_raises(), start_workers(processes, scheduler, todo[0].output, "A grid of several processes") as workers:
+        for number, job in enumerate(workers.run(_run_or_write_error, todo), 1):
+            say(f"{number}/{len(todo)} {job.cell.name}{' failed' if job.error.exists() else ''}")
+            if job.error.exists():
+                failed[job.cell.name] = job.error.read_text(encoding="utf-8").split("\n", 1)[0]
+    return failed
+
+
+def _run_or_write_error(job: Job) -> None:
+    job.error.unlink(missing_ok=True)
+    try:
+        run_cell(job)
+    except (ValueError, RuntimeError) as error:  # of this package, or of PyTorch
+        with atomic_write(job.error) as staging:
+            staging.write_text(f"{type(error).__name__}: {error}\n\n{''.join(traceback.format_exception(error))}", encoding="utf-8")
 
 
 def read_cells(folder: Path) -> list[dict[str, Any]]:
-    """The results of all finished cells of a folder, by name; files of a version that stated other fields are left out with a warning.
+    """The results of all finished cells of a folder, by name; files of a different version are left out with a warning.
 
     Raises:
         DataError: If there is none, or a file is not JSON.
@@ -130,13 +179,20 @@ def read_cells(folder: Path) -> list[dict[str, Any]]:
     for path in sorted(folder.glob("*.json")):
         try:
             result = json.loads(path.read_text(encoding="utf-8"))
-            if f"{Cell.from_mapping(result['cell']).name}.json" != path.name:
-                raise KeyError(path.name)
-            found.append(result)
         except json.JSONDecodeError as error:
             raise DataError(f"{path} is not JSON: {error}.") from error
-        except (KeyError, TypeError):
-            warnings.warn(f"{path.name} is no cell of this version, and is left out.", stacklevel=2)
+        if _has_name(result, path):
+            found.append(result)
+        else:
+            warnings.warn(f"{path.name} is not a cell of this version, and is left out.", stacklevel=2)
     if not found:
         raise DataError(f"{folder} has no finished cell. Run: python -m examples.images grid --help")
     return found
+
+
+def _has_name(result: dict[str, Any], path: Path) -> bool:
+    """Whether the name of a file is that of its cell."""
+    try:
+        return f"{Cell.from_mapping(result['cell']).name}.json" == path.name
+    except (ConfigError, KeyError, TypeError):
+        return False

@@ -5,6 +5,8 @@ Shape letters: B images, P = 784 pixels, K steps of the latent array (400 in the
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -16,22 +18,23 @@ from nemo_cmim.losses import Composition, log_bernoulli
 from nemo_cmim.models import Perceiver, build_posterior
 from nemo_cmim.types import Posterior
 
-__all__ = ["PIXELS", "ImageNetwork", "NetworkSizes", "latent_config"]
+__all__ = ["PIXELS", "ImageNetwork", "NetworkSizes", "encode_all", "in_parts", "latent_config"]
 
 PIXELS = 28 * 28
-_QUERY_SCALE = 8.0
+_AT_ONCE = 100  # images
 
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkSizes:
-    """Sizes of Sec. D.1. It does not tell the number of heads and the width of the feed-forward layers: one head, 4 times `hidden`.
+    """Sizes of Sec. D.1. It does not state the number of heads and the width of the feed-forward layers: here 1 and 4 times `hidden`.
 
     Attributes:
-        latents: K, steps of the latent array.
+        latents: K, steps of the latent array, at least 2, as a layer norm over one number is constant.
         hidden: D, width of a step.
         layers: Self-attention layers after the cross-attention.
         heads: Attention heads.
         dimensions: Z, latent dimensions.
+        query_scale: Factor of the first weights of the queries by which latents attend to the input; 1: torch's. See `ImageNetwork`.
     """
 
     latents: int = 400
@@ -39,11 +42,14 @@ class NetworkSizes:
     layers: int = 4
     heads: int = 1
     dimensions: int = 64
+    query_scale: float = 8.0
 
     def __post_init__(self) -> None:
-        for name in ("latents", "hidden", "layers", "heads", "dimensions"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 1, found {getattr(self, name)}.")
+        for name, least in (("latents", 2), ("hidden", 1), ("layers", 1), ("heads", 1), ("dimensions", 1)):
+            if getattr(self, name) < least:
+                raise ConfigError(f"{name} must be at least {least}, found {getattr(self, name)}.")
+        if not 0 < self.query_scale < math.inf:
+            raise ConfigError(f"query_scale must be a positive number, found {self.query_scale}.")
 
 
 def latent_config(sizes: NetworkSizes, objective: Composition) -> NetworkConfig:
@@ -76,7 +82,7 @@ class _Stage(nn.Module):
         self.bias_SD = nn.Parameter(torch.randn(length, sizes.hidden))
         self.perceiver = Perceiver(config, sizes.layers)
         with torch.no_grad():
-            self.perceiver.cross_attention.q.weight.mul_(_QUERY_SCALE)
+            self.perceiver.cross_attention.q.weight.mul_(sizes.query_scale)
         self.to_number = nn.Linear(sizes.hidden, 1)
         self.norm = nn.LayerNorm(sizes.latents)
 
@@ -92,15 +98,21 @@ class ImageNetwork(nn.Module):
     784 pixels -> (784, 16) -> Perceiver to (K, 16) -> K numbers, layer norm -> 64 -> mean and variance; 64 -> (64, 16) -> Perceiver to
     (K, 16) -> K numbers, layer norm: h -> 784 logits.
 
-    Differs from the paper: "a linear layer to (784, 16)" is read as a weight and a bias for each pixel and width (25,088 parameters). One
-    map for all pixels would hide where a pixel is, and a dense map of all pixels to all widths would have 9.8 million parameters, more
-    than all the rest. The first weights of the queries that read the input are 8 times torch's, so that each latent reads some pixels
-    and not the mean of all (after 600 steps of AE at B = 20 on MNIST with K = 49, KNN accuracy was 0.85 with it and below 0.6 without it).
-    Objectives without a density q(z|x) (AE, InfoNCE) take the encoder's 64 outputs as latent, as the package does.
+    Differs from the paper:
+
+    * "A linear layer to (784, 16)" is read as a weight and a bias for each pixel and width (25,088 parameters). One map for all pixels
+      would hide where a pixel is, and a dense map of all pixels to all widths would have 9.8 million parameters, more than all the rest.
+      The decoder's "linear layer to (64, 16)" is the same for each latent dimension (2,048 parameters), so that it mirrors the encoder,
+      though a dense one would have only 66,560.
+    * The paper ends its decoder with a linear layer from 400 to 784, and predicts logits "by a linear layer from the decoder output". Both
+      are one layer here, so h, the informative embedding, has K numbers.
+    * Objectives without a density q(z|x) (AE, InfoNCE) use the encoder's 64 outputs as latent, as the package does.
+    * The first weights of the queries by which latents attend to the input are `query_scale` times torch's, so that each latent attends to
+      some pixels, not to the mean of all. QUERY_NUMBERS
 
     Args:
         sizes: Sizes.
-        objective: Tells whether there is a variance and a decoder.
+        objective: Determines whether there is a variance and a decoder.
     """
 
     def __init__(self, sizes: NetworkSizes, objective: Composition) -> None:
@@ -116,13 +128,18 @@ class ImageNetwork(nn.Module):
         """Number of parameters."""
         return sum(p.numel() for p in self.parameters())
 
+    @property
+    def device(self) -> torch.device:
+        """The device of the parameters."""
+        return self.to_latent.weight.device
+
     def encode(self, x_BP: Tensor) -> Posterior:
         """q(z|x) of pixels in [0, 1]; each field float32 [B, 1, Z]."""
         posterior: Posterior = self.posterior(self.to_latent(self.encoder(x_BP)).unsqueeze(1))
         return posterior
 
     def hidden(self, z_B1Z: Tensor) -> Tensor:
-        """h, what the logits are computed from: the informative embedding of images (Sec. 2.3), [B, K].
+        """h, from which the logits are computed: the informative embedding of images (Sec. 2.3), [B, K].
 
         Raises:
             ConfigError: If the network has no decoder.
@@ -137,3 +154,15 @@ class ImageNetwork(nn.Module):
         h_BK = self.hidden(z_B1Z)
         assert self.to_logits is not None
         return log_bernoulli(self.to_logits(h_BK), x_BP)
+
+
+@torch.no_grad()
+def in_parts(function: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
+    """Joins the values of `function` for a few images at a time, computed without gradients: memory does not grow with all images."""
+    return torch.cat([function(*some) for some in zip(*(tensor.split(_AT_ONCE) for tensor in tensors))])
+
+
+def encode_all(network: ImageNetwork, x_NP: Tensor) -> Posterior:
+    """q(z|x) of many images, each field [N, 1, Z], without gradients."""
+    found_N21Z = in_parts(lambda x_BP: torch.stack(network.encode(x_BP)[:2], dim=1), x_NP)
+    return Posterior(*found_N21Z.unbind(1))

@@ -1,24 +1,22 @@
-"""Augmentation, network, training and evaluation of the image experiments, on small random images."""
+"""Cells, random numbers, training and evaluation of the image experiments, on small random images."""
 
 from __future__ import annotations
 
 import dataclasses
-import math
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from examples.images.augmentation import affine_matrices, random_affine, transform
-from examples.images.cell import ABLATIONS, MAIN, Cell, build
+from examples.images.cell import Cell, build
 from examples.images.data import Images, load, pixels
-from examples.images.evaluation import accuracies, embed, encode, evaluate
-from examples.images.network import ImageNetwork, NetworkSizes
+from examples.images.draws import Order, generator
+from examples.images.evaluation import accuracies, embed, evaluate
+from examples.images.network import encode_all
 from examples.images.training import loss_of, train, validation_loss
-from nemo_cmim.errors import ConfigError, DataError
-from nemo_cmim.losses import OBJECTIVES, kl_to_standard_normal, log_bernoulli, log_normal, log_p_k1, log_standard_normal
-from tests.examples.images.small_sets import SMALL, write_small_set
+from nemo_cmim.errors import ConfigError, DataError, DivergenceError
+from tests.examples.images.small_sets import SMALL, small_cell, write_small_set
 
 
 @pytest.fixture
@@ -27,190 +25,188 @@ def images(tmp_path: Path) -> Images:
     return load("breastmnist", tmp_path)
 
 
-def cell(objective: str = "cmim", batch_size: int = 4, **more: float) -> Cell:
-    return Cell(data="breastmnist", objective=objective, batch_size=batch_size, settings=SMALL, **more)  # type: ignore[arg-type]
+def test_draws_depend_on_seed_purpose_and_index_only() -> None:
+    def first(*key: object) -> float:
+        return float(torch.rand(1, generator=generator(*key)))  # type: ignore[arg-type]
+
+    keys = [(seed, purpose, index) for seed in (0, 1, 2) for purpose in ("step", "validation", "epoch", "test") for index in (0, 1)]
+    assert len({first(*key) for key in keys}) == len(keys)
+    assert [first(*key) for key in keys] == [first(*key) for key in keys]
 
 
-def dot(row: int, column: int) -> torch.Tensor:
-    image = torch.zeros(1, 28, 28)
-    image[0, row, column] = 1.0
-    return image.flatten(1)
+def test_an_epoch_has_each_image_once_in_an_order_of_its_own() -> None:
+    def epoch(seed: int, number: int) -> list[int]:
+        order = Order(6, 2, seed)
+        return torch.cat([order.batch(3 * number + step) for step in range(3)]).tolist()
+
+    found = [epoch(seed, number) for seed in (0, 1, 2) for number in (0, 1)]
+    assert all(sorted(one) == list(range(6)) for one in found) and len(set(map(tuple, found))) == 6
+    assert Order(5, 2, 0).batch(2).tolist() == Order(5, 2, 0).batch(2).tolist()
+    assert {len(Order(5, 2, 0).batch(step)) for step in range(6)} == {2}  # no incomplete batch
 
 
-def moved(angle: float = 0.0, shift: tuple[float, float] = (0.0, 0.0), scale: float = 1.0, shear: float = 0.0) -> torch.Tensor:
-    matrix = affine_matrices(torch.tensor([angle]), torch.tensor([shift]), torch.tensor([scale]), torch.tensor([shear]))
-    return transform(dot(4, 13), matrix).view(28, 28)
-
-
-def centre(image: torch.Tensor) -> tuple[float, float]:
-    rows, columns = torch.meshgrid(torch.arange(28.0), torch.arange(28.0), indexing="ij")
-    return float((rows * image).sum() / image.sum()), float((columns * image).sum() / image.sum())
-
-
-def test_affine_transforms_move_a_dot_as_told() -> None:
-    assert torch.allclose(moved(), dot(4, 13).view(28, 28), atol=1e-5)
-    assert centre(moved(shift=(2 / 28, 3 / 28))) == pytest.approx((7, 15), abs=1e-3)
-    assert centre(moved(angle=math.pi / 2)) == pytest.approx((13, 23), abs=1e-3)  # from the top to the right: clockwise
-    assert centre(moved(scale=0.5)) == pytest.approx((13.5 - 9.5 / 2, 13.5 - 0.5 / 2), abs=0.3)
-    row, column = centre(moved(shear=math.radians(45)))
-    assert row == pytest.approx(4, abs=1e-3) and column != pytest.approx(13, abs=1)
-
-
-def test_random_transforms_keep_the_range_and_depend_on_the_generator_only() -> None:
-    x = torch.rand(50, 784)
-    first, again = (random_affine(x, torch.Generator().manual_seed(1)) for _ in range(2))
-    assert torch.equal(first, again) and not torch.equal(first, random_affine(x, torch.Generator().manual_seed(2)))
-    assert first.min() >= 0 and first.max() <= 1 and first.shape == x.shape
-    distances = [
-        abs(centre(image)[0] - 13.5)
-        for image in random_affine(torch.ones(50, 784), torch.Generator().manual_seed(1)).view(-1, 28, 28)
-    ]
-    assert max(distances) < 3  # shifts are within 2.8 pixels
-
-
-def test_the_network_sees_where_a_pixel_is_and_rows_are_independent() -> None:
-    network = ImageNetwork(NetworkSizes(latents=5), OBJECTIVES["cmim"])
-    x = torch.cat([dot(4, 13), dot(20, 3)])
-    mean = network.encode(x).mean_BKD
-    assert mean.shape == (2, 1, 64) and not torch.allclose(mean[0], mean[1], atol=1e-4)
-    assert torch.allclose(mean[1:], network.encode(x[1:]).mean_BKD, atol=1e-5)
-    assert (network.encode(x).variance_BKD >= 1e-6).all()
-    assert network.hidden(mean).shape == (2, 5) and network.log_p_x_given_z(x, mean).shape == (2,)
-
-
-@torch.no_grad()
-def test_the_variance_is_at_least_a_millionth() -> None:
-    network = ImageNetwork(NetworkSizes(latents=5), OBJECTIVES["vae"])
-    torch.nn.init.constant_(network.posterior.log_variance.bias, -100.0)  # type: ignore[union-attr, arg-type]
-    assert network.encode(torch.rand(2, 784)).variance_BKD == pytest.approx(torch.full((2, 1, 64), 1e-6))
-
-
-def test_sizes_of_the_paper() -> None:
-    network = ImageNetwork(NetworkSizes(), OBJECTIVES["cmim"])
-    assert network.encoder.perceiver.latents_KD.shape == (400, 16) and len(network.encoder.perceiver.layers) == 4
-    assert network.parameter_count == 422_866
-    encoder = ImageNetwork(NetworkSizes(), OBJECTIVES["infonce"])
-    assert encoder.decoder is None
-    with pytest.raises(ConfigError, match="no informative embeddings"):
-        encoder.hidden(torch.zeros(1, 1, 64))
-
-
-@torch.no_grad()
-@pytest.mark.parametrize("objective", [*MAIN, *ABLATIONS])
-def test_losses_are_those_of_the_paper(objective: str) -> None:
-    torch.manual_seed(0)
-    network, loss = build(cell(objective))
-    x, view, noise = torch.rand(4, 784), torch.rand(4, 784), torch.randn(4, 1, 3)
-    posterior = network.encode(x)
-    z = posterior.mean_BKD + posterior.variance_BKD.sqrt() * noise
-    total = torch.zeros(4)
-    if "infonce" not in objective:
-        assert network.to_logits is not None
-        total = total + log_bernoulli(network.to_logits(network.hidden(z)), x)
-    if objective in ("cmim", "mim", "cmim_sum"):
-        total = total + 0.5 * (log_normal(z, posterior) + log_standard_normal(z))
-    if objective in ("vae", "cvae"):
-        total = total - kl_to_standard_normal(posterior)
-    if objective in ("cmim", "cae", "cvae"):
-        total = total + log_p_k1(z, 0.1)
-    if objective in ("cmim_sum", "infonce_x", "infonce"):
-        other = network.encode(view).mean_BKD if objective == "infonce" else z
-        similarity = torch.nn.functional.cosine_similarity(z.flatten(1)[:, None], other.flatten(1)[None], dim=2) / 0.1
-        total = total + similarity.log_softmax(dim=1).diagonal()
-    positive = view if objective == "infonce" else None
-    assert float(loss_of(network, loss, x, positive, noise)) == pytest.approx(float(-total.mean()), rel=1e-4)
+def test_seeds_differ_in_weights_and_in_all_that_is_drawn(images: Images) -> None:
+    one, other = (small_cell(seed=seed) for seed in (0, 1))
+    assert not torch.equal(build(one)[0].to_latent.weight, build(other)[0].to_latent.weight)
+    assert torch.equal(build(one)[0].to_latent.weight, build(one)[0].to_latent.weight)
+    assert train(one, images).history == train(one, images).history != train(other, images).history
 
 
 def test_weight_and_tau_reach_the_objective() -> None:
-    assert build(cell())[1].tau == 0.1 and build(cell())[1].weights["log_p_k1"] == 1
-    other = build(cell(tau=0.3, weight=10.0))[1]
+    assert build(small_cell())[1].tau == 0.1 and build(small_cell())[1].weights["log_p_k1"] == 1
+    other = build(small_cell(tau=0.3, weight=10.0))[1]
     assert (other.tau, other.weights["log_p_k1"]) == (0.3, 10)
-    assert build(cell("cmim_sum", weight=10.0))[1].weights["log_p_k1_sum"] == 10
+    assert build(small_cell("cmim_sum", weight=10.0))[1].weights["log_p_k1_sum"] == 10
 
 
-def test_settings_without_effect_are_refused_and_cells_have_names() -> None:
-    with pytest.raises(ConfigError, match="no effect on the objective vae"):
-        cell("vae", tau=0.3)
-    with pytest.raises(ConfigError, match="batch_size must be at least 2"):
-        cell(batch_size=1)
-    with pytest.raises(ConfigError, match="Unknown image set"):
-        Cell(data="cifar", objective="cmim", batch_size=2)
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"objective": "vae", "tau": 0.3}, "no effect on the objective vae"),
+        ({"objective": "infonce", "weight": 2.0}, "weight has no effect on the objective infonce"),
+        ({"objective": "infonce_x", "weight": 2.0}, "weight has no effect on the objective infonce_x"),
+        ({"objective": "bart"}, "Unknown objective"),
+        ({"data": "cifar"}, "Unknown image set"),
+        ({"batch_size": 1}, "batch_size must be at least 2"),
+        ({"seed": -1}, "seed must be at least 0"),
+        ({"tau": 0.0}, "tau must be a positive number"),
+        ({"tau": float("nan")}, "tau must be a positive number"),
+        ({"weight": -1.0}, "weight must be a number of at least 0"),
+    ],
+)
+def test_cells_that_cannot_be_run_are_errors(fields: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        small_cell(**fields)
+
+
+def test_settings_out_of_range_are_errors() -> None:
+    for name in ("steps", "validations", "mlp_steps"):
+        with pytest.raises(ConfigError, match=f"{name} must be at least 1, found 0"):
+            dataclasses.replace(SMALL, **{name: 0})
+    with pytest.raises(ConfigError, match="test_images must be at least 0, found -1"):
+        dataclasses.replace(SMALL, test_images=-1)
+
+
+def test_cells_with_different_settings_have_different_names(monkeypatch: pytest.MonkeyPatch) -> None:
     others = [
-        cell("mim"),
-        cell(batch_size=5),
-        cell(tau=0.3),
-        cell(weight=2.0),
-        cell().with_steps(7),
-        dataclasses.replace(cell(), seed=1),
+        small_cell("mim"),
+        small_cell(batch_size=5),
+        small_cell(tau=0.3),
+        small_cell(weight=2.0),
+        small_cell(seed=1),
+        small_cell(settings=dataclasses.replace(SMALL, steps=7)),
+        small_cell(settings=dataclasses.replace(SMALL, sizes=dataclasses.replace(SMALL.sizes, query_scale=2.0))),
     ]
-    assert len({one.name for one in (cell(), *others)}) == 7
-    assert Cell.from_mapping(cell().as_mapping()) == cell()
+    names = {one.name for one in (small_cell(), *others)}
+    mapping = small_cell().as_mapping()
+    assert Cell.from_mapping(mapping) == small_cell()
+    monkeypatch.setattr("examples.images.cell.VERSION", 0)
+    assert len({*names, small_cell().name}) == len(others) + 2
+    for wrong, message in (
+        (mapping, "version"),
+        (mapping | {"version": 0, "lr": 1.0}, "different fields"),
+        ({}, "different fields"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            Cell.from_mapping(wrong)
 
 
 def test_training_lowers_the_loss_and_keeps_the_best_weights(images: Images) -> None:
-    long = dataclasses.replace(cell("ae"), settings=dataclasses.replace(SMALL, steps=60, validations=6))
+    long = small_cell("ae", settings=dataclasses.replace(SMALL, steps=60, validations=6))
     found = train(long, images)
     losses = [loss for _, loss in found.history]
     assert [step for step, _ in found.history] == [10, 20, 30, 40, 50, 60]
     assert min(losses) < losses[0] and found.best_step == found.history[losses.index(min(losses))][0]
-    objective = build(long)[1]
-    assert validation_loss(found.network, objective, images.valid, 4, 0) == pytest.approx(min(losses))
+    x = pixels(images.valid.images_NP)
+    assert validation_loss(found.network, build(long)[1], x, 4, 0) == pytest.approx(min(losses))
 
 
-def test_a_stopped_run_goes_on_bit_for_bit(images: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stopped_run_is_resumed_bit_for_bit(images: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for objective in ("cmim", "infonce"):
-        whole = train(cell(objective), images)
+        whole = train(small_cell(objective), images)
         path = tmp_path / f"{objective}.pt"
+        calls: list[float] = []
 
-        def stop(*_: object, calls: list[int] = []) -> float:  # noqa: B006
-            calls.append(1)
-            if len(calls) == 2:
+        def stopping(*args: object, calls: list[float] = calls) -> float:
+            if len(calls) == 1:
                 raise KeyboardInterrupt
-            return 5.0 - len(calls)
+            calls.append(validation_loss(*args))  # type: ignore[arg-type]
+            return calls[-1]
 
         with monkeypatch.context() as context, pytest.raises(KeyboardInterrupt):
-            original = validation_loss
-            context.setattr("examples.images.training.validation_loss", lambda *a, s=stop, o=original: (s(), o(*a))[1])
-            train(cell(objective), images, path)
-        resumed = train(cell(objective), images, path)
-        assert resumed.history == whole.history and resumed.best_step == whole.best_step
+            context.setattr("examples.images.training.validation_loss", stopping)
+            train(small_cell(objective), images, path)
+        resumed = train(small_cell(objective), images, path)
+        assert len(calls) == 1 and resumed.history == whole.history and resumed.best_step == whole.best_step
         for one, other in zip(resumed.network.state_dict().values(), whole.network.state_dict().values()):
             assert torch.equal(one, other)
 
 
+def test_a_checkpoint_of_different_images_is_an_error(images: Images, tmp_path: Path) -> None:
+    train(small_cell(), images, tmp_path / "checkpoint.pt")
+    write_small_set(tmp_path, "breastmnist", seed=1)
+    with pytest.raises(DataError, match=r"checkpoint.pt is of different images of breastmnist"):
+        train(small_cell(), load("breastmnist", tmp_path), tmp_path / "checkpoint.pt")
+
+
+def test_a_validation_loss_that_is_not_finite_is_an_error(images: Images, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("examples.images.training.validation_loss", lambda *_: float("nan"))
+    with pytest.raises(DivergenceError, match="the validation loss is nan after 2 steps"):
+        train(small_cell(), images)
+
+
 @torch.no_grad()
 def test_validation_uses_batches_of_the_training_size(images: Images) -> None:
-    torch.manual_seed(0)
-    network, objective = build(cell("infonce_x"))
+    network, objective = build(small_cell("infonce_x"))
     x, by_size = pixels(images.valid.images_NP), {}
     for size in (3, 12):
         parts = [loss_of(network, objective, some, None, torch.zeros(size, 1, 3)) for some in x.split(size)]
         by_size[size] = float(torch.stack(parts).mean())
-        assert validation_loss(network, objective, images.valid, size, 0) == pytest.approx(by_size[size], rel=1e-4)
+        assert validation_loss(network, objective, x, size, 0) == pytest.approx(by_size[size], rel=1e-4)
     assert by_size[3] < by_size[12]
 
 
-def test_too_few_images_are_refused(images: Images) -> None:
-    with pytest.raises(DataError, match="40 training and 12 validation images: too few"):
-        train(cell(batch_size=41), images)
+@torch.no_grad()
+def test_validation_of_infonce_uses_a_second_view(images: Images, monkeypatch: pytest.MonkeyPatch) -> None:
+    network, objective = build(small_cell("infonce"))
+    x = pixels(images.valid.images_NP)
+    augmented = validation_loss(network, objective, x, 12, 0)
+    monkeypatch.setattr("examples.images.training.random_affine", lambda some, _: 1 - some)
+    inverted = validation_loss(network, objective, x, 12, 0)
+    same, expected = (float(loss_of(network, objective, x, view, torch.zeros(12, 1, 3))) for view in (x, 1 - x))
+    assert inverted == pytest.approx(expected, abs=1e-4) and abs(expected - same) > 1e-3 and abs(augmented - inverted) > 1e-3
+
+
+def test_too_few_images_are_an_error(images: Images) -> None:
+    with pytest.raises(DataError, match="40 training and 12 validation images"):
+        train(small_cell(batch_size=41), images)
+    with pytest.raises(DataError, match="at most 1 are used: too few"):
+        train(small_cell(settings=dataclasses.replace(SMALL, valid_images=1)), images)
 
 
 def test_classifiers_find_what_is_there() -> None:
     random = np.random.default_rng(0)
     labels = np.arange(200) % 2
     vectors = (random.normal(size=(200, 4)) + 4 * labels[:, None]).astype(np.float32)
-    settings = dataclasses.replace(SMALL, mlp_steps=300)
-    found = accuracies(vectors[:150], vectors[150:], labels[:150], labels[150:], dataclasses.replace(cell(), settings=settings))
+    cell = small_cell(settings=dataclasses.replace(SMALL, mlp_steps=300))
+    found = accuracies(vectors[:150], vectors[150:], labels[:150], labels[150:], cell)
     assert set(found) == {"knn_cosine", "knn_euclidean", "mlp"} and found["knn_euclidean"] > 0.95 and found["mlp"] > 0.95
 
 
 def test_evaluation_has_both_embeddings_unless_there_is_no_decoder(images: Images) -> None:
-    network, _ = build(cell())
-    found = evaluate(network.eval(), images, cell())
+    network, _ = build(small_cell())
+    found = evaluate(network, images, small_cell())
     assert set(found["accuracy"]) == {"mean", "informative"} and found["classifier_images"] == 30 and found["tested_images"] == 20
     assert found["log_likelihood"]["mean"] < 0 and found["log_likelihood"]["drawn"] < 0
-    q = encode(network, images.test)
+    q = encode_all(network, pixels(images.test.images_NP))
     assert embed(network, q, "mean").shape == (20, 3) and embed(network, q, "informative").shape == (20, 4)
-    encoder, _ = build(cell("infonce"))
-    found = evaluate(encoder.eval(), images, cell("infonce"))
+    encoder, _ = build(small_cell("infonce"))
+    found = evaluate(encoder, images, small_cell("infonce"))
     assert set(found["accuracy"]) == {"mean"} and found["log_likelihood"] is None
+
+
+def test_a_limit_of_zero_uses_all_images(images: Images) -> None:
+    cell = small_cell(settings=dataclasses.replace(SMALL, train_images=0, test_images=0, valid_images=0))
+    found = evaluate(build(cell)[0], images, cell)
+    assert (found["classifier_images"], found["tested_images"]) == (40, 20)
+    assert train(cell, images).history == train(small_cell(), images).history  # whose limit is the number of validation images
