@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from .cell import ABLATIONS, MAIN
 from .evaluation import CLASSIFIERS
-from .scores import LABELS, likelihoods_of, of_models
+from .scores import LABELS, comparable, likelihoods_of, of_ablated_sets
 from .statistics import slopes
 from .tables import conditions, standard_scores
 
@@ -37,46 +37,45 @@ _TITLES = dict(zip(CLASSIFIERS, ("KNN5 cosine", "KNN5 Euclidean", "MLP classifie
 def draw_all(cells: Sequence[Mapping[str, Any]], folder: Path) -> list[Path]:
     """Draws all figures for which there are cells, as PNG; returns their paths.
 
-    Figures 10 to 15 show the main objectives on all image sets; with the suffix `_all` all objectives, on the sets that have them.
+    Figures 6, 9 and those with the suffix `_all` show the image sets that have the ablations. In figures 14 and 15, InfoNCE has only mean
+    embeddings, so its ranks are among more runs.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    present = {one["cell"]["objective"] for one in cells}
-    everything = [name for name in (*MAIN, *ABLATIONS) if name in present]
-    ablated = [name for name in ("cmim", "cmim_sum", "infonce", "infonce_x") if name in present]
     note = conditions(cells)
+    main, _ = comparable(cells, MAIN)
+    ablated, _ = comparable(of_ablated_sets(cells), (*MAIN, *ABLATIONS))
+    pairs, _ = comparable(of_ablated_sets(cells), ("cmim", "cmim_sum", "infonce", "infonce_x"))
     drawn = {}
-    regular, _ = standard_scores(cells, MAIN, "mean")
-    main, _ = standard_scores(cells, MAIN)
-    if len(main):
-        drawn["figure_3"] = _bars(regular, ("z", "rank"), None)
-        drawn["figure_4"] = _slope_figure([(slopes(main, by=("evaluation",)), "z averaged over image sets")])
-        drawn["figure_8"] = _slope_figure([(slopes(main), "z of each image set and evaluation")])
-    likelihood = of_models(likelihoods_of(cells), ("mim", "cmim"))
+    if main:
+        both = standard_scores(main)
+        drawn["figure_3"] = _bars(standard_scores(main, "mean"), ("z", "rank"), None)
+        drawn["figure_4"] = _slope_figure(slopes(both, by=("evaluation",)), "z averaged over image sets")
+        drawn["figure_8"] = _slope_figure(slopes(both), "z of each image set and evaluation")
+    likelihood = likelihoods_of(main)
+    likelihood = likelihood[likelihood["model"].isin([LABELS["mim"], LABELS["cmim"]])]
     if likelihood["model"].nunique() == 2:
         drawn["figure_5b"] = _reconstruction(likelihood)
-    if present & set(ABLATIONS):
-        four, _ = standard_scores(cells, ablated, "mean")
-        if len(four):
-            drawn["figure_6"] = _bars(four, ("z", "rank"), None)
-            drawn["figure_6_slopes"] = _slope_figure([(slopes(four, by=("evaluation",)), "z averaged over image sets")])
-    every, _ = standard_scores(cells, everything)
-    if len(every):
-        drawn["figure_9"] = _slope_figure([(slopes(every), "z of each image set and evaluation")])
-    for suffix, models in {"": MAIN, "_all": everything}.items() if len(everything) > len(MAIN) else {"": everything}.items():
+    if pairs:
+        regular = standard_scores(pairs, "mean")
+        drawn["figure_6"] = _bars(regular, ("z", "rank"), None)
+        drawn["figure_6_slopes"] = _slope_figure(slopes(regular, by=("evaluation",)), "z averaged over image sets")
+    if ablated:
+        drawn["figure_9"] = _slope_figure(slopes(standard_scores(ablated)), "z of each image set and evaluation")
+    for suffix, some in [pair for pair in (("", main), ("_all", ablated)) if pair[1]]:
         for number, kind in ((10, "mean"), (12, "informative"), (14, None)):
-            scores, _ = standard_scores(cells, models, kind)
+            scores = standard_scores(some, kind)
             for offset, value in enumerate(("z", "rank") if len(scores) else ()):
                 drawn[f"figure_{number + offset}{suffix}"] = _bars(scores, (value,), CLASSIFIERS)
+    folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for name, figure in drawn.items():
-        figure.supxlabel(note.replace("; ", ";\n"), fontsize=6)
+        figure.supxlabel(note.replace(". ", ".\n"), fontsize=6)
         paths.append(folder / f"{name}.png")
         FigureCanvasAgg(figure).print_png(str(paths[-1]))
     return paths
 
 
 def _bars(scores: pd.DataFrame, values: Sequence[str], classifiers: Sequence[str] | None) -> Figure:
-    """A panel of each value, or of each classifier and their average: a bar of each model and batch size, dark for its model's average."""
+    """A panel of each value, or of each classifier and their average: a bar of each model and batch size, and a light one of each model."""
     panels: list[tuple[str, str, pd.DataFrame]] = [(value, "average of classifiers", scores) for value in values]
     if classifiers:
         of = scores["evaluation"].str.split(" ").str[0]
@@ -110,19 +109,19 @@ def _bar_panel(axis: Axes, scores: pd.DataFrame, value: str) -> None:
     axis.axhline(0, color="black", linewidth=0.5)
 
 
-def _slope_figure(panels: Sequence[tuple[pd.DataFrame, str]]) -> Figure:
+def _slope_figure(found: pd.DataFrame, title: str) -> Figure:
     """The slopes of each model as points, with their mean."""
-    figure = Figure(figsize=(8, 3.8 * len(panels)), layout="constrained")
-    for axis, (found, title) in zip(figure.subplots(len(panels), 1, squeeze=False).flat, panels):
-        models = list(dict.fromkeys(found["model"]))
-        for place, model in enumerate(models):
-            values = 1000 * found[found["model"] == model]["slope"].to_numpy()
-            spread = np.linspace(-0.25, 0.25, len(values)) if len(values) > 1 else np.zeros(1)
-            axis.plot(place + spread, np.sort(values), "o", color=COLOURS[model], markersize=4, alpha=0.7)
-            axis.plot([place - 0.3, place + 0.3], [values.mean()] * 2, color="black", linewidth=1.5)
-        axis.axhline(0, color="black", linewidth=0.5, linestyle=":")
-        axis.set_xticks(range(len(models)), models)
-        axis.set(ylabel="slope, z per 1,000 images of a batch", title=title)
+    figure = Figure(figsize=(8, 3.8), layout="constrained")
+    axis = figure.subplots()
+    models = list(dict.fromkeys(found["model"]))
+    for place, model in enumerate(models):
+        values = 1000 * found[found["model"] == model]["slope"].to_numpy()
+        spread = np.linspace(-0.25, 0.25, len(values)) if len(values) > 1 else np.zeros(1)
+        axis.plot(place + spread, np.sort(values), "o", color=COLOURS[model], markersize=4, alpha=0.7)
+        axis.plot([place - 0.3, place + 0.3], [values.mean()] * 2, color="black", linewidth=1.5)
+    axis.axhline(0, color="black", linewidth=0.5, linestyle=":")
+    axis.set_xticks(range(len(models)), models)
+    axis.set(ylabel="slope, z per 1,000 images of a batch", title=title)
     return figure
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
-from .cell import ABLATIONS, MAIN
+from .cell import ABLATIONS, TAU, WEIGHT
 
-__all__ = ["LABELS", "accuracies_of", "likelihoods_of", "model_label", "of_models", "of_shared_seeds"]
+__all__ = ["LABELS", "accuracies_of", "comparable", "likelihoods_of", "of_ablated_sets"]
 
 LABELS = {
     "cmim": "cMIM",
@@ -24,54 +24,74 @@ LABELS = {
 }
 """The paper's names of the objectives."""
 
-_ORDER = {LABELS[name]: place for place, name in enumerate((*MAIN, *ABLATIONS))}
+
+def comparable(
+    cells: Sequence[Mapping[str, Any]], objectives: Sequence[str]
+) -> tuple[list[Mapping[str, Any]], dict[str, list[str]]]:
+    """Selects cells whose z-scores, ranks and means over seeds can be compared.
+
+    Only the paper's tau and weight, and only seeds that all of the objectives have. An image set is kept if it has every combination of
+    objective and batch size, that any set has, with each of its seeds.
+
+    Args:
+        cells: Results of `grid.read_cells`.
+        objectives: Names of objectives; those without any cell are ignored.
+
+    Returns:
+        The cells of the complete sets, in the order of sets, objectives and batch sizes; and by the name of each other set the cells that
+        it lacks.
+    """
+    order = {name: place for place, name in enumerate(objectives)}
+    some = [
+        one for one in cells if one["cell"]["objective"] in order and (one["cell"]["tau"], one["cell"]["weight"]) == (TAU, WEIGHT)
+    ]
+    present = {one["cell"]["objective"] for one in some}
+    seeds = [{one["cell"]["seed"] for one in some if one["cell"]["objective"] == name} for name in present]
+    some = [one for one in some if one["cell"]["seed"] in set.intersection(*seeds)]
+    runs = {(one["cell"]["objective"], one["cell"]["batch_size"]) for one in some}
+    kept: list[Mapping[str, Any]] = []
+    missing = {}
+    for data in dict.fromkeys(one["cell"]["data"] for one in some):
+        found = {_run_of(one): one for one in some if one["cell"]["data"] == data}
+        expected = [(*run, seed) for run in runs for seed in {seed for _, _, seed in found}]
+        expected.sort(key=lambda run: (order[run[0]], *run[1:]))
+        absent = [f"{LABELS[name]} B = {size} seed {seed}" for name, size, seed in expected if (name, size, seed) not in found]
+        if absent:
+            missing[str(data)] = absent
+        else:
+            kept += [found[run] for run in expected]
+    return kept, missing
 
 
-def model_label(cell: Mapping[str, Any]) -> str:
-    """Name of the objective, with tau and the contrastive weight where they are not the paper's 0.1 and 1."""
-    label = LABELS[cell["objective"]]
-    if cell["tau"] != 0.1:
-        label += f" tau={cell['tau']:g}"
-    return label + (f" weight={cell['weight']:g}" if cell["weight"] != 1.0 else "")
+def _run_of(one: Mapping[str, Any]) -> tuple[str, int, int]:
+    return one["cell"]["objective"], one["cell"]["batch_size"], one["cell"]["seed"]
+
+
+def of_ablated_sets(cells: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The cells of the image sets that have an ablation."""
+    names = {one["cell"]["data"] for one in cells if one["cell"]["objective"] in ABLATIONS}
+    return [one for one in cells if one["cell"]["data"] in names]
 
 
 def accuracies_of(cells: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """A row for each cell, embedding and classifier; see `statistics` for the columns. `embedding` and `classifier` stand apart as well."""
+    """A row for each cell, embedding and classifier; see `statistics` for the columns. There is also a column `embedding`."""
     rows = []
     for one in cells:
-        cell = one["cell"]
         for embedding, by_classifier in one["accuracy"].items():
             for classifier, accuracy in by_classifier.items():
-                rows.append((*_key(cell), embedding, classifier, f"{classifier} {embedding}", accuracy))
-    columns = ["data", "model", "batch_size", "seed", "embedding", "classifier", "evaluation", "accuracy"]
-    return pd.DataFrame(rows, columns=columns)
+                rows.append((*_key(one["cell"]), embedding, f"{classifier} {embedding}", accuracy))
+    return pd.DataFrame(rows, columns=["data", "model", "batch_size", "seed", "embedding", "evaluation", "accuracy"])
 
 
 def likelihoods_of(cells: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     """A row for each cell with a decoder: log p(x|z) of test images, nats per image, with z the `mean` and `drawn`."""
-    rows = [(*_key(one["cell"]), *one["log_likelihood"].values()) for one in cells if one["log_likelihood"]]
+    rows = [
+        (*_key(one["cell"]), one["log_likelihood"]["mean"], one["log_likelihood"]["drawn"])
+        for one in cells
+        if one["log_likelihood"]
+    ]
     return pd.DataFrame(rows, columns=["data", "model", "batch_size", "seed", "mean", "drawn"])
 
 
-def of_models(scores: pd.DataFrame, models: Iterable[str]) -> pd.DataFrame:
-    """The rows of these objectives at tau 0.1 and weight 1, in the order of the paper."""
-    wanted = [LABELS[name] for name in models]
-    found = scores[scores["model"].isin(wanted)]
-    return found.sort_values(
-        ["model", "batch_size"], key=lambda column: column.map(_ORDER) if column.name == "model" else column, kind="stable"
-    )
-
-
-def of_shared_seeds(cells: Sequence[Mapping[str, Any]], objectives: Iterable[str]) -> list[Mapping[str, Any]]:
-    """The cells of these objectives whose seeds all of them have, so that all are means of equally many runs; tau 0.1 and weight 1 only."""
-    found: dict[str, list[Mapping[str, Any]]] = {name: [] for name in objectives}
-    for one in cells:
-        if one["cell"]["objective"] in found and model_label(one["cell"]) in LABELS.values():
-            found[one["cell"]["objective"]].append(one)
-    seeds = [{one["cell"]["seed"] for one in some} for some in found.values() if some]
-    shared = set.intersection(*seeds) if seeds else set()
-    return [one for some in found.values() for one in some if one["cell"]["seed"] in shared]
-
-
 def _key(cell: Mapping[str, Any]) -> tuple[str, str, int, int]:
-    return cell["data"], model_label(cell), cell["batch_size"], cell["seed"]
+    return cell["data"], LABELS[cell["objective"]], cell["batch_size"], cell["seed"]

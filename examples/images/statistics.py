@@ -1,7 +1,7 @@
 """z-scores, ranks, slopes and tests of the paper (Sec. 3.3, 3.4, E), on plain tables.
 
 A table of scores has a row for each `data` (image set), `evaluation` (embedding and classifier), `model`, `batch_size` and `seed`, with
-`accuracy`. `average_seeds` removes `seed`; all other functions expect the result.
+`accuracy`. `average_seeds` removes `seed`; all other functions require its result.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import linregress, ttest_1samp
 
-__all__ = ["MeanTest", "average_seeds", "complete", "paired_test", "ranks", "slope_test", "slopes", "z_scores"]
+__all__ = ["MeanTest", "average_seeds", "paired_test", "ranks", "slope_test", "slopes", "z_scores"]
 
 TASK = ["data", "evaluation"]
 
@@ -23,31 +23,20 @@ class MeanTest(NamedTuple):
 
     Attributes:
         mean: Mean of the values.
+        sd: Standard deviation of the values (divided by n - 1); NaN with fewer than two.
         p: p-value.
         n: Number of values.
     """
 
     mean: float
+    sd: float
     p: float
     n: int
 
 
 def average_seeds(scores: pd.DataFrame) -> pd.DataFrame:
-    """The mean accuracy over the seeds of each run, and their number `seeds`."""
-    grouped = scores.groupby([*TASK, "model", "batch_size"], sort=False)["accuracy"]
-    return grouped.agg(accuracy="mean", seeds="size").reset_index()
-
-
-def complete(scores: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
-    """Keeps image sets that have all combinations of model and batch size of each evaluation; returns the names of the others as well.
-
-    A z-score or rank among other models is not comparable.
-    """
-    combination = scores["model"] + " " + scores["batch_size"].astype(str)
-    expected = combination.groupby(scores["evaluation"]).nunique()
-    found = combination.groupby([scores["data"], scores["evaluation"]]).nunique().unstack(fill_value=0)
-    lacking = [str(name) for name in found.index[(found < expected).any(axis=1)]]
-    return scores[~scores["data"].isin(lacking)].reset_index(drop=True), lacking
+    """The mean accuracy over the seeds of each run. All runs of a set must have the same seeds; see `scores.comparable`."""
+    return scores.groupby([*TASK, "model", "batch_size"], sort=False)["accuracy"].mean().reset_index()
 
 
 def z_scores(scores: pd.DataFrame) -> pd.DataFrame:
@@ -66,24 +55,23 @@ def ranks(scores: pd.DataFrame) -> pd.DataFrame:
     return scores.assign(rank=scores.groupby(TASK)["accuracy"].rank(ascending=False, method="average"))
 
 
-def slopes(scores: pd.DataFrame, value: str = "z", by: Sequence[str] = ("data", "evaluation")) -> pd.DataFrame:
-    """Slope of a straight line through `value` against batch size (Sec. 3.4), for each model and group.
+def slopes(scores: pd.DataFrame, by: Sequence[str] = ("data", "evaluation")) -> pd.DataFrame:
+    """Slope of a straight line through `z` against batch size (Sec. 3.4), for each model and group.
 
     Args:
-        scores: A table with the column `value`; it is averaged over the rows of a model, group and batch size.
-        value: "z", or "accuracy".
+        scores: A table with the column `z`, which is averaged over the rows of a model, group and batch size.
         by: Groups. ("data", "evaluation"): Fig. 8 and Table 2; ("evaluation",): Fig. 4, where z is averaged over the sets first.
 
     Returns:
-        `model`, the columns `by`, `slope` (change of `value` for one more image in a batch) and `points`. Groups with a single batch
-        size are left out.
+        `model`, the columns `by`, and `slope` (change of z for one more image in a batch). Groups with a single batch size are left
+        out.
     """
     rows = []
     for group, some in scores.groupby(["model", *by], sort=False):
-        line = some.groupby("batch_size")[value].mean()
+        line = some.groupby("batch_size")["z"].mean()
         if len(line) > 1:
-            rows.append((*group, float(linregress(line.index.to_numpy(float), line.to_numpy(float)).slope), len(line)))
-    return pd.DataFrame(rows, columns=["model", *by, "slope", "points"])
+            rows.append((*group, float(linregress(line.index.to_numpy(float), line.to_numpy(float)).slope)))
+    return pd.DataFrame(rows, columns=["model", *by, "slope"])
 
 
 def slope_test(found: pd.DataFrame, unit: str | None = None) -> dict[str, MeanTest]:
@@ -108,14 +96,15 @@ def paired_test(scores: pd.DataFrame, first: str, second: str, value: str = "z")
     """
     wide = scores.pivot_table(index=[*TASK, "batch_size"], columns="model", values=value)
     if not {first, second} <= set(wide.columns):
-        return MeanTest(float("nan"), float("nan"), 0)
+        return _mean_test(np.empty(0))
     difference = (wide[first] - wide[second]).dropna()
     return _mean_test(difference.groupby("data").mean().to_numpy(float))
 
 
 def _mean_test(values: np.ndarray) -> MeanTest:
+    nan = float("nan")
     if not len(values):
-        return MeanTest(float("nan"), float("nan"), 0)
-    is_testable = len(values) > 1 and np.ptp(values) > 1e-12
-    p = float(ttest_1samp(values, 0.0).pvalue) if is_testable else float("nan")
-    return MeanTest(float(values.mean()), p, len(values))
+        return MeanTest(nan, nan, nan, 0)
+    sd = float(values.std(ddof=1)) if len(values) > 1 else nan
+    p = float(ttest_1samp(values, 0.0).pvalue) if len(values) > 1 and np.ptp(values) > 1e-12 else nan
+    return MeanTest(float(values.mean()), sd, p, len(values))

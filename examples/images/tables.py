@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -10,124 +10,159 @@ import pandas as pd
 from nemo_cmim.errors import DataError
 from nemo_cmim.markdown import markdown_table
 
-from .cell import ABLATIONS, MAIN
-from .scores import LABELS, accuracies_of, likelihoods_of, of_models, of_shared_seeds
+from .cell import ABLATIONS, MAIN, TAU, WEIGHT
+from .scores import LABELS, accuracies_of, comparable, likelihoods_of, of_ablated_sets
 from .sets import SETS
-from .statistics import MeanTest, average_seeds, complete, paired_test, ranks, slope_test, slopes, z_scores
+from .statistics import TASK, MeanTest, average_seeds, paired_test, ranks, slope_test, slopes, z_scores
 
-__all__ = ["conditions", "sections", "standard_scores"]
+__all__ = ["conditions", "sections", "sets_table", "standard_scores"]
 
 PAIRS = (("cmim", "mim"), ("cmim", "vae"), ("cmim", "ae"), ("cmim", "infonce"), ("mim", "vae"))
 ABLATED = (("cmim", "cmim_sum"), ("infonce", "infonce_x"), ("cae", "ae"), ("cvae", "vae"))
+_LISTED = 3  # missing cells of a set that are named
+
+Cells = Sequence[Mapping[str, Any]]
 
 
-def standard_scores(
-    cells: Sequence[Mapping[str, Any]], models: Sequence[str], embedding: str | None = None
-) -> tuple[pd.DataFrame, list[str]]:
-    """Accuracies of some objectives with their `z` and `rank`, and the image sets that lack a run and are left out.
+def standard_scores(cells: Cells, embedding: str | None = None) -> pd.DataFrame:
+    """Accuracies, averaged over seeds, with their `z` and `rank` among these cells.
 
     Args:
-        cells: Results of `grid.read_cells`.
-        models: Names of objectives. Image sets that have none of the runs of a model are left out.
+        cells: Cells of `scores.comparable`.
         embedding: "mean", "informative", or None for both.
-
-    Only seeds that all of these objectives have are used.
     """
-    scores = of_models(accuracies_of(of_shared_seeds(cells, models)), models)
+    scores = accuracies_of(cells)
     if embedding is not None:
         scores = scores[scores["embedding"] == embedding]
-    kept, lacking = complete(average_seeds(scores))
-    return ranks(z_scores(kept)), lacking
+    return ranks(z_scores(average_seeds(scores)))
 
 
-def conditions(cells: Sequence[Mapping[str, Any]]) -> str:
-    """A sentence with the settings that all tables depend on, to be read with each of them.
+def conditions(cells: Cells) -> str:
+    """The settings that all tables depend on, to be read with each of them.
 
     Raises:
-        DataError: If the cells have different settings, so that one table would mix them.
+        DataError: If the cells have different settings, or those of an image set different images, so that one table would mix them.
     """
     first = cells[0]["cell"]["settings"]
+    images: dict[str, str] = {}
     for one in cells:
+        data, sha256 = one["cell"]["data"], one["images"]["sha256"]
         if one["cell"]["settings"] != first:
             raise DataError(
                 f"The cells have different settings: {one['cell']['settings']} and {first}. Give the folder of one grid."
             )
-    sizes = first["sizes"]
-    seeds = sorted({one["cell"]["seed"] for one in cells})
+        if images.setdefault(data, sha256) != sha256:
+            raise DataError(f"The cells of {data} are of different images (SHA-256 {images[data][:12]} and {sha256[:12]}).")
+    limits = {name: f"{first[name]:,}" if first[name] else "all" for name in ("train_images", "test_images", "valid_images")}
     return (
-        f"Latent arrays of {sizes['latents']} steps (the paper: 400), {first['steps']:,} training steps (the paper: 1,000,000), "
-        f"{len(seeds)} seed{'s' * (len(seeds) > 1)}; "
-        f"classifiers learn from at most {first['train_images']:,} training images and are tested "
-        f"on at most {first['test_images']:,} test images; the validation loss is of at most {first['valid_images']:,} images."
+        f"Latent arrays of {first['sizes']['latents']} steps (the paper: 400), {first['steps']:,} training steps (the paper: 1,000,000). "
+        f"Maximum number of images: {limits['train_images']} for training the classifiers, {limits['test_images']} for testing, "
+        f"{limits['valid_images']} for the validation loss. Computed on: {', '.join(sorted({one['machine'] for one in cells}))}."
     )
 
 
-def sections(cells: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
-    """All sections by title: each a list of paragraphs and tables. Those that have no cells are left out."""
+def sections(cells: Cells) -> dict[str, list[str]]:
+    """All sections by title: each a list of paragraphs and tables. Those without cells are left out."""
     notes = conditions(cells)
-    found = {"Image sets": [_sets_table(cells)]}
-    main, lacking = standard_scores(cells, MAIN)
-    if len(main):
-        regular, _ = standard_scores(cells, MAIN, "mean")
-        found |= {
-            "Accuracy: z-scores and ranks (Fig. 3, 10-15)": [_by_batch_size(regular, "mean"), _by_batch_size(main, "both")],
-            "Differences between objectives": [_pairs_table(main, PAIRS)],
-            "Sensitivity to batch size (Table 2, Fig. 4, 8)": [_slopes_table(main)],
-            "Accuracy of each image set": _accuracy_tables(cells),
-        }
-    likelihood = of_models(likelihoods_of(cells), MAIN)
-    if len(likelihood):
-        found["Reconstruction (Fig. 5b)"] = [_likelihood_table(likelihood)]
-    present = {one["cell"]["objective"] for one in cells}
-    if present & set(ABLATIONS):
-        models = [name for name in (*MAIN, *ABLATIONS) if name in present]
-        scores, without = standard_scores(cells, models)
-        if len(scores):
-            seeds = sorted({one["cell"]["seed"] for one in of_shared_seeds(cells, models)})
-            text = f"Image sets: {', '.join(dict.fromkeys(scores['data']))}. Seeds: {', '.join(map(str, seeds))}. z among these objectives."
-            found["Ablations (Fig. 6, 9)"] = [
-                text,
-                _by_batch_size(scores, "both"),
-                _pairs_table(scores, ABLATED),
-                _slopes_table(scores),
-            ]
-        lacking = lacking + [name for name in without if name not in lacking and not len(scores)]
-    temperature = _temperature_table(cells)
-    if temperature:
+    main, missing = comparable(cells, MAIN)
+    found = {"Image sets": [_sets_of(cells), *_missing(missing, "the five main objectives")]}
+    if main:
+        found |= _main_sections(main)
+    ablated, missing = comparable(of_ablated_sets(cells), (*MAIN, *ABLATIONS))
+    found["Image sets"] += _missing(missing, "the ablations")
+    if ablated:
+        found["Ablations (Fig. 6, 9)"] = _ablations(ablated)
+    if temperature := _temperature_table(cells):
         found["Temperature and weight of the contrastive term"] = [temperature]
-    if lacking:
-        notes += f" Not finished, and left out of z-scores and ranks: {', '.join(lacking)}."
     return {title: [notes, *parts] for title, parts in found.items()}
 
 
-def _sets_table(cells: Sequence[Mapping[str, Any]]) -> str:
+def _main_sections(cells: Cells) -> dict[str, list[str]]:
+    regular, both, scope = standard_scores(cells, "mean"), standard_scores(cells), _scope(cells)
+    found = {
+        "Accuracy: z-scores and ranks (Fig. 3, 10-15)": [_by_batch_size(regular), _by_batch_size(both)],
+        "Differences between objectives": [_pairs_table(both, PAIRS)],
+        "Sensitivity to batch size (Table 2, Fig. 4, 8)": [_slopes_table(both)],
+        "Accuracy of each image set": _accuracy_tables(accuracies_of(cells)),
+    }
+    likelihood = likelihoods_of(cells)
+    if len(likelihood):
+        found["Reconstruction (Fig. 5b)"] = [_likelihood_table(likelihood)]
+    return {title: [scope, *parts] for title, parts in found.items()}
+
+
+def _ablations(cells: Cells) -> list[str]:
+    regular, both = standard_scores(cells, "mean"), standard_scores(cells)
+    tables = [
+        _by_batch_size(regular),
+        _slopes_table(regular),
+        _by_batch_size(both),
+        _slopes_table(both),
+        _pairs_table(both, ABLATED),
+    ]
+    return [f"{_scope(cells)} z and rank are among these objectives. Fig. 6 uses mean embeddings only.", *tables]
+
+
+def _scope(cells: Cells) -> str:
+    sets, seeds = (list(dict.fromkeys(one["cell"][name] for one in cells)) for name in ("data", "seed"))
+    return f"Image sets: {', '.join(sets)}. Seeds: {', '.join(map(str, sorted(seeds)))}."
+
+
+def _missing(missing: Mapping[str, Sequence[str]], what: str) -> list[str]:
+    """A paragraph on the sets that `comparable` left out; none if there are none."""
+    texts = []
+    for data, cells in missing.items():
+        more = f" and {len(cells) - _LISTED} more" if len(cells) > _LISTED else ""
+        texts.append(f"{data} (lacks {', '.join(cells[:_LISTED])}{more})")
+    return [f"Left out of the tables of {what}, since cells are missing: {'; '.join(texts)}."] if texts else []
+
+
+def _sets_of(cells: Cells) -> str:
+    rows = {}
+    for one in cells:
+        images = one["images"]
+        rows[one["cell"]["data"]] = ((images["train"], images["valid"], images["test"]), images["note"])
+    return sets_table(rows)
+
+
+def sets_table(found: Mapping[str, tuple[tuple[int, int, int] | None, str]]) -> str:
+    """A table of image sets: the numbers of images here, as documented by the publisher, and in Table 3 of the paper.
+
+    Args:
+        found: Numbers of training, validation and test images (None: the set cannot be read) and note, by the name of the set.
+    """
     rows = []
-    for name in dict.fromkeys(one["cell"]["data"] for one in cells):
-        images = next(one["images"] for one in cells if one["cell"]["data"] == name)
+    for name, (counts, note) in found.items():
         of = SETS[name]
-        paper = f"{of.paper[0]:,} / {of.paper[1]:,}" if of.paper else "not in the paper"
-        rows.append(
-            (name, f"{images['train']:,} / {images['valid']:,} / {images['test']:,}", paper, str(of.classes), images["note"])
-        )
-    return markdown_table(("set", "train / validation / test here", "train / test in Table 3", "classes", "note"), rows)
+        paper = f"{_counts(of.paper[:2])}, {of.paper[2]} classes" if of.paper else "not in the paper"
+        rows.append((name, _counts(counts) if counts else "absent", f"{_counts(of.documented)}, {of.classes} classes", paper, note))
+    header = ("set", "train / validation / test here", "documented: train / validation / test", "Table 3: train / test", "note")
+    return markdown_table(header, rows)
 
 
-def _by_batch_size(scores: pd.DataFrame, embeddings: str) -> str:
+def _counts(counts: Iterable[int]) -> str:
+    return " / ".join(f"{count:,}" for count in counts)
+
+
+def _by_batch_size(scores: pd.DataFrame) -> str:
     """z (and rank) of each model and batch size, averaged over image sets and evaluations."""
     sizes = sorted(scores["batch_size"].unique())
     rows = []
     for model, some in scores.groupby("model", sort=False):
         by_size = some.groupby("batch_size")[["z", "rank"]].mean()
-        cells = [
-            f"{by_size.loc[size, 'z']:+.2f} ({by_size.loc[size, 'rank']:.1f})" if size in by_size.index else "" for size in sizes
-        ]
+        cells = [f"{by_size.loc[size, 'z']:+.2f} ({by_size.loc[size, 'rank']:.1f})" for size in sizes]
         rows.append((str(model), *cells, f"**{some['z'].mean():+.2f}** ({some['rank'].mean():.1f})"))
-    names = {
-        "mean": "mean embeddings, three classifiers",
-        "both": "mean and informative embeddings (InfoNCE: mean only), three classifiers",
-    }
-    sets = scores["data"].nunique()
-    caption = f"Average z, and average rank in brackets, over {sets} image sets: {names[embeddings]}."
+    kind = scores["evaluation"].str.split(" ").str[1].rename("kind")
+    runs = scores.groupby([kind, *TASK]).size().groupby(level=0, sort=False).max()
+    caption = (
+        f"Average z, and average rank in brackets, over {scores['data'].nunique()} image sets and three classifiers: "
+        f"{' and '.join(f'{name} embeddings ({count} runs each)' for name, count in runs.sort_index(ascending=False).items())}."
+    )
+    if runs.nunique() > 1:
+        caption += (
+            " Models without a decoder have only mean embeddings, so their ranks are among more runs: compare the ranks of this table "
+            "only among models with a decoder."
+        )
     return caption + "\n\n" + markdown_table(("model", *(f"B = {size}" for size in sizes), "all"), rows)
 
 
@@ -152,15 +187,19 @@ def _slopes_table(scores: pd.DataFrame) -> str:
     found = slopes(scores)
     by_task, by_set = slope_test(found), slope_test(found, unit="data")
     averaged = slope_test(slopes(scores, by=("evaluation",)))
-    rows = [
-        (model, _tested(by_task[model], 1000), _tested(by_set[model], 1000), _tested(averaged[model], 1000)) for model in by_task
-    ]
+    rows = []
+    for model, test in by_task.items():
+        spreads = [f"{1000 * one.sd:.2f}" if one.n > 1 else "" for one in (test, averaged[model])]
+        tests = [_tested(one, 1000) for one in (test, by_set[model], averaged[model])]
+        rows.append((model, tests[0], spreads[0], tests[1], tests[2], spreads[1]))
+    kinds = " and ".join(scores["evaluation"].str.split(" ").str[1].unique())
     caption = (
-        "Slope of z against batch size, in z per 1,000 images of a batch, and p of a two-sided t-test of its mean against 0. The paper's "
-        "Table 2 takes each image set and evaluation as a value; these share networks, so image sets are tested as well. Fig. 4 "
-        "averages z over image sets first."
+        f"Slope of z against batch size ({kinds} embeddings), in z per 1,000 images of a batch, with p of a two-sided t-test of its mean "
+        "against 0, and its standard deviation (SD). In Table 2 of the paper, each image set and evaluation is one value. The evaluations "
+        "of a set use the same networks, so image sets are tested as well. For Fig. 4, z is averaged over image sets first."
     )
-    return caption + "\n\n" + markdown_table(("model", "sets x evaluations (Table 2)", "image sets", "evaluations (Fig. 4)"), rows)
+    header = ("model", "sets x evaluations (Table 2)", "SD (Fig. 8)", "image sets", "evaluations (Fig. 4)", "SD (Fig. 4)")
+    return caption + "\n\n" + markdown_table(header, rows)
 
 
 def _tested(test: MeanTest, scale: float = 1.0) -> str:
@@ -170,63 +209,55 @@ def _tested(test: MeanTest, scale: float = 1.0) -> str:
     return f"{scale * test.mean:+.2f} ({p}n = {test.n})"
 
 
-def _accuracy_tables(cells: Sequence[Mapping[str, Any]]) -> list[str]:
+def _accuracy_tables(scores: pd.DataFrame) -> list[str]:
     """Accuracy in percent of each image set, mean of the classifiers: mean over seeds, and range of the seeds' means in brackets."""
-    scores = of_models(accuracies_of(cells), MAIN)
     tables = []
     for data, of_data in scores[scores["embedding"] == "mean"].groupby("data", sort=False):
         sizes = sorted(of_data["batch_size"].unique())
         rows = []
         for model, some in of_data.groupby("model", sort=False):
             seeds = 100 * some.groupby(["batch_size", "seed"])["accuracy"].mean().unstack()
-            text = {size: f"{line.mean():.1f} ({line.max() - line.min():.1f})" for size, line in seeds.iterrows()}
-            rows.append((str(model), *(text.get(size, "") for size in sizes)))
+            rows.append(
+                (str(model), *(f"{seeds.loc[n].mean():.1f} ({seeds.loc[n].max() - seeds.loc[n].min():.1f})" for n in sizes))
+            )
         caption = f"{data}: accuracy of mean embeddings, %, averaged over the three classifiers and seeds (range over seeds)."
         tables.append(caption + "\n\n" + markdown_table(("model", *(f"B = {size}" for size in sizes)), rows))
     return tables
 
 
 def _likelihood_table(likelihood: pd.DataFrame) -> str:
-    rows = []
     models = list(dict.fromkeys(likelihood["model"]))
-    for (data, size), some in likelihood.groupby(["data", "batch_size"], sort=False):
-        mean = some.groupby("model")[["mean", "drawn"]].mean()
-        rows.append(
-            (
-                data,
-                str(size),
-                *(f"{mean.loc[m, 'mean']:.1f} ({mean.loc[m, 'drawn']:.1f})" if m in mean.index else "" for m in models),
-            )
-        )
-    order = {name: place for place, name in enumerate(dict.fromkeys(likelihood["data"]))}
-    rows.sort(key=lambda row: (order[row[0]], int(row[1])))
+    averages = likelihood.groupby(["data", "batch_size", "model"], sort=False)[["mean", "drawn"]].mean()
+    rows = []
+    for data in dict.fromkeys(likelihood["data"]):
+        for size in sorted(likelihood["batch_size"].unique()):
+            of_models = [averages.loc[data, size, model] for model in models]
+            rows.append((data, str(size), *(f"{one['mean']:.1f} ({one['drawn']:.1f})" for one in of_models)))
     caption = "log p(x|z) of test images, nats per image, mean over seeds: z the mean of q(z|x) (in brackets: one draw). Higher is better."
-    paired = likelihood.groupby(["data", "batch_size", "model"])["mean"].mean().reset_index()
-    test = paired_test(paired.assign(evaluation="all"), LABELS["cmim"], LABELS["mim"], "mean")
-    more = f"cMIM - MIM: {_tested(test)} nats per image, t-test over image sets." if test.n else ""
+    paired = averages.reset_index().assign(evaluation="all")
+    test = paired_test(paired, LABELS["cmim"], LABELS["mim"], "mean")
+    more = f"cMIM - MIM: {_tested(test)} nats per image, two-sided t-test over image sets." if test.n else ""
     return "\n\n".join([caption, markdown_table(("set", "B", *models), rows), *([more] if more else [])])
 
 
-def _temperature_table(cells: Sequence[Mapping[str, Any]]) -> str:
-    """cMIM with other tau and weights beside the paper's; empty if there are none. Only cells whose seed, set and batch size they share."""
-    cmim = [one for one in cells if one["cell"]["objective"] == "cmim"]
-    others = {_shared(one) for one in cmim if (one["cell"]["tau"], one["cell"]["weight"]) != (0.1, 1.0)}
-    some = [one for one in cmim if _shared(one) in others]
-    if not others:
-        return ""
-    groups: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
-    for one in some:
+def _temperature_table(cells: Cells) -> str:
+    """cMIM with different tau and weights, compared with the paper's at the same seeds; empty if there are none."""
+    groups: dict[tuple[str, int], dict[tuple[float, float], dict[int, Mapping[str, Any]]]] = {}
+    for one in cells:
         cell = one["cell"]
-        groups.setdefault((cell["data"], cell["batch_size"], cell["weight"], cell["tau"]), []).append(one)
+        if cell["objective"] == "cmim":
+            by_setting = groups.setdefault((cell["data"], cell["batch_size"]), {})
+            by_setting.setdefault((cell["weight"], cell["tau"]), {})[cell["seed"]] = one
     rows = []
-    for (data, size, weight, tau), of_group in sorted(groups.items(), key=lambda item: item[0]):
-        scores, likelihood = accuracies_of(of_group), likelihoods_of(of_group)
-        kinds = [f"{100 * scores[scores['embedding'] == kind]['accuracy'].mean():.1f}" for kind in ("mean", "informative")]
-        rows.append((data, str(size), f"{tau:g}", f"{weight:g}", *kinds, f"{likelihood['mean'].mean():.1f}"))
-    header = ("set", "B", "tau", "weight", "accuracy, mean, %", "accuracy, informative, %", "log p(x|z), nats")
-    return "cMIM, averaged over the three classifiers; one seed.\n\n" + markdown_table(header, rows)
-
-
-def _shared(one: Mapping[str, Any]) -> tuple[Any, ...]:
-    cell = one["cell"]
-    return cell["data"], cell["batch_size"], cell["seed"]
+    for (data, size), by_setting in sorted(groups.items()):
+        seeds = sorted(set.intersection(*(set(by_seed) for by_seed in by_setting.values())))
+        if not seeds or set(by_setting) == {(WEIGHT, TAU)}:
+            continue
+        for (weight, tau), by_seed in sorted(by_setting.items()):
+            some = [by_seed[seed] for seed in seeds]
+            accuracy = 100 * accuracies_of(some).groupby("embedding")["accuracy"].mean()
+            likelihood = likelihoods_of(some)["mean"].mean()
+            values = (f"{accuracy['mean']:.1f}", f"{accuracy['informative']:.1f}", f"{likelihood:.1f}")
+            rows.append((data, str(size), f"{tau:g}", f"{weight:g}", *values, ", ".join(map(str, seeds))))
+    header = ("set", "B", "tau", "weight", "accuracy, mean, %", "accuracy, informative, %", "log p(x|z), nats", "seeds")
+    return "cMIM, averaged over the three classifiers and seeds.\n\n" + markdown_table(header, rows) if rows else ""

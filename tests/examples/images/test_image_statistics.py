@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from examples.images.scores import accuracies_of, likelihoods_of, of_models, of_shared_seeds
-from examples.images.statistics import average_seeds, complete, paired_test, ranks, slope_test, slopes, z_scores
+from examples.images.scores import accuracies_of, comparable, likelihoods_of, of_ablated_sets
+from examples.images.statistics import average_seeds, paired_test, ranks, slope_test, slopes, z_scores
 
 
 def table(rows: list[tuple[str, str, str, int, float]]) -> pd.DataFrame:
@@ -36,17 +37,16 @@ def test_ranks_start_at_the_best_and_ties_share_the_mean() -> None:
 
 
 def test_slopes_are_per_image_of_a_batch() -> None:
-    found = slopes(FOUR, "accuracy")
-    assert found["model"].tolist() == ["m", "n"] and found["points"].tolist() == [2, 2]
+    found = slopes(FOUR.assign(z=FOUR["accuracy"]))
+    assert found["model"].tolist() == ["m", "n"]
     assert found["slope"].to_numpy() == pytest.approx([0.2 / 8, 0.2 / 8])
 
 
 def test_slope_of_the_average_over_sets_is_one_for_each_evaluation() -> None:
-    falling = FOUR.assign(data="b", accuracy=[0.3, 0.1, 0.5, 0.3])
-    both = pd.concat([FOUR, falling], ignore_index=True)
-    assert slopes(both, "accuracy", ("evaluation",))["slope"].to_numpy() == pytest.approx([0, 0])
-    assert len(slopes(both, "accuracy")) == 4
-    assert slopes(FOUR[FOUR["batch_size"] == 2], "accuracy").empty
+    both = pd.concat([FOUR.assign(z=FOUR["accuracy"]), FOUR.assign(data="b", z=[0.3, 0.1, 0.5, 0.3])], ignore_index=True)
+    assert slopes(both, ("evaluation",))["slope"].to_numpy() == pytest.approx([0, 0])
+    assert len(slopes(both)) == 4
+    assert slopes(both[both["batch_size"] == 2]).empty
 
 
 def test_slope_test_is_the_t_test_against_zero() -> None:
@@ -54,12 +54,12 @@ def test_slope_test_is_the_t_test_against_zero() -> None:
     found = pd.DataFrame({"model": "m", "data": ["a", "a", "b"], "slope": values})
     t = 2 * math.sqrt(3)
     test = slope_test(found)["m"]
-    assert (test.mean, test.n) == (2.0, 3)
+    assert (test.mean, test.sd, test.n) == (2.0, 1.0, 3)
     assert test.p == pytest.approx(1 - t / math.sqrt(t * t + 2))  # closed form of Student's distribution with 2 degrees of freedom
     by_set = slope_test(found, unit="data")["m"]
     assert (by_set.mean, by_set.n) == (2.25, 2)
     alone = slope_test(found[:1])["m"]
-    assert alone.n == 1 and math.isnan(alone.p)
+    assert alone.n == 1 and math.isnan(alone.p) and math.isnan(alone.sd)
 
 
 def test_paired_differences_are_averaged_over_an_image_set() -> None:
@@ -69,42 +69,56 @@ def test_paired_differences_are_averaged_over_an_image_set() -> None:
     assert paired_test(FOUR, "n", "absent", "accuracy").n == 0
 
 
-def test_incomplete_sets_are_left_out_by_name() -> None:
-    both = pd.concat([FOUR, FOUR.assign(data="b")[:3]], ignore_index=True)
-    kept, lacking = complete(both)
-    assert lacking == ["b"] and kept.equals(FOUR)
-    informative = FOUR[FOUR["model"] == "m"].assign(evaluation="knn informative")  # a model may lack an evaluation
-    assert complete(pd.concat([FOUR, informative], ignore_index=True))[1] == []
-
-
 def test_seeds_are_averaged() -> None:
     scores = pd.concat([FOUR.assign(seed=0), FOUR.assign(seed=1, accuracy=FOUR["accuracy"] + 0.1)], ignore_index=True)
     found = average_seeds(scores)
-    assert found["accuracy"].to_numpy() == pytest.approx(FOUR["accuracy"].to_numpy() + 0.05) and (found["seeds"] == 2).all()
+    assert found["accuracy"].to_numpy() == pytest.approx(FOUR["accuracy"].to_numpy() + 0.05) and "seed" not in found
 
 
-def test_scores_of_cells_keep_models_with_other_settings_apart() -> None:
-    def cell(objective: str, tau: float = 0.1, weight: float = 1.0) -> dict:
-        informative = {} if objective == "infonce" else {"informative": {"mlp": 0.75}}
-        return {
-            "cell": {"data": "mnist", "objective": objective, "batch_size": 2, "seed": 0, "tau": tau, "weight": weight},
-            "accuracy": {"mean": {"mlp": 0.5}, **informative},
-            "log_likelihood": None if objective == "infonce" else {"mean": -1.0, "drawn": -2.0},
-        }
+def cell(
+    objective: str, data: str = "mnist", batch_size: int = 2, seed: int = 0, tau: float = 0.1, weight: float = 1.0
+) -> dict[str, Any]:
+    informative = {} if objective == "infonce" else {"informative": {"mlp": 0.75}}
+    return {
+        "cell": {"data": data, "objective": objective, "batch_size": batch_size, "seed": seed, "tau": tau, "weight": weight},
+        "accuracy": {"mean": {"mlp": 0.5}, **informative},
+        "log_likelihood": None if objective == "infonce" else {"mean": -1.0, "drawn": -2.0},
+    }
 
-    cells = [cell("infonce"), cell("cmim", 0.3, 10.0), cell("cmim")]
+
+def test_scores_of_cells_have_a_row_for_each_evaluation() -> None:
+    cells = [cell("infonce"), cell("cmim")]
     scores = accuracies_of(cells)
-    assert scores["model"].unique().tolist() == ["InfoNCE", "cMIM tau=0.3 weight=10", "cMIM"]
-    assert len(scores) == 5 and set(scores["evaluation"]) == {"mlp mean", "mlp informative"}
-    assert likelihoods_of(cells)["drawn"].tolist() == [-2.0, -2.0]
-    assert of_models(scores, ("cmim", "infonce"))["model"].tolist() == ["cMIM", "cMIM", "InfoNCE"]
-    assert np.isfinite(scores["accuracy"]).all()
+    assert scores["model"].tolist() == ["InfoNCE", "cMIM", "cMIM"]
+    assert scores["evaluation"].tolist() == ["mlp mean", "mlp mean", "mlp informative"]
+    assert likelihoods_of(cells)["drawn"].tolist() == [-2.0] and np.isfinite(scores["accuracy"]).all()
 
 
-def test_models_are_compared_at_the_seeds_that_all_have() -> None:
-    def cell(objective: str, seed: int, tau: float = 0.1) -> dict:
-        return {"cell": {"objective": objective, "seed": seed, "tau": tau, "weight": 1.0}}
+def test_only_the_paper_s_tau_and_weight_are_compared_in_the_order_of_objectives() -> None:
+    cells = [cell("mim"), cell("cmim", batch_size=5), cell("cmim", tau=0.3), cell("cmim"), cell("mim", batch_size=5)]
+    cells += [cell("cmim", weight=2.0), cell("cae")]
+    assert comparable(cells, ("cmim", "mim")) == ([cells[3], cells[1], cells[0], cells[4]], {})
 
-    cells = [cell("cmim", 0), cell("cmim", 1), cell("cae", 0), cell("cmim", 0, 0.3)]
-    assert of_shared_seeds(cells, ("cmim", "cae", "mim")) == [cells[0], cells[2]]
-    assert of_shared_seeds(cells, ("cmim",)) == cells[:2]
+
+def test_objectives_are_compared_at_the_seeds_that_all_have() -> None:
+    cells = [cell("cmim"), cell("cmim", seed=1), cell("cae")]
+    assert comparable(cells, ("cmim", "cae", "mim")) == ([cells[0], cells[2]], {})
+    assert comparable(cells, ("cmim",)) == (cells[:2], {})
+
+
+def test_sets_that_lack_a_cell_are_left_out_and_the_cell_is_named() -> None:
+    sets = {
+        name: [cell(objective, name, size) for objective in ("cmim", "infonce") for size in (2, 5)]
+        for name in ("mnist", "usps", "kmnist")
+    }
+    second_seed = [cell(objective, "kmnist", 2, seed=1) for objective in ("cmim", "infonce")]
+    cells = [*sets["mnist"], *sets["usps"][:-1], *sets["kmnist"], *second_seed]
+    kept, missing = comparable(cells, ("cmim", "infonce"))
+    assert kept == sets["mnist"]
+    assert missing == {"usps": ["InfoNCE B = 5 seed 0"], "kmnist": ["cMIM B = 5 seed 1", "InfoNCE B = 5 seed 1"]}
+
+
+def test_sets_with_an_ablation() -> None:
+    cells = [cell("cmim"), cell("cmim", "usps"), cell("cae", "usps")]
+    assert of_ablated_sets(cells) == cells[1:]
+    assert of_ablated_sets(cells[:2]) == []
