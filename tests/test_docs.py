@@ -27,7 +27,8 @@ def test_the_equation_index_names_existing_functions_and_tests(row: str) -> None
         module, name = dotted.rsplit(".", 1)
         if module.startswith("training"):
             pytest.importorskip("nemo.core", reason="needs the [train] extra")
-        assert hasattr(importlib.import_module(f"nemo_cmim.{module}"), name), dotted
+        package = "" if module.startswith("examples.") else "nemo_cmim."
+        assert hasattr(importlib.import_module(package + module), name), dotted
 
 
 def test_the_table_of_systems_is_what_the_command_prints(capsys: pytest.CaptureFixture[str]) -> None:

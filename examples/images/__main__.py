@@ -1,21 +1,30 @@
-"""The paper's image experiments (Sec. 3.1-3.6, D.1): which objective, at which batch size.
+r"""The paper's image experiments (Sec. 3.1-3.6, D.1): which objective, at which batch size.
 
-    python -m examples.images data                         # which image sets are at hand; addresses of the others
-    python -m examples.images plan --latents 49 --steps 750   # measures steps here, and tells the core-hours of the grid
-    python -m examples.images grid --latents 49 --steps 750 --test-images 2000 --valid-images 500 --processes 2 -o cells   # again to go on
-    python -m examples.images tables --cells cells         # RESULTS.md, from the finished cells
+    python -m examples.images data                      # the image sets that can be read, and the files to download for the others
+    python -m examples.images plan --latents 49 --steps 750        # measures steps, and prints the core-hours of the grid
+    python -m examples.images grid --latents 49 --steps 750 --test-images 2000 --valid-images 500 --processes 2 -o cells
+    python -m examples.images tables --cells cells      # RESULTS.md, from the finished cells
     python -m examples.images figures --cells cells -o figures
 
-Run from the root of the checkout. `train` runs a single cell, `network` prints the number of parameters. The defaults are the paper's
-sizes: 400 latent steps and 1,000,000 training steps, which need a GPU or a cluster. On a cluster, start a Dask scheduler and workers
-in this checkout and add `--scheduler tcp://HOST:8786` to `grid`; all workers must see the folders of data and cells.
-Each command has `--help`.
+Run from the root of the checkout. `train` runs a single cell, `network` prints the number of parameters. Each command has `--help`. Rerun
+`grid` to resume.
+
+The defaults of --latents (400) and --steps (1,000,000) are the paper's, and require a GPU or a cluster. The other defaults are those of
+the recorded grid: six image sets, two seeds, and limits on the number of images. The paper's grid is
+
+    python -m examples.images grid --sets paper --fewer-sets paper --parts main ablations --seeds 1 \
+        --valid-images 0 --train-images 0 --test-images 0 -o cells
+
+On a cluster, start a Dask scheduler and workers in this checkout and add `--scheduler tcp://HOST:8786`; all workers must see the folders of
+data and cells. With several GPUs, start one worker for each, with its own CUDA_VISIBLE_DEVICES.
 """
 
 from __future__ import annotations
 
 import argparse
+import re
 import sys
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -23,11 +32,15 @@ from nemo_cmim.losses import OBJECTIVES
 from nemo_cmim.markdown import markdown_table
 
 from . import plan
-from .cell import ABLATIONS, MAIN, Cell, Settings, build
-from .data import DEFAULT_FOLDER, load
-from .grid import Job, available, read_cells, run_cell, run_grid
+from .cell import ABLATIONS, MAIN, TAU, WEIGHT, Cell, Settings
+from .data import DEFAULT_FOLDER, load_all
+from .grid import Job, read_cells, run_cell, run_grid
 from .network import ImageNetwork, NetworkSizes
-from .sets import SETS
+from .sets import PAPER, SETS
+
+ALL_OF_PAPER = "paper"
+RESULTS = Path(__file__).with_name("RESULTS.md")
+TABLES = "python -m examples.images tables"
 
 
 def _say(line: str) -> None:
@@ -39,54 +52,46 @@ def arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "python -m examples.images", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    def command(name: str, what: str) -> argparse.ArgumentParser:
-        return commands.add_parser(name, help=what, description=what[0].upper() + what[1:] + ".")
+    def command(run: Callable[[argparse.Namespace], None], name: str, what: str) -> argparse.ArgumentParser:
+        found = commands.add_parser(name, help=what, description=what[0].upper() + what[1:] + ".")
+        found.set_defaults(run=run)
+        return found
 
-    _add_data(command("data", "list the image sets: those at hand with their parts, the others with the addresses of their files"))
-    network = command("network", "print the number of parameters of each objective's network")
-    _add_settings(network)
-    one = command("train", "train and evaluate one cell")
-    _add_data(one)
+    data = command(_data, "data", "list the image sets, check their files, and list the addresses of missing files")
+    _add_data(data)
+    _add_settings(command(_network, "network", "print the number of parameters of each objective's network"))
+    one = command(_train, "train", "train and evaluate one cell")
+    _add_run(one)
     _add_settings(one)
-    _add_output(one)
-    one.add_argument("--set", required=True, metavar="NAME", help="name of the image set; `data` lists them")
-    one.add_argument("--objective", required=True, choices=(*MAIN, *ABLATIONS), help="objective")
-    one.add_argument("--batch-size", type=int, required=True, metavar="B", help="images in a batch")
-    one.add_argument(
-        "--seed", type=int, default=0, help="of weights, order, augmentation, noise and classifiers (default: %(default)s)"
+    _add_cell(one)
+    many = command(
+        _grid,
+        "grid",
+        "train and evaluate many cells on Dask; finished cells are skipped, interrupted and failed ones are run again",
     )
-    one.add_argument("--tau", type=float, default=0.1, help="temperature of contrastive terms (default: %(default)s)")
-    one.add_argument("--weight", type=float, default=1.0, help="weight of the contrastive term (default: %(default)s)")
-    for name, what in (
-        ("grid", "train and evaluate many cells on Dask; finished cells are skipped, interrupted ones are resumed"),
-        ("plan", "measure the time of a step, and print the core-hours of a grid"),
-    ):
-        many = command(name, what)
-        _add_settings(many)
-        _add_grid(many)
-        if name == "grid":
-            _add_data(many)
-            _add_output(many)
-            many.add_argument(
-                "--processes", type=int, default=1, metavar="N", help="processes, each on one core (default: %(default)s)"
-            )
-            many.add_argument("--scheduler", metavar="ADDRESS", help="address of a Dask scheduler, in place of processes here")
-        else:
-            many.add_argument("--seconds", type=float, default=1.0, help="core-seconds of each measurement (default: %(default)s)")
-    tables = command("tables", "write the tables of finished cells into RESULTS.md; other sections of the file stay as they are")
+    _add_run(many)
+    _add_settings(many)
+    _add_grid(many)
+    many.add_argument(
+        "--processes", type=int, default=1, metavar="N", help="processes, each with one thread (default: %(default)s)"
+    )
+    many.add_argument("--scheduler", metavar="ADDRESS", help="address of a Dask scheduler, instead of processes on this machine")
+    cost = command(_plan, "plan", "measure the time of a step with one thread of this CPU, and print the core-hours of a grid")
+    _add_settings(cost)
+    _add_grid(cost)
+    cost.add_argument("--seconds", type=float, default=1.0, help="core-seconds of each measurement (default: %(default)s)")
+    tables = command(_tables, "tables", "write the tables of finished cells into RESULTS.md; text in other sections is kept")
+    _add_cells(tables)
     tables.add_argument(
-        "--cells", type=Path, default=Path("cells"), metavar="FOLDER", help="output of `grid` (default: %(default)s)"
+        "--results", type=Path, default=RESULTS, metavar="FILE", help="file to write (default: examples/images/RESULTS.md)"
     )
-    tables.add_argument(
-        "--results", type=Path, default=Path(__file__).with_name("RESULTS.md"), metavar="FILE", help="file to write"
-    )
-    figures = command("figures", "draw the figures of finished cells")
+    figures = command(_figures, "figures", "draw the figures of finished cells")
+    _add_cells(figures)
     figures.add_argument(
-        "--cells", type=Path, default=Path("cells"), metavar="FOLDER", help="output of `grid` (default: %(default)s)"
+        "-o", "--output", type=Path, default=Path("figures"), metavar="FOLDER", help="folder of the figures (default: %(default)s)"
     )
-    figures.add_argument("-o", "--output", type=Path, default=Path("figures"), metavar="FOLDER", help="(default: %(default)s)")
     return parser
 
 
@@ -96,132 +101,158 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_output(parser: argparse.ArgumentParser) -> None:
+def _add_cells(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--cells", type=Path, default=Path("cells"), metavar="FOLDER", help="output of `grid` (default: %(default)s)"
+    )
+
+
+def _add_run(parser: argparse.ArgumentParser) -> None:
+    _add_data(parser)
     parser.add_argument(
         "-o", "--output", type=Path, default=Path("cells"), metavar="FOLDER", help="folder of the cells (default: %(default)s)"
     )
+    text = "device of the networks; auto: a GPU if there is one, else the CPU (default: %(default)s)"
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help=text)
+
+
+def _add_cell(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--set", required=True, choices=SETS, metavar="NAME", help="image set; `data` lists the names")
+    add("--objective", required=True, choices=(*MAIN, *ABLATIONS), help="objective")
+    add("--batch-size", type=int, required=True, metavar="B", help="images in a batch")
+    add("--seed", type=int, default=0, help="seed of weights, order, augmentation, noise and classifiers (default: %(default)s)")
+    add("--tau", type=float, default=TAU, help="temperature of contrastive terms (default: %(default)s)")
+    add("--weight", type=float, default=WEIGHT, help="weight of the contrastive term (default: %(default)s)")
 
 
 def _add_settings(parser: argparse.ArgumentParser) -> None:
     group, default, sizes = parser.add_argument_group("settings of all cells"), Settings(), NetworkSizes()
     add = partial(group.add_argument, type=int, metavar="N")
     add("--latents", default=sizes.latents, help="steps of the latent array (default: the paper's %(default)s)")
+    text = "factor of the first weights of the queries that attend to the input; not in the paper (default: %(default)s)"
+    add("--query-scale", type=float, metavar="X", default=sizes.query_scale, help=text)
     add("--steps", default=default.steps, help="training steps, the same for all batch sizes (default: the paper's %(default)s)")
     add("--validations", default=default.validations, help="number of validations of a run (default: %(default)s)")
-    add("--valid-images", default=default.valid_images, help="validation images, at most (default: %(default)s)")
-    add("--train-images", default=default.train_images, help="training images of the classifiers, at most (default: %(default)s)")
-    add("--test-images", default=default.test_images, help="test images, at most (default: %(default)s)")
+    for part, images in (("valid", "validation images"), ("train", "training images of the classifiers"), ("test", "test images")):
+        text = f"maximum number of {images}; 0: all (default: %(default)s)"
+        add(f"--{part}-images", default=getattr(default, f"{part}_images"), help=text)
     add("--mlp-steps", default=default.mlp_steps, help="updates of the MLP classifier (default: %(default)s)")
 
 
 def _add_grid(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("cells of the grid", plan.__doc__)
-    add = partial(group.add_argument, nargs="+")
-    add("--parts", default=plan.PARTS, choices=plan.PARTS, help="(default: all)")
-    add("--sets", default=plan.SETS, choices=SETS, metavar="NAME", help=f"sets of the main part (default: {' '.join(plan.SETS)})")
-    few = " ".join(plan.FEWER_SETS)
-    add("--fewer-sets", default=plan.FEWER_SETS, choices=SETS, metavar="NAME", help=f"sets of the other parts (default: {few})")
-    add(
-        "--objectives",
-        default=MAIN,
-        choices=(*MAIN, *ABLATIONS),
-        metavar="NAME",
-        help="of the main part (default: the five of Fig. 3)",
+
+    def add(name: str, default: Sequence[str | int], what: str, choices: Sequence[str] | None = None) -> None:
+        shown = " ".join(map(str, default))
+        kind, metavar = (str, "NAME") if choices else (int, "B")
+        text = f"{what} (default: {shown})"
+        group.add_argument(name, nargs="+", default=default, type=kind, choices=choices, metavar=metavar, help=text)
+
+    sets = (*SETS, ALL_OF_PAPER)
+    add("--parts", plan.PARTS, "parts of the grid", plan.PARTS)
+    add("--sets", plan.MAIN_SETS, f"image sets of the main part; {ALL_OF_PAPER}: all 15 of Table 3", sets)
+    add("--fewer-sets", plan.FEWER_SETS, f"image sets of the other parts; {ALL_OF_PAPER}: all 15 of Table 3", sets)
+    add("--objectives", MAIN, "objectives of the main part", (*MAIN, *ABLATIONS))
+    add("--batch-sizes", plan.BATCH_SIZES, "batch sizes of the main part and the ablations")
+    add("--temperature-batch-sizes", plan.TEMPERATURE_BATCH_SIZES, "batch sizes of the temperature part")
+    group.add_argument("--seeds", type=int, default=2, metavar="N", help="number of seeds of the main part (default: %(default)s)")
+
+
+def _settings_of(args: argparse.Namespace) -> Settings:
+    names = ("steps", "validations", "valid_images", "train_images", "test_images", "mlp_steps")
+    sizes = NetworkSizes(latents=args.latents, query_scale=args.query_scale)
+    return Settings(sizes=sizes, **{name: getattr(args, name) for name in names})
+
+
+def _grid_of(args: argparse.Namespace) -> plan.Grid:
+    return plan.Grid(
+        settings=_settings_of(args),
+        parts=args.parts,
+        sets=_sets_of(args.sets),
+        fewer_sets=_sets_of(args.fewer_sets),
+        objectives=args.objectives,
+        batch_sizes=args.batch_sizes,
+        temperature_batch_sizes=args.temperature_batch_sizes,
+        seeds=args.seeds,
     )
-    add("--batch-sizes", default=plan.BATCH_SIZES, type=int, metavar="B", help="(default: 2 5 10 100 200)")
-    group.add_argument("--seeds", type=int, default=2, metavar="N", help="seeds of the main part (default: %(default)s)")
 
 
-def settings_of(args: argparse.Namespace) -> Settings:
-    """The settings that the options name."""
-    return Settings(
-        sizes=NetworkSizes(latents=args.latents),
-        steps=args.steps,
-        validations=args.validations,
-        valid_images=args.valid_images,
-        train_images=args.train_images,
-        test_images=args.test_images,
-        mlp_steps=args.mlp_steps,
-    )
+def _sets_of(names: Sequence[str]) -> Sequence[str]:
+    return [one.name for one in PAPER] if ALL_OF_PAPER in names else names
 
 
-def grid_of(args: argparse.Namespace) -> plan.Grid:
-    """The grid that the options name."""
-    names = ("parts", "sets", "fewer_sets", "objectives", "batch_sizes", "seeds")
-    return plan.Grid(settings=settings_of(args), **{name: getattr(args, name) for name in names})
+def _job_of(args: argparse.Namespace, cell: Cell) -> Job:
+    device = None if args.device == "auto" else args.device
+    return Job(cell, args.data.resolve(), args.output.resolve(), device)
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Runs a command."""
-    args = arguments().parse_args(argv)
-    if args.command == "data":
-        _print_sets(args.data)
-    elif args.command == "network":
-        for name in (*MAIN, *ABLATIONS):
-            print(f"{name:>10}: {ImageNetwork(settings_of(args).sizes, OBJECTIVES[name]).parameter_count:,} parameters")
-    elif args.command == "train":
-        cell = Cell(
-            data=args.set,
-            objective=args.objective,
-            batch_size=args.batch_size,
-            seed=args.seed,
-            tau=args.tau,
-            weight=args.weight,
-            settings=settings_of(args),
-        )
-        _say(f"{cell.name}: {build(cell)[0].parameter_count:,} parameters")
-        job = Job(cell, args.data, args.output)
-        run_cell(job)
-        print(job.file)
-    elif args.command == "grid":
-        jobs = [Job(cell, args.data.resolve(), args.output.resolve()) for cell in plan.cells_of(grid_of(args))]
-        at_hand = available(dict.fromkeys(job.cell.data for job in jobs), args.data, _say)
-        some = [job for job in jobs if job.cell.data in at_hand]
-        run_grid(some, processes=args.processes, scheduler=args.scheduler, say=_say)
-    elif args.command == "plan":
-        print(plan.report(grid_of(args), args.seconds, _say))
-    elif args.command == "tables":
-        _write_tables(args.cells, args.results)
-    else:
-        from .figures import draw_all
+def _data(args: argparse.Namespace) -> None:
+    from .tables import sets_table
 
-        for path in draw_all(read_cells(args.cells), args.output):
-            print(path)
+    found: dict[str, tuple[tuple[int, int, int] | None, str]] = {name: (None, of.note) for name, of in SETS.items()}
+    for images in load_all(SETS, args.data, _say):
+        found[images.name] = ((len(images.train), len(images.valid), len(images.test)), images.note)
+    print(sets_table(found))
+    absent = [(of, file) for name, of in SETS.items() if found[name][0] is None for file in of.files]
+    if absent:
+        rows = [(str(args.data / of.place / file.name), file.url, file.md5, file.hint) for of, file in absent]
+        print("\nFiles to download:\n\n" + markdown_table(("file", "address", "MD5", "then"), rows))
 
 
-def _write_tables(folder: Path, results: Path) -> None:
+def _network(args: argparse.Namespace) -> None:
+    for name in (*MAIN, *ABLATIONS):
+        print(f"{name:>10}: {ImageNetwork(_settings_of(args).sizes, OBJECTIVES[name]).parameter_count:,} parameters")
+
+
+def _train(args: argparse.Namespace) -> None:
+    own = {name: getattr(args, name) for name in ("objective", "batch_size", "seed", "tau", "weight")}
+    job = _job_of(args, Cell(data=args.set, settings=_settings_of(args), **own))
+    run_cell(job)
+    print(job.file)
+
+
+def _grid(args: argparse.Namespace) -> None:
+    jobs = [_job_of(args, cell) for cell in plan.cells_of(_grid_of(args))]
+    failed = run_grid(jobs, processes=args.processes, scheduler=args.scheduler, say=_say)
+    for name, message in failed.items():
+        _say(f"failed {name}: {message}")
+    if failed:
+        sys.exit(f"examples.images: {len(failed)} cells failed. Errors are in {jobs[0].error.parent}. Rerun to try them again.")
+
+
+def _plan(args: argparse.Namespace) -> None:
+    print(plan.report(_grid_of(args), args.seconds, _say))
+
+
+def _tables(args: argparse.Namespace) -> None:
     from benchmarks.report import record
 
     from .tables import sections
 
-    cells = read_cells(folder)
-    if not results.exists():
-        results.write_text(
-            "# The paper's image experiments\n\nEach section with a command is written by it, from the cell files.\n",
-            encoding="utf-8",
-        )
-    for title, parts in sections(cells).items():
-        lines = "\n\n".join(parts).split("\n")
-        record(title, f"python -m examples.images tables --cells {folder.name}", lines, results=results)
-    print(f"{results}: {len(cells)} cells")
+    cells = read_cells(args.cells)
+    found = sections(cells)
+    text = "# The paper's image experiments\n\nSections with a command are written by it, from the cell files.\n"
+    if args.results.exists():
+        text = args.results.read_text(encoding="utf-8")
+    kept = [part for part in re.split(r"^(?=## )", text, flags=re.MULTILINE) if f"\n`{TABLES} " not in part]
+    args.results.write_text("".join(kept), encoding="utf-8")  # without earlier tables
+    for title, parts in found.items():
+        record(title, f"{TABLES} --cells {args.cells.name}", "\n\n".join(parts).split("\n"), results=args.results)
+    print(f"{args.results}: {len(cells)} cells")
 
 
-def _print_sets(folder: Path) -> None:
-    found = available(SETS, folder, lambda _: None)
-    rows, absent = [], []
-    for name, of in SETS.items():
-        counts, note = "absent", of.note
-        if name in found:
-            images = load(name, folder)
-            counts, note = f"{len(images.train):,} / {len(images.valid):,} / {len(images.test):,}", images.note
-        else:
-            absent += [f"{folder / of.place / file.name}  {file.url}  md5 {file.md5}" for file in of.files]
-        documented = " / ".join(f"{count:,}" for count in of.documented)
-        paper = "{:,} / {:,}, {} classes".format(*of.paper) if of.paper else "not in the paper"
-        rows.append((name, counts, f"{documented}, {of.classes} classes", paper, note))
-    print(markdown_table(("set", "train / valid / test here", "documented", "train / test in Table 3", "note"), rows))
-    if absent:
-        print("\nFiles to download, with their addresses and checksums:\n" + "\n".join(absent))
+def _figures(args: argparse.Namespace) -> None:
+    from .figures import draw_all
+
+    for path in draw_all(read_cells(args.cells), args.output):
+        print(path)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs a command."""
+    args = arguments().parse_args(argv)
+    args.run(args)
 
 
 if __name__ == "__main__":

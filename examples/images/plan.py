@@ -1,66 +1,68 @@
-"""The cells of the recorded grid, and what they cost.
+"""The cells of the grid, and what they cost.
 
 The grid has three parts. `main`: the five objectives of Fig. 3, all batch sizes, six image sets, two seeds. `ablations`: cMIM-Sigma,
-InfoNCE-X, cAE and cVAE (Fig. 6) on two of these sets, one seed. `temperature`: cMIM with other tau or another weight of the contrastive
-term, on the same two sets, at two batch sizes, one seed; the paper leaves both open.
-
-The recorded grid, for a budget of 10 core-hours:
-
-    python -m examples.images grid --latents 49 --steps 750 --test-images 2000 --valid-images 500 --processes 2 -o cells
-
-Measured on one of two busy cores (AMD EPYC, 2026-11-29), core-time of a step of cMIM at B = 2, 5, 10, 100, 200: 22, 32, 41, 174, 265 ms;
-of InfoNCE, which encodes two views: 18, 23, 33, 220, 374 ms. `plan` with the same options and 800 steps: 8.8 core-hours for the main part
-(300 cells), 1.0 for the ablations (40), 0.5 for the temperature part (20), 10.4 together; so 750 steps in place of 1,500.
+InfoNCE-X, cAE and cVAE (Fig. 6) on two of these sets, one seed. `temperature`: cMIM with different tau or a different weight of the
+contrastive term, on the same two sets, at two batch sizes, one seed; the paper leaves both open.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
+from nemo_cmim.errors import ConfigError
 from nemo_cmim.markdown import markdown_table
 
-from .cell import ABLATIONS, MAIN, Cell, Settings, build
-from .data import Images, Part
+from .cell import ABLATIONS, MAIN, TAU, WEIGHT, Cell, Settings, build
+from .data import VALIDATION, Images, Part, pixels
 from .evaluation import evaluate
+from .grid import one_thread
+from .network import PIXELS
+from .sets import SETS
 from .training import step_time, validation_loss
 
 __all__ = ["PARTS", "Grid", "cells_of", "measure_times", "report"]
 
 PARTS = ("main", "ablations", "temperature")
 BATCH_SIZES = (2, 5, 10, 100, 200)
-SETS = ("mnist", "fashion-mnist", "emnist-letters-a-m", "pneumoniamnist", "retinamnist", "breastmnist")
+TEMPERATURE_BATCH_SIZES = (5, 100)
+MAIN_SETS = ("mnist", "fashion-mnist", "emnist-letters-a-m", "pneumoniamnist", "retinamnist", "breastmnist")
 FEWER_SETS = ("mnist", "fashion-mnist")
 TAUS = (0.05, 0.3, 1.0)  # and 0.1, in the main part
 WEIGHTS = (0.1, 10.0)  # and 1, in the main part
+_MEASURED_IMAGES = 10_000  # at most, of each part
 
 
 @dataclass(frozen=True, kw_only=True)
 class Grid:
-    """What to run. The defaults are the recorded grid.
+    """Which cells to run. The defaults are those of the recorded grid.
 
     Attributes:
         settings: Settings of all cells.
-        parts: Of `PARTS`.
+        parts: Names in `PARTS`.
         sets: Image sets of the main part; the other parts use `fewer_sets`.
         fewer_sets: Image sets of the other parts.
         objectives: Objectives of the main part.
-        batch_sizes: Of the main part and the ablations.
-        temperature_batch_sizes: Of the temperature part.
+        batch_sizes: Batch sizes of the main part and the ablations.
+        temperature_batch_sizes: Batch sizes of the temperature part.
         seeds: Number of seeds of the main part; the other parts have seed 0.
     """
 
     settings: Settings
     parts: Sequence[str] = PARTS
-    sets: Sequence[str] = SETS
+    sets: Sequence[str] = MAIN_SETS
     fewer_sets: Sequence[str] = FEWER_SETS
     objectives: Sequence[str] = MAIN
     batch_sizes: Sequence[int] = BATCH_SIZES
-    temperature_batch_sizes: Sequence[int] = (5, 100)
+    temperature_batch_sizes: Sequence[int] = TEMPERATURE_BATCH_SIZES
     seeds: int = 2
+
+    def __post_init__(self) -> None:
+        if self.seeds < 1:
+            raise ConfigError(f"seeds must be at least 1, found {self.seeds}.")
 
 
 def cells_of(grid: Grid) -> list[Cell]:
@@ -85,7 +87,7 @@ def cells_of(grid: Grid) -> list[Cell]:
         found += [
             Cell(data=data, objective="cmim", batch_size=size, tau=tau, weight=weight, settings=settings)
             for data in grid.fewer_sets
-            for tau, weight in (*((tau, 1.0) for tau in TAUS), *((0.1, weight) for weight in WEIGHTS))
+            for tau, weight in (*((tau, WEIGHT) for tau in TAUS), *((TAU, weight) for weight in WEIGHTS))
             for size in grid.temperature_batch_sizes
         ]
     return list(dict.fromkeys(found))
@@ -102,40 +104,46 @@ def measure_times(cells: Sequence[Cell], seconds: float, say: Callable[[str], No
     return found
 
 
-def measure_rest(cell: Cell) -> tuple[float, float]:
-    """Core-seconds of one validation and of the evaluation, with as many random images and 10 classes."""
+def measure_rest(cell: Cell, sets: Sequence[str]) -> tuple[float, float]:
+    """Core-seconds of one validation and of the evaluation, with random images and 10 classes.
+
+    The number of images is that of the settings, or of the largest of `sets` where the settings have no limit. Up to 10,000 of each part
+    are measured; the time is extrapolated in proportion.
+    """
     settings = cell.settings
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        network, objective = build(cell)
-        parts = [
-            Part(torch.randint(0, 256, (count, 784), dtype=torch.uint8), torch.arange(count) % 10)
-            for count in (settings.train_images, settings.valid_images, settings.test_images)
-        ]
+    limits = (settings.train_images, settings.valid_images, settings.test_images)
+    documented = [SETS[name].documented for name in sets]
+    counts_of_sets = [(train, valid or round(VALIDATION * train), test) for train, valid, test in documented]
+    counts = [limit or max(2, *column) for limit, column in zip(limits, zip(*counts_of_sets))]
+    parts = []
+    for count in counts:
+        used = min(count, _MEASURED_IMAGES)
+        images_NP = torch.randint(0, 256, (used, PIXELS), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+        parts.append(Part(images_NP, torch.arange(used) % 10))
+    train, valid, test = parts
+    network, objective = build(cell)
     begin = time.process_time()
-    validation_loss(network, objective, parts[1], cell.batch_size, 0)
+    validation_loss(network, objective, pixels(valid.images_NP), cell.batch_size, 0)
     middle = time.process_time()
-    evaluate(network.eval(), Images("random", parts[0], parts[1], parts[2], ""), cell)
-    return middle - begin, time.process_time() - middle
+    evaluate(network, Images("random", train, valid, test, ""), cell)
+    end = time.process_time()
+    factor = (counts[0] + counts[2]) / (len(train) + len(test))
+    return (middle - begin) * counts[1] / len(valid), (end - middle) * factor
 
 
 def report(grid: Grid, seconds: float, say: Callable[[str], None]) -> str:
-    """Measures, and tells in Markdown what each part of a grid costs in core-hours.
+    """Measures with one thread of this CPU, and reports in Markdown how many core-hours each part of a grid requires.
 
     Evaluation is an upper limit: it is that of a set with as many images as the settings allow.
     """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        cells = cells_of(grid)
+    cells = cells_of(grid)
+    with one_thread():
         times = measure_times(cells, seconds, say)
         smallest = min(cells, key=lambda cell: (cell.batch_size, not cell.objective.startswith("cmim")))
-        validation, evaluation = measure_rest(smallest)
-    finally:
-        torch.set_num_threads(threads)
+        validation, evaluation = measure_rest(smallest, list(dict.fromkeys(cell.data for cell in cells)))
     rows, total = [], 0.0
     for part in grid.parts:
-        of_part = cells_of(Grid(**(vars(grid) | {"parts": (part,)})))
+        of_part = cells_of(replace(grid, parts=(part,)))
         training = sum(times[cell.objective, cell.batch_size] * cell.settings.steps for cell in of_part) / 3600
         rest = len(of_part) * (grid.settings.validations * validation + evaluation) / 3600
         total += training + rest
@@ -150,6 +158,6 @@ def report(grid: Grid, seconds: float, say: Callable[[str], None]) -> str:
             markdown_table(("objective", *(f"B = {size}" for size in sizes)), steps),
             f"A validation takes {validation:.1f} s, an evaluation at most {evaluation:.1f} s.",
             f"Core-hours at {grid.settings.steps:,} steps:",
-            markdown_table(("part", "cells", "training", "validation and evaluation", "together"), rows),
+            markdown_table(("part", "cells", "training", "validation and evaluation", "total"), rows),
         ]
     )
