@@ -1,8 +1,8 @@
 r"""The paper's image experiments (Sec. 3.1-3.6, D.1): which objective, at which batch size.
 
     python -m examples.images data                      # the image sets that can be read, and the files to download for the others
-    python -m examples.images plan --latents 49 --steps 750        # measures steps, and prints the core-hours of the grid
-    python -m examples.images grid --latents 49 --steps 750 --test-images 2000 --valid-images 500 --processes 2 -o cells
+    python -m examples.images plan --latents 49 --steps 700        # measures steps, and prints the core-hours of the grid
+    python -m examples.images grid --latents 49 --steps 700 --test-images 2000 --valid-images 500 --processes 2 -o cells
     python -m examples.images tables --cells cells      # RESULTS.md, from the finished cells
     python -m examples.images figures --cells cells -o figures
 
