@@ -259,5 +259,5 @@ def _temperature_table(cells: Cells) -> str:
             likelihood = likelihoods_of(some)["mean"].mean()
             values = (f"{accuracy['mean']:.1f}", f"{accuracy['informative']:.1f}", f"{likelihood:.1f}")
             rows.append((data, str(size), f"{tau:g}", f"{weight:g}", *values, ", ".join(map(str, seeds))))
-    header = ("set", "B", "tau", "weight", "accuracy, mean, %", "accuracy, informative, %", "log p(x|z), nats", "seeds")
+    header = ("set", "B", "tau", "weight", "accuracy, mean, %", "accuracy, informative, %", r"log p(x\|z), nats", "seeds")
     return "cMIM, averaged over the three classifiers and seeds.\n\n" + markdown_table(header, rows) if rows else ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,8 @@ def test_a_tiny_grid_its_tables_and_figures(data: Path, tmp_path: Path, capsys: 
     for row in ("| cMIM - MIM |", "| cMIM-Σ |", "| InfoNCE-X |", "p = ", "SD (Fig. 8)", "| breastmnist | 2 | 0.3 | 1 |"):
         assert row in text, row
     assert "Left out" not in text
+    tables = [block.splitlines() for block in text.split("\n\n") if block.startswith("|")]
+    assert all(len({len(re.findall(r"(?<!\\)\|", row)) for row in rows}) == 1 for rows in tables)
 
     main(["figures", "--cells", str(cells), "-o", str(tmp_path / "figures")])
     numbers = ["3", "4", "5b", "6", "6_slopes", *map(str, range(8, 16)), *(f"{n}_all" for n in range(10, 16))]
