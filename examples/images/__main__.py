@@ -34,8 +34,9 @@ from nemo_cmim.markdown import markdown_table
 from . import plan
 from .cell import ABLATIONS, MAIN, TAU, WEIGHT, Cell, Settings
 from .data import DEFAULT_FOLDER, load_all
-from .grid import Job, read_cells, run_cell, run_grid
+from .grid import Job, run_cell, run_grid
 from .network import ImageNetwork, NetworkSizes
+from .results import read_cells
 from .sets import PAPER, SETS
 
 ALL_OF_PAPER = "paper"

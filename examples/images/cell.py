@@ -24,7 +24,7 @@ ABLATIONS = ("cmim_sum", "infonce_x", "cae", "cvae")
 TAU, WEIGHT = 0.1, 1.0
 """The paper's temperature, and the weight of its contrastive term."""
 
-VERSION = 1
+VERSION = 2
 """Part of the name of every cell. Increase it if code or constants that are not settings change results: network, augmentation, order,
 training, classifiers."""
 

@@ -21,11 +21,12 @@ from .data import Images, pixels
 from .draws import generator
 from .network import ImageNetwork, encode_all, in_parts
 
-__all__ = ["CLASSIFIERS", "EMBEDDINGS", "accuracies", "embed", "evaluate", "log_likelihoods"]
+__all__ = ["CLASSIFIERS", "EMBEDDINGS", "accuracies", "embed", "evaluate", "log_likelihoods", "posterior_summary"]
 
 CLASSIFIERS = ("knn_cosine", "knn_euclidean", "mlp")
 EMBEDDINGS = ("mean", "informative")
 _MLP_BATCH = 200  # scikit-learn's default
+_NEAR_FLOOR = 1.01
 
 
 def evaluate(network: ImageNetwork, images: Images, cell: Cell) -> dict[str, Any]:
@@ -35,8 +36,8 @@ def evaluate(network: ImageNetwork, images: Images, cell: Cell) -> dict[str, Any
     order that is the same for all cells of a set, so that all cells are measured with the same images.
 
     Returns:
-        `accuracy` by embedding and classifier, `log_likelihood` (see `log_likelihoods`; None without a decoder), and the numbers of images
-        `classifier_images` and `tested_images`.
+        `accuracy` by embedding and classifier, `log_likelihood` (see `log_likelihoods`; None without a decoder), `posterior` (see
+        `posterior_summary`), and the numbers of images `classifier_images` and `tested_images`.
     """
     train, test = images.train.first(cell.settings.train_images), images.test.first(cell.settings.test_images)
     x_train, x_test = (pixels(part.images_NP).to(network.device) for part in (train, test))
@@ -49,6 +50,7 @@ def evaluate(network: ImageNetwork, images: Images, cell: Cell) -> dict[str, Any
     return {
         "accuracy": accuracy,
         "log_likelihood": log_likelihoods(network, x_test, q_test, cell.seed) if has_decoder else None,
+        "posterior": posterior_summary(q_test, network.min_variance),
         "classifier_images": len(train),
         "tested_images": len(test),
     }
@@ -93,3 +95,22 @@ def log_likelihoods(network: ImageNetwork, x_NP: Tensor, posterior: Posterior, s
     noise_N1Z = torch.randn(posterior.mean_BKD.shape, generator=generator(seed, "test")).to(x_NP.device)
     latents = {"mean": posterior.mean_BKD, "drawn": posterior.sample(noise_N1Z)}
     return {name: float(in_parts(network.log_p_x_given_z, x_NP, z_N1Z).double().mean()) for name, z_N1Z in latents.items()}
+
+
+def posterior_summary(posterior: Posterior, min_variance: float | None) -> dict[str, float | None]:
+    """Shows a collapse of q(z|x), to the prior or to points.
+
+    Args:
+        posterior: q(z|x) of many images.
+        min_variance: The smallest variance that the network allows; None without a variance.
+
+    Returns:
+        `median_variance` over images and dimensions, `at_floor`, the fraction of variances up to 1.01 times the smallest (both None
+        without a variance), and `sd_of_means`, the standard deviation of the mean over images, averaged over dimensions.
+    """
+    variance = posterior.variance_BKD
+    return {
+        "median_variance": None if min_variance is None else float(variance.median()),
+        "at_floor": None if min_variance is None else float((variance <= _NEAR_FLOOR * min_variance).float().mean()),
+        "sd_of_means": float(posterior.mean_BKD.std(dim=0, correction=0).mean()),
+    }

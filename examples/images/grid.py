@@ -1,21 +1,23 @@
-"""Runs cells, on Dask: a cell writes one JSON file when it is complete, and is resumed from its checkpoint after an interruption."""
+"""Runs cells, on Dask. A cell is resumed from its checkpoint after an interruption.
+
+When it is complete, a cell writes its weights and then its results, each whole: a cell with results is finished and has weights.
+"""
 
 from __future__ import annotations
 
 import json
+import time
 import traceback
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from threadpoolctl import threadpool_limits
 
 from benchmarks.report import hardware
-from nemo_cmim.errors import ConfigError, DataError
+from nemo_cmim.errors import DataError
 from nemo_cmim.files import atomic_write, lock
 from nemo_cmim.inference.device import device_of, multiply_exactly
 from nemo_cmim.prepare.cluster import start_workers
@@ -24,9 +26,10 @@ from nemo_cmim.signals import sigterm_raises
 from .cell import Cell
 from .data import Images, load, load_all
 from .evaluation import evaluate
+from .results import save_tensors, weights_of
 from .training import check_counts, train
 
-__all__ = ["Job", "one_thread", "read_cells", "run_cell", "run_grid"]
+__all__ = ["Job", "one_thread", "run_cell", "run_grid"]
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,7 @@ class Job:
 
 
 def run_cell(job: Job) -> None:
-    """Trains and evaluates a cell, and writes its file, unless the file exists.
+    """Trains and evaluates a cell, and writes its weights and results, unless the results exist.
 
     One thread computes it, so that the result does not depend on how many cells run at the same time.
 
@@ -72,19 +75,22 @@ def run_cell(job: Job) -> None:
         if _is_finished(job, images):
             return
         trained = train(job.cell, images, job.checkpoint, device)
+        begin = time.process_time()
+        measured = evaluate(trained.network, images, job.cell)
         counts = {name: len(part) for name, part in (("train", images.train), ("valid", images.valid), ("test", images.test))}
         result = {
             "cell": job.cell.as_mapping(),
             "parameters": trained.network.parameter_count,
             "best_step": trained.best_step,
             "validation": trained.history,
-            **evaluate(trained.network, images, job.cell),
+            **measured,
             "images": {**counts, "note": images.note, "sha256": images.sha256},
-            "seconds": round(trained.seconds, 1),
+            "seconds": round(trained.seconds + time.process_time() - begin, 1),
             "torch": torch.__version__,
             "device": device.type,
             "machine": torch.cuda.get_device_name(device) if device.type == "cuda" else hardware(),
         }
+        save_tensors(weights_of(job.file), {name: tensor.cpu() for name, tensor in trained.network.state_dict().items()})
         with atomic_write(job.file) as staging:
             staging.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
         job.checkpoint.unlink(missing_ok=True)
@@ -167,32 +173,3 @@ def _run_or_write_error(job: Job) -> None:
     except (ValueError, RuntimeError) as error:  # of this package, or of PyTorch
         with atomic_write(job.error) as staging:
             staging.write_text(f"{type(error).__name__}: {error}\n\n{''.join(traceback.format_exception(error))}", encoding="utf-8")
-
-
-def read_cells(folder: Path) -> list[dict[str, Any]]:
-    """The results of all finished cells of a folder, by name; files of a different version are left out with a warning.
-
-    Raises:
-        DataError: If there is none, or a file is not JSON.
-    """
-    found = []
-    for path in sorted(folder.glob("*.json")):
-        try:
-            result = json.loads(path.read_text(encoding="utf-8"))
-        except json.JSONDecodeError as error:
-            raise DataError(f"{path} is not JSON: {error}.") from error
-        if _has_name(result, path):
-            found.append(result)
-        else:
-            warnings.warn(f"{path.name} is not a cell of this version, and is left out.", stacklevel=2)
-    if not found:
-        raise DataError(f"{folder} has no finished cell. Run: python -m examples.images grid --help")
-    return found
-
-
-def _has_name(result: dict[str, Any], path: Path) -> bool:
-    """Whether the name of a file is that of its cell."""
-    try:
-        return f"{Cell.from_mapping(result['cell']).name}.json" == path.name
-    except (ConfigError, KeyError, TypeError):
-        return False

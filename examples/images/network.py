@@ -121,13 +121,18 @@ class ImageNetwork(nn.Module):
     Args:
         sizes: Sizes.
         objective: Determines whether there is a variance and a decoder.
+
+    Attributes:
+        min_variance: The smallest variance of q(z|x); None without a variance.
     """
 
     def __init__(self, sizes: NetworkSizes, objective: Composition) -> None:
         super().__init__()
         self.encoder = _Stage(PIXELS, sizes)
         self.to_latent = nn.Linear(sizes.latents, sizes.dimensions)
-        self.posterior = build_posterior(latent_config(sizes, objective))
+        config = latent_config(sizes, objective)
+        self.posterior = build_posterior(config)
+        self.min_variance = config.min_variance if objective.is_stochastic else None
         self.decoder = _Stage(sizes.dimensions, sizes) if objective.decodes else None
         self.to_logits = nn.Linear(sizes.latents, PIXELS) if objective.decodes else None
 

@@ -22,7 +22,7 @@ from .evaluation import evaluate
 from .grid import one_thread
 from .network import PIXELS
 from .sets import SETS
-from .training import step_time, validation_loss
+from .training import step_time, validate
 
 __all__ = ["PARTS", "Grid", "cells_of", "measure_times", "report"]
 
@@ -123,7 +123,7 @@ def measure_rest(cell: Cell, sets: Sequence[str]) -> tuple[float, float]:
     train, valid, test = parts
     network, objective = build(cell)
     begin = time.process_time()
-    validation_loss(network, objective, pixels(valid.images_NP), cell.batch_size, 0)
+    validate(network, objective, pixels(valid.images_NP), cell.batch_size, 0)
     middle = time.process_time()
     evaluate(network, Images("random", train, valid, test, ""), cell)
     end = time.process_time()

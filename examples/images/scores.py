@@ -34,7 +34,7 @@ def comparable(
     objective and batch size, that any set has, with each of its seeds.
 
     Args:
-        cells: Results of `grid.read_cells`.
+        cells: Results of `results.read_cells`.
         objectives: Names of objectives; those without any cell are ignored.
 
     Returns:

@@ -6,7 +6,6 @@ has the same result as one that was not interrupted. B images, P pixels, Z laten
 
 from __future__ import annotations
 
-import io
 import math
 import time
 from dataclasses import dataclass
@@ -17,7 +16,6 @@ import torch
 from torch import Tensor
 
 from nemo_cmim.errors import DataError, DivergenceError
-from nemo_cmim.files import atomic_write
 from nemo_cmim.losses import Objective
 from nemo_cmim.training.schedule import warmup_stable_decay
 from nemo_cmim.types import Posterior
@@ -27,8 +25,9 @@ from .cell import Cell, build
 from .data import Images, pixels
 from .draws import Order, generator
 from .network import PIXELS, ImageNetwork, encode_all, in_parts
+from .results import save_tensors
 
-__all__ = ["Trained", "check_counts", "loss_of", "step_time", "train", "validation_loss"]
+__all__ = ["Trained", "check_counts", "loss_of", "step_time", "train", "validate"]
 
 _WARMUP = _DECAY = 0.1  # fractions of the steps
 _CPU = torch.device("cpu")
@@ -41,13 +40,13 @@ class Trained:
     Attributes:
         network: With the weights of the lowest validation loss.
         best_step: Number of steps after which these were reached.
-        history: Number of steps and validation loss (nats per image) of each validation.
-        seconds: Time of all steps and validations, interruptions excluded.
+        history: Of each validation the number of steps as `step`, and the values of `validate`.
+        seconds: Time of the processor for all steps and validations, interruptions excluded.
     """
 
     network: ImageNetwork
     best_step: int
-    history: list[tuple[int, float]]
+    history: list[dict[str, Any]]
     seconds: float
 
 
@@ -89,7 +88,7 @@ def train(cell: Cell, images: Images, checkpoint: Path | None = None, device: to
         state = saved["state"]
     train_NP, valid_NP = images.train.images_NP.to(device), pixels(images.valid.first(settings.valid_images).images_NP.to(device))
     at = {max(1, round(settings.steps * (i + 1) / settings.validations)) for i in range(settings.validations)}
-    started = time.monotonic() - state["seconds"]
+    started = time.process_time() - state["seconds"]
     order = Order(len(train_NP), cell.batch_size, cell.seed)
     for step in range(state["step"], settings.steps):
         x_BP = pixels(train_NP[order.batch(step).to(device)])
@@ -98,20 +97,19 @@ def train(cell: Cell, images: Images, checkpoint: Path | None = None, device: to
             raise DivergenceError(f"{cell.name}: the loss is {float(loss.detach())} at step {step}.")
         _update(optimizer, loss, settings.lr * warmup_stable_decay(step, settings.steps, warmup=_WARMUP, decay=_DECAY))
         if step + 1 in at:
-            found = validation_loss(network, objective, valid_NP, cell.batch_size, cell.seed)
-            if not math.isfinite(found):
-                raise DivergenceError(f"{cell.name}: the validation loss is {found} after {step + 1} steps.")
-            if not state["history"] or found < min(value for _, value in state["history"]):
+            found = validate(network, objective, valid_NP, cell.batch_size, cell.seed)
+            if not math.isfinite(found["loss"]):
+                raise DivergenceError(f"{cell.name}: the validation loss is {found['loss']} after {step + 1} steps.")
+            if not state["history"] or found["loss"] < min(earlier["loss"] for earlier in state["history"]):
                 state["best"] = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
                 state["best_step"] = step + 1
-            state["history"].append((step + 1, found))
-            state |= {"step": step + 1, "seconds": time.monotonic() - started}
+            state["history"].append({"step": step + 1, **found})
+            state |= {"step": step + 1, "seconds": time.process_time() - started}
             if checkpoint is not None:
                 content = {"network": network.state_dict(), "optimizer": optimizer.state_dict()}
-                _save(checkpoint, content | {"state": state, "images": images.sha256})
+                save_tensors(checkpoint, content | {"state": state, "images": images.sha256})
     network.load_state_dict(state["best"])
-    history = [(int(step), float(loss)) for step, loss in state["history"]]
-    return Trained(network, state["best_step"], history, state["seconds"])
+    return Trained(network, state["best_step"], state["history"], state["seconds"])
 
 
 def step_time(cell: Cell, seconds: float) -> float:
@@ -167,11 +165,12 @@ def _noise(network: ImageNetwork, count: int, draws: torch.Generator) -> Tensor:
 
 
 @torch.no_grad()
-def validation_loss(network: ImageNetwork, objective: Objective, x_NP: Tensor, batch_size: int, seed: int) -> float:
-    """Loss of validation images, nats per image, in batches of the training's size, since contrastive terms depend on it.
+def validate(network: ImageNetwork, objective: Objective, x_NP: Tensor, batch_size: int, seed: int) -> dict[str, float]:
+    """Loss of validation images and its terms before they are weighted, by name (see `losses.LossTerms`), nats per image.
 
-    The images are not augmented, except the second view of InfoNCE. Noise and second view are the same at each validation. The network
-    computes many images at once; batches are formed of latents. Images of an incomplete last batch are left out, unless it is the only one.
+    Batches have the size of the training's, since contrastive terms depend on it. The images are not augmented, except the second view
+    of InfoNCE. Noise and second view are the same at each validation. The network computes many images at once; batches are formed of
+    latents. Images of an incomplete last batch are left out, unless it is the only one.
     """
     draws, composition = generator(seed, "validation"), objective.composition
     noise_N1Z = _noise(network, len(x_NP), draws)
@@ -180,17 +179,12 @@ def validation_loss(network: ImageNetwork, objective: Objective, x_NP: Tensor, b
     z_N1Z = posterior.sample(noise_N1Z)
     log_p_N = in_parts(network.log_p_x_given_z, x_NP, z_N1Z) if composition.decodes else None
     size = min(batch_size, len(x_NP)) if composition.is_contrastive else len(x_NP)
-    losses = []
+    of_batches = []
     for begin in range(0, len(x_NP) - size + 1, size):
         rows = slice(begin, begin + size)
         log_p = None if log_p_N is None else log_p_N[rows]
         of_batch = Posterior(posterior.mean_BKD[rows], posterior.variance_BKD[rows])
-        losses.append(objective(log_p, z_N1Z[rows], of_batch, None if positive is None else positive[rows]).loss)
-    return float(torch.stack(losses).mean())
-
-
-def _save(path: Path, content: dict[str, Any]) -> None:
-    buffer = io.BytesIO()
-    torch.save(content, buffer)
-    with atomic_write(path) as staging:
-        staging.write_bytes(buffer.getvalue())
+        out = objective(log_p, z_N1Z[rows], of_batch, None if positive is None else positive[rows])
+        terms = [getattr(out.terms, f"{name}_B").mean() for name in objective.weights]
+        of_batches.append(torch.stack([out.loss, *terms]))
+    return dict(zip(("loss", *objective.weights), torch.stack(of_batches).mean(0).tolist()))

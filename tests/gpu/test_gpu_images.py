@@ -21,7 +21,7 @@ def test_losses_are_those_of_the_cpu(objective: str, device: str, tmp_path: Path
     images = load("breastmnist", tmp_path)
     found, expected = (train(small_cell(objective), images, device=torch.device(name)) for name in (device, "cpu"))
     assert found.network.device.type == device
-    assert [loss for _, loss in found.history] == pytest.approx([loss for _, loss in expected.history], rel=1e-3)
+    assert [one["loss"] for one in found.history] == pytest.approx([one["loss"] for one in expected.history], rel=1e-3)
 
 
 def test_a_cell_has_its_device_and_the_scores_of_the_cpu(device: str, tmp_path: Path) -> None:
@@ -39,9 +39,9 @@ def test_a_run_of_the_cpu_is_resumed(device: str, tmp_path: Path, monkeypatch: p
     write_small_set(tmp_path, "breastmnist")
     images, checkpoint = load("breastmnist", tmp_path), tmp_path / "checkpoint.pt"
     whole = train(small_cell(), images)
-    losses = iter([5.0])
+    losses = iter([{"loss": 5.0}])
     with monkeypatch.context() as context, pytest.raises(StopIteration):
-        context.setattr("examples.images.training.validation_loss", lambda *_: next(losses))
+        context.setattr("examples.images.training.validate", lambda *_: next(losses))
         train(small_cell(), images, checkpoint)
     resumed = train(small_cell(), images, checkpoint, torch.device(device))
-    assert [loss for _, loss in resumed.history[1:]] == pytest.approx([loss for _, loss in whole.history[1:]], rel=1e-3)
+    assert [one["loss"] for one in resumed.history[1:]] == pytest.approx([one["loss"] for one in whole.history[1:]], rel=1e-3)

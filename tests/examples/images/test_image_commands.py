@@ -11,7 +11,8 @@ import pytest
 
 from examples.images import plan
 from examples.images.__main__ import main
-from examples.images.grid import Job, read_cells, run_cell
+from examples.images.grid import Job, run_cell
+from examples.images.results import read_cells
 from examples.images.tables import sections
 from nemo_cmim.errors import ConfigError, DataError, DivergenceError
 from tests.examples.images.small_sets import OPTIONS, SMALL, small_cell, write_small_set

@@ -16,8 +16,10 @@ import torch
 from threadpoolctl import threadpool_info
 
 from examples.images.cell import MAIN
-from examples.images.data import Images
-from examples.images.grid import Job, one_thread, read_cells, run_cell, run_grid
+from examples.images.data import Images, load
+from examples.images.evaluation import evaluate
+from examples.images.grid import Job, one_thread, run_cell, run_grid
+from examples.images.results import load_network, read_cells, weights_of
 from examples.images.tables import conditions
 from examples.images.training import train
 from nemo_cmim.errors import ConfigError, DataError, DivergenceError
@@ -46,10 +48,58 @@ def test_a_cell_says_where_it_was_computed_and_from_which_images(data: Path, tmp
     job = Job(small_cell(), data, tmp_path / "cells", "cpu")
     run_cell(job)
     found = json.loads(job.file.read_text())
-    assert found["device"] == "cpu" and found["machine"] and len(found["validation"]) == 3
+    assert found["device"] == "cpu" and found["machine"] and [one["step"] for one in found["validation"]] == [2, 4, 6]
+    assert set(found["validation"][0]) == {"step", "loss", "log_p_x_given_z", "log_q_z_given_x", "log_p_z", "log_p_k1"}
+    assert set(found["posterior"]) == {"median_variance", "at_floor", "sd_of_means"} and found["seconds"] > 0
     sha256 = found["images"].pop("sha256")
     assert found["images"] == {"train": 40, "valid": 12, "test": 20, "note": "MD5 not as published: 1 of 1 files"}
     assert len(sha256) == 64 and list((tmp_path / "cells" / "unfinished").iterdir()) == []
+
+
+def test_an_evaluation_is_repeated_from_the_weights_of_a_cell(data: Path, tmp_path: Path) -> None:
+    for objective in ("cmim", "infonce"):
+        job = Job(small_cell(objective), data, tmp_path / "cells")
+        run_cell(job)
+        written = json.loads(job.file.read_text())
+        cell, network = load_network(job.file)
+        assert cell == job.cell
+        with one_thread():
+            found = evaluate(network, load(cell.data, data), cell)
+        assert found == {name: written[name] for name in found} and found["accuracy"]
+
+
+def test_a_cell_without_weights_is_not_finished(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = Job(small_cell(), data, tmp_path / "cells")
+
+    def full(path: Path, content: object) -> None:
+        raise OSError(28, "No space left on device", str(path))
+
+    with monkeypatch.context() as context, pytest.raises(OSError, match="No space left"):
+        context.setattr("examples.images.grid.save_tensors", full)
+        run_cell(job)
+    assert not job.file.exists() and job.checkpoint.exists()
+    run_cell(job)
+    assert job.file.exists() and not job.checkpoint.exists()
+    assert sorted(path.name for path in job.output.iterdir()) == sorted([job.file.name, weights_of(job.file).name, "unfinished"])
+
+
+def test_weights_that_cannot_be_loaded_are_errors(data: Path, tmp_path: Path) -> None:
+    job, other = (Job(small_cell(objective), data, tmp_path / "cells") for objective in ("cmim", "ae"))
+    for one in (job, other):
+        run_cell(one)
+    weights_of(job.file).write_bytes(weights_of(other.file).read_bytes())
+    with pytest.raises(DataError, match="is damaged, or not the weights of breastmnist-cmim-b4"):
+        load_network(job.file)
+    for content in (b"", b"x", weights_of(other.file).read_bytes()[:500]):
+        weights_of(job.file).write_bytes(content)
+        with pytest.raises(DataError, match="is damaged"):
+            load_network(job.file)
+    weights_of(job.file).unlink()
+    with pytest.raises(DataError, match=r"\.pt is missing. Give the JSON file of a cell"):
+        load_network(job.file)
+    job.file.write_text("{}")
+    with pytest.raises(DataError, match="is not the JSON file of a cell"):
+        load_network(job.file)
 
 
 def test_cells_of_different_images_are_errors(data: Path, tmp_path: Path) -> None:

@@ -5,16 +5,14 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
 from examples.images.cell import Cell, build
 from examples.images.data import Images, load, pixels
 from examples.images.draws import Order, generator
-from examples.images.evaluation import accuracies, embed, evaluate
-from examples.images.network import encode_all
-from examples.images.training import loss_of, train, validation_loss
+from examples.images.evaluation import evaluate
+from examples.images.training import loss_of, train, validate
 from nemo_cmim.errors import ConfigError, DataError, DivergenceError
 from tests.examples.images.small_sets import SMALL, small_cell, write_small_set
 
@@ -114,27 +112,27 @@ def test_cells_with_different_settings_have_different_names(monkeypatch: pytest.
 def test_training_lowers_the_loss_and_keeps_the_best_weights(images: Images) -> None:
     long = small_cell("ae", settings=dataclasses.replace(SMALL, steps=60, validations=6))
     found = train(long, images)
-    losses = [loss for _, loss in found.history]
-    assert [step for step, _ in found.history] == [10, 20, 30, 40, 50, 60]
-    assert min(losses) < losses[0] and found.best_step == found.history[losses.index(min(losses))][0]
+    losses = [one["loss"] for one in found.history]
+    assert [one["step"] for one in found.history] == [10, 20, 30, 40, 50, 60]
+    assert min(losses) < losses[0] and found.best_step == found.history[losses.index(min(losses))]["step"]
     x = pixels(images.valid.images_NP)
-    assert validation_loss(found.network, build(long)[1], x, 4, 0) == pytest.approx(min(losses))
+    assert validate(found.network, build(long)[1], x, 4, 0)["loss"] == pytest.approx(min(losses))
 
 
 def test_a_stopped_run_is_resumed_bit_for_bit(images: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for objective in ("cmim", "infonce"):
         whole = train(small_cell(objective), images)
         path = tmp_path / f"{objective}.pt"
-        calls: list[float] = []
+        calls: list[dict[str, float]] = []
 
-        def stopping(*args: object, calls: list[float] = calls) -> float:
+        def stopping(*args: object, calls: list[dict[str, float]] = calls) -> dict[str, float]:
             if len(calls) == 1:
                 raise KeyboardInterrupt
-            calls.append(validation_loss(*args))  # type: ignore[arg-type]
+            calls.append(validate(*args))  # type: ignore[arg-type]
             return calls[-1]
 
         with monkeypatch.context() as context, pytest.raises(KeyboardInterrupt):
-            context.setattr("examples.images.training.validation_loss", stopping)
+            context.setattr("examples.images.training.validate", stopping)
             train(small_cell(objective), images, path)
         resumed = train(small_cell(objective), images, path)
         assert len(calls) == 1 and resumed.history == whole.history and resumed.best_step == whole.best_step
@@ -150,7 +148,7 @@ def test_a_checkpoint_of_different_images_is_an_error(images: Images, tmp_path: 
 
 
 def test_a_validation_loss_that_is_not_finite_is_an_error(images: Images, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("examples.images.training.validation_loss", lambda *_: float("nan"))
+    monkeypatch.setattr("examples.images.training.validate", lambda *_: {"loss": float("nan")})
     with pytest.raises(DivergenceError, match="the validation loss is nan after 2 steps"):
         train(small_cell(), images)
 
@@ -162,7 +160,7 @@ def test_validation_uses_batches_of_the_training_size(images: Images) -> None:
     for size in (3, 12):
         parts = [loss_of(network, objective, some, None, torch.zeros(size, 1, 3)) for some in x.split(size)]
         by_size[size] = float(torch.stack(parts).mean())
-        assert validation_loss(network, objective, x, size, 0) == pytest.approx(by_size[size], rel=1e-4)
+        assert validate(network, objective, x, size, 0)["loss"] == pytest.approx(by_size[size], rel=1e-4)
     assert by_size[3] < by_size[12]
 
 
@@ -170,9 +168,9 @@ def test_validation_uses_batches_of_the_training_size(images: Images) -> None:
 def test_validation_of_infonce_uses_a_second_view(images: Images, monkeypatch: pytest.MonkeyPatch) -> None:
     network, objective = build(small_cell("infonce"))
     x = pixels(images.valid.images_NP)
-    augmented = validation_loss(network, objective, x, 12, 0)
+    augmented = validate(network, objective, x, 12, 0)["loss"]
     monkeypatch.setattr("examples.images.training.random_affine", lambda some, _: 1 - some)
-    inverted = validation_loss(network, objective, x, 12, 0)
+    inverted = validate(network, objective, x, 12, 0)["loss"]
     same, expected = (float(loss_of(network, objective, x, view, torch.zeros(12, 1, 3))) for view in (x, 1 - x))
     assert inverted == pytest.approx(expected, abs=1e-5) and abs(expected - same) > 1e-4 and abs(augmented - inverted) > 1e-4
 
@@ -182,27 +180,6 @@ def test_too_few_images_are_an_error(images: Images) -> None:
         train(small_cell(batch_size=41), images)
     with pytest.raises(DataError, match="at most 1 are used: too few"):
         train(small_cell(settings=dataclasses.replace(SMALL, valid_images=1)), images)
-
-
-def test_classifiers_find_what_is_there() -> None:
-    random = np.random.default_rng(0)
-    labels = np.arange(200) % 2
-    vectors = (random.normal(size=(200, 4)) + 4 * labels[:, None]).astype(np.float32)
-    cell = small_cell(settings=dataclasses.replace(SMALL, mlp_steps=300))
-    found = accuracies(vectors[:150], vectors[150:], labels[:150], labels[150:], cell)
-    assert set(found) == {"knn_cosine", "knn_euclidean", "mlp"} and found["knn_euclidean"] > 0.95 and found["mlp"] > 0.95
-
-
-def test_evaluation_has_both_embeddings_unless_there_is_no_decoder(images: Images) -> None:
-    network, _ = build(small_cell())
-    found = evaluate(network, images, small_cell())
-    assert set(found["accuracy"]) == {"mean", "informative"} and found["classifier_images"] == 30 and found["tested_images"] == 20
-    assert found["log_likelihood"]["mean"] < 0 and found["log_likelihood"]["drawn"] < 0
-    q = encode_all(network, pixels(images.test.images_NP))
-    assert embed(network, q, "mean").shape == (20, 3) and embed(network, q, "informative").shape == (20, 4)
-    encoder, _ = build(small_cell("infonce"))
-    found = evaluate(encoder, images, small_cell("infonce"))
-    assert set(found["accuracy"]) == {"mean"} and found["log_likelihood"] is None
 
 
 def test_a_limit_of_zero_uses_all_images(images: Images) -> None:
