@@ -159,7 +159,7 @@ def run_grid(jobs: Sequence[Job], *, processes: int, scheduler: str | None, say:
     todo[0].error.parent.mkdir(parents=True, exist_ok=True)
     failed = {}
     with sigterm_raises(), start_workers(processes, scheduler, todo[0].output, "A grid of several processes") as workers:
-        for number, job in enumerate(workers.run(_run_or_write_error, todo), 1):
+        for number, job in enumerate(workers.run(_run_or_write_error, todo, starts_in_order=True), 1):
             if job.error.exists():
                 failed[job.cell.name] = job.error.read_text(encoding="utf-8").split("\n", 1)[0]
             say(f"{number}/{len(todo)} {job.cell.name}{' failed' if job.cell.name in failed else ''}")

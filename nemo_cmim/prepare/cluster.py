@@ -55,11 +55,13 @@ class Workers:
     def __init__(self, client: Any) -> None:
         self._client = client
 
-    def run(self, task: Callable[[T], None], items: Sequence[T]) -> Iterator[T]:
-        """Runs `task(item)` for each item, and yields each item when its task is done, in any order. See `compute` for errors."""
-        return self.compute(lambda some: _bag(some, task).to_delayed(), items)
+    def run(self, task: Callable[[T], None], items: Sequence[T], *, starts_in_order: bool = False) -> Iterator[T]:
+        """Runs `task(item)` for each item, and yields each item when its task is done, in any order. See `compute`."""
+        return self.compute(lambda some: _bag(some, task).to_delayed(), items, starts_in_order=starts_in_order)
 
-    def compute(self, delayed: Callable[[Sequence[T]], Sequence[Any]], items: Sequence[T]) -> Iterator[T]:
+    def compute(
+        self, delayed: Callable[[Sequence[T]], Sequence[Any]], items: Sequence[T], *, starts_in_order: bool = False
+    ) -> Iterator[T]:
         """Computes a `dask.delayed` value for each item, and yields each item when its value is computed, in any order.
 
         If a worker dies, its tasks are given to other workers, up to three times. Exceptions of a task are raised here.
@@ -67,6 +69,8 @@ class Workers:
         Args:
             delayed: Makes the values of some items.
             items: The items.
+            starts_in_order: Whether the tasks start in the order of `items`. This takes about 5 ms more for each; otherwise Dask orders
+                them by their keys.
 
         Raises:
             DataError: If four workers died while running the same task, or the connection to the scheduler is lost.
@@ -79,9 +83,10 @@ class Workers:
         import distributed
 
         futures: dict[Any, T] = {}
-        for begin in range(0, len(items), _BAG):
-            some = items[begin : begin + _BAG]
-            futures.update(zip(self._client.compute(list(delayed(some))), some))
+        size = 1 if starts_in_order else _BAG
+        for begin in range(0, len(items), size):
+            some = items[begin : begin + size]
+            futures.update(zip(self._client.compute(list(delayed(some)), priority=-begin), some))
         try:
             for future in distributed.as_completed(futures):
                 future.result()

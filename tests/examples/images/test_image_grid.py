@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from examples.images.tables import conditions
 from examples.images.training import train
 from nemo_cmim.errors import ConfigError, DataError, DivergenceError
 from nemo_cmim.files import lock
+from nemo_cmim.prepare.cluster import Workers
 from tests.examples.images.small_sets import SMALL, small_cell, write_small_set
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -132,6 +134,18 @@ def test_a_cell_that_fails_does_not_end_the_others_and_is_run_again(
     assert [job.file.exists() for job in jobs] == [True, False, True]
     assert "Traceback" in jobs[1].error.read_text()
     assert run(jobs) == {} and jobs[1].file.exists() and not jobs[1].error.exists()
+
+
+def test_the_largest_batches_start_first(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def noting(self: Workers, task: object, items: list[Job], *, starts_in_order: bool) -> Iterator[Job]:
+        assert starts_in_order
+        sizes.extend(job.cell.batch_size for job in items)
+        yield from ()
+
+    sizes: list[int] = []
+    monkeypatch.setattr(Workers, "run", noting)
+    run([Job(small_cell(batch_size=size), data, tmp_path / "cells") for size in (2, 10, 5)])
+    assert sizes == [10, 5, 2]
 
 
 def test_batches_that_are_larger_than_a_set_are_an_error_before_the_grid_starts(data: Path, tmp_path: Path) -> None:
