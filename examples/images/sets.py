@@ -149,7 +149,9 @@ PAPER: tuple[ImageSet, ...] = (
         "8 images are in both train and validation",
     ),
     _med("retinamnist", "bd4c0672f1bba3e3a89f0e4e876791e4", 5, (1080, 120, 400), (1600, 400, 5)),
-    _med("breastmnist", "750601b1f35ba3300ea97c75c52ff8f6", 2, (546, 78, 156), (7000, 2000, 2)),
+    _med(
+        "breastmnist", "750601b1f35ba3300ea97c75c52ff8f6", 2, (546, 78, 156), (7000, 2000, 2), "1 image is in both train and test"
+    ),
     _med("bloodmnist", "7053d0359d879ad8a5505303e11de1dc", 8, (11959, 1712, 3421), (11959, 3432, 8)),
     _med("tissuemnist", "ebe78ee8b05294063de985d821c1c34b", 8, (165466, 23640, 47280), (165466, 47711, 8)),
     _med("organamnist", "866b832ed4eeba67bfb9edee1d5544e6", 11, (34581, 6491, 17778), (34581, 8336, 11)),

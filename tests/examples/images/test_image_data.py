@@ -88,11 +88,11 @@ def test_notes_say_which_files_are_not_the_official_ones(tmp_path: Path, monkeyp
     write_set(tmp_path / "fashion-mnist", "t10k-{}-idx{}-ubyte", 20)
     assert load("fashion-mnist", tmp_path).note.startswith("the first 20,000 training images only; 5% of train")
     write_small_set(tmp_path, "breastmnist")
-    assert load("breastmnist", tmp_path).note == "MD5 not as published: 1 of 1 files"
+    assert load("breastmnist", tmp_path).note == "1 image is in both train and test; MD5 not as published: 1 of 1 files"
     md5 = hashlib.md5((tmp_path / "breastmnist" / "breastmnist.npz").read_bytes()).hexdigest()
     published = dataclasses.replace(SETS["breastmnist"], files=(RemoteFile("", md5, "breastmnist.npz"),))
     monkeypatch.setitem(SETS, "breastmnist", published)
-    assert load("breastmnist", tmp_path).note == "MD5 as published"
+    assert load("breastmnist", tmp_path).note == "1 image is in both train and test; MD5 as published"
 
 
 def test_sets_of_different_images_or_labels_have_different_checksums(tmp_path: Path) -> None:
@@ -179,5 +179,7 @@ def test_sets_of_the_shared_folder_have_their_documented_counts() -> None:
         assert sum(counts) == expected, name
         assert found.train.labels_N.unique().tolist() == list(range(of.classes)) == found.test.labels_N.unique().tolist(), name
         notes[name] = found.note
-    assert notes["breastmnist"] == notes["retinamnist"] == "MD5 as published"
+    assert (
+        notes["breastmnist"] == "1 image is in both train and test; MD5 as published" and notes["retinamnist"] == "MD5 as published"
+    )
     assert notes["pneumoniamnist"] == "8 images are in both train and validation; MD5 not as published: 1 of 1 files"
