@@ -1,19 +1,21 @@
 r"""The paper's image experiments (Sec. 3.1-3.6, D.1): which objective, at which batch size.
 
     python -m examples.images data                      # the image sets that can be read, and the files to download for the others
-    python -m examples.images plan --latents 49 --steps 700        # measures steps, and prints the core-hours of the grid
-    python -m examples.images grid --latents 49 --steps 700 --test-images 2000 --valid-images 500 --processes 2 -o cells
+    python -m examples.images plan                      # measures steps, and prints the core-hours of the grid
+    python -m examples.images grid --processes 2 -o cells
     python -m examples.images tables --cells cells      # RESULTS.md, from the finished cells
     python -m examples.images figures --cells cells -o figures
 
-Run from the root of the checkout. `train` runs a single cell, `network` prints the number of parameters. Each command has `--help`. Rerun
-`grid` to resume.
+Run from the root of the checkout. `train` runs a single cell, `network` prints the number of parameters. Each command has `--help`.
 
-The defaults of --latents (400) and --steps (1,000,000) are the paper's, and require a GPU or a cluster. The other defaults are those of
-the recorded grid: six image sets, two seeds, and limits on the number of images. The paper's grid is
+Ctrl-C, SIGTERM or SIGKILL can end `grid` at any time. Run it again to resume: finished cells are skipped, and the others continue from
+their last validation. The weights of each finished cell are beside its JSON file; `examples.images.results.load_network` loads them.
 
-    python -m examples.images grid --sets paper --fewer-sets paper --parts main ablations --seeds 1 \
-        --valid-images 0 --train-images 0 --test-images 0 -o cells
+The defaults are those of the recorded grid: six image sets, two seeds, 49 latent steps and limits on the number of images. The paper's
+grid requires a GPU or a cluster:
+
+    python -m examples.images grid --latents 400 --steps 1000000 --sets paper --fewer-sets paper --parts main ablations references \
+        --seeds 1 --valid-images 0 --train-images 0 --test-images 0 -o cells
 
 On a cluster, start a Dask scheduler and workers in this checkout and add `--scheduler tcp://HOST:8786`; all workers must see the folders of
 data and cells. With several GPUs, start one worker for each, with its own CUDA_VISIBLE_DEVICES.
@@ -128,12 +130,13 @@ def _add_cell(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_settings(parser: argparse.ArgumentParser) -> None:
-    group, default, sizes = parser.add_argument_group("settings of all cells"), Settings(), NetworkSizes()
+    group, default = parser.add_argument_group("settings of all cells"), Settings()
     add = partial(group.add_argument, type=int, metavar="N")
-    add("--latents", default=sizes.latents, help="steps of the latent array (default: the paper's %(default)s)")
+    add("--latents", default=default.sizes.latents, help="steps of the latent array; 400 in the paper (default: %(default)s)")
     text = "factor of the first weights of the queries that attend to the input; not in the paper (default: %(default)s)"
-    add("--query-scale", type=float, metavar="X", default=sizes.query_scale, help=text)
-    add("--steps", default=default.steps, help="training steps, the same for all batch sizes (default: the paper's %(default)s)")
+    add("--query-scale", type=float, metavar="X", default=default.sizes.query_scale, help=text)
+    text = "training steps, the same for all batch sizes; 1,000,000 in the paper (default: %(default)s)"
+    add("--steps", default=default.steps, help=text)
     add("--validations", default=default.validations, help="number of validations of a run (default: %(default)s)")
     for part, images in (("valid", "validation images"), ("train", "training images of the classifiers"), ("test", "test images")):
         text = f"maximum number of {images}; 0: all (default: %(default)s)"
@@ -153,11 +156,22 @@ def _add_grid(parser: argparse.ArgumentParser) -> None:
     sets = (*SETS, ALL_OF_PAPER)
     add("--parts", plan.PARTS, "parts of the grid", plan.PARTS)
     add("--sets", plan.MAIN_SETS, f"image sets of the main part; {ALL_OF_PAPER}: all 15 of Table 3", sets)
-    add("--fewer-sets", plan.FEWER_SETS, f"image sets of the other parts; {ALL_OF_PAPER}: all 15 of Table 3", sets)
+    add(
+        "--fewer-sets",
+        plan.FEWER_SETS,
+        f"image sets of the ablations and the temperature part; {ALL_OF_PAPER}: all 15 of Table 3",
+        sets,
+    )
     add("--objectives", MAIN, "objectives of the main part", (*MAIN, *ABLATIONS))
     add("--batch-sizes", plan.BATCH_SIZES, "batch sizes of the main part and the ablations")
     add("--temperature-batch-sizes", plan.TEMPERATURE_BATCH_SIZES, "batch sizes of the temperature part")
-    group.add_argument("--seeds", type=int, default=2, metavar="N", help="number of seeds of the main part (default: %(default)s)")
+    group.add_argument(
+        "--seeds",
+        type=int,
+        default=2,
+        metavar="N",
+        help="number of seeds of the main part and the references (default: %(default)s)",
+    )
 
 
 def _settings_of(args: argparse.Namespace) -> Settings:
@@ -259,5 +273,5 @@ def main(argv: Sequence[str] | None = None) -> None:
 if __name__ == "__main__":
     try:
         main()
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         sys.exit(f"examples.images: {error}")

@@ -17,12 +17,17 @@ from nemo_cmim.losses import OBJECTIVES, Objective, build_objective
 from .network import ImageNetwork, NetworkSizes, latent_config
 from .sets import SETS
 
-__all__ = ["ABLATIONS", "MAIN", "TAU", "VERSION", "WEIGHT", "Cell", "Settings", "build"]
+__all__ = ["ABLATIONS", "MAIN", "REFERENCES", "TAU", "VERSION", "WEIGHT", "Cell", "Settings", "build"]
 
 MAIN = ("cmim", "mim", "vae", "ae", "infonce")
 ABLATIONS = ("cmim_sum", "infonce_x", "cae", "cvae")
+REFERENCES = ("untrained", "pixels")
+"""Rows of tables that need no training: cMIM's network with its initial weights, and the pixels as vectors. See `references`."""
 TAU, WEIGHT = 0.1, 1.0
 """The paper's temperature, and the weight of its contrastive term."""
+
+LATENTS = 49
+"""Steps of the latent array in the recorded grid; 400 in the paper."""
 
 VERSION = 2
 """Part of the name of every cell. Increase it if code or constants that are not settings change results: network, augmentation, order,
@@ -31,11 +36,11 @@ training, classifiers."""
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Settings that all cells of a comparison share.
+    """Settings that all cells of a comparison share. The defaults are those of the recorded grid, smaller than the paper's.
 
     Attributes:
         sizes: Sizes of the network.
-        steps: Optimiser steps, the same for all batch sizes; 1,000,000 in the paper.
+        steps: Optimiser steps, the same for all batch sizes.
         lr: Maximum learning rate of Adam (WSD).
         validations: Number of validations, evenly over the steps; the weights with the lowest validation loss are kept.
         valid_images: Maximum number of validation images; 0: all.
@@ -44,13 +49,13 @@ class Settings:
         mlp_steps: Updates of the MLP classifier.
     """
 
-    sizes: NetworkSizes = field(default_factory=NetworkSizes)
-    steps: int = 1_000_000
+    sizes: NetworkSizes = field(default_factory=lambda: NetworkSizes(latents=LATENTS))
+    steps: int = 1500
     lr: float = 1e-3
     validations: int = 10
-    valid_images: int = 1000
+    valid_images: int = 500
     train_images: int = 5000
-    test_images: int = 10000
+    test_images: int = 2000
     mlp_steps: int = 1000
 
     def __post_init__(self) -> None:
@@ -62,12 +67,12 @@ class Settings:
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """One run.
+    """One run, or a reference.
 
     Attributes:
         data: Name of the image set.
-        objective: Name in `losses.OBJECTIVES`.
-        batch_size: B.
+        objective: Name in `losses.OBJECTIVES`, or in `REFERENCES`.
+        batch_size: B; 0 for references.
         seed: Seed of weights, order, augmentation, noise and classifiers.
         tau: Temperature of contrastive terms.
         weight: Weight of the contrastive term of objectives that also have other terms.
@@ -85,9 +90,11 @@ class Cell:
     def __post_init__(self) -> None:
         if self.data not in SETS:
             raise ConfigError(f"Unknown image set {self.data!r}. Known: {', '.join(SETS)}.")
-        if self.objective not in (*MAIN, *ABLATIONS):
-            raise ConfigError(f"Unknown objective {self.objective!r}. Known: {', '.join((*MAIN, *ABLATIONS))}.")
-        if self.batch_size < 2:
+        if self.objective not in (*MAIN, *ABLATIONS, *REFERENCES):
+            raise ConfigError(f"Unknown objective {self.objective!r}. Known: {', '.join((*MAIN, *ABLATIONS, *REFERENCES))}.")
+        if self.is_reference and self.batch_size:
+            raise ConfigError(f"batch_size must be 0 for {self.objective}, found {self.batch_size}.")
+        if not self.is_reference and self.batch_size < 2:
             raise ConfigError(f"batch_size must be at least 2, found {self.batch_size}.")
         if self.seed < 0:
             raise ConfigError(f"seed must be at least 0, found {self.seed}.")
@@ -95,11 +102,16 @@ class Cell:
             raise ConfigError(f"tau must be a positive number, found {self.tau}.")
         if not 0 <= self.weight < math.inf:
             raise ConfigError(f"weight must be a number of at least 0, found {self.weight}.")
-        composition = OBJECTIVES[self.objective]
-        if not composition.is_contrastive and (self.tau, self.weight) != (TAU, WEIGHT):
+        composition = None if self.is_reference else OBJECTIVES[self.objective]
+        if not (composition and composition.is_contrastive) and (self.tau, self.weight) != (TAU, WEIGHT):
             raise ConfigError(f"tau and weight have no effect on the objective {self.objective}.")
-        if len(composition.weights) == 1 and self.weight != WEIGHT:
+        if composition and len(composition.weights) == 1 and self.weight != WEIGHT:
             raise ConfigError(f"weight has no effect on the objective {self.objective}: the contrastive term is its only one.")
+
+    @property
+    def is_reference(self) -> bool:
+        """Whether the cell needs no training."""
+        return self.objective in REFERENCES
 
     @property
     def name(self) -> str:
@@ -131,13 +143,14 @@ class Cell:
 
 
 def build(cell: Cell) -> tuple[ImageNetwork, Objective]:
-    """Builds the untrained network and the package's objective of a cell. Its seed determines the weights."""
-    composition = OBJECTIVES[cell.objective]
+    """Builds the untrained network and the package's objective of a cell (of a reference: cMIM's). Its seed determines the weights."""
+    name = "cmim" if cell.is_reference else cell.objective
+    composition = OBJECTIVES[name]
     weights = {}
     if cell.weight != WEIGHT:
         weights = {name: cell.weight for name in composition.weights if name in ("log_p_k1", "log_p_k1_sum")}
     tau = cell.tau if composition.is_contrastive else ObjectiveConfig().tau
-    config = ObjectiveConfig(name=cell.objective, weights=weights, tau=tau)
+    config = ObjectiveConfig(name=name, weights=weights, tau=tau)
     objective = build_objective(config, latent_config(cell.settings.sizes, composition))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(cell.seed)

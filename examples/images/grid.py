@@ -1,6 +1,7 @@
 """Runs cells, on Dask. A cell is resumed from its checkpoint after an interruption.
 
-When it is complete, a cell writes its weights and then its results, each whole: a cell with results is finished and has weights.
+When it is complete, a cell writes its weights and then its results, each whole: a cell with results is finished. References (see
+`references`) have only results.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from threadpoolctl import threadpool_limits
@@ -26,6 +28,7 @@ from nemo_cmim.signals import sigterm_raises
 from .cell import Cell
 from .data import Images, load, load_all
 from .evaluation import evaluate
+from .references import evaluate_reference
 from .results import save_tensors, weights_of
 from .training import check_counts, train
 
@@ -74,26 +77,39 @@ def run_cell(job: Job) -> None:
     with lock(job.checkpoint.with_suffix(".lock"), f"The cell {job.cell.name}", "Wait for it, or end it."), one_thread():
         if _is_finished(job, images):
             return
-        trained = train(job.cell, images, job.checkpoint, device)
-        begin = time.process_time()
-        measured = evaluate(trained.network, images, job.cell)
+        measured = _reference(job.cell, images, device) if job.cell.is_reference else _trained(job, images, device)
         counts = {name: len(part) for name, part in (("train", images.train), ("valid", images.valid), ("test", images.test))}
         result = {
             "cell": job.cell.as_mapping(),
-            "parameters": trained.network.parameter_count,
-            "best_step": trained.best_step,
-            "validation": trained.history,
             **measured,
             "images": {**counts, "note": images.note, "sha256": images.sha256},
-            "seconds": round(trained.seconds + time.process_time() - begin, 1),
             "torch": torch.__version__,
             "device": device.type,
             "machine": torch.cuda.get_device_name(device) if device.type == "cuda" else hardware(),
         }
-        save_tensors(weights_of(job.file), {name: tensor.cpu() for name, tensor in trained.network.state_dict().items()})
         with atomic_write(job.file) as staging:
             staging.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
         job.checkpoint.unlink(missing_ok=True)
+
+
+def _trained(job: Job, images: Images, device: torch.device) -> dict[str, Any]:
+    """Trains a network, writes its weights, and evaluates it."""
+    trained = train(job.cell, images, job.checkpoint, device)
+    begin = time.process_time()
+    measured = evaluate(trained.network, images, job.cell)
+    save_tensors(weights_of(job.file), {name: tensor.cpu() for name, tensor in trained.network.state_dict().items()})
+    return {
+        "parameters": trained.network.parameter_count,
+        "best_step": trained.best_step,
+        "validation": trained.history,
+        **measured,
+        "seconds": round(trained.seconds + time.process_time() - begin, 1),
+    }
+
+
+def _reference(cell: Cell, images: Images, device: torch.device) -> dict[str, Any]:
+    begin = time.process_time()
+    return {**evaluate_reference(cell, images, device), "seconds": round(time.process_time() - begin, 1)}
 
 
 @contextmanager
@@ -139,6 +155,7 @@ def run_grid(jobs: Sequence[Job], *, processes: int, scheduler: str | None, say:
     Raises:
         ConfigError: If the device of processes on this machine is not available; see also `start_workers`.
         DataError: If no set can be read, a set has too few images for a cell, or a file is of different images.
+        OSError: If an error cannot be written into its file, since the disk is full.
     """
     if scheduler is None:
         device_of(jobs[0].device)
@@ -170,6 +187,6 @@ def _run_or_write_error(job: Job) -> None:
     job.error.unlink(missing_ok=True)
     try:
         run_cell(job)
-    except (ValueError, RuntimeError) as error:  # of this package, or of PyTorch
+    except (ValueError, RuntimeError, OSError) as error:  # of this package, of PyTorch, or of a disk
         with atomic_write(job.error) as staging:
             staging.write_text(f"{type(error).__name__}: {error}\n\n{''.join(traceback.format_exception(error))}", encoding="utf-8")

@@ -1,8 +1,9 @@
 """The cells of the grid, and what they cost.
 
-The grid has three parts. `main`: the five objectives of Fig. 3, all batch sizes, six image sets, two seeds. `ablations`: cMIM-Sigma,
-InfoNCE-X, cAE and cVAE (Fig. 6) on two of these sets, one seed. `temperature`: cMIM with different tau or a different weight of the
-contrastive term, on the same two sets, at two batch sizes, one seed; the paper leaves both open.
+The grid has four parts. `main`: the five objectives of Fig. 3, all batch sizes, six image sets, two seeds. `ablations`: cMIM-Sigma,
+InfoNCE-X, cAE and cVAE (Fig. 6) on one of these sets, one seed. `temperature`: cMIM with different tau or a different weight of the
+contrastive term, on the same set, at two batch sizes, one seed; the paper leaves both open. `references`: an untrained network and the
+pixels, for each set and seed.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import torch
 from nemo_cmim.errors import ConfigError
 from nemo_cmim.markdown import markdown_table
 
-from .cell import ABLATIONS, MAIN, TAU, WEIGHT, Cell, Settings, build
+from .cell import ABLATIONS, MAIN, REFERENCES, TAU, WEIGHT, Cell, Settings, build
 from .data import VALIDATION, Images, Part, pixels
 from .evaluation import evaluate
 from .grid import one_thread
@@ -26,11 +27,11 @@ from .training import step_time, validate
 
 __all__ = ["PARTS", "Grid", "cells_of", "measure_times", "report"]
 
-PARTS = ("main", "ablations", "temperature")
+PARTS = ("main", "ablations", "temperature", "references")
 BATCH_SIZES = (2, 5, 10, 100, 200)
 TEMPERATURE_BATCH_SIZES = (5, 100)
 MAIN_SETS = ("mnist", "fashion-mnist", "emnist-letters-a-m", "pneumoniamnist", "retinamnist", "breastmnist")
-FEWER_SETS = ("mnist", "fashion-mnist")
+FEWER_SETS = ("mnist",)
 TAUS = (0.05, 0.3, 1.0)  # and 0.1, in the main part
 WEIGHTS = (0.1, 10.0)  # and 1, in the main part
 _MEASURED_IMAGES = 10_000  # at most, of each part
@@ -43,12 +44,12 @@ class Grid:
     Attributes:
         settings: Settings of all cells.
         parts: Names in `PARTS`.
-        sets: Image sets of the main part; the other parts use `fewer_sets`.
-        fewer_sets: Image sets of the other parts.
+        sets: Image sets of the main part.
+        fewer_sets: Image sets of the ablations and the temperature part. References are of all sets.
         objectives: Objectives of the main part.
         batch_sizes: Batch sizes of the main part and the ablations.
         temperature_batch_sizes: Batch sizes of the temperature part.
-        seeds: Number of seeds of the main part; the other parts have seed 0.
+        seeds: Number of seeds of the main part and the references; the other parts have seed 0.
     """
 
     settings: Settings
@@ -89,6 +90,13 @@ def cells_of(grid: Grid) -> list[Cell]:
             for data in grid.fewer_sets
             for tau, weight in (*((tau, WEIGHT) for tau in TAUS), *((TAU, weight) for weight in WEIGHTS))
             for size in grid.temperature_batch_sizes
+        ]
+    if "references" in grid.parts:
+        found += [
+            Cell(data=data, objective=objective, batch_size=0, seed=seed, settings=settings)
+            for data in (*grid.sets, *grid.fewer_sets)
+            for objective in REFERENCES
+            for seed in range(grid.seeds)
         ]
     return list(dict.fromkeys(found))
 
@@ -137,15 +145,19 @@ def report(grid: Grid, seconds: float, say: Callable[[str], None]) -> str:
     Evaluation is an upper limit: it is that of a set with as many images as the settings allow.
     """
     cells = cells_of(grid)
+    trained = [cell for cell in cells if not cell.is_reference]
+    if not trained:
+        raise ConfigError("The plan measures training steps, which references do not have. Add a part to --parts.")
     with one_thread():
-        times = measure_times(cells, seconds, say)
-        smallest = min(cells, key=lambda cell: (cell.batch_size, not cell.objective.startswith("cmim")))
+        times = measure_times(trained, seconds, say)
+        smallest = min(trained, key=lambda cell: (cell.batch_size, not cell.objective.startswith("cmim")))
         validation, evaluation = measure_rest(smallest, list(dict.fromkeys(cell.data for cell in cells)))
     rows, total = [], 0.0
     for part in grid.parts:
         of_part = cells_of(replace(grid, parts=(part,)))
-        training = sum(times[cell.objective, cell.batch_size] * cell.settings.steps for cell in of_part) / 3600
-        rest = len(of_part) * (grid.settings.validations * validation + evaluation) / 3600
+        steps_of = [times[cell.objective, cell.batch_size] * cell.settings.steps for cell in of_part if not cell.is_reference]
+        training = sum(steps_of) / 3600
+        rest = (len(steps_of) * grid.settings.validations * validation + len(of_part) * evaluation) / 3600
         total += training + rest
         rows.append((part, str(len(of_part)), f"{training:.2f}", f"{rest:.2f}", f"{training + rest:.2f}"))
     rows.append(("all", str(len(cells)), "", "", f"{total:.2f}"))

@@ -21,6 +21,8 @@ LABELS = {
     "infonce_x": "InfoNCE-X",
     "cae": "cAE",
     "cvae": "cVAE",
+    "untrained": "untrained",
+    "pixels": "pixels",
 }
 """The paper's names of the objectives."""
 
@@ -30,8 +32,8 @@ def comparable(
 ) -> tuple[list[Mapping[str, Any]], dict[str, list[str]]]:
     """Selects cells whose z-scores, ranks and means over seeds can be compared.
 
-    Only the paper's tau and weight, and only seeds that all of the objectives have. An image set is kept if it has every combination of
-    objective and batch size, that any set has, with each of its seeds.
+    Only the paper's tau and weight, and of each image set only the seeds that all objectives have there. An image set is kept if it has
+    every combination of objective and batch size, that any set has, with each of these seeds.
 
     Args:
         cells: Results of `results.read_cells`.
@@ -45,15 +47,16 @@ def comparable(
     some = [
         one for one in cells if one["cell"]["objective"] in order and (one["cell"]["tau"], one["cell"]["weight"]) == (TAU, WEIGHT)
     ]
-    present = {one["cell"]["objective"] for one in some}
-    seeds = [{one["cell"]["seed"] for one in some if one["cell"]["objective"] == name} for name in present]
-    some = [one for one in some if one["cell"]["seed"] in set.intersection(*seeds)]
     runs = {(one["cell"]["objective"], one["cell"]["batch_size"]) for one in some}
     kept: list[Mapping[str, Any]] = []
     missing = {}
     for data in dict.fromkeys(one["cell"]["data"] for one in some):
         found = {_run_of(one): one for one in some if one["cell"]["data"] == data}
-        expected = [(*run, seed) for run in runs for seed in {seed for _, _, seed in found}]
+        by_objective: dict[str, set[int]] = {}
+        for name, _, seed in found:
+            by_objective.setdefault(name, set()).add(seed)
+        seeds = set.intersection(*by_objective.values()) or set.union(*by_objective.values())
+        expected = [(*run, seed) for run in runs for seed in seeds]
         expected.sort(key=lambda run: (order[run[0]], *run[1:]))
         absent = [f"{LABELS[name]} B = {size} seed {seed}" for name, size, seed in expected if (name, size, seed) not in found]
         if absent:

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import linregress, ttest_1samp
 
-__all__ = ["MeanTest", "average_seeds", "paired_test", "ranks", "slope_test", "slopes", "z_scores"]
+__all__ = ["MeanTest", "add_differences", "average_seeds", "paired_test", "ranks", "slope_test", "slopes", "z_scores"]
 
 TASK = ["data", "evaluation"]
 
@@ -72,6 +72,23 @@ def slopes(scores: pd.DataFrame, by: Sequence[str] = ("data", "evaluation")) -> 
         if len(line) > 1:
             rows.append((*group, float(linregress(line.index.to_numpy(float), line.to_numpy(float)).slope)))
     return pd.DataFrame(rows, columns=["model", *by, "slope"])
+
+
+def add_differences(found: pd.DataFrame, pairs: Sequence[tuple[str, str]]) -> pd.DataFrame:
+    """Adds the differences of the slopes of two models at equal groups, as a model named "first - second".
+
+    Args:
+        found: Rows of `slopes`.
+        pairs: Names of models; pairs of which one is absent are left out.
+    """
+    by = [name for name in found.columns if name not in ("model", "slope")]
+    wide = found.pivot(index=by, columns="model", values="slope")
+    present = [(first, second) for first, second in pairs if {first, second} <= set(wide.columns)]
+    added = [
+        (wide[first] - wide[second]).dropna().rename("slope").reset_index().assign(model=f"{first} - {second}")
+        for first, second in present
+    ]
+    return pd.concat([found, *added], ignore_index=True)
 
 
 def slope_test(found: pd.DataFrame, unit: str | None = None) -> dict[str, MeanTest]:

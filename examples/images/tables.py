@@ -1,4 +1,4 @@
-"""The tables of RESULTS.md, made from the files of cells."""
+"""The sections of RESULTS.md, made from the files of cells, and the tables that compare objectives. See also `measured_tables`."""
 
 from __future__ import annotations
 
@@ -10,15 +10,17 @@ import pandas as pd
 from nemo_cmim.errors import DataError
 from nemo_cmim.markdown import markdown_table
 
-from .cell import ABLATIONS, MAIN, TAU, WEIGHT
+from .cell import ABLATIONS, MAIN
+from .measured_tables import accuracy_tables, likelihood_table, posterior_table, references_of, temperature_table, with_p_value
 from .scores import LABELS, accuracies_of, comparable, likelihoods_of, of_ablated_sets
 from .sets import SETS
-from .statistics import TASK, MeanTest, average_seeds, paired_test, ranks, slope_test, slopes, z_scores
+from .statistics import TASK, add_differences, average_seeds, paired_test, ranks, slope_test, slopes, z_scores
 
 __all__ = ["conditions", "sections", "sets_table", "standard_scores"]
 
 PAIRS = (("cmim", "mim"), ("cmim", "vae"), ("cmim", "ae"), ("cmim", "infonce"), ("mim", "vae"))
 ABLATED = (("cmim", "cmim_sum"), ("infonce", "infonce_x"), ("cae", "ae"), ("cvae", "vae"))
+SLOPES = (("cmim", "ae"), ("cmim", "mim"))
 _LISTED = 3  # missing cells of a set that are named
 
 Cells = Sequence[Mapping[str, Any]]
@@ -54,10 +56,13 @@ def conditions(cells: Cells) -> str:
         if images.setdefault(data, sha256) != sha256:
             raise DataError(f"The cells of {data} are of different images (SHA-256 {images[data][:12]} and {sha256[:12]}).")
     limits = {name: f"{first[name]:,}" if first[name] else "all" for name in ("train_images", "test_images", "valid_images")}
+    sizes = sorted({one["cell"]["batch_size"] for one in cells} - {0})
+    seen = ", ".join(f"{first['steps'] * size:,} at B = {size}" for size in sizes)
+    computed = sorted({f"{one['machine']}, PyTorch {one['torch']}" for one in cells})
     return (
         f"Latent arrays of {first['sizes']['latents']} steps (the paper: 400), {first['steps']:,} training steps (the paper: 1,000,000). "
-        f"Maximum number of images: {limits['train_images']} for training the classifiers, {limits['test_images']} for testing, "
-        f"{limits['valid_images']} for the validation loss. Computed on: {', '.join(sorted({one['machine'] for one in cells}))}."
+        f"Images seen in training (steps x B): {seen}. Maximum number of images: {limits['train_images']} for training the classifiers, "
+        f"{limits['test_images']} for testing, {limits['valid_images']} for the validation loss. Computed on: {'; '.join(computed)}."
     )
 
 
@@ -67,27 +72,29 @@ def sections(cells: Cells) -> dict[str, list[str]]:
     main, missing = comparable(cells, MAIN)
     found = {"Image sets": [_sets_of(cells), *_missing(missing, "the five main objectives")]}
     if main:
-        found |= _main_sections(main)
+        found |= _main_sections(main, references_of(cells))
     ablated, missing = comparable(of_ablated_sets(cells), (*MAIN, *ABLATIONS))
     found["Image sets"] += _missing(missing, "the ablations")
     if ablated:
         found["Ablations (Fig. 6, 9)"] = _ablations(ablated)
-    if temperature := _temperature_table(cells):
+    if temperature := temperature_table(cells):
         found["Temperature and weight of the contrastive term"] = [temperature]
     return {title: [notes, *parts] for title, parts in found.items()}
 
 
-def _main_sections(cells: Cells) -> dict[str, list[str]]:
-    regular, both, scope = standard_scores(cells, "mean"), standard_scores(cells), _scope(cells)
+def _main_sections(cells: Cells, references: Cells) -> dict[str, list[str]]:
+    by_embedding = [standard_scores(cells, kind) for kind in ("mean", "informative", None)]
+    both, scope = by_embedding[-1], _scope(cells)
     found = {
-        "Accuracy: z-scores and ranks (Fig. 3, 10-15)": [_by_batch_size(regular), _by_batch_size(both)],
-        "Differences between objectives": [_pairs_table(both, PAIRS)],
+        "Accuracy: z-scores and ranks (Fig. 3, 10-15)": [_by_batch_size(scores) for scores in by_embedding if len(scores)],
+        "Differences between objectives": [_pairs_table(both, PAIRS), _embeddings_table(both)],
         "Sensitivity to batch size (Table 2, Fig. 4, 8)": [_slopes_table(both)],
-        "Accuracy of each image set": _accuracy_tables(accuracies_of(cells)),
+        "Accuracy of each image set": accuracy_tables(accuracies_of(cells), references),
     }
     likelihood = likelihoods_of(cells)
     if len(likelihood):
-        found["Reconstruction (Fig. 5b)"] = [_likelihood_table(likelihood)]
+        found["Reconstruction (Fig. 5b)"] = [likelihood_table(likelihood, references)]
+    found["Posteriors and terms of the validation loss"] = [posterior_table(cells)]
     return {title: [scope, *parts] for title, parts in found.items()}
 
 
@@ -104,8 +111,11 @@ def _ablations(cells: Cells) -> list[str]:
 
 
 def _scope(cells: Cells) -> str:
-    sets, seeds = (list(dict.fromkeys(one["cell"][name] for one in cells)) for name in ("data", "seed"))
-    return f"Image sets: {', '.join(sets)}. Seeds: {', '.join(map(str, sorted(seeds)))}."
+    by_set: dict[str, set[int]] = {}
+    for one in cells:
+        by_set.setdefault(one["cell"]["data"], set()).add(one["cell"]["seed"])
+    texts = [f"{name} (seeds {', '.join(map(str, sorted(seeds)))})" for name, seeds in by_set.items()]
+    return f"Image sets: {', '.join(texts)}."
 
 
 def _missing(missing: Mapping[str, Sequence[str]], what: str) -> list[str]:
@@ -159,9 +169,11 @@ def _by_batch_size(scores: pd.DataFrame) -> str:
         f"{' and '.join(f'{name} embeddings ({count} runs each)' for name, count in runs.sort_index(ascending=False).items())}."
     )
     if runs.nunique() > 1:
+        tasks = scores.groupby("model")["evaluation"].count() // len(sizes)
         caption += (
-            " Models without a decoder have only mean embeddings, so their ranks are among more runs: compare the ranks of this table "
-            "only among models with a decoder."
+            f" Models without a decoder have only mean embeddings: their z and rank are averages over {tasks.min()} tasks (image set and "
+            f"evaluation), those of the others over {tasks.max()}, and their ranks are among more runs. Compare this table only among "
+            "models with a decoder."
         )
     return caption + "\n\n" + markdown_table(("model", *(f"B = {size}" for size in sizes), "all"), rows)
 
@@ -172,8 +184,8 @@ def _pairs_table(scores: pd.DataFrame, pairs: Sequence[tuple[str, str]]) -> str:
         row = [f"{LABELS[first]} - {LABELS[second]}"]
         for kind in ("mean", "informative"):
             of_kind = scores[scores["evaluation"].str.endswith(" " + kind)]
-            row.append(_tested(paired_test(of_kind, LABELS[first], LABELS[second])))
-            row.append(_tested(paired_test(of_kind, LABELS[first], LABELS[second], "accuracy"), scale=100))
+            row.append(with_p_value(paired_test(of_kind, LABELS[first], LABELS[second])))
+            row.append(with_p_value(paired_test(of_kind, LABELS[first], LABELS[second], "accuracy"), scale=100))
         rows.append(tuple(row))
     caption = (
         "Differences at equal evaluation and batch size, in z and in accuracy (percentage points), averaged over classifiers and batch "
@@ -183,81 +195,37 @@ def _pairs_table(scores: pd.DataFrame, pairs: Sequence[tuple[str, str]]) -> str:
     return caption + "\n\n" + markdown_table(header, rows)
 
 
+def _embeddings_table(scores: pd.DataFrame) -> str:
+    """Accuracy of informative minus that of mean embeddings, for each model with both; empty if there is none."""
+    tasks = scores["evaluation"].str.split(" ", expand=True)
+    rows = []
+    for model, some in scores.assign(evaluation=tasks[0], kind=tasks[1]).groupby("model", sort=False):
+        test = paired_test(some.assign(model=some["kind"]), "informative", "mean", "accuracy")
+        if test.n:
+            rows.append((f"{model}: informative - mean", with_p_value(test, 100)))
+    caption = (
+        "Informative and mean embeddings of the same networks: difference in accuracy (percentage points), averaged over classifiers and "
+        "batch sizes; two-sided t-test over image sets (n)."
+    )
+    return caption + "\n\n" + markdown_table(("difference", "accuracy"), rows) if rows else ""
+
+
 def _slopes_table(scores: pd.DataFrame) -> str:
-    found = slopes(scores)
+    pairs = [(LABELS[first], LABELS[second]) for first, second in SLOPES]
+    found = add_differences(slopes(scores), pairs)
     by_task, by_set = slope_test(found), slope_test(found, unit="data")
-    averaged = slope_test(slopes(scores, by=("evaluation",)))
+    averaged = slope_test(add_differences(slopes(scores, by=("evaluation",)), pairs))
     rows = []
     for model, test in by_task.items():
         spreads = [f"{1000 * one.sd:.2f}" if one.n > 1 else "" for one in (test, averaged[model])]
-        tests = [_tested(one, 1000) for one in (test, by_set[model], averaged[model])]
+        tests = [with_p_value(one, 1000) for one in (test, by_set[model], averaged[model])]
         rows.append((model, tests[0], spreads[0], tests[1], tests[2], spreads[1]))
     kinds = " and ".join(scores["evaluation"].str.split(" ").str[1].unique())
     caption = (
         f"Slope of z against batch size ({kinds} embeddings), in z per 1,000 images of a batch, with p of a two-sided t-test of its mean "
         "against 0, and its standard deviation (SD). In Table 2 of the paper, each image set and evaluation is one value. The evaluations "
-        "of a set use the same networks, so image sets are tested as well. For Fig. 4, z is averaged over image sets first."
+        "of a set use the same networks, so image sets are tested as well. For Fig. 4, z is averaged over image sets first. Rows of two "
+        "models are the differences of their slopes."
     )
     header = ("model", "sets x evaluations (Table 2)", "SD (Fig. 8)", "image sets", "evaluations (Fig. 4)", "SD (Fig. 4)")
     return caption + "\n\n" + markdown_table(header, rows)
-
-
-def _tested(test: MeanTest, scale: float = 1.0) -> str:
-    if not test.n:
-        return ""
-    p = "" if test.p != test.p else f"{'**' * (test.p < 0.05)}p = {test.p:.2g}{'**' * (test.p < 0.05)}, "
-    return f"{scale * test.mean:+.2f} ({p}n = {test.n})"
-
-
-def _accuracy_tables(scores: pd.DataFrame) -> list[str]:
-    """Accuracy in percent of each image set, mean of the classifiers: mean over seeds, and range of the seeds' means in brackets."""
-    tables = []
-    for data, of_data in scores[scores["embedding"] == "mean"].groupby("data", sort=False):
-        sizes = sorted(of_data["batch_size"].unique())
-        rows = []
-        for model, some in of_data.groupby("model", sort=False):
-            seeds = 100 * some.groupby(["batch_size", "seed"])["accuracy"].mean().unstack()
-            rows.append(
-                (str(model), *(f"{seeds.loc[n].mean():.1f} ({seeds.loc[n].max() - seeds.loc[n].min():.1f})" for n in sizes))
-            )
-        caption = f"{data}: accuracy of mean embeddings, %, averaged over the three classifiers and seeds (range over seeds)."
-        tables.append(caption + "\n\n" + markdown_table(("model", *(f"B = {size}" for size in sizes)), rows))
-    return tables
-
-
-def _likelihood_table(likelihood: pd.DataFrame) -> str:
-    models = list(dict.fromkeys(likelihood["model"]))
-    averages = likelihood.groupby(["data", "batch_size", "model"], sort=False)[["mean", "drawn"]].mean()
-    rows = []
-    for data in dict.fromkeys(likelihood["data"]):
-        for size in sorted(likelihood["batch_size"].unique()):
-            of_models = [averages.loc[data, size, model] for model in models]
-            rows.append((data, str(size), *(f"{one['mean']:.1f} ({one['drawn']:.1f})" for one in of_models)))
-    caption = "log p(x|z) of test images, nats per image, mean over seeds: z the mean of q(z|x) (in brackets: one draw). Higher is better."
-    paired = averages.reset_index().assign(evaluation="all")
-    test = paired_test(paired, LABELS["cmim"], LABELS["mim"], "mean")
-    more = f"cMIM - MIM: {_tested(test)} nats per image, two-sided t-test over image sets." if test.n else ""
-    return "\n\n".join([caption, markdown_table(("set", "B", *models), rows), *([more] if more else [])])
-
-
-def _temperature_table(cells: Cells) -> str:
-    """cMIM with different tau and weights, compared with the paper's at the same seeds; empty if there are none."""
-    groups: dict[tuple[str, int], dict[tuple[float, float], dict[int, Mapping[str, Any]]]] = {}
-    for one in cells:
-        cell = one["cell"]
-        if cell["objective"] == "cmim":
-            by_setting = groups.setdefault((cell["data"], cell["batch_size"]), {})
-            by_setting.setdefault((cell["weight"], cell["tau"]), {})[cell["seed"]] = one
-    rows = []
-    for (data, size), by_setting in sorted(groups.items()):
-        seeds = sorted(set.intersection(*(set(by_seed) for by_seed in by_setting.values())))
-        if not seeds or set(by_setting) == {(WEIGHT, TAU)}:
-            continue
-        for (weight, tau), by_seed in sorted(by_setting.items()):
-            some = [by_seed[seed] for seed in seeds]
-            accuracy = 100 * accuracies_of(some).groupby("embedding")["accuracy"].mean()
-            likelihood = likelihoods_of(some)["mean"].mean()
-            values = (f"{accuracy['mean']:.1f}", f"{accuracy['informative']:.1f}", f"{likelihood:.1f}")
-            rows.append((data, str(size), f"{tau:g}", f"{weight:g}", *values, ", ".join(map(str, seeds))))
-    header = ("set", "B", "tau", "weight", "accuracy, mean, %", "accuracy, informative, %", r"log p(x\|z), nats", "seeds")
-    return "cMIM, averaged over the three classifiers and seeds.\n\n" + markdown_table(header, rows) if rows else ""

@@ -51,7 +51,7 @@ class Trained:
 
 
 def check_counts(cell: Cell, images: Images) -> None:
-    """Checks that a set has enough images for a cell.
+    """Checks that a set has enough images to train a cell.
 
     Raises:
         DataError: If there are fewer training images than a batch has, or fewer than two validation images.

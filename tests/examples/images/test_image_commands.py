@@ -36,7 +36,7 @@ def test_a_tiny_grid_its_tables_and_figures(data: Path, tmp_path: Path, capsys: 
     main(grid_options(data, cells))
     printed = capsys.readouterr().err
     assert "skipped octmnist: octmnist:" in printed and "octmnist.npz is missing" in printed
-    count = 2 * 5 * 2 + 4 * 2 + 5
+    count = 2 * 5 * 2 + 4 * 2 + 5 + 2 * 2
     assert f"{count} cells, 0 of them finished before." in printed and f"{count}/{count} " in printed
     assert len(list(cells.glob("*.json"))) == count and list((cells / "unfinished").iterdir()) == []
     main(grid_options(data, cells))
@@ -50,11 +50,29 @@ def test_a_tiny_grid_its_tables_and_figures(data: Path, tmp_path: Path, capsys: 
         main(["tables", "--cells", str(cells), "--results", str(results)])
     text = results.read_text()
     titles = [line for line in text.splitlines() if line.startswith("## ")]
-    assert len(titles) == 9 and titles[0] == "## Reading" and "Ours." in text and "Old table" not in text
-    assert text.count("Latent arrays of 4 steps (the paper: 400), 6 training steps") == 8
-    for row in ("| cMIM - MIM |", "| cMIM-Σ |", "| InfoNCE-X |", "p = ", "SD (Fig. 8)", "| breastmnist | 2 | 0.3 | 1 |"):
+    assert len(titles) == 10 and titles[0] == "## Reading" and "Ours." in text and "Old table" not in text
+    assert text.count("Latent arrays of 4 steps (the paper: 400), 6 training steps") == 9
+    for row in (
+        "| cMIM - MIM |",
+        "| cMIM-Σ |",
+        "| InfoNCE-X |",
+        "p = ",
+        "SD (Fig. 8)",
+        "| breastmnist | 2 | 0.3 | 1 |",
+        "| cMIM - AE |",
+        "| VAE: informative - mean |",
+    ):
         assert row in text, row
-    assert "Left out" not in text
+    assert "Left out" not in text and "Images seen in training (steps x B): 12 at B = 2, 30 at B = 5." in text
+    accuracy = text.split("## Accuracy of each image set")[1].split("\n## ")[0]
+    assert accuracy.count("| untrained |") == 2 * 2 and accuracy.count("| pixels |") == 2 * 2  # sets and embeddings
+    assert text.count("| untrained |") == 2 * 2 + 1 and text.count("| breastmnist | pixels |") == 1  # and in the temperature table
+    z_scores = text.split("## Accuracy: z-scores")[1].split("\n## ")[0]
+    assert (
+        "untrained" not in z_scores
+        and "pixels" not in z_scores
+        and "three classifiers: informative embeddings (8 runs" in z_scores
+    )
     tables = [block.splitlines() for block in text.split("\n\n") if block.startswith("|")]
     assert all(len({len(re.findall(r"(?<!\\)\|", row)) for row in rows}) == 1 for rows in tables)
 
@@ -77,11 +95,14 @@ def test_sections_state_their_sets_seeds_and_missing_cells(data: Path, tmp_path:
     missing = "since cells are missing: retinamnist (lacks cMIM B = 5 seed 0, InfoNCE B = 2 seed 0, InfoNCE B = 5 seed 0)."
     assert any(missing in part for part in found["Image sets"])
     accuracy = found["Accuracy: z-scores and ranks (Fig. 3, 10-15)"]
-    assert accuracy[1] == "Image sets: breastmnist. Seeds: 0."
+    assert accuracy[1] == "Image sets: breastmnist (seeds 0)."
     assert "mean embeddings (4 runs each)." in accuracy[2]
-    assert "mean embeddings (4 runs each) and informative embeddings (2 runs each)." in accuracy[3]
-    assert "compare the ranks of this table only among models with a decoder" in accuracy[3]
+    assert "three classifiers: informative embeddings (2 runs each)." in accuracy[3]
+    assert "mean embeddings (4 runs each) and informative embeddings (2 runs each)." in accuracy[4]
+    assert "averages over 3 tasks (image set and evaluation), those of the others over 6" in accuracy[4]
+    assert "Compare this table only among models with a decoder" in accuracy[4]
     temperature = found["Temperature and weight of the contrastive term"][1]
+    assert "Rows of one seed have no error bar" in temperature and "z the mean of q(z|x)" in temperature
     rows = [line for line in temperature.splitlines() if line.startswith("| breastmnist")]
     assert len(rows) == 2 and all(row.endswith("| 3 |") for row in rows)
     assert "Ablations (Fig. 6, 9)" not in found
@@ -110,7 +131,8 @@ def test_failed_cells_are_listed_and_the_status_is_not_zero(
 def test_the_recorded_grid_is_that_of_the_issue() -> None:
     cells = plan.cells_of(plan.Grid(settings=SMALL))
     main_part = plan.cells_of(plan.Grid(settings=SMALL, parts=("main",)))
-    assert len(main_part) == 6 * 5 * 5 * 2 and len(set(cells)) == len(cells) == 300 + 4 * 5 * 2 + 5 * 2 * 2
+    assert len(main_part) == 6 * 5 * 5 * 2 and len(set(cells)) == len(cells) == 300 + 4 * 5 + 5 * 2 + 6 * 2 * 2
+    assert {(cell.batch_size, cell.seed) for cell in cells if cell.is_reference} == {(0, 0), (0, 1)}
     assert {cell.tau for cell in cells} == {0.05, 0.1, 0.3, 1.0} and {cell.weight for cell in cells} == {0.1, 1.0, 10.0}
     with pytest.raises(ConfigError, match="seeds must be at least 1"):
         plan.Grid(settings=SMALL, seeds=0)
@@ -123,6 +145,8 @@ def test_the_plan_counts_core_hours(capsys: pytest.CaptureFixture[str]) -> None:
     assert "| main | 24 |" in printed.out and "| mim |" in printed.out and "mim B =   2:" in printed.err
     main(["plan", *OPTIONS, *options, "--sets", "paper", "--seeds", "1"])
     assert "| main | 30 |" in capsys.readouterr().out
+    with pytest.raises(ConfigError, match="references do not have"):
+        main(["plan", *OPTIONS, "--parts", "references"])
 
 
 def test_the_plan_without_limits_uses_the_documented_counts(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,7 +182,8 @@ def test_the_list_of_sets_has_counts_and_addresses(data: Path, capsys: pytest.Ca
     main(["data", "--data", str(data)])
     printed = capsys.readouterr()
     assert (
-        "| breastmnist | 40 / 12 / 20 | 546 / 78 / 156, 2 classes | 7,000 / 2,000, 2 classes | MD5 not as published" in printed.out
+        "| breastmnist | 40 / 12 / 20 | 546 / 78 / 156, 2 classes | 7,000 / 2,000, 2 classes | 1 image is in both train and test; MD5 not"
+        in printed.out
     )
     assert "| mnist | absent | 60,000 / 0 / 10,000, 10 classes |" in printed.out
     assert "58c8d27c78d21e728a6bc7b3cc06412e | unpack it in its folder |" in printed.out

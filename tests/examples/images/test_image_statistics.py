@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from examples.images.measured_tables import with_p_value
 from examples.images.scores import accuracies_of, comparable, likelihoods_of, of_ablated_sets
-from examples.images.statistics import average_seeds, paired_test, ranks, slope_test, slopes, z_scores
+from examples.images.statistics import MeanTest, add_differences, average_seeds, paired_test, ranks, slope_test, slopes, z_scores
 
 
 def table(rows: list[tuple[str, str, str, int, float]]) -> pd.DataFrame:
@@ -62,6 +63,26 @@ def test_slope_test_is_the_t_test_against_zero() -> None:
     assert alone.n == 1 and math.isnan(alone.p) and math.isnan(alone.sd)
 
 
+def test_differences_of_slopes_are_tested_in_pairs() -> None:
+    rows = [
+        (model, data, slope)
+        for model, slopes in (("m", (1.0, 2.0, 3.0)), ("n", (1.0, 1.0, 1.0)))
+        for data, slope in zip("abc", slopes)
+    ]
+    found = add_differences(pd.DataFrame(rows, columns=["model", "data", "slope"]), [("m", "n"), ("m", "absent")])
+    tests = slope_test(found)
+    assert list(tests) == ["m", "n", "m - n"]
+    t = math.sqrt(3)  # differences 0, 1, 2: mean 1, standard error 1 / sqrt(3)
+    assert (tests["m - n"].mean, tests["m - n"].n) == (1.0, 3)
+    assert tests["m - n"].p == pytest.approx(1 - t / math.sqrt(t * t + 2))
+
+
+def test_two_values_have_no_p_value_in_a_table() -> None:
+    assert with_p_value(MeanTest(0.5, 1.0, 0.01, 2)) == "+0.50 (n = 2)"
+    assert with_p_value(MeanTest(0.5, 1.0, 0.01, 3)) == "+0.50 (**p = 0.01**, n = 3)"
+    assert with_p_value(MeanTest(0.5, 1.0, 0.2, 3), 10) == "+5.00 (p = 0.2, n = 3)"
+
+
 def test_paired_differences_are_averaged_over_an_image_set() -> None:
     other = FOUR.assign(data="b", accuracy=[0.1, 0.1, 0.2, 0.2])
     found = paired_test(pd.concat([FOUR, other], ignore_index=True), "n", "m", "accuracy")
@@ -104,6 +125,11 @@ def test_objectives_are_compared_at_the_seeds_that_all_have() -> None:
     cells = [cell("cmim"), cell("cmim", seed=1), cell("cae")]
     assert comparable(cells, ("cmim", "cae", "mim")) == ([cells[0], cells[2]], {})
     assert comparable(cells, ("cmim",)) == (cells[:2], {})
+    other = [cell(name, "usps", seed=1) for name in ("cmim", "cae")]  # each set has its own seeds
+    assert comparable([*cells, *other], ("cmim", "cae")) == ([cells[0], cells[2], *other], {})
+    assert comparable([cell("cmim"), cell("cae", seed=1)], ("cmim", "cae"))[1] == {
+        "mnist": ["cMIM B = 2 seed 1", "cAE B = 2 seed 0"]
+    }
 
 
 def test_sets_that_lack_a_cell_are_left_out_and_the_cell_is_named() -> None:

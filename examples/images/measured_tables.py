@@ -1,0 +1,173 @@
+"""Tables of what cells measured, without comparison: accuracy, reconstruction, posteriors, and different temperatures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from nemo_cmim.markdown import markdown_table
+
+from .cell import REFERENCES, TAU, WEIGHT
+from .scores import LABELS, accuracies_of, likelihoods_of
+from .statistics import MeanTest, paired_test
+
+__all__ = ["accuracy_tables", "likelihood_table", "posterior_table", "references_of", "temperature_table", "with_p_value"]
+
+_LEAST = 3  # values of a test whose p-value is shown
+_TERMS = {
+    "log_p_x_given_z": r"log p(x\|z)",
+    "log_q_z_given_x": r"log q(z\|x)",
+    "log_p_z": "log p(z)",
+    "kl": "KL",
+    "log_p_k1": "log p_k1",
+    "log_p_positive": "minus InfoNCE",
+}
+_NOTE = (
+    "Rows without training: cMIM's network with its initial weights (untrained), and the pixels as vectors (pixels). They do not depend on "
+    "B, and take no part in z-scores and ranks."
+)
+
+Cells = Sequence[Mapping[str, Any]]
+
+
+def references_of(cells: Cells) -> Cells:
+    """The cells that need no training."""
+    return [one for one in cells if one["cell"]["objective"] in REFERENCES]
+
+
+def with_p_value(test: MeanTest, scale: float = 1.0) -> str:
+    """A mean with its p-value (bold below 0.05) and n; without p-value if there are fewer than three values."""
+    if not test.n:
+        return ""
+    p = f"p = {test.p:.2g}"
+    shown = "" if test.n < _LEAST or test.p != test.p else f"**{p}**, " if test.p < 0.05 else f"{p}, "
+    return f"{scale * test.mean:+.2f} ({shown}n = {test.n})"
+
+
+def accuracy_tables(scores: pd.DataFrame, references: Cells) -> list[str]:
+    """Accuracy in percent of each image set and embedding, with the references of the same seeds.
+
+    Args:
+        scores: Rows of `scores.accuracies_of`.
+        references: Cells of `references_of`.
+    """
+    tables, of_references = [], accuracies_of(references)
+    for (data, embedding), some in scores.groupby(["data", "embedding"], sort=False):
+        sizes = sorted(some["batch_size"].unique())
+        rows = []
+        for model, of_model in some.groupby("model", sort=False):
+            rows.append((str(model), *(_mean_and_range(of_model[of_model["batch_size"] == size]) for size in sizes)))
+        same = of_references[(of_references["data"] == data) & of_references["seed"].isin(some["seed"])]
+        for model, of_model in same[same["embedding"].isin((embedding, "pixels"))].groupby("model", sort=False):
+            rows.append((str(model), *[_mean_and_range(of_model)] * len(sizes)))
+        caption = (
+            f"{data}: accuracy of {embedding} embeddings, %, averaged over the three classifiers and seeds (range over seeds)."
+        )
+        tables.append(caption + "\n\n" + markdown_table(("model", *(f"B = {size}" for size in sizes)), rows))
+    return [_NOTE, *tables]
+
+
+def _mean_and_range(scores: pd.DataFrame) -> str:
+    """Of the accuracies of seeds, averaged over classifiers, in percent."""
+    seeds = 100 * scores.groupby("seed")["accuracy"].mean()
+    return f"{seeds.mean():.1f} ({seeds.max() - seeds.min():.1f})"
+
+
+def likelihood_table(likelihood: pd.DataFrame, references: Cells) -> str:
+    """log p(x|z) of each image set, batch size and model, that of the mean image, and the test of cMIM against MIM.
+
+    Args:
+        likelihood: Rows of `scores.likelihoods_of`.
+        references: Cells of `references_of`.
+    """
+    models = list(dict.fromkeys(likelihood["model"]))
+    mean_images = {one["cell"]["data"]: one["mean_image"] for one in references if one["cell"]["objective"] == "pixels"}
+    averages = likelihood.groupby(["data", "batch_size", "model"], sort=False)[["mean", "drawn"]].mean()
+    rows = []
+    for data in dict.fromkeys(likelihood["data"]):
+        mean_image = f"{mean_images[data]:.1f}" if data in mean_images else ""
+        for size in sorted(likelihood["batch_size"].unique()):
+            of_models = [averages.loc[data, size, model] for model in models]
+            rows.append((data, str(size), *(f"{one['mean']:.1f} ({one['drawn']:.1f})" for one in of_models), mean_image))
+    caption = (
+        "log p(x|z) of test images, nats per image, mean over seeds: z the mean of q(z|x) (in brackets: one draw). Higher is better. Mean "
+        "image: the mean of the training images as probabilities of the pixels, which needs no z."
+    )
+    paired = averages.reset_index().assign(evaluation="all")
+    test = paired_test(paired, LABELS["cmim"], LABELS["mim"], "mean")
+    more = f"cMIM - MIM: {with_p_value(test)} nats per image, two-sided t-test over image sets." if test.n else ""
+    return "\n\n".join([caption, markdown_table(("set", "B", *models, "mean image"), rows), *([more] if more else [])])
+
+
+def posterior_table(cells: Cells) -> str:
+    """Variance and spread of q(z|x), and the terms of the lowest validation loss, of each model and batch size."""
+    rows = []
+    for one in cells:
+        best = next(found for found in one["validation"] if found["step"] == one["best_step"])
+        own = {"model": LABELS[one["cell"]["objective"]], "B": one["cell"]["batch_size"]}
+        rows.append({**own, **one["posterior"], **{name: best.get(name) for name in _TERMS}})
+    frame = pd.DataFrame(rows).astype(dict.fromkeys(("median_variance", "at_floor", *_TERMS), float))
+    frame["median_variance"] = np.log10(frame["median_variance"])
+    averages = frame.groupby(["model", "B"], sort=False).mean().reset_index()
+    terms = [name for name in _TERMS if averages[name].notna().any()]
+    shown = []
+    for one in averages.to_dict("records"):
+        values = (one["sd_of_means"], *(one[name] for name in terms))
+        variance = "" if np.isnan(one["at_floor"]) else f"{10 ** one['median_variance']:.1e}"
+        floor = "" if np.isnan(one["at_floor"]) else f"{100 * one['at_floor']:.0f}"
+        shown.append(
+            (one["model"], str(one["B"]), variance, floor, *("" if np.isnan(value) else f"{value:.2f}" for value in values))
+        )
+    caption = (
+        "Median variance of q(z|x) of test images (geometric mean over image sets and seeds), variances at the smallest that the network "
+        "allows (1e-6), and standard deviation of the means over images, averaged over dimensions. Then the terms of the lowest validation "
+        "loss, nats per image. Averages over image sets and seeds."
+    )
+    header = ("model", "B", "median variance", "at the smallest, %", "SD of means", *(_TERMS[name] for name in terms))
+    return caption + "\n\n" + markdown_table(header, shown)
+
+
+def temperature_table(cells: Cells) -> str:
+    """cMIM with different tau and weights, compared with the paper's at the same seeds; empty if there are none."""
+    groups: dict[tuple[str, int], dict[tuple[float, float], dict[int, Mapping[str, Any]]]] = {}
+    for one in cells:
+        cell = one["cell"]
+        if cell["objective"] == "cmim":
+            by_setting = groups.setdefault((cell["data"], cell["batch_size"]), {})
+            by_setting.setdefault((cell["weight"], cell["tau"]), {})[cell["seed"]] = one
+    rows, used = [], {}
+    for (data, size), by_setting in sorted(groups.items()):
+        seeds = sorted(set.intersection(*(set(by_seed) for by_seed in by_setting.values())))
+        if not seeds or set(by_setting) == {(WEIGHT, TAU)}:
+            continue
+        used[data] = seeds
+        for (weight, tau), by_seed in sorted(by_setting.items()):
+            some = [by_seed[seed] for seed in seeds]
+            rows.append((data, str(size), f"{tau:g}", f"{weight:g}", *_measured(some), ", ".join(map(str, seeds))))
+    for one in references_of(cells):
+        if one["cell"]["seed"] in used.get(one["cell"]["data"], []):
+            rows.append((one["cell"]["data"], one["cell"]["objective"], "", "", *_measured([one]), str(one["cell"]["seed"])))
+    if not rows:
+        return ""
+    single = (
+        "Rows of one seed have no error bar: small differences mean nothing. "
+        if any(len(one) == 1 for one in used.values())
+        else ""
+    )
+    caption = (
+        f"cMIM, averaged over the three classifiers and seeds. {single}log p(x|z) is that of test images with z the mean of q(z|x); for "
+        f"the pixels, that of the mean image. {_NOTE}"
+    )
+    header = ("set", "B", "tau", "weight", "accuracy, mean, %", "accuracy, informative, %", r"log p(x\|z), nats", "seeds")
+    return caption + "\n\n" + markdown_table(header, rows)
+
+
+def _measured(cells: Cells) -> tuple[str, str, str]:
+    """Accuracy of mean and informative embeddings in percent, and log-likelihood; pixels have one accuracy, which stands for both."""
+    accuracy = 100 * accuracies_of(cells).groupby("embedding")["accuracy"].mean()
+    if "pixels" in accuracy:
+        return f"{accuracy['pixels']:.1f}", f"{accuracy['pixels']:.1f}", f"{cells[0]['mean_image']:.1f}"
+    return f"{accuracy['mean']:.1f}", f"{accuracy['informative']:.1f}", f"{likelihoods_of(cells)['mean'].mean():.1f}"
