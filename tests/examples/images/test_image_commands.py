@@ -69,9 +69,7 @@ def test_a_tiny_grid_its_tables_and_figures(data: Path, tmp_path: Path, capsys: 
     assert text.count("| untrained |") == 2 * 2 + 1 and text.count("| breastmnist | pixels |") == 1  # and in the temperature table
     z_scores = text.split("## Accuracy: z-scores")[1].split("\n## ")[0]
     assert (
-        "untrained" not in z_scores
-        and "pixels" not in z_scores
-        and "three classifiers: informative embeddings (8 runs" in z_scores
+        "untrained" not in z_scores and "pixels" not in z_scores and "three classifiers: informative embeddings (8 runs" in z_scores
     )
     tables = [block.splitlines() for block in text.split("\n\n") if block.startswith("|")]
     assert all(len({len(re.findall(r"(?<!\\)\|", row)) for row in rows}) == 1 for rows in tables)

@@ -7,13 +7,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
 from examples.images.cell import Cell, build
 from examples.images.data import Images, load, pixels
 from examples.images.draws import Order, generator
 from examples.images.evaluation import evaluate
+from examples.images.network import ImageNetwork
 from examples.images.training import loss_of, train, validate
 from nemo_cmim.errors import ConfigError, DataError, DivergenceError
+from nemo_cmim.training.schedule import warmup_stable_decay
 from tests.examples.images.small_sets import SMALL, small_cell, write_small_set
 
 
@@ -117,6 +120,53 @@ def test_training_lowers_the_loss_and_keeps_the_best_weights(images: Images) -> 
     assert min(losses) < losses[0] and found.best_step == found.history[losses.index(min(losses))]["step"]
     x = pixels(images.valid.images_NP)
     assert validate(found.network, build(long)[1], x, 4, 0)["loss"] == pytest.approx(min(losses))
+
+
+def test_the_weights_of_the_lowest_validation_loss_are_kept(images: Images, monkeypatch: pytest.MonkeyPatch) -> None:
+    def rising(network: ImageNetwork, *_: object) -> dict[str, float]:
+        seen.append({name: tensor.clone() for name, tensor in network.state_dict().items()})
+        return {"loss": float(len(seen))}
+
+    seen: list[dict[str, Tensor]] = []
+    monkeypatch.setattr("examples.images.training.validate", rising)
+    found = train(small_cell(), images)
+    assert found.best_step == 2 and len(seen) == 3
+    kept = found.network.state_dict()
+    assert all(torch.equal(kept[name], tensor) for name, tensor in seen[0].items())
+    assert not all(torch.equal(kept[name], tensor) for name, tensor in seen[2].items())
+
+
+def test_the_learning_rate_rises_stays_and_falls(images: Images, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Recording(torch.optim.Adam):
+        def step(self, closure: None = None) -> None:  # type: ignore[override]
+            rates.append(self.param_groups[0]["lr"])
+            super().step(closure)
+
+    rates: list[float] = []
+    monkeypatch.setattr(torch.optim, "Adam", Recording)
+    train(small_cell(settings=dataclasses.replace(SMALL, steps=20)), images)
+    assert rates == pytest.approx([1e-3 * warmup_stable_decay(step, 20, warmup=0.1, decay=0.1) for step in range(20)])
+    assert rates[0] < rates[10] == 1e-3 > rates[-1]
+
+
+def test_each_step_draws_its_views(images: Images, monkeypatch: pytest.MonkeyPatch) -> None:
+    def numbered(x: Tensor, _: torch.Generator) -> Tensor:
+        calls.append(x)
+        return torch.full_like(x, len(calls) / 100)
+
+    def noting(network: ImageNetwork, objective: object, x: Tensor, positive: Tensor | None, noise: Tensor) -> Tensor:
+        views.append([round(100 * float(view.mean())) for view in (x, positive) if view is not None])
+        return loss_of(network, objective, x, positive, noise)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("examples.images.training.random_affine", numbered)
+    monkeypatch.setattr("examples.images.training.loss_of", noting)
+    monkeypatch.setattr("examples.images.training.validate", lambda *_: {"loss": 0.0})
+    for objective, expected in (("cmim", [[1], [2], [3]]), ("infonce", [[1, 2], [3, 4], [5, 6]]), ("infonce_x", [[1], [2], [3]])):
+        calls: list[Tensor] = []
+        views: list[list[int]] = []
+        train(small_cell(objective, settings=dataclasses.replace(SMALL, steps=3)), images)
+        assert views == expected and len(calls) == max(map(max, expected)), objective
+        assert objective != "infonce" or torch.equal(calls[0], calls[1])  # two views of the same images
 
 
 def test_a_stopped_run_is_resumed_bit_for_bit(images: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
