@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 
 from examples.images import plan
 from examples.images.__main__ import main
@@ -64,6 +65,7 @@ def test_a_tiny_grid_its_tables_and_figures(data: Path, tmp_path: Path, capsys: 
     ):
         assert row in text, row
     assert "Left out" not in text and "Images seen in training (steps x B): 12 at B = 2, 30 at B = 5." in text
+    assert f", PyTorch {torch.__version__}." in text
     accuracy = text.split("## Accuracy of each image set")[1].split("\n## ")[0]
     assert accuracy.count("| untrained |") == 2 * 2 and accuracy.count("| pixels |") == 2 * 2  # sets and embeddings
     assert text.count("| untrained |") == 2 * 2 + 1 and text.count("| breastmnist | pixels |") == 1  # and in the temperature table

@@ -92,12 +92,12 @@ def test_evaluation_has_both_embeddings_unless_there_is_no_decoder(images: Image
 
 
 def test_the_posterior_is_summarised_over_images_and_dimensions() -> None:
-    mean = torch.tensor([[0.0, 1.0], [2.0, 1.0]]).unsqueeze(1)  # standard deviations 1 and 0
+    mean = torch.tensor([[0.0, 1.0], [4.0, 3.0]]).unsqueeze(1)  # standard deviations over images 2 and 1
     variance = torch.tensor([[1e-6, 1.005e-6], [0.5, 0.7]]).unsqueeze(1)
     found = posterior_summary(Posterior(mean, variance), 1e-6)
-    assert found == pytest.approx({"median_variance": 1.005e-6, "at_floor": 0.5, "sd_of_means": 0.5})
+    assert found == pytest.approx({"median_variance": 1.005e-6, "at_floor": 0.5, "sd_of_means": 1.5})
     without = posterior_summary(Posterior(mean, torch.zeros_like(mean)), None)
-    assert without == {"median_variance": None, "at_floor": None, "sd_of_means": 0.5}
+    assert without == {"median_variance": None, "at_floor": None, "sd_of_means": 1.5}
 
 
 def test_networks_know_the_smallest_variance_that_they_can_have() -> None:

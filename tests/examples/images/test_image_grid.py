@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import signal
 import subprocess
@@ -57,6 +58,15 @@ def test_a_cell_says_where_it_was_computed_and_from_which_images(data: Path, tmp
     assert found["images"] == {"train": 40, "valid": 12, "test": 20, "note": found["images"]["note"]}
     assert found["images"]["note"].endswith("MD5 not as published: 1 of 1 files")
     assert len(sha256) == 64 and list((tmp_path / "cells" / "unfinished").iterdir()) == []
+
+
+def test_the_time_of_a_cell_is_that_of_the_processor_with_the_evaluation(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, calls = Job(small_cell(), data, tmp_path / "cells"), itertools.count()
+    monkeypatch.setattr(time, "process_time", lambda: next(calls))  # a second for each call
+    run_cell(job)
+    assert json.loads(job.file.read_text())["seconds"] == 3 + 1  # three validations, one evaluation
 
 
 def test_an_evaluation_is_repeated_from_the_weights_of_a_cell(data: Path, tmp_path: Path) -> None:
