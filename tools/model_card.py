@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,8 +71,9 @@ class Training:
         hours: Duration of these steps, without validation.
         order: What the order of the molecules depends on: `seed`, `molecules`.
         validation_loss: Loss at `step`, nats per molecule; None if it was not measured there.
-        losses: Means over the last steps, by their names in `steps.jsonl`.
-        averaged: Number of steps in these means.
+        curve: The learning curve: means over up to `averaged` steps before some steps, the last of them `step`. By their names in
+            `steps.jsonl`: `step` and `molecules` (seen), `lr`, `train_loss` and its terms.
+        averaged: Number of steps in the means of the last row.
     """
 
     step: int
@@ -82,7 +83,7 @@ class Training:
     hours: float
     order: Mapping[str, int]
     validation_loss: float | None
-    losses: Mapping[str, float]
+    curve: Sequence[Mapping[str, float]]
     averaged: int
 
 
@@ -230,12 +231,13 @@ def _training(facts: Facts) -> Iterator[str]:
     }
     yield markdown_table(["setting", "value"], settings.items())
     yield ""
-    yield f"Means over the last {run.averaged:,} training steps, in nats (per molecule, token or latent dimension, as in the name):"
-    yield ""
-    losses = dict(run.losses) | (
-        {} if run.validation_loss is None else {"validation loss at the last of them": run.validation_loss}
+    yield (
+        f"Learning curve: means over {run.averaged:,} training steps, in nats (per molecule, token or latent dimension, as in the name)."
+        + ("" if run.validation_loss is None else f" Validation loss at the last of them: {run.validation_loss:.4g}.")
     )
-    yield markdown_table(["term", "value"], [[name, f"{value:.4g}"] for name, value in losses.items()])
+    yield ""
+    cells = [[f"{row[name]:,.0f}" if name in ("step", "molecules") else f"{row[name]:.4g}" for name in row] for row in run.curve]
+    yield markdown_table([name.removeprefix("train/") for name in run.curve[-1]], cells)
 
 
 def _results(facts: Facts) -> Iterator[str]:

@@ -49,6 +49,7 @@ SHIPPED = Path(__file__).resolve().parents[1] / "nemo_cmim" / "shipped"
 LARGEST_FILE = 40_000_000  # bytes
 LARGEST_DIFFERENCE = 0.01  # largest relative change of an embedding by half precision
 AVERAGED_STEPS = 100
+CURVE = 6  # rows of the learning curve, each at twice the steps of the one before
 COMPARED = 512  # molecules whose embeddings are compared
 FITTED = 20_000  # molecules that the density is fitted to
 SAMPLES = 200
@@ -208,18 +209,25 @@ def _training(checkpoint: ModelFile, run: Path, data: StoreManifest) -> Training
         raise ShippingError(
             f"{run}/metrics/steps.jsonl has {len(lines):,} of the {step:,} steps. Pass a run with complete records."
         )
-    last = lines[-AVERAGED_STEPS:]
-    names = [name for name in lines[-1] if name == "train_loss" or name.startswith("train/")]
+    molecules = np.cumsum([line["molecules"] for line in lines])
+    names = [name for name in lines[-1] if name in ("lr", "train_loss") or name.startswith("train/")]
+    averaged = min(AVERAGED_STEPS, step)
+    ends = sorted({max(averaged, step >> halvings) for halvings in range(CURVE)})
+    curve = [
+        {"step": end, "molecules": molecules[end - 1]}
+        | {name: float(np.mean([line[name] for line in lines[end - averaged : end]])) for name in names}
+        for end in ends
+    ]
     return Training(
         step=step,
         last_step=records[-1]["step"],
-        molecules=int(sum(line["molecules"] for line in lines)),
+        molecules=int(molecules[-1]),
         batch=int(lines[0]["molecules"]),
         hours=sum(line["seconds"] for line in lines) / 3600,
         order=one.order,
         validation_loss=losses[0] if losses else None,
-        losses={name.removeprefix("train/"): float(np.mean([line[name] for line in last])) for name in names},
-        averaged=len(last),
+        curve=curve,
+        averaged=averaged,
     )
 
 

@@ -189,7 +189,8 @@ def test_the_card_describes_the_run(three: Path, data: Path, capsys: pytest.Capt
     counts = json.loads((data / "manifest.json").read_text())["splits"]
     for text in (
         "# a_model", f"{counts['train']['molecules']:,} for training", "| steps | 3, of a run of 4 |", "| molecules seen | 48,",
-        "| time | 1.5 hours", "| train_loss | 8 |", "| validation loss at the last of them | -1.5 |",
+        "| time | 1.5 hours", "| step | molecules | train_loss | token_accuracy |", "| 3 | 48 | 8 | 0.5 |",
+        "means over 3 training steps", "Validation loss at the last of them: -1.5.",
         "| seed of the order of molecules | 5 |", "hidden_size: 32",
         "SMILES of at most 63 tokens", "Elements in its training data: ", "commit abc1234",
         "8 molecules of the test split", "| triple bonds (`#`) |",
@@ -199,6 +200,12 @@ def test_the_card_describes_the_run(three: Path, data: Path, capsys: pytest.Capt
     check_no_placeholder(card)
     assert main(["models", str(three / "a_model.nemo")]) == 0
     assert capsys.readouterr().out.strip() == card.strip()
+
+
+def test_the_card_has_a_learning_curve(make: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ship_model, "AVERAGED_STEPS", 1)
+    card = read_model_file(make(tmp_path)).card
+    assert card is not None and "| 1 | 16 | 9 | 0.5 |\n| 3 | 48 | 7 | 0.5 |\n\n## " in card
 
 
 def check_no_placeholder(card: str) -> None:
