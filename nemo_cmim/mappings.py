@@ -24,7 +24,7 @@ def check(condition: bool, message: str) -> None:
 
 
 def from_mapping(cls: type[T], mapping: Mapping[str, Any], where: str = "") -> T:
-    """Builds a config dataclass from nested mappings; unknown keys and wrong types are errors.
+    """Builds a config dataclass from nested mappings; unknown and missing keys and wrong types are errors.
 
     Args:
         cls: A dataclass, such as those of `config`.
@@ -32,14 +32,20 @@ def from_mapping(cls: type[T], mapping: Mapping[str, Any], where: str = "") -> T
         where: Path of `mapping` in the config, for error messages (`model.network`).
 
     Raises:
-        ConfigError: If a key is unknown (the message suggests a similar one), a type is wrong, or a value is out of range.
+        ConfigError: If a key is unknown (the message suggests a similar one) or missing, a type is wrong, or a value is out of range.
     """
     if upgrade := getattr(cls, "upgrade", None):  # renames keys of earlier versions
         mapping = upgrade(mapping)
     hints = typing.get_type_hints(cls)
     prefix = f"{where}." if where else ""
     check_keys(mapping, hints, prefix)
+    missing = [field.name for field in dataclasses.fields(cls) if _is_required(field) and field.name not in mapping]  # type: ignore[arg-type]
+    check(not missing, f"The config has no {', '.join(prefix + name for name in missing)}.")
     return cls(**{key: _convert(hints[key], value, prefix + key) for key, value in mapping.items()})
+
+
+def _is_required(field: dataclasses.Field[Any]) -> bool:
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
 
 
 def check_keys(mapping: Iterable[Any], known: Iterable[str], prefix: str) -> None:

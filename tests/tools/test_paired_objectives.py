@@ -117,7 +117,7 @@ def test_bad_input_is_found_before_training(data: Path, sets: Path, tmp_path: Pa
     with pytest.raises(ConfigError, match="decoded must be at least 1, found 0"):
         objectives.main([*options(data, sets, output), "--decoded", "0"])
     spec.write_text("")
-    with pytest.raises(ConfigError, match="objectives"):
+    with pytest.raises(ConfigError, match="The config has no objectives, seeds, steps"):
         objectives.main(options(data, sets, output, spec))
     same = {"objectives": ["cmim", "mim"], "seeds": [0], "steps": 1, "variants": {"tau, 1": [], "tau 1": []}}
     spec.write_text(yaml.safe_dump(same))
