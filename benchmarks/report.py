@@ -5,12 +5,13 @@ Benchmarks run from the root of the checkout, as `python -m benchmarks.NAME`.
 
 from __future__ import annotations
 
-import os
 import platform
 import re
 import subprocess
 from datetime import date
 from pathlib import Path
+
+from nemo_cmim.cores import available_cores
 
 __all__ = ["hardware", "record"]
 
@@ -62,5 +63,4 @@ def hardware() -> str:
     """Processor name and number of cores that this process may use."""
     cpu_info = Path("/proc/cpuinfo")
     found = re.search(r"model name\s*:\s*(.+)", cpu_info.read_text()) if cpu_info.exists() else None
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{found[1] if found else platform.processor()}, {cores} cores"
+    return f"{found[1] if found else platform.processor()}, {available_cores()} cores"

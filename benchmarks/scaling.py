@@ -12,7 +12,6 @@ import argparse
 import dataclasses
 import json
 import math
-import os
 import statistics
 import sys
 import tempfile
@@ -27,6 +26,7 @@ from benchmarks.molecules import sample_smiles
 from benchmarks.ranks import run_ranks
 from benchmarks.report import record
 from nemo_cmim.config import DataConfig, NetworkConfig
+from nemo_cmim.cores import available_cores
 from nemo_cmim.loader.dataset import make_loader
 from nemo_cmim.prepare.prepare import prepare
 from nemo_cmim.scaling import MACHINES, Machine, Plan, Prediction, parameters, predict, read_network
@@ -37,7 +37,6 @@ NETWORKS = {  # name: sizes, value of `model=`, micro-batch size
 }
 LAYOUTS = [(1, 1), (1, 2), (1, 4), (2, 1), (2, 2)]  # tensor-parallel x data-parallel
 Gloo = dict[int, tuple[float, float]]  # by number of processes: seconds of a hop, bytes/s
-CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def median_seconds(work: Callable[[], object], repeats: int = 9) -> float:
@@ -99,7 +98,7 @@ def calibrated(network: NetworkConfig, rows: int) -> Machine:
         memory_bandwidth=bandwidth,
         memory_efficiency=elementwise / bandwidth,
         optimizer_bytes=adam * elementwise,
-        shared_cores=CORES,
+        shared_cores=available_cores(),
     )
 
 
@@ -213,7 +212,7 @@ def measure(name: str, data: Path, folder: Path, gloo: Gloo, args: argparse.Name
         tokens = padded_tokens(data, micro_batch, layout[1], range(args.warm_up, args.steps))
         prediction = planned(machine, gloo, network, micro_batch, layout, tokens)
         ranks = layout[0] * layout[1]
-        efficiency = layout[1] * seconds[1, 1] / seconds[layout] / min(ranks, CORES)
+        efficiency = layout[1] * seconds[1, 1] / seconds[layout] / min(ranks, available_cores())
         rows.append(
             f"| {name}, {micro_batch} | {layout[0]} x {layout[1]} | {ranks} | {micro_batch * layout[1] / seconds[layout]:.1f} | "
             f"{efficiency:.0%} | {seconds[layout]:.3f} | {prediction.step_s:.3f} | **{prediction.step_s / seconds[layout]:.2f}** | "
@@ -254,9 +253,10 @@ def main() -> None:
     lines += [
         "",
         "Weak scaling: the micro-batch of a data-parallel rank is constant. Processes of one thread over gloo on "
-        f"{CORES} cores, fp32, no dropout, MOSES in random micro-batches of four buckets; medians of "
+        f"{available_cores()} cores, fp32, no dropout, MOSES in random micro-batches of four buckets; medians of "
         f"{args.steps - args.warm_up} steps and of {args.repeats} run(s), without the time to load data. Efficiency: molecules/s "
-        f"relative to one process, divided by the cores in use (at most {CORES}). Predictions use rates measured without the network.",
+        f"relative to one process, divided by the cores in use (at most {available_cores()}). Predictions use rates measured without the "
+        "network.",
     ]
     print("\n".join(lines))
     if args.record:

@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # A part of the package may import the parts of the levels above its own. Parts of one level do not import each other.
 LEVELS = [
     ("version", "errors", "types", "markdown"),
-    ("arguments", "mappings", "steps"),
+    ("arguments", "cores", "mappings", "steps"),
     ("files", "signals", "config", "molecules", "observed"),
     ("outputs",),
     ("tables", "tokenizers", "losses", "scaling"),

@@ -7,7 +7,6 @@ the inputs, the settings and the versions of the packages; on machines with othe
 from __future__ import annotations
 
 import functools
-import os
 import re
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..arguments import check_integer
+from ..cores import available_cores
 from ..errors import ConfigError, DataError
 from ..inference.embedding import EmbeddingModel
 from ..inference.shipped import loading_of, reference_of, resolve
@@ -220,7 +220,7 @@ def _processes(scheduler: str) -> int | None:
             raise ConfigError(f"scheduler must be an address such as tcp://node0:8786, local or local:N, found {scheduler!r}.")
         return None
     if match["processes"] is None:
-        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return available_cores()
     if not match["processes"].isdecimal() or not int(match["processes"]):
         raise ConfigError(f"scheduler={scheduler!r}: after local: stands a number of processes, at least 1.")
     return int(match["processes"])

@@ -21,6 +21,7 @@ import pandas as pd
 from ..downstream import RegressionData
 from ..files import atomic_write, sha256_of
 from ..inference.shipped import resolve
+from ..inference.threads import thread_count
 from .digest import code_digest, data_digest, digest_of
 from .features import FeatureSet
 from .measure import Protocol, measure
@@ -101,7 +102,7 @@ def _measured(todo: Sequence[Block], jobs: int) -> Generator[str, None, None]:
     if jobs == 1 or not todo:
         yield from map(_keep, todo)
         return
-    os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // jobs))  # for the processes, which share the cores
+    os.environ["OMP_NUM_THREADS"] = str(max(1, thread_count() // jobs))  # for the processes, which share the cores
     others = active_children()
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
         try:

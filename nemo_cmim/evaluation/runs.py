@@ -16,6 +16,7 @@ from typing import Any
 
 from ..errors import ConfigError
 from ..files import atomic_write
+from ..inference.threads import thread_count
 from ..mappings import hydra_quoted
 from .settings import CompareConfig
 
@@ -140,7 +141,7 @@ def _claim(run: Run) -> None:
 def _train(run: Run, jobs: int, processes: _Processes) -> float:
     """Trains in a process whose output goes to train.log; returns the duration in seconds."""
     start = time.monotonic()
-    threads = max(1, (os.cpu_count() or 1) // jobs)
+    threads = max(1, thread_count() // jobs)
     environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
     log = run.folder / "train.log"
     with log.open("a") as file:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import sys
 
+from ..cores import available_cores
+
 __all__ = ["limit_threads", "thread_count"]
 
 _VARIABLE = "OMP_NUM_THREADS"
@@ -15,7 +17,7 @@ def thread_count() -> int:
     if torch := sys.modules.get("torch"):
         return int(torch.get_num_threads())
     told = os.environ.get(_VARIABLE, "").split(",")[0]
-    return int(told) if told.isdigit() and int(told) else len(os.sched_getaffinity(0))
+    return int(told) if told.isdigit() and int(told) else available_cores()
 
 
 def limit_threads(count: int) -> None:

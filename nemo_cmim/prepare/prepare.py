@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 
 from tqdm import tqdm
 
+from ..cores import available_cores
 from ..errors import ConfigError, DataError
 from ..files import fsync
 from ..mappings import from_mapping
@@ -109,7 +110,7 @@ def prepare(
                 return StoreManifest.load(target)
             job = Job(folder, chosen)
             words.save(job.vocabulary)
-            with start_workers(processes or _cores(), scheduler, folder) as workers:
+            with start_workers(processes or available_cores(), scheduler, folder) as workers:
                 return _Run(job, workers, progress).all(sources, words)
     except OSError as error:
         raise DataError(
@@ -143,10 +144,6 @@ def _files_in(folder: Path) -> Iterator[Path]:
     for place, folders, names in os.walk(folder, followlinks=True):
         folders[:] = [name for name in folders if not name.startswith(".") and not (Path(place) / name / MANIFEST).is_file()]
         yield from (Path(place) / name for name in names if name.lower().endswith(endings) and not name.startswith("."))
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class _Run:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import signal
 import socket
 import sys
@@ -17,6 +16,7 @@ import torch
 import uvicorn
 
 from ..errors import ConfigError
+from ..inference.threads import thread_count
 from .app import create_app
 from .connections import connections
 from .settings import ServeSettings
@@ -109,7 +109,7 @@ def run(
         Exception: An error of loading the model.
     """
     raise_file_limit(settings.max_connections)
-    torch.set_num_threads(settings.threads or max(1, (os.cpu_count() or 1) // settings.workers))
+    torch.set_num_threads(settings.threads or max(1, thread_count() // settings.workers))
     failures: list[Exception] = []
 
     def on_failure(error: Exception) -> None:

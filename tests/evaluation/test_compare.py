@@ -16,6 +16,7 @@ pytest.importorskip("nemo.core", reason="needs the [train] extra")
 
 from nemo_cmim.cli import main
 from nemo_cmim.errors import ConfigError
+from nemo_cmim.evaluation import runs
 from nemo_cmim.evaluation.figure import draw, figure
 from nemo_cmim.evaluation.runs import planned
 from nemo_cmim.evaluation.settings import CompareConfig
@@ -135,6 +136,23 @@ def _users_of(folder: Path) -> list[str]:
         if str(folder) in command and int(entry.parent.name) != os.getpid():
             found.append(command)
     return found
+
+
+@pytest.mark.parametrize(("jobs", "threads"), [(1, "5"), (2, "2"), (9, "1")])
+def test_runs_at_the_same_time_share_the_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jobs: int, threads: str) -> None:
+    (run,) = planned(CompareConfig(data="data", steps=1, objectives=("cmim",), seeds=(0,), output=str(tmp_path)))
+    (folder := run.folder / "training" / "checkpoints").mkdir(parents=True)
+    (folder / "cmim.nemo").touch()
+    told: list[str] = []
+
+    class Processes:
+        def start(self, command: list[str], *, env: dict[str, str], **_: object) -> subprocess.Popen[bytes]:
+            told.append(env["OMP_NUM_THREADS"])
+            return subprocess.Popen([sys.executable, "-c", ""])
+
+    monkeypatch.setattr(runs, "thread_count", lambda: 5)
+    runs._train(run, jobs, Processes())
+    assert told == [threads]
 
 
 def test_runs_differ_only_in_objective_seed_and_folder(tmp_path: Path) -> None:
