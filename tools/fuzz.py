@@ -30,7 +30,7 @@ from hypothesis import strategies as st
 from rdkit.Chem import rdCIPLabeler
 
 from nemo_cmim.errors import ConfigError, DataError
-from nemo_cmim.inference import CMIMModel, load
+from nemo_cmim.inference import CMIMModel, list_models, load
 from nemo_cmim.molecules import is_valid, parse, randomized_smiles
 from nemo_cmim.tables.layout import ReadOptions
 from nemo_cmim.tables.rows import MoleculeTable
@@ -214,7 +214,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="first seed of the mutations (default: %(default)s)")
     args = parser.parse_args()
     start, counts = time.process_time(), Counter[str]()
-    model, batch = load("cmim_small"), 1000
+    model, batch = load(list_models()[0]), 1000
 
     def examples(count: int) -> settings:
         return settings(

@@ -22,6 +22,7 @@ from nemo_cmim.inference import CMIMModel, load
 from nemo_cmim.molecules import randomized_smiles
 from tests.inference.archives import MANIFEST, manifest, members, unpack
 from tests.inference.conftest import random_model
+from tests.shipped_names import DEFAULT
 
 SMILES = ["CCO", "c1ccccc1O", "CC(=O)Oc1ccccc1C(=O)O", "C", "F/C=C\\F", "CN1CCC[C@H]1c1cccnc1", "[Na+].[Cl-]"]
 
@@ -305,5 +306,5 @@ def test_the_repr_describes_the_model(model: CMIMModel, model_file: Path) -> Non
     assert repr(CMIMModel(random_model(3), "cpu")).startswith("CMIMModel(objective=cmim, ")
     assert "3 x 32 latents" in repr(CMIMModel(random_model(3), "cpu"))
     assert re.fullmatch(
-        r"CMIMModel\('cmim_small', .*, \d\.\d M parameters, 1 x 256 latents, .*, device=cpu\)", repr(load("cmim_small", "cpu"))
+        rf"CMIMModel\('{DEFAULT}', .*, \d\.\d M parameters, 1 x 256 latents, .*, device=cpu\)", repr(load(DEFAULT, "cpu"))
     )

@@ -31,6 +31,7 @@ from nemo_cmim.inference.threads import limit_threads, thread_count
 from nemo_cmim.molecules import standard_smiles
 from nemo_cmim.tokenizers import SmilesTokenizer
 from tests.inference.conftest import random_model
+from tests.shipped_names import DEFAULT
 
 SMILES = ["CCO", "C", "c1ccccc1C(=O)O", "CC(C)Cc1ccc(cc1)C(C)C(=O)O", "OCC", "C[C@H](N)C(=O)O", "N" + "C" * 50]
 BOTH = ("onnx", "onnx-int8")
@@ -136,7 +137,7 @@ def test_settings_that_an_engine_does_not_have(exported: Path, model: CMIMModel,
     with pytest.raises(ConfigError, match=r"device='cuda' is not available with an ONNX engine"):
         load(exported, device="cuda")
     with pytest.raises(ConfigError, match=r"precision='bf16' is not available with an ONNX engine"):
-        load("cmim_small", precision="bf16", engine="onnx")
+        load(DEFAULT, precision="bf16", engine="onnx")
     with pytest.raises(ConfigError, match=r"engine must be one of torch, onnx, onnx-int8, found 'tensorrt'"):
         load(exported, engine="tensorrt")
     with pytest.raises(ConfigError, match=r"has ONNX graphs, which engine='torch' cannot use"):

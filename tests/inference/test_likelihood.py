@@ -12,13 +12,14 @@ from rdkit import Chem
 from nemo_cmim.errors import ConfigError, InvalidLatentError, InvalidShapeError, InvalidSmilesError
 from nemo_cmim.generation import DecodingSettings, decode
 from nemo_cmim.inference import CMIMModel, load
+from tests.shipped_names import WITHOUT_PROPERTIES
 
 SMILES = ["CCO", "c1ccccc1C(=O)O", "CC(C)Cc1ccc(cc1)C(C)C(=O)O", "OCC"]
 
 
 @pytest.fixture(scope="module")
 def model() -> CMIMModel:
-    return load("cmim_small", "cpu")
+    return load(WITHOUT_PROPERTIES, "cpu")
 
 
 def by_definition(model: CMIMModel, smiles: str, z_KD: torch.Tensor) -> list[float]:

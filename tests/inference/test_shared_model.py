@@ -14,6 +14,7 @@ import torch
 from nemo_cmim.inference import CMIMModel, load, processes
 from nemo_cmim.inference.device import device_of_process
 from nemo_cmim.inference.shared_model import read_shared, write_shared
+from tests.shipped_names import WITHOUT_PROPERTIES
 
 SMILES = ["CCO", "c1ccccc1", "CC(=O)Nc1ccc(O)cc1"]
 
@@ -36,7 +37,7 @@ def test_a_shared_model_is_the_model(model_file: Path, precision: str, tmp_path:
 
 @pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="only Linux lists the memory of a process by file")
 def test_weights_are_in_memory_once(tmp_path: Path) -> None:
-    model = load("cmim_small", "cpu")
+    model = load(WITHOUT_PROPERTIES, "cpu")
     write_shared(model, tmp_path / "shared")
     code = f"""
 from pathlib import Path

@@ -29,6 +29,7 @@ from nemo_cmim.tokenizers import Vocabulary
 from nemo_cmim.training.checkpoints.format import CheckpointManifest, commit, folder_name, partial_of
 from tests.inference.conftest import random_model
 from tests.inference.golden_shipped import GOLDEN, SMILES, vectors
+from tests.shipped_names import NAMES
 from tools import ship_model
 from tools.model_card import elements
 from tools.ship_model import LARGEST_FILE, ShippingError, ship, write_checksums
@@ -37,7 +38,6 @@ SECTIONS = (
     "Architecture", "Data", "Training", "Results on held-out molecules", "Property prediction", "Intended use", "Limits",
     "Half precision", "Licence", "How to reproduce it",
 )  # fmt: skip
-NAMES = ["cmim_small_v2", "cmim_small", "mim_small"]
 STEP = 3
 
 

@@ -18,6 +18,7 @@ from nemo_cmim.properties import file as property_file
 from tests.inference.conftest import random_model
 from tests.properties.property_data import LABELS, SMILES, VALUES
 from tests.properties.test_property_file import members_of
+from tests.shipped_names import WITHOUT_PROPERTIES
 
 QUICK = Recipe(scope="lora:2", epochs=2, hidden=4, batch_size=16)
 SETTINGS = {"fine_tune": QUICK, "members": 2, "folds": 2}
@@ -51,7 +52,7 @@ def test_a_file_keeps_the_trained_weights(tmp_path: Path, model: CMIMModel, fitt
     pd.testing.assert_frame_equal(loaded.predict_table(SMILES[:9]), fitted.predict_table(SMILES[:9]))
     assert loaded.fine_tune == QUICK and loaded.chosen_ == fitted.chosen_
     with pytest.raises(CheckpointError, match="fitted on a different embedding"):
-        load_property_model(tmp_path / "a.model", "cmim_small")
+        load_property_model(tmp_path / "a.model", WITHOUT_PROPERTIES)
 
 
 def test_a_file_without_its_weights_is_refused(tmp_path: Path, model: CMIMModel, fitted: PropertyModel) -> None:

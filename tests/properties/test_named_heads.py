@@ -16,6 +16,7 @@ from nemo_cmim.properties.named_heads import HEADS, MAX_GP_ROWS, named_head
 from nemo_cmim.properties.predictor_file import TRUSTED
 from nemo_cmim.properties.splits import random_folds
 from tests.properties.property_data import LABELS, SMILES, VALUES
+from tests.shipped_names import WITHOUT_PROPERTIES
 
 CODES = (LABELS == "high").astype(np.float64)
 QUICK = {"mlp": {"regression": {"steps": 100}, "classification": {"max_iter": 20}}}
@@ -73,8 +74,8 @@ def test_any_estimator_is_a_head() -> None:
 
 
 def test_features_side_by_side() -> None:
-    model, smiles = load("cmim_small"), ["CCO", "c1ccccc1"]
-    features = FeatureSet("informative[1,2] + mean+morgan64 + rdkit", "cmim_small")
+    model, smiles = load(WITHOUT_PROPERTIES), ["CCO", "c1ccccc1"]
+    features = FeatureSet("informative[1,2] + mean+morgan64 + rdkit", WITHOUT_PROPERTIES)
     parts = [model.embed(smiles, layers=(1, 2)), model.embed(smiles, "mean"), morgan_fingerprints(smiles, 64), descriptors(smiles)]
     np.testing.assert_allclose(features(smiles), np.concatenate(parts, axis=1), rtol=1e-4, atol=1e-5)
     assert [width for _, width in features.columns()] == [part.shape[1] for part in parts]
@@ -90,7 +91,7 @@ def test_molecules_that_are_too_large_for_descriptors() -> None:
     assert reason("C" * 200) is None and reason("CC" + "[13CH2]" * 190 + "CC") is None
     assert reason("C" * 3000) == f"the SMILES ('{'C' * 76}...) has 3,000 heavy atoms; descriptors are computed for at most 200"
     assert FeatureSet("morgan64").invalid_reason("C" * 3000) is None
-    both = FeatureSet("informative+rdkit", "cmim_small").invalid_reason
+    both = FeatureSet("informative+rdkit", WITHOUT_PROPERTIES).invalid_reason
     assert both("CCO") is None and "tokens" in (both("C" * 3000) or "")
 
 

@@ -22,6 +22,7 @@ from nemo_cmim.inference.model_archive import write_members
 from nemo_cmim.properties import file as property_file
 from nemo_cmim.properties import predictor_file
 from tests.properties.property_data import LABELS, SMILES, VALUES
+from tests.shipped_names import DEFAULT, MIM, WITHOUT_PROPERTIES
 
 QUERIES = ["CCO", "C1C", "CCCCCCCCCc1ccccc1Br"]
 RUN: list[str] = []
@@ -42,7 +43,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     "settings",
     [
-        {"features": "mean+rdkit", "model": "cmim_small", "target_transform": "quantile"},
+        {"features": "mean+rdkit", "model": WITHOUT_PROPERTIES, "target_transform": "quantile"},
         {"features": "morgan64", "head": Ridge(2.0), "target_transform": "log1p"},
     ],
 )
@@ -83,19 +84,19 @@ def test_the_card_has_what_the_model_was_made_from(saved: Path) -> None:
 
 def test_another_embedding_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "a.model"
-    model = PropertyModel(features="mean", head="ridge", model="cmim_small", folds=3).fit(SMILES, VALUES)
+    model = PropertyModel(features="mean", head="ridge", model=WITHOUT_PROPERTIES, folds=3).fit(SMILES, VALUES)
     model.save(path)
-    with pytest.raises(CheckpointError, match=r"fitted on a different embedding: the fingerprint of 'mean' was .* 'mim_small'"):
-        load_property_model(path, model="mim_small")
-    model.model = model._state.features.model = "mim_small"
+    with pytest.raises(CheckpointError, match=rf"fitted on a different embedding: the fingerprint of 'mean' was .* '{MIM}'"):
+        load_property_model(path, model=MIM)
+    model.model = model._state.features.model = MIM
     with pytest.raises(CheckpointError, match="This PropertyModel was fitted on a different embedding"):
         model.predict(["C"])
     members = members_of(path)
-    members["property.json"] = members["property.json"].replace(b'"cmim_small"', b'"own.nemo"')
+    members["property.json"] = members["property.json"].replace(f'"{WITHOUT_PROPERTIES}"'.encode(), b'"own.nemo"')
     write_members(path, members, property_file._LAYOUT)
     with pytest.raises(CheckpointError, match=r"embeddings of the model 'own.nemo', .* Pass its file as model=FILE"):
         load_property_model(path)
-    np.testing.assert_array_equal(load_property_model(path, model="cmim_small").n_features_in_, 1)
+    np.testing.assert_array_equal(load_property_model(path, model=WITHOUT_PROPERTIES).n_features_in_, 1)
 
 
 def test_damaged_files_are_errors(saved: Path, tmp_path: Path) -> None:
@@ -114,7 +115,7 @@ def test_damaged_files_are_errors(saved: Path, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no property model at"):
         load_property_model(tmp_path / "none.model")
     with pytest.raises(CheckpointError, match="is not a property model of nemo_cmim"):
-        load_property_model(Path(property_file.__file__).parents[1] / "shipped" / "cmim_small.nemo")
+        load_property_model(Path(property_file.__file__).parents[1] / "shipped" / f"{DEFAULT}.nemo")
 
 
 @pytest.mark.parametrize("name", ["settings", "targets", "columns", "chosen", "metrics", "card"])

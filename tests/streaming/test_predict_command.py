@@ -15,6 +15,7 @@ from nemo_cmim.molecules import standard_smiles
 from nemo_cmim.streaming import predict
 from nemo_cmim.streaming.rows import StreamOptions
 from tests.properties.property_data import LABELS, SMILES, VALUES
+from tests.shipped_names import DEFAULT
 
 ROWS = ["OCC", "C1CC", "CCc1ccccc1", "", "CCO", "CC"]
 
@@ -176,7 +177,7 @@ def test_errors(tmp_path: Path, source: Path, regressor: Path, model_file: Path,
         ((regressor, tmp_path / "taken.csv", *known), "names of new columns: 'logS'. Pass --prefix TEXT"),
         ((regressor, tmp_path / "empty.csv", *known), "empty.csv holds no rows"),
         ((regressor, source), "Pass its file as --model FILE"),
-        ((regressor, source, "--model", "cmim_small_v2"), "was fitted on a different embedding"),
+        ((regressor, source, "--model", DEFAULT), "was fitted on a different embedding"),
         ((tmp_path / "cut.model", source, *known), "cut.model"),
         ((source, source, *known), "in.csv is not"),
     ):

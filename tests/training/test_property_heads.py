@@ -19,6 +19,7 @@ from nemo_cmim.molecules import observed_properties
 from nemo_cmim.training.checkpoints.format import newest_valid
 from nemo_cmim.training.model import MegatronCMIMModel
 from nemo_cmim.training.run import model_settings, train
+from tests.shipped_names import WITHOUT_PROPERTIES
 from tests.training.runs import GIVEN_H, GIVEN_Z, RESUME, config, scalars, steps
 
 NAMES = ("HeavyAtomCount", "TPSA")
@@ -58,7 +59,7 @@ def test_the_heads_learn_and_travel_with_the_model(run: Path) -> None:
 def test_a_restored_model_has_its_heads(run: Path, with_properties: Path, data: Path, tmp_path: Path) -> None:
     (nemo_file,) = (run / "checkpoints").glob("*.nemo")
     with pytest.raises(ConfigError, match="was trained without observed properties"):
-        nemo_cmim.load("cmim_small").predict_properties(["CCO"])
+        nemo_cmim.load(WITHOUT_PROPERTIES).predict_properties(["CCO"])
     model = MegatronCMIMModel.restore_from(str(nemo_file))
     assert model.property_table == nemo_cmim.load(nemo_file).property_table is not None
     model.setup_training_data({"folder": str(with_properties)})

@@ -10,14 +10,15 @@ pytest.importorskip("nemo.core", reason="needs the [train] extra")
 
 from nemo_cmim.inference import load
 from nemo_cmim.training.run import compose, model_settings
+from tests.shipped_names import DEFAULT, MIM, WITHOUT_PROPERTIES
 
 
 @pytest.mark.parametrize(
     ("name", "run", "objective", "steps"),
     [
-        ("cmim_small_v2", "default_model", "cmim", 3562),  # the long run's recipe, ended early
-        ("cmim_small", "shipped_cmim", "cmim", 8000),
-        ("mim_small", "shipped_cmim", "mim", 8000),
+        (DEFAULT, "default_model", "cmim", 3562),  # the long run's recipe, ended early
+        (WITHOUT_PROPERTIES, "shipped_cmim", "cmim", 8000),
+        (MIM, "shipped_cmim", "mim", 8000),
     ],
 )
 def test_shipped_models_have_the_settings_of_the_recipe(name: str, run: str, objective: str, steps: int) -> None:

@@ -12,6 +12,7 @@ import pytest
 from nemo_cmim.cli import main
 from nemo_cmim.errors import ConfigError
 from nemo_cmim.zinc.tranches import PAPER, Tranche, describe, select
+from tests.shipped_names import DEFAULT
 
 
 def codes(conditions: str, *, include_absent: bool = True) -> list[str]:
@@ -186,7 +187,7 @@ def test_an_error_is_one_line_and_status_2(capsys: pytest.CaptureFixture[str], t
     assert [line[:21] for line in capsys.readouterr().err.splitlines()] == ["nemo-cmim tranches: '", "nemo-cmim tranches: /"]
 
 
-@pytest.mark.parametrize(("command", "expected"), [("tranches", "2,795 tranches\n"), ("models cmim_small", "")])
+@pytest.mark.parametrize(("command", "expected"), [("tranches", "2,795 tranches\n"), (f"models {DEFAULT}", "")])
 def test_a_closed_pipe_is_not_an_error(command: str, expected: str) -> None:
     shell = f"set -o pipefail; {sys.executable} -m nemo_cmim.cli {command} | true"
     assert subprocess.run(["bash", "-c", shell], check=True, capture_output=True, text=True).stderr == expected
