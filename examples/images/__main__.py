@@ -2,7 +2,7 @@ r"""The paper's image experiments (Sec. 3.1-3.6, D.1): which objective, at which
 
     python -m examples.images data                      # the image sets that can be read, and the files to download for the others
     python -m examples.images plan                      # measures steps, and prints the core-hours of the grid
-    python -m examples.images grid --processes 2 -o cells
+    python -m examples.images grid --data images --processes 2 -o cells
     python -m examples.images tables --cells cells      # RESULTS.md, from the finished cells
     python -m examples.images figures --cells cells -o figures
 

@@ -27,7 +27,7 @@ from .sets import SETS, ImageSet
 
 __all__ = ["Images", "Part", "load", "load_all", "pixels", "read_idx"]
 
-DEFAULT_FOLDER = Path("../shared/data/images")
+DEFAULT_FOLDER = Path("images")
 SIDE = 28
 VALIDATION = 0.05  # fraction of train, where a set has no validation images (Sec. D.1)
 TEST = 0.2  # fraction of all images, where a set has no split

@@ -17,8 +17,6 @@ from examples.images.sets import PAPER, SETS, RemoteFile
 from nemo_cmim.errors import DataError
 from tests.examples.images.small_sets import write_small_set
 
-SHARED = Path(__file__).resolve().parents[4] / "shared" / "data" / "images"
-
 
 def write_idx(path: Path, values: np.ndarray) -> None:
     header = struct.pack(f">BBBB{values.ndim}I", 0, 0, 8, values.ndim, *values.shape)
@@ -167,13 +165,13 @@ def test_table_3_has_15_sets_with_addresses_and_checksums() -> None:
     assert all(len(file.md5) == 32 and file.url.startswith("http") for one in PAPER for file in one.files)
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason="the shared image folder does not exist")
-def test_sets_of_the_shared_folder_have_their_documented_counts() -> None:
-    present = [name for name in SETS if (SHARED / SETS[name].place).is_dir() and name not in ("emnist-letters", "mnist")]
+def test_sets_of_the_shared_folder_have_their_documented_counts(shared_data: Path) -> None:
+    folder = shared_data / "images"
+    present = [name for name in SETS if (folder / SETS[name].place).is_dir() and name not in ("emnist-letters", "mnist")]
     assert len(present) >= 8
     notes = {}
     for name in present:
-        found, of = load(name, SHARED), SETS[name]
+        found, of = load(name, folder), SETS[name]
         counts = [len(found.train), len(found.valid), len(found.test)]
         expected = sum(of.documented) - (40000 if name == "fashion-mnist" else 0)
         assert sum(counts) == expected, name
