@@ -69,10 +69,10 @@ class Perceiver(nn.Module):
         self.norm = norm(config)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x_BSD: Tensor, is_token_BS: Tensor | None = None) -> Tensor:
-        """Returns latents [B, K, D]; `is_token_BS` is True at positions of the input that may be attended to; None: all."""
+    def forward(self, x_BSD: Tensor) -> Tensor:
+        """Returns latents [B, K, D]."""
         x_BKD = self.latents_KD.expand(len(x_BSD), -1, -1)
-        x_BKD = x_BKD + self.dropout(self.cross_attention(self.norm_latents(x_BKD), self.norm_input(x_BSD), is_token_BS))
+        x_BKD = x_BKD + self.dropout(self.cross_attention(self.norm_latents(x_BKD), self.norm_input(x_BSD)))
         x_BKD = x_BKD + self.dropout(self.ffn(self.norm_ffn(x_BKD)))
         for layer in self.layers:
             x_BKD = layer(x_BKD)

@@ -13,14 +13,6 @@ def perceiver(latents: int = 3, layers: int = 2) -> Perceiver:
     return Perceiver(NetworkConfig(hidden_size=8, latents=latents, attention_heads=2, ffn_size=16, dropout=0.0), layers)
 
 
-def test_padding_has_no_effect() -> None:
-    network, x = perceiver(), torch.randn(2, 5, 8)
-    longer = torch.cat([x, torch.randn(2, 4, 8)], dim=1)
-    is_token = (torch.arange(9) < 5).expand(2, -1)
-    assert torch.allclose(network(x), network(longer, is_token), atol=1e-6)
-    assert not torch.allclose(network(x), network(longer), atol=1e-3)
-
-
 def test_does_not_see_the_order_of_the_input() -> None:
     network, x = perceiver(), torch.randn(2, 5, 8)
     assert torch.allclose(network(x), network(x.flip(1)), atol=1e-6)
