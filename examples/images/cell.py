@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from nemo_cmim.arguments import check_integer, check_positive
 from nemo_cmim.config import ObjectiveConfig
 from nemo_cmim.errors import ConfigError
 from nemo_cmim.losses import OBJECTIVES, Objective, build_objective
@@ -61,8 +62,7 @@ class Settings:
     def __post_init__(self) -> None:
         least = {"steps": 1, "validations": 1, "valid_images": 0, "train_images": 0, "test_images": 0, "mlp_steps": 1}
         for name, value in least.items():
-            if getattr(self, name) < value:
-                raise ConfigError(f"{name} must be at least {value}, found {getattr(self, name)}.")
+            check_integer(name, getattr(self, name), value)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,12 +94,10 @@ class Cell:
             raise ConfigError(f"Unknown objective {self.objective!r}. Known: {', '.join((*MAIN, *ABLATIONS, *REFERENCES))}.")
         if self.is_reference and self.batch_size:
             raise ConfigError(f"batch_size must be 0 for {self.objective}, found {self.batch_size}.")
-        if not self.is_reference and self.batch_size < 2:
-            raise ConfigError(f"batch_size must be at least 2, found {self.batch_size}.")
-        if self.seed < 0:
-            raise ConfigError(f"seed must be at least 0, found {self.seed}.")
-        if not 0 < self.tau < math.inf:
-            raise ConfigError(f"tau must be a positive number, found {self.tau}.")
+        if not self.is_reference:
+            check_integer("batch_size", self.batch_size, 2)
+        check_integer("seed", self.seed, 0)
+        check_positive("tau", self.tau)
         if not 0 <= self.weight < math.inf:
             raise ConfigError(f"weight must be a number of at least 0, found {self.weight}.")
         composition = None if self.is_reference else OBJECTIVES[self.objective]

@@ -5,13 +5,13 @@ Shape letters: B images, P = 784 pixels, K steps of the latent array (400 in the
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from nemo_cmim.arguments import check_integer, check_positive
 from nemo_cmim.config import NetworkConfig
 from nemo_cmim.errors import ConfigError
 from nemo_cmim.losses import Composition, log_bernoulli
@@ -46,10 +46,8 @@ class NetworkSizes:
 
     def __post_init__(self) -> None:
         for name, least in (("latents", 2), ("hidden", 1), ("layers", 1), ("heads", 1), ("dimensions", 1)):
-            if getattr(self, name) < least:
-                raise ConfigError(f"{name} must be at least {least}, found {getattr(self, name)}.")
-        if not 0 < self.query_scale < math.inf:
-            raise ConfigError(f"query_scale must be a positive number, found {self.query_scale}.")
+            check_integer(name, getattr(self, name), least)
+        check_positive("query_scale", self.query_scale)
 
 
 def latent_config(sizes: NetworkSizes, objective: Composition) -> NetworkConfig:

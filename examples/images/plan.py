@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from nemo_cmim.arguments import check_integer
 from nemo_cmim.errors import ConfigError
 from nemo_cmim.markdown import markdown_table
 
@@ -62,8 +63,7 @@ class Grid:
     seeds: int = 2
 
     def __post_init__(self) -> None:
-        if self.seeds < 1:
-            raise ConfigError(f"seeds must be at least 1, found {self.seeds}.")
+        check_integer("seeds", self.seeds)
 
 
 def cells_of(grid: Grid) -> list[Cell]:

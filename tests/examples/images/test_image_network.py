@@ -122,7 +122,7 @@ def test_the_query_scale_multiplies_the_first_weights_of_the_queries() -> None:
 def test_sizes_that_cannot_be_trained_are_errors() -> None:
     with pytest.raises(ConfigError, match="latents must be at least 2, found 1"):
         NetworkSizes(latents=1)
-    with pytest.raises(ConfigError, match="query_scale must be a positive number"):
+    with pytest.raises(ConfigError, match="query_scale must be a number above 0"):
         NetworkSizes(query_scale=0.0)
 
 

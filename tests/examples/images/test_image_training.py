@@ -70,8 +70,8 @@ def test_weight_and_tau_reach_the_objective() -> None:
         ({"data": "cifar"}, "Unknown image set"),
         ({"batch_size": 1}, "batch_size must be at least 2"),
         ({"seed": -1}, "seed must be at least 0"),
-        ({"tau": 0.0}, "tau must be a positive number"),
-        ({"tau": float("nan")}, "tau must be a positive number"),
+        ({"tau": 0.0}, "tau must be a number above 0"),
+        ({"tau": float("nan")}, "tau must be a number above 0"),
         ({"weight": -1.0}, "weight must be a number of at least 0"),
     ],
 )
