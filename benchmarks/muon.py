@@ -62,7 +62,7 @@ def measure_products(repeats: int) -> dict[str, float]:
         for stack in stacks:
             function(stack, iterations)
 
-    kinds = {"batched": orthogonalise, "loop": one_by_one}
+    kinds: dict[str, Callable[[Tensor, int], Tensor]] = {"batched": orthogonalise, "loop": one_by_one}
     calls = {f"{n} {kind}": functools.partial(on_all, kinds[kind], n) for n in ITERATIONS for kind in kinds}
     return median_seconds(calls, repeats)
 

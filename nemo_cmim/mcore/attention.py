@@ -18,7 +18,7 @@ from megatron.core.transformer.module import MegatronModule
 from megatron.core.transformer.transformer_config import TransformerConfig
 from torch import Tensor
 
-from ..models.attention import absorbed_attention
+from ..models.attention import absorbed_attention, attend
 from .random import tensor_parallel_rng
 
 __all__ = ["SdpaCoreAttention", "SingleKeyAttention", "TokenCrossAttention", "broadcast_dropout_add"]
@@ -38,7 +38,7 @@ class SdpaCoreAttention(MegatronModule):
         dropout = self.config.attention_dropout if self.training else 0.0
         # Ranks have different heads, which need different dropout.
         with tensor_parallel_rng() if dropout else nullcontext():
-            context_BHSd = F.scaled_dot_product_attention(query, key, value, mask, dropout, is_causal=self.causal)
+            context_BHSd = attend(query, key, value, mask, dropout, is_causal=self.causal)
         return context_BHSd.permute(2, 0, 1, 3).flatten(2)
 
 

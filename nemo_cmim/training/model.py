@@ -92,8 +92,8 @@ class MegatronCMIMModel(ModelPT):
         network = self.model_config.network
         self.objective = build_objective(self.model_config.objective, network, group=parallel_state.get_data_parallel_group())
         check_views(self.objective, self.model_config)
-        dtype = strategy.dtype if isinstance(strategy, MegatronStrategy) else torch.float32
-        self.network = MegatronCMIMNetwork(network, self.model_config.parallel, dtype)
+        self._dtype = strategy.dtype if isinstance(strategy, MegatronStrategy) else torch.float32
+        self.network = MegatronCMIMNetwork(network, self.model_config.parallel, self._dtype)
         self._clock = clock or StepClock()
         self.training_state: TrainingState | None = None  # set by the strategy when training starts
         self.step_totals: dict[str, float] = {}  # averages of the last step over all ranks; see `StepTotals.reduce`
@@ -200,7 +200,8 @@ class MegatronCMIMModel(ModelPT):
             matrices = hidden_matrices(self.network)
             is_matrix = set(matrices)
             others = [parameter for parameter in self.parameters() if parameter not in is_matrix]
-            self._optimizer_param_groups = [{"params": matrices, "is_matrix": True}, {"params": others}]
+            matrix_group = {"params": matrices, "is_matrix": True, "in_bf16": self._dtype == torch.bfloat16}
+            self._optimizer_param_groups = [matrix_group, {"params": others}]
 
     # ---- steps
 

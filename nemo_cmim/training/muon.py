@@ -69,6 +69,7 @@ class Muon(Optimizer):
         weight_decay: Decoupled weight decay of both, as in AdamW.
         momentum: Decay rate of Muon's average of gradients (Nesterov's form).
         iterations: Number of Newton-Schulz iterations; see `orthogonalise`.
+        in_bf16: Whether the iterations multiply in bf16 on a CPU too.
     """
 
     def __init__(
@@ -80,9 +81,11 @@ class Muon(Optimizer):
         weight_decay: float = 0.0,
         momentum: float = 0.95,
         iterations: int = 5,
+        in_bf16: bool = False,
     ) -> None:
         adam_settings = {"lr": lr, "betas": tuple(betas), "eps": eps, "weight_decay": weight_decay}
-        super().__init__(params, adam_settings | {"momentum": momentum, "iterations": iterations, "is_matrix": False})
+        muon_settings = {"momentum": momentum, "iterations": iterations, "in_bf16": in_bf16}
+        super().__init__(params, adam_settings | muon_settings | {"is_matrix": False})
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -106,7 +109,7 @@ class Muon(Optimizer):
         for (_, dimension), members in alike.items():
             whole_NRC = _gather(torch.stack([self._direction(member, group["momentum"]) for member in members]), dimension)
             factor = _UPDATE_RMS * max(whole_NRC.shape[1:]) ** 0.5
-            updates = _own_shards(orthogonalise(whole_NRC, group["iterations"]), dimension)
+            updates = _own_shards(orthogonalise(whole_NRC, group["iterations"], group["in_bf16"]), dimension)
             for member, update in zip(members, updates):
                 member.add_(update, alpha=-group["lr"] * factor)
 
@@ -167,7 +170,7 @@ def _own_shards(whole_NRC: Tensor, dimension: int | None) -> Tensor:
     return whole_NRC.chunk(ranks, dimension + 1)[rank]
 
 
-def orthogonalise(matrices_NRC: Tensor, iterations: int) -> Tensor:
+def orthogonalise(matrices_NRC: Tensor, iterations: int, in_bf16: bool = False) -> Tensor:
     """Approximates U V^T of each matrix U S V^T by Newton-Schulz iterations of degree five.
 
     The result has the singular vectors of the matrix. Its singular values are within [0.8, 1.2] where those of the matrix are not too
@@ -175,8 +178,9 @@ def orthogonalise(matrices_NRC: Tensor, iterations: int) -> Tensor:
     enlarged, but stay below 0.8.
 
     Args:
-        matrices_NRC: Matrices of one shape. On a CPU they are multiplied in their type, on a GPU in bf16.
+        matrices_NRC: Matrices of one shape.
         iterations: From 1 to 6. An iteration multiplies matrices three times.
+        in_bf16: Whether to multiply in bf16, as is always done on a GPU; otherwise in the type of the matrices.
 
     Returns:
         [N, R, C], same type; zero or small for a matrix with a norm below 1e-20.
@@ -185,7 +189,7 @@ def orthogonalise(matrices_NRC: Tensor, iterations: int) -> Tensor:
     x = matrices_NRC.mT if is_tall else matrices_NRC  # X X^T is then the smaller of the two products
     polynomials = _POLYNOMIALS[iterations - 1 :: -1]
     x = x * (polynomials[0][0] / _MARGIN / torch.linalg.matrix_norm(x, keepdim=True).clamp(min=_SMALLEST_NORM))
-    if x.is_cuda:  # not run on a GPU yet
+    if in_bf16 or x.is_cuda:  # not run on a GPU yet
         x = x.bfloat16()
     for _, a, b, c in polynomials:
         gram = torch.bmm(x, x.mT)
@@ -203,6 +207,7 @@ class MuonParams(OptimizerParams):
     weight_decay: float = 0.0
     momentum: float = 0.95
     iterations: int = 5
+    in_bf16: bool = False
 
 
 register_optimizer("muon", Muon, MuonParams)

@@ -21,6 +21,7 @@ from nemo_cmim.training.checkpoints.export import to_plain
 from nemo_cmim.training.gradients import MasterWeights
 from nemo_cmim.training.model import MegatronCMIMModel
 from nemo_cmim.training.muon import Muon, hidden_matrices, orthogonalise
+from nemo_cmim.training.run import train
 from tests import reference
 from tests.mcore.test_parity import random_batch
 from tests.training.ranks import start_function
@@ -72,7 +73,6 @@ def test_singular_vectors_stay_and_singular_values_become_about_one(
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-3), (torch.bfloat16, 0.3)])
 @pytest.mark.parametrize("shape", [(48, 48), (96, 32)])
 def test_rounding_errors_do_not_grow(shape: tuple[int, int], dtype: torch.dtype, tolerance: float) -> None:
-    """bf16 is the type on a GPU."""
     matrix = with_condition(*shape, condition=1000.0, dtype=dtype)
     left, values, right = torch.linalg.svd(matrix.double(), full_matrices=False)
     found = orthogonalise(matrix[None], 6)[0]
@@ -82,6 +82,13 @@ def test_rounding_errors_do_not_grow(shape: tuple[int, int], dtype: torch.dtype,
     in_basis = (left.T @ found.double() @ right.T)[large][:, large]
     torch.testing.assert_close(in_basis, expected[large].diag(), rtol=0, atol=tolerance)
     assert torch.linalg.matrix_norm(found.double(), 2) < 1.2 + tolerance
+
+
+def test_iterations_in_bf16_are_close_to_those_in_fp32() -> None:
+    matrices = with_condition(24, 40, condition=30.0, dtype=torch.float32)[None]
+    expected, found = orthogonalise(matrices, 4), orthogonalise(matrices, 4, in_bf16=True)
+    assert found.dtype == torch.float32
+    assert 0 < torch.linalg.matrix_norm(found - expected).item() < 0.02 * torch.linalg.matrix_norm(expected).item()
 
 
 def test_polynomials_have_the_least_error_on_their_intervals() -> None:
@@ -209,6 +216,22 @@ def test_the_model_builds_muon_from_its_settings(data: Path, tmp_path: Path) -> 
         assert {key: group[key] for key in ("momentum", "iterations", "weight_decay", "betas", "eps")} == {
             "momentum": 0.8, "iterations": 3, "weight_decay": 0.1, "betas": (0.9, 0.999), "eps": 1e-8,
         }  # fmt: skip
+
+
+@pytest.mark.parametrize(("precision", "in_bf16"), [("32", False), ("bf16", True), ("fp16", False)])
+def test_iterations_run_in_bf16_if_the_network_does(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str, in_bf16: bool
+) -> None:
+    used = []
+
+    def recorded(matrices_NRC: Tensor, iterations: int, in_bf16: bool) -> Tensor:
+        used.append((matrices_NRC.dtype, in_bf16))
+        return orthogonalise(matrices_NRC, iterations, in_bf16)
+
+    monkeypatch.setattr(muon, "orthogonalise", recorded)
+    settings = ("model.optim.name=muon", "trainer.max_steps=1", "model.loss_scale.initial=1", f"trainer.precision={precision}")
+    train(config(data, tmp_path / "run", *settings))
+    assert set(used) == {(torch.float32, in_bf16)}
 
 
 def three_steps(folder: Path, tp: int) -> None:
