@@ -29,7 +29,6 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from nemo_cmim.errors import DataError
 from nemo_cmim.evaluation.blocks import block_path
 from nemo_cmim.evaluation.decoding import MEASURES, decoding
 from nemo_cmim.evaluation.digest import code_digest, digest_of
@@ -45,7 +44,7 @@ from nemo_cmim.mappings import check, from_mapping
 from nemo_cmim.markdown import markdown_table
 from nemo_cmim.signals import sigterm_raises
 from tools import validation
-from tools.validation import LOWER_IS_BETTER, mean_log_p_k1, validation_scores
+from tools.validation import LOWER_IS_BETTER, mean_log_p_k1, property_sets, validation_scores
 
 TAU = 1.0  # of the reported log p_k1, for all models
 COLUMNS = ["objective", "seed", "kind", "measure", "value"]  # those of `evaluation.tables.comparison_table`
@@ -216,9 +215,8 @@ def read_spec(args: argparse.Namespace) -> Spec:
 
 
 def check_scored(args: argparse.Namespace) -> None:
-    """Raises a `DataError` if there is nothing to score, before hours of training."""
-    if not any(args.sets.glob("*.csv")):
-        raise DataError(f"--sets {args.sets} has no CSV file.")
+    """Raises a `DataError` if something cannot be scored, before hours of training."""
+    property_sets(args.sets)
     held_out_molecules(args.data, 1, sys.maxsize)
 
 

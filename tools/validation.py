@@ -34,26 +34,45 @@ from nemo_cmim.inference.shipped import load
 from nemo_cmim.losses import log_p_k1
 from nemo_cmim.markdown import markdown_table
 
-__all__ = ["LOWER_IS_BETTER", "mean_log_p_k1", "validation_scores"]
+__all__ = ["LOWER_IS_BETTER", "mean_log_p_k1", "property_sets", "validation_scores"]
 
 LOWER_IS_BETTER = "RMSE"
 _BATCH = 64
 _FEWEST = 25  # molecules of the rarer class; columns with fewer have no reliable ROC-AUC
 
 
+def property_sets(folder: Path) -> dict[str, pd.DataFrame]:
+    """The CSV files of a folder, each with a column `smiles` and the columns that can be predicted, by name and metric.
+
+    Raises:
+        DataError: If there is no file, or if one of them has nothing that can be predicted.
+    """
+    sets = {}
+    for path in sorted(folder.glob("*.csv")):
+        table = pd.read_csv(path)
+        others = [column for column in table if column != "smiles"]
+        if "smiles" not in table:
+            raise DataError(f"{path} has no column `smiles`; its columns: {', '.join(table)}.")
+        if others == ["target"]:
+            sets[f"{path.stem} {LOWER_IS_BETTER}"] = table
+        elif classes := [column for column in others if _has_two_classes(table[column])]:
+            sets[f"{path.stem} ROC-AUC"] = table[["smiles", *classes]]
+        else:
+            raise DataError(f"{path} has neither the one column `target`, nor classes with {_FEWEST} molecules each.")
+    if not sets:
+        raise DataError(f"{folder} has no CSV file with properties.")
+    return sets
+
+
 def validation_scores(model: CMIMModel, folder: Path, kind: str = "informative") -> dict[str, float]:
     """The score of each set, by its name and metric."""
     scores = {}
-    for path in sorted(folder.glob("*.csv")):
-        table = pd.read_csv(path)
+    for name, table in property_sets(folder).items():
         vectors = _vectors(model, table.pop("smiles"), kind)
-        if list(table) == ["target"]:
-            scores[f"{path.stem} {LOWER_IS_BETTER}"] = _rmse(vectors, table["target"].to_numpy())
+        if name.endswith(LOWER_IS_BETTER):
+            scores[name] = _rmse(vectors, table["target"].to_numpy())
         else:
-            aucs = [_roc_auc(vectors, table[column]) for column in table if _has_two_classes(table[column])]
-            if not aucs:
-                raise DataError(f"{path} has neither the one column `target`, nor classes with {_FEWEST} molecules each.")
-            scores[f"{path.stem} ROC-AUC"] = float(np.mean(aucs))
+            scores[name] = float(np.mean([_roc_auc(vectors, table[column]) for column in table]))
     return scores
 
 

@@ -110,8 +110,16 @@ def test_three_objectives_are_an_error(tmp_path: Path) -> None:
 def test_bad_input_is_found_before_training(data: Path, sets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(objectives, "train_all", lambda *_: pytest.fail("trains"))
     spec, output = tmp_path / "spec.yaml", tmp_path / "out"
-    with pytest.raises(DataError, match=r"--sets .*typo has no CSV file"):
+    with pytest.raises(DataError, match=r"typo has no CSV file with properties"):
         objectives.main(options(data, tmp_path / "typo", output))
+    rare = tmp_path / "rare"
+    rare.mkdir()
+    (rare / "toxic.csv").write_text("smiles,toxic\n" + "CCO,0\n" * 30 + "CC,1\n" * 24)
+    with pytest.raises(DataError, match=r"toxic\.csv has neither the one column `target`, nor classes with 25 molecules"):
+        objectives.main(options(data, rare, output))
+    (rare / "toxic.csv").write_text("SMILES,target\nCCO,0\n")
+    with pytest.raises(DataError, match=r"toxic\.csv has no column `smiles`; its columns: SMILES, target"):
+        objectives.main(options(data, rare, output))
     with pytest.raises(DataError, match="no_data"):
         objectives.main(options(tmp_path / "no_data", sets, output))
     with pytest.raises(ConfigError, match="decoded must be at least 1, found 0"):
