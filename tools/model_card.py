@@ -92,8 +92,10 @@ class Sampling:
     """What the model decodes from random latents.
 
     Attributes:
-        prior: Samples of the prior: numbers of `samples`, of `valid` SMILES, and of `different` molecules among them.
+        prior: Samples of the prior: numbers of `samples`, of `valid` SMILES, of `different` molecules among them, and of `new` ones among
+            these, which are not in the training data.
         fitted: The same numbers for samples of the fitted density; None if the model has none.
+        bandwidth: Bandwidth of that density; None if it was not fitted for shipping.
         around: The same numbers for q(z|x), with one sample for each molecule of the test split.
         rms: Root mean square of the coordinates of these molecules' posterior means.
         std: Mean standard deviation of a coordinate under q(z|x).
@@ -101,6 +103,7 @@ class Sampling:
 
     prior: Mapping[str, int]
     fitted: Mapping[str, int] | None
+    bandwidth: float | None
     around: Mapping[str, int]
     rms: float
     std: float
@@ -262,15 +265,18 @@ def _results(facts: Facts) -> Iterator[str]:
     yield ""
     yield "Random latents (seed 0), decoded greedily:"
     yield ""
+    bandwidth = f" (bandwidth {sampling.bandwidth:g})" if sampling.bandwidth else ""
     drawn = {
-        "from the fitted density: `sample(n)`": sampling.fitted,
+        f"from the fitted density{bandwidth}: `sample(n)`": sampling.fitted,
         'from the prior: `sample(n, density="normal")`': sampling.prior,
         'from q(z|x) of test molecules, one sample each: `sample(1, smiles=..., unit="posterior")`': sampling.around,
     }
     rows = [
-        [name, f"{counts['samples']:,}", _valid(counts), f"{counts['different']:,}"] for name, counts in drawn.items() if counts
+        [name, f"{counts['samples']:,}", _valid(counts), f"{counts['different']:,}", f"{counts['new']:,}"]
+        for name, counts in drawn.items()
+        if counts
     ]
-    yield markdown_table(["drawn", "samples", "valid SMILES", "different molecules"], rows)
+    yield markdown_table(["drawn", "samples", "valid SMILES", "different molecules", "of these, not in the training data"], rows)
 
 
 def _downstream(facts: Facts) -> Iterator[str]:

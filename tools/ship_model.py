@@ -1,7 +1,7 @@
 """Prepares a trained model for shipping: writes half-precision weights with a card, and a checksum, to nemo_cmim/shipped/.
 
     python -m tools.ship_model RUN/checkpoints/NAME.nemo cmim_small --run RUN --data DATA --source 'train.csv*=MOSES' \
-        --density train.csv.gz --commit HASH --hardware 'two cores of an AMD EPYC' \
+        --density train.csv.gz --bandwidth 0.1 --commit HASH --hardware 'two cores of an AMD EPYC' \
         --command 'nemo-cmim prepare ...' --command 'nemo-cmim train ...' \
         [--numbers NUMBERS.json]
 
@@ -33,10 +33,12 @@ from torch import Tensor
 from nemo_cmim.evaluation.decoding import decoding
 from nemo_cmim.evaluation.features import embedding_kinds
 from nemo_cmim.files import atomic_write
+from nemo_cmim.generation import BANDWIDTH
 from nemo_cmim.inference import CMIMModel
 from nemo_cmim.inference.fit_density import fit_density, sample_molecules
 from nemo_cmim.inference.model_file import ModelFile, read_model_file, write_model_file
 from nemo_cmim.molecules import canonical_or_none
+from nemo_cmim.report.overlap import find_overlap
 from nemo_cmim.store.manifest import StoreManifest
 from nemo_cmim.store.token_store import TokenStore
 from nemo_cmim.training.checkpoints.format import CheckpointManifest, find_checkpoints
@@ -79,6 +81,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     density = "files of molecules to fit the density of latents to; without it, the model has the density of NEMO, if any"
     add("--density", nargs="+", type=Path, default=[], metavar="FILE", help=density)
+    bandwidth = "spread of its kernels in units of the spread of all latents (default: %(default)s)"
+    add("--bandwidth", type=float, default=BANDWIDTH, metavar="H", help=bandwidth)
     add("--commit", required=True, metavar="HASH", help="commit of the code that trained it")
     add("--hardware", required=True, metavar="TEXT", help="hardware of the training, in words")
     add("--command", action="append", required=True, metavar="TEXT", help="a command that reproduces it; repeat")
@@ -93,9 +97,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args = parser.parse_args(arguments)
     try:
         path = ship(
-            args.nemo, args.name, args.run, args.data, sources=args.source, density=args.density, commit=args.commit,
-            hardware=args.hardware, commands=args.command, numbers=json.loads(args.numbers.read_text()) if args.numbers else {},
-            held_out=args.held_out, folder=SHIPPED,
+            args.nemo, args.name, args.run, args.data, sources=args.source, density=args.density, bandwidth=args.bandwidth,
+            commit=args.commit, hardware=args.hardware, commands=args.command,
+            numbers=json.loads(args.numbers.read_text()) if args.numbers else {}, held_out=args.held_out, folder=SHIPPED,
         )  # fmt: skip
     except (ValueError, OSError) as error:
         parser.exit(2, f"ship_model: {error}\n")
@@ -111,6 +115,7 @@ def ship(
     *,
     sources: Sequence[str],
     density: Sequence[Path],
+    bandwidth: float = BANDWIDTH,
     commit: str,
     hardware: str,
     commands: Sequence[str],
@@ -133,7 +138,7 @@ def ship(
     stored = _stored(checkpoint.weights)
     content = dataclasses.replace(checkpoint, weights=stored)
     if density:
-        content = fit_density(content, sample_molecules(density, FITTED), device="cpu")
+        content = fit_density(content, sample_molecules(density, FITTED), bandwidth=bandwidth, device="cpu")
     small = CMIMModel(content, "cpu")
     rows = store.gather(np.arange(min(len(store), max(held_out, COMPARED, SAMPLES))))
     smiles = [small.tokenizer.decode(row.tolist()) for row in rows]
@@ -149,7 +154,7 @@ def ship(
         sources=_sources(store.manifest, sources),
         measured=decoding(small, smiles[:held_out]),
         held_out=len(smiles[:held_out]),
-        sampling=_sampling(small, smiles[:SAMPLES]),
+        sampling=_sampling(small, smiles[:SAMPLES], data, bandwidth if density else None),
         half=change | lost,
         hardware=hardware,
         commit=commit,
@@ -252,25 +257,28 @@ def _exported(folder: Path) -> ModelFile:
         return read_model_file(Path(scratch) / "one.nemo")
 
 
-def _sampling(model: CMIMModel, smiles: Sequence[str]) -> Sampling | None:
+def _sampling(model: CMIMModel, smiles: Sequence[str], data: Path, bandwidth: float | None) -> Sampling | None:
     """Decodes random latents, of the prior and around molecules. None for a model without prior or without decoder."""
     network = model.config.network
     if not (network.is_stochastic and network.decoder_layers):
         return None
     posterior = model.encode(smiles)
     return Sampling(
-        prior=_counts(model.sample(SAMPLES, seed=0, density="normal")),
-        fitted=None if model.density is None else _counts(model.sample(SAMPLES, seed=0)),
-        around=_counts(model.sample(1, smiles=smiles, unit="posterior", scaled_radius=1, seed=0)),
+        prior=_counts(model.sample(SAMPLES, seed=0, density="normal"), data),
+        fitted=None if model.density is None else _counts(model.sample(SAMPLES, seed=0), data),
+        bandwidth=bandwidth,
+        around=_counts(model.sample(1, smiles=smiles, unit="posterior", scaled_radius=1, seed=0), data),
         rms=float(posterior.mean_BKD.square().mean().sqrt()),
         std=float(posterior.variance_BKD.sqrt().mean()),
     )
 
 
-def _counts(samples: list[str] | list[list[str]]) -> dict[str, int]:
+def _counts(samples: list[str] | list[list[str]], data: Path) -> dict[str, int]:
     texts = np.ravel(samples).tolist()
     valid = [canonical for text in texts if (canonical := canonical_or_none(text)) is not None]
-    return {"samples": len(texts), "valid": len(valid), "different": len(set(valid))}
+    different = sorted(set(valid))
+    known = int(find_overlap(data, different, stereo=False).same["train"].sum()) if different else 0
+    return {"samples": len(texts), "valid": len(valid), "different": len(different), "new": len(different) - known}
 
 
 def _sources(data: StoreManifest, patterns: Sequence[str]) -> dict[str, dict[str, int]]:

@@ -219,6 +219,8 @@ def test_the_card_counts_samples_of_the_prior_and_around_molecules(three: Path, 
     assert card is not None
     store = TokenStore.open(data, "test")
     smiles = [model.tokenizer.decode(row.tolist()) for row in store.gather(np.arange(len(store)))]
+    training = TokenStore.open(data, "train")
+    trained_on = {model.tokenizer.decode(row.tolist()) for row in training.gather(np.arange(len(training)))}
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*SMILES had not ended")
         prior, around = (
@@ -229,17 +231,20 @@ def test_the_card_counts_samples_of_the_prior_and_around_molecules(three: Path, 
         valid = [text for text in texts if is_valid(text)]
         (row,) = (line for line in card.splitlines() if line.startswith(f"| {what}"))
         assert row.split(" | ")[1:3] == [str(len(texts)), f"{len(valid) / len(texts):.1%}"]
-        assert row.endswith(f"| {len(set(map(canonical_smiles, valid)))} |")
+        different = set(map(canonical_smiles, valid))
+        assert row.endswith(f" | {len(different)} | {len(different - trained_on)} |")
 
 
 def test_a_density_is_fitted_to_the_weights_that_ship(make: Callable[..., Path], tmp_path: Path) -> None:
     (tmp_path / "some.smi").write_text("\n".join("C" * n + end for n in range(1, 20) for end in "NOF"))
-    path = make(tmp_path, "z_fitted", density=[tmp_path / "some.smi"])
+    path = make(tmp_path, "z_fitted", density=[tmp_path / "some.smi"], bandwidth=0.5)
     model = load(path)
-    expected = fit_density(read_model_file(path), sample_molecules([tmp_path / "some.smi"], 100), device="cpu").density
+    expected = fit_density(
+        read_model_file(path), sample_molecules([tmp_path / "some.smi"], 100), bandwidth=0.5, device="cpu"
+    ).density
     assert model.density is not None and expected is not None
-    np.testing.assert_array_equal(model.density.mean_Z, expected.mean_Z)
-    assert "| from the fitted density: `sample(n)` | 200 |" in (model.card or "")
+    np.testing.assert_array_equal(model.density.means_MZ, expected.means_MZ)
+    assert "| from the fitted density (bandwidth 0.5): `sample(n)` | 200 |" in (model.card or "")
 
 
 def test_a_prior_far_from_the_latents_is_reported_as_a_limit(make: Callable[..., Path], three: Path, tmp_path: Path) -> None:
