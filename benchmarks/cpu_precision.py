@@ -72,7 +72,8 @@ def main() -> None:
     lines = [markdown_table(header, rows), "", f"Means of the loss over steps {SKIPPED + 1} to {STEPS}."]
     print("\n".join(lines))
     if args.record:
-        record("Precision on a CPU", "OMP_NUM_THREADS=1 python -m benchmarks.cpu_precision --record", lines, seed=0)
+        command = f"OMP_NUM_THREADS=1 python -m benchmarks.cpu_precision --rounds {args.rounds} --record"
+        record("Precision on a CPU", command, lines, seed=0)
 
 
 if __name__ == "__main__":
