@@ -1,9 +1,9 @@
 """Time of a training step of the default model on a CPU, by precision and number of buckets.
 
-    OMP_NUM_THREADS=1 python -m benchmarks.cpu_precision [--record]
+    OMP_NUM_THREADS=1 python -m benchmarks.cpu_precision [--rounds N] [--record]
 
 Each run is a process that trains on the same molecules of MOSES. The runs are made in turn, `--rounds` times. Medians over the steps after
-the first 100, in which oneDNN compiles its kernels for new shapes. bf16 is fast on CPUs with AMX only.
+the first 100, in which oneDNN compiles its kernels for new shapes. Meant for CPUs with AMX.
 """
 
 from __future__ import annotations

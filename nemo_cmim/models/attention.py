@@ -17,7 +17,7 @@ __all__ = ["LatentCrossAttention", "SelfAttention", "SingleKeyAttention", "Token
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropout: float = 0.0, **options: Any) -> Tensor:
-    """torch's `scaled_dot_product_attention`. On a CPU, half precision is computed in fp32: training is then about twice as fast."""
+    """torch's `scaled_dot_product_attention`. On a CPU, half precision is computed in fp32, as its kernels take longer."""
     dtype = query.dtype
     if query.device.type == "cpu" and dtype.itemsize == 2:
         query, key, value = query.float(), key.float(), value.float()
