@@ -62,14 +62,14 @@ class Muon(Optimizer):
     matrix that holds several projections (query, key and value) is orthogonalised as one.
 
     Args:
-        params: Parameter groups. Weights of groups with `is_matrix=True` have two dimensions.
+        params: Parameter groups. Weights of groups with `is_matrix=True` have two dimensions; with `in_bf16=True`, the iterations multiply
+            in bf16 on a CPU too.
         lr: Learning rate of both.
         betas: Decay rates of Adam's averages.
         eps: Added to Adam's denominator.
         weight_decay: Decoupled weight decay of both, as in AdamW.
         momentum: Decay rate of Muon's average of gradients (Nesterov's form).
         iterations: Number of Newton-Schulz iterations; see `orthogonalise`.
-        in_bf16: Whether the iterations multiply in bf16 on a CPU too.
     """
 
     def __init__(
@@ -81,11 +81,10 @@ class Muon(Optimizer):
         weight_decay: float = 0.0,
         momentum: float = 0.95,
         iterations: int = 5,
-        in_bf16: bool = False,
     ) -> None:
         adam_settings = {"lr": lr, "betas": tuple(betas), "eps": eps, "weight_decay": weight_decay}
-        muon_settings = {"momentum": momentum, "iterations": iterations, "in_bf16": in_bf16}
-        super().__init__(params, adam_settings | muon_settings | {"is_matrix": False})
+        muon_settings = {"momentum": momentum, "iterations": iterations}
+        super().__init__(params, adam_settings | muon_settings | {"is_matrix": False, "in_bf16": False})
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -207,7 +206,6 @@ class MuonParams(OptimizerParams):
     weight_decay: float = 0.0
     momentum: float = 0.95
     iterations: int = 5
-    in_bf16: bool = False
 
 
 register_optimizer("muon", Muon, MuonParams)
