@@ -221,6 +221,7 @@ def _training(facts: Facts) -> Iterator[str]:
     sched = "constant" if config.optim.sched is None else _flow(to_mapping(config.optim.sched))
     settings = {
         "objective": f"`{config.objective.name}`, tau {config.objective.tau:g}, negatives {config.objective.negatives}",
+        "initial weights": f"`{config.restore_from_path}`" if config.restore_from_path else "random",
         "steps": f"{run.step:,}, of a run of {run.last_step:,}",
         "molecules seen": f"{run.molecules:,}, {epochs:.2f} times the training data",
         "batch": f"{run.batch:,} molecules",

@@ -20,6 +20,7 @@ from ..mappings import check, check_keys, from_mapping
 from .checkpoints.callback import CheckpointConfig, Checkpointing
 from .checkpoints.run_folder import RunFolder, claim_run_folder
 from .checkpoints.writer import CheckpointWriter
+from .initial_weights import start_from
 from .model import MegatronCMIMModel, check_views
 from .observe import Observation, StepClock
 from .overrides import compose_in
@@ -116,7 +117,8 @@ def train(cfg: DictConfig) -> Path:
     Raises:
         ConfigError: If a setting is unknown or out of range, or if the folder of the run cannot be used.
         DataError: If the token store cannot be used.
-        CheckpointError: If there is no valid checkpoint to resume from, or if a checkpoint could not be written.
+        CheckpointError: If there is no valid checkpoint to resume from, if a checkpoint could not be written, or if
+            `model.restore_from_path` cannot be read.
         DivergenceError: If the loss or a gradient is not finite, or if the loss has risen too far.
         Preempted: If a signal has ended the run. The last step is saved.
     """
@@ -146,6 +148,8 @@ def train(cfg: DictConfig) -> Path:
         checkpointing = Checkpointing(checkpoint_config, writer, run, name)
         trainer.callbacks += [Observation(clock, run.path / "metrics" / "steps.jsonl"), checkpointing]
         model = MegatronCMIMModel(cfg.model, trainer, clock=clock)
+        if model_config.restore_from_path is not None and run.resume_from is None:
+            start_from(model_config.restore_from_path, model)
         trainer.fit(model, ckpt_path=run.resume_from)
         checkpointing.finish(trainer)
     return run.path
