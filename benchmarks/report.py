@@ -63,4 +63,5 @@ def hardware() -> str:
     """Processor name and number of cores that this process may use."""
     cpu_info = Path("/proc/cpuinfo")
     found = re.search(r"model name\s*:\s*(.+)", cpu_info.read_text()) if cpu_info.exists() else None
-    return f"{found[1] if found else platform.processor()}, {available_cores()} cores"
+    cores = available_cores()
+    return f"{found[1] if found else platform.processor()}, {cores} core{'s' if cores > 1 else ''}"

@@ -122,6 +122,7 @@ def main() -> None:
     add("--sets", type=Path, required=True, metavar="FOLDER", help="folder of CSV files with properties")
     add("--molecules", type=int, default=1000, metavar="N", help="number of molecules of DATA")
     args = parser.parse_args()
+    property_sets(args.sets)  # errors come before the decoding
     rows = []
     for name in args.models:
         model = load(name)
