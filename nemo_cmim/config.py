@@ -382,7 +382,7 @@ class ModelConfig:
     global_batch_size: int | None = None  # molecules per optimiser step: micro-batch x data-parallel ranks x accumulation
     validation: ValidationConfig = field(default_factory=ValidationConfig)
     vocabulary: str | None = None  # a vocabulary file; None: that of train_ds.folder, or the shipped one
-    restore_from_path: str | None = None  # the model whose weights a run starts from, as in `nemo_cmim.load`; None: random weights
+    restore_from_path: str | None = None  # a `.nemo` file, or a shipped name, with the weights that a run starts from; None: random
 
     def __post_init__(self) -> None:
         size = self.global_batch_size

@@ -33,6 +33,7 @@ from ..models import CMIMNetwork
 from ..observed import PROPERTIES, PropertyTable
 from ..tokenizers import Vocabulary
 from ..version import __version__
+from .hub import SCHEME
 from .model_archive import CARD, CONFIG, MANIFEST, VOCABULARY, WEIGHTS, read_members, write_members
 
 __all__ = ["ModelFile", "is_model_file", "read_model_file", "write_model_file"]
@@ -69,7 +70,7 @@ def write_model_file(path: str | Path, content: ModelFile, dtype: torch.dtype | 
 
     Args:
         path: The file to write.
-        content: The content; the data settings are left out, since they contain paths of this machine.
+        content: The content. Paths of this machine are left out: data settings, and the folder of `restore_from_path`.
         dtype: Precision in which weights are stored; None: the precision of each tensor.
 
     Raises:
@@ -78,6 +79,9 @@ def write_model_file(path: str | Path, content: ModelFile, dtype: torch.dtype | 
     _check_fit(content, path)
     config = dataclasses.replace(content.config, train_ds=None, validation_ds=None, vocabulary=None)
     mapping = {"target": _TARGET, "nemo_cmim_version": __version__, **to_mapping(config)}
+    start = mapping.pop("restore_from_path")
+    if start is not None:
+        mapping["restore_from_path"] = start if start.startswith(SCHEME) else Path(start).name
     mapping[_FINGERPRINT] = content.vocabulary.fingerprint
     weights = {name: weight.detach().to(dtype or weight.dtype).contiguous().cpu() for name, weight in content.weights.items()}
     members = {

@@ -234,8 +234,8 @@ def _check_compatible(manifest: CheckpointManifest, state: TrainingState, folder
             f"{folder} was written by another version of nemo_cmim, which trained on the molecules in a different order. It cannot be "
             "resumed. Export its model with nemo-cmim export, or choose a different exp_manager.explicit_log_dir to start a new run."
         )
-    own, parts = to_mapping(state.config), ("network", "objective", "optim")
-    differences = differing({part: manifest.model[part] for part in parts}, {part: own[part] for part in parts}, "model.")
+    own, parts = to_mapping(state.config), ("network", "objective", "optim", "restore_from_path")
+    differences = differing({part: manifest.model.get(part) for part in parts}, {part: own[part] for part in parts}, "model.")
     differences += differing(manifest.order, state.order)
     if differences:
         raise CheckpointError(
