@@ -1,6 +1,6 @@
 """The paper's Table 1 for your models: property prediction from embeddings, compared with random weights, fingerprints and MiniMol.
 
-    python examples/table1.py --data FOLDER --models cmim_small_v2 cmim_small mim_small --pretraining DATA --minimol ENVIRONMENT -o table1
+    python examples/table1.py --data FOLDER --models cmim_small_v3 cmim_eq9_small_v3 mim_small_v3 --pretraining DATA --minimol ENVIRONMENT -o table1
     python examples/table1.py --sets FOLDER --log10 clearance --minimol ENVIRONMENT -o other_sets
 
 Rows: the posterior mean and the informative embedding of each model, and for the first cMIM also the states of all decoder layers,
@@ -56,7 +56,7 @@ def arguments() -> argparse.ArgumentParser:
     source.add_argument("--sets", type=Path, metavar="FOLDER", help="folder of CSV files with the columns smiles and target")
     add("--log10", nargs="+", default=[], metavar="SET", help="sets whose logarithm is predicted too: names without .csv")
     names = "shipped models or .nemo files, optionally as LABEL=FILE (default: %(default)s)"
-    add("--models", nargs="+", default=["cmim_small_v2", "cmim_small", "mim_small"], metavar="MODEL", help=names)
+    add("--models", nargs="+", default=["cmim_small_v3", "cmim_eq9_small_v3", "mim_small_v3"], metavar="MODEL", help=names)
     add("--minimol", type=Path, metavar="FOLDER", help="also measure MiniMol; folder of its environment, made if it is missing")
     add("--pretraining", type=Path, metavar="DATA", help="pretraining data: a folder written by nemo-cmim prepare")
     add("--held-out", type=Path, metavar="DATA", help="prepared folder whose test split is decoded")

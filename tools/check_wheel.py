@@ -30,7 +30,7 @@ def check_files() -> None:
         "pretrain.yaml",
         "compare.yaml",
         "model/small_cpu.yaml",
-        "run/shipped_cmim.yaml",
+        "run/default_model.yaml",
         "objective/bart.yaml",
         "system/molvae.yaml",
     ):

@@ -214,14 +214,14 @@ def _data(facts: Facts) -> Iterator[str]:
 
 
 def _training(facts: Facts) -> Iterator[str]:
-    run, config = facts.training, facts.config
+    run, config, start = facts.training, facts.config, facts.config.restore_from_path
     yield "## Training"
     yield ""
     epochs = run.molecules / facts.data.splits["train"]["molecules"]
     sched = "constant" if config.optim.sched is None else _flow(to_mapping(config.optim.sched))
     settings = {
         "objective": f"`{config.objective.name}`, tau {config.objective.tau:g}, negatives {config.objective.negatives}",
-        "initial weights": f"`{config.restore_from_path}`" if config.restore_from_path else "random",
+        "initial weights": f"those of `{start}`; its own training is not counted below" if start else "random",
         "steps": f"{run.step:,}, of a run of {run.last_step:,}",
         "molecules seen": f"{run.molecules:,}, {epochs:.2f} times the training data",
         "batch": f"{run.batch:,} molecules",
@@ -299,9 +299,12 @@ def _use(facts: Facts) -> Iterator[str]:
         "Features of organic, drug-like molecules for regression and classification on small data sets, for similarity search, and for "
         "learning how such models work. Compare them with fingerprints on your own data before you rely on them: `nemo-cmim regress`."
     )
-    if facts.config.objective.name != "cmim":
+    if not facts.config.network.heads.sources:
         yield ""
-        yield "This model ships for comparison with `cmim_small`, which had the same training budget and data. Otherwise use `cmim_small`."
+        yield (
+            "This model ships as a control, trained without observed properties: compare `cmim_eq9_small_v3` (Eq. 9) with `mim_small_v3` "
+            "(no contrastive term), which had the same data and number of steps. For everything else, use the default model."
+        )
 
 
 def _limits(facts: Facts) -> Iterator[str]:
@@ -359,7 +362,7 @@ def _storage(facts: Facts) -> Iterator[str]:
     yield "## Half precision"
     yield ""
     yield (
-        f"{half['stored']:.0%} of the weights are stored as float16; norms, biases and posterior heads are stored as float32. All "
+        f"{half['stored']:.0%} of the weights are stored as float16; norms and biases are stored as float32. All "
         f"computations are in float32. Compared with the trained weights, the largest relative changes of the embeddings of "
         f"{half['molecules']:,} held-out molecules are {differences}. {half['zero']:.2%} of the weights become zero, and "
         f"{half['subnormal']:.2%} lose digits because they are below 6e-5."

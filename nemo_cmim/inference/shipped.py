@@ -33,7 +33,7 @@ if TYPE_CHECKING:  # with torch
 __all__ = ["embed", "list_models", "load", "loading_of", "reference_of", "resolve"]
 
 _FOLDER = Path(__file__).resolve().parents[1] / "shipped"
-_DEFAULT = "cmim_small_v2"
+_DEFAULT = "cmim_small_v3"
 _SUFFIX = ".nemo"
 _CHECKSUMS = "SHA256SUMS"  # in the format of `sha256sum`
 _CHECKSUM_LINE = re.compile(r"([0-9a-f]{64}) [ *](\S+)")

@@ -10,7 +10,7 @@ FACTOR = 0.25
 """A MolMIM radius of 1 as a radius in units of the spread of the aggregated posterior, with `auto`.
 
 MolMIM adds its radius to the numbers of the latent. Latents of other models have another size, so that the same number is another distance:
-those of the shipped models have a root mean square of 0.07, and noise of 0.7 destroys them. With this factor, MolMIM's default of 1 for
+those of the shipped models have a root mean square of 0.11, and noise of 0.7 destroys them. With this factor, MolMIM's default of 1 for
 /generate is the default of `optimize` and `sample`, 0.25 of the spread, and its default of 0.7 for /sampling is a little less.
 """
 

@@ -207,7 +207,7 @@ def test_every_model_config_composes(name: str) -> None:
     assert model.train_ds is not None and model.train_ds.folder == "somewhere"
 
 
-WIDTHS = {"default_model": 256, "gpu_cmim": 384, "molmim_70m_h100": 512, "shipped_cmim": 256}
+WIDTHS = {"default_model": 256, "gpu_cmim": 384, "molmim_70m_h100": 512}
 SEARCHES = [config_folder().parent / "tools" / f"{name}.yaml" for name in ("search", "learning_curve")]
 
 

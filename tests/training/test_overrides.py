@@ -79,7 +79,7 @@ def test_what_parses_is_not_changed(override: str) -> None:
         ("model.optim.lr.x=3", "model.optim.lr must be of type float, found {'x': 3}"),
         ("model=tinny", "Unknown model 'tinny'. Did you mean tiny? Choices: molmim_70m, small_cpu, tiny."),
         ("objective=", "Unknown objective ''. Choices: ae, bart,"),
-        ("run=[a,b]", "Choices: default_model, gpu_cmim, molmim_70m_h100, shipped_cmim."),
+        ("run=[a,b]", "Choices: default_model, gpu_cmim, molmim_70m_h100."),
         ("model=3", "model=3: model must be one of molmim_70m, small_cpu, tiny."),
         ("system=null", "system=null: system must be one of cmim, megamolbart, mim, molvae, perceiver_ae. Leave it out"),
         ("+model=tiny", "+model=tiny: model is one of several YAML files, of which one is in use already. Remove the +."),
