@@ -64,10 +64,14 @@ def test_bytes_that_are_not_http_get_an_answer(service: Service) -> None:
 
 def test_health_answers_while_all_connections_are_busy(service: Service) -> None:
     slow = raw_request("/embedding", {"Content-Length": "1000"}) + b'{"sequences"'
-    with connections(service, MOST, slow):
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(connections(service, MOST, slow))
         limit = time.monotonic() + PATIENCE_S
-        while (answer := service.post("/embedding", {"sequences": ["CCO"]})).status_code == 200:  # not all heads have arrived
+        while (answer := service.post("/embedding", {"sequences": ["CCO"]})).status_code == 200:
             assert time.monotonic() < limit
+            stack.enter_context(
+                connections(service, 1, slow)
+            )  # a connection whose head had not arrived has given way to the request
         assert answer.status_code == 503 and answer.headers["retry-after"] == "1"
         assert answer.json() == {"detail": "Too many requests are open."}
         for path in ("live", "ready"):

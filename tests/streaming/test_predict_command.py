@@ -52,8 +52,9 @@ def test_rows_in_are_rows_out(
     assert list(table) == ["id", "Smiles", *expected.columns[1:]]
     assert list(table["id"].fillna("")) == ["007", "", "a b", "x", "é", "y"] and list(table["Smiles"].fillna("")) == ROWS
     assert list(table["logS"].isna()) == [False, True, False, True, False, False]
-    for column in ("logS", "logS_lower", "logS_upper", "tanimoto", "embedding_distance"):
-        np.testing.assert_allclose(table[column], expected[column], rtol=1e-4, atol=1e-4)
+    atols = dict.fromkeys(("logS", "logS_lower", "logS_upper", "tanimoto"), 1e-4)
+    for column, atol in (atols | {"embedding_distance": 1e-3}).items():  # embeddings are compared in half precision
+        np.testing.assert_allclose(table[column], expected[column], rtol=1e-4, atol=atol)
     assert list(table["nearest_training"].fillna("")) == list(expected["nearest_training"].fillna(""))
     assert "unclosed ring" in table["reason"][1] and table["reason"][3] == "no SMILES" and table["reason"].notna().sum() == 2
     assert list(pd.read_csv(rejects)["row"]) == [3, 5]
