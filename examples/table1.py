@@ -1,6 +1,6 @@
 """The paper's Table 1 for your models: property prediction from embeddings, compared with random weights, fingerprints and MiniMol.
 
-    python examples/table1.py --data FOLDER --models cmim_small_v3 cmim_eq9_small_v3 mim_small_v3 --pretraining DATA --minimol ENVIRONMENT -o table1
+    python examples/table1.py --data FOLDER --models MODEL... --pretraining DATA --minimol ENVIRONMENT -o table1
     python examples/table1.py --sets FOLDER --log10 clearance --minimol ENVIRONMENT -o other_sets
 
 Rows: the posterior mean and the informative embedding of each model, and for the first cMIM also the states of all decoder layers,
