@@ -69,9 +69,8 @@ def test_health_answers_while_all_connections_are_busy(service: Service) -> None
         limit = time.monotonic() + PATIENCE_S
         while (answer := service.post("/embedding", {"sequences": ["CCO"]})).status_code == 200:
             assert time.monotonic() < limit
-            stack.enter_context(
-                connections(service, 1, slow)
-            )  # a connection whose head had not arrived has given way to the request
+            # A connection whose head had not arrived has given way to the request.
+            stack.enter_context(connections(service, 1, slow))
         assert answer.status_code == 503 and answer.headers["retry-after"] == "1"
         assert answer.json() == {"detail": "Too many requests are open."}
         for path in ("live", "ready"):
