@@ -61,7 +61,10 @@ def find_neighbors(
     """
     queries = [smiles] if isinstance(smiles, str) else list(smiles)
     search = _Search(library, k, model, device, exact=exact)
-    vectors = search.model.embed(queries, **search.embedding)
+    vectors, reasons, *_ = search.model.embed_or_explain(queries, **search.embedding)
+    if reasons:
+        first = min(reasons)
+        raise InvalidSmilesError(f"The query at index {first} cannot be used: {reasons[first]}. Correct or remove it.")
     rows = [(i, queries[i], *record) for i, records in enumerate(search.records(vectors)) for record in records]
     return pd.DataFrame(rows, columns=["query", "smiles", *search.columns])
 

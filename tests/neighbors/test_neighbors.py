@@ -192,8 +192,10 @@ def test_other_models_and_other_files_are_refused(library: Path, model_file: Pat
         CheckpointError, match=r"was embedded with the model .*random\.nemo: the fingerprint .* but that of .*other\.nemo"
     ):
         find_neighbors("CCO", library, model=tmp_path / "other.nemo")
-    with pytest.raises(InvalidSmilesError, match="unclosed ring"):
+    with pytest.raises(InvalidSmilesError, match=r"query at index 0 cannot be used: .*unclosed ring\. Correct or remove it"):
         find_neighbors("C1CC", library)
+    with pytest.raises(InvalidSmilesError, match=r"query at index 1 cannot be used: the SMILES must be text, found None"):
+        find_neighbors(["CCO", None], library)  # type: ignore[list-item]
     with pytest.raises(ConfigError, match="k must be"):
         find_neighbors("CCO", library, 0)
     with pytest.raises(DataError, match=r"missing\.parquet is missing\. Name a folder"):
