@@ -60,11 +60,11 @@ def feature_sets(paths: Mapping[str, str], models: Mapping[str, CMIMModel]) -> l
 
 
 def contrasts_of(models: Mapping[str, CMIMModel], rows: Sequence[FeatureSet]) -> list[Contrast]:
-    """The tested pairs: cMIM against random weights, MIM, fingerprints, descriptors and MiniMol; informative against mean."""
+    """The tested pairs: the first cMIM against random weights and all peers, each cMIM against MIM, and informative against mean."""
     cmim, mim = label_of(models, "cmim") or next(iter(models)), label_of(models, "mim")
     pairs = [(f"{cmim}, {kind}", f"{RANDOM}, {kind}") for kind in ("mean", "informative", ALL_LAYERS)]
-    if mim is not None and mim != cmim:
-        pairs += [(f"{cmim}, {kind}", f"{mim}, {kind}") for kind in ("informative", "mean")]
+    of_cmim = [label for label, model in models.items() if model.config.objective.name == "cmim"]
+    pairs += [(f"{label}, {kind}", f"{mim}, {kind}") for label in of_cmim for kind in ("informative", "mean")]
     pairs += [(f"{label}, informative", f"{label}, mean") for label in models]
     pairs += [(f"{cmim}, {kind}", name) for kind in ("informative", ALL_LAYERS) for name in (*BUILTIN.values(), MINIMOL)]
     known = {row.name for row in rows}

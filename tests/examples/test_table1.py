@@ -217,3 +217,10 @@ def test_the_mean_of_a_model_without_decoder_is_compared_with_random_weights(tmp
     paths, models = table1_models.load_models([f"i={path}"])
     rows = table1_models.feature_sets(paths, models)
     assert table1_models.contrasts_of(models, rows) == [("i, mean", "random weights, mean")]
+
+
+def test_each_cmim_is_compared_with_mim(models: dict[str, Path]) -> None:
+    paths, loaded = table1_models.load_models([f"cmim={models['cmim']}", f"other={models['cmim']}", f"mim={models['mim']}"])
+    found = table1_models.contrasts_of(loaded, table1_models.feature_sets(paths, loaded))
+    against_mim = [first for first, second in found if second == "mim, mean" and not first.startswith("mim")]
+    assert against_mim == ["cmim, mean", "other, mean"]
