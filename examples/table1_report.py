@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -17,6 +18,7 @@ from nemo_cmim.inference import CMIMModel
 
 __all__ = ["draw", "protocol_in_words", "sections_of"]
 
+_FAR = 4.0
 SPLITS = {
     "random": "Random split: {folds}-fold cross-validation",
     "scaffold": "Scaffold split: 20 % of the rows tested, no Bemis-Murcko scaffold on both sides",
@@ -58,7 +60,10 @@ def protocol_in_words(
 
 
 def draw(runs: pd.DataFrame, path: Path) -> None:
-    """A panel for each data set and head, and a point for each run: filled for the random split, open for the scaffold split."""
+    """A panel for each data set and head, and a point for each run: filled for the random split, open for the scaffold split.
+
+    A run with more than `_FAR` times the panel's median RMSE is a triangle at the right edge, since it would compress all others.
+    """
     rows = list(dict.fromkeys(runs["features"]))[::-1]
     sets, heads = list(dict.fromkeys(runs["data"])), list(dict.fromkeys(runs["head"]))
     size = (2.5 + 3 * len(sets), 1 + len(heads) * (0.8 + 0.22 * len(rows)))
@@ -67,16 +72,12 @@ def draw(runs: pd.DataFrame, path: Path) -> None:
     for (data, head, split), points in runs.groupby(["data", "head", "split"], sort=False):
         panel = panels[heads.index(head)][sets.index(data)]
         is_random = split == "random"
-        panel.plot(
-            points["rmse"],
-            [rows.index(name) + (0.15 if is_random else -0.15) for name in points["features"]],
-            "o",
-            color="C0" if is_random else "C1",
-            fillstyle="full" if is_random else "none",
-            markersize=4,
-            alpha=0.7,
-            label=f"{split} split",
-        )
+        style = {"color": "C0" if is_random else "C1", "fillstyle": "full" if is_random else "none", "markersize": 4, "alpha": 0.7}
+        right = _FAR * runs.loc[(runs["data"] == data) & (runs["head"] == head), "rmse"].median()
+        y = np.array([rows.index(name) + (0.15 if is_random else -0.15) for name in points["features"]])
+        is_far = points["rmse"].to_numpy() > right
+        panel.plot(points["rmse"][~is_far], y[~is_far], "o", label=f"{split} split", **style)
+        panel.plot(np.full(is_far.sum(), right), y[is_far], ">", **style)
         panel.set(title=f"{data}, {HEADS[head]}", xlabel="RMSE")
         panel.set_yticks(range(len(rows)), rows)
         panel.grid(axis="y", alpha=0.3)
