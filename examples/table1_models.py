@@ -60,11 +60,15 @@ def feature_sets(paths: Mapping[str, str], models: Mapping[str, CMIMModel]) -> l
 
 
 def contrasts_of(models: Mapping[str, CMIMModel], rows: Sequence[FeatureSet]) -> list[Contrast]:
-    """The tested pairs: the first cMIM against random weights and all peers, each cMIM against MIM, and informative against mean."""
-    cmim, mim = label_of(models, "cmim") or next(iter(models)), label_of(models, "mim")
+    """The tested pairs: the first cMIM against random weights and all peers, each cMIM against MIM, and informative against mean.
+
+    Without a cMIM, the first model is tested instead.
+    """
+    mim = label_of(models, "mim")
+    others = [label for label, model in models.items() if model.config.objective.name == "cmim"] or [next(iter(models))]
+    cmim = others[0]
     pairs = [(f"{cmim}, {kind}", f"{RANDOM}, {kind}") for kind in ("mean", "informative", ALL_LAYERS)]
-    of_cmim = [label for label, model in models.items() if model.config.objective.name == "cmim"]
-    pairs += [(f"{label}, {kind}", f"{mim}, {kind}") for label in of_cmim for kind in ("informative", "mean")]
+    pairs += [(f"{label}, {kind}", f"{mim}, {kind}") for label in others if label != mim for kind in ("informative", "mean")]
     pairs += [(f"{label}, informative", f"{label}, mean") for label in models]
     pairs += [(f"{cmim}, {kind}", name) for kind in ("informative", ALL_LAYERS) for name in (*BUILTIN.values(), MINIMOL)]
     known = {row.name for row in rows}

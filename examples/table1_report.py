@@ -18,7 +18,7 @@ from nemo_cmim.inference import CMIMModel
 
 __all__ = ["draw", "protocol_in_words", "sections_of"]
 
-_FAR = 4.0
+_FAR = 2.5
 SPLITS = {
     "random": "Random split: {folds}-fold cross-validation",
     "scaffold": "Scaffold split: 20 % of the rows tested, no Bemis-Murcko scaffold on both sides",
@@ -73,12 +73,14 @@ def draw(runs: pd.DataFrame, path: Path) -> None:
         panel = panels[heads.index(head)][sets.index(data)]
         is_random = split == "random"
         style = {"color": "C0" if is_random else "C1", "fillstyle": "full" if is_random else "none", "markersize": 4, "alpha": 0.7}
-        right = _FAR * runs.loc[(runs["data"] == data) & (runs["head"] == head), "rmse"].median()
+        runs_of = runs[(runs["data"] == data) & (runs["head"] == head)]
+        right = _FAR * runs_of["rmse"].median()
         y = np.array([rows.index(name) + (0.15 if is_random else -0.15) for name in points["features"]])
         is_far = points["rmse"].to_numpy() > right
         panel.plot(points["rmse"][~is_far], y[~is_far], "o", label=f"{split} split", **style)
         panel.plot(np.full(is_far.sum(), right), y[is_far], ">", **style)
-        panel.set(title=f"{data}, {HEADS[head]}", xlabel="RMSE")
+        far = f" (triangles: more than {right:.2g})" if (runs_of["rmse"] > right).any() else ""
+        panel.set(title=f"{data}, {HEADS[head]}", xlabel=f"RMSE{far}")
         panel.set_yticks(range(len(rows)), rows)
         panel.grid(axis="y", alpha=0.3)
     handles, labels = panels[0][0].get_legend_handles_labels()

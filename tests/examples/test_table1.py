@@ -12,7 +12,10 @@ import pytest
 import table1
 import table1_models
 import table1_published
+import table1_report
 import table1_sets
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 
 from nemo_cmim import molecules
 from nemo_cmim.errors import ConfigError
@@ -224,3 +227,22 @@ def test_each_cmim_is_compared_with_mim(models: dict[str, Path]) -> None:
     found = table1_models.contrasts_of(loaded, table1_models.feature_sets(paths, loaded))
     against_mim = [first for first, second in found if second == "mim, mean" and not first.startswith("mim")]
     assert against_mim == ["cmim, mean", "other, mean"]
+
+
+def test_a_run_far_beyond_the_others_does_not_compress_the_figure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[Figure] = []
+    monkeypatch.setattr(table1_report, "FigureCanvasAgg", lambda figure: drawn.append(figure) or FigureCanvasAgg(figure))
+    runs = pd.DataFrame({"data": "ESOL", "features": ["a", "b", "c"], "head": "mlp", "split": "random", "rmse": [0.7, 0.8, 500.0]})
+    table1_report.draw(runs, tmp_path / "figure.png")
+    (panel,) = drawn[0].axes
+    assert panel.get_xlim()[1] < 2.2 and panel.get_xlabel() == "RMSE (triangles: more than 2)"
+    points, far = panel.lines
+    assert (points.get_marker(), list(points.get_xdata()), list(points.get_ydata())) == ("o", [0.7, 0.8], [2.15, 1.15])
+    assert (far.get_marker(), list(far.get_xdata()), list(far.get_ydata())) == (">", [2.0], [0.15])
+
+
+def test_without_a_cmim_the_first_model_is_compared_with_mim(tmp_path: Path, models: dict[str, Path]) -> None:
+    path = write_model(tmp_path / "v.nemo", "vae", 31)
+    paths, loaded = table1_models.load_models([f"vae={path}", f"mim={models['mim']}"])
+    found = table1_models.contrasts_of(loaded, table1_models.feature_sets(paths, loaded))
+    assert ("vae, mean", "mim, mean") in found and not any(first == second for first, second in found)
