@@ -39,14 +39,14 @@ def load_models(names: Sequence[str]) -> tuple[dict[str, str], dict[str, CMIMMod
     return paths, {label: load(path) for label, path in paths.items()}
 
 
-def label_of(models: Mapping[str, CMIMModel], objective: str) -> str | None:
-    """The label of the first model that was trained with an objective."""
-    return next((label for label, model in models.items() if model.config.objective.name == objective), None)
+def labels_of(models: Mapping[str, CMIMModel], objective: str) -> list[str]:
+    """The labels of the models that were trained with an objective."""
+    return [label for label, model in models.items() if model.config.objective.name == objective]
 
 
 def feature_sets(paths: Mapping[str, str], models: Mapping[str, CMIMModel]) -> list[FeatureSet]:
     """The rows of the table."""
-    shaped = label_of(models, "cmim") or next(iter(models))
+    shaped = (labels_of(models, "cmim") or list(models))[0]
     rows = []
     for label, source in {**{label: label for label in models}, RANDOM: shaped}.items():
         specs = {kind: EmbeddingSpec(kind) for kind in embedding_kinds(models[source])}
@@ -60,15 +60,14 @@ def feature_sets(paths: Mapping[str, str], models: Mapping[str, CMIMModel]) -> l
 
 
 def contrasts_of(models: Mapping[str, CMIMModel], rows: Sequence[FeatureSet]) -> list[Contrast]:
-    """The tested pairs: the first cMIM against random weights and all peers, each cMIM against MIM, and informative against mean.
+    """The tested pairs: the first cMIM against random weights and all peers, each cMIM against the first MIM, and informative against mean.
 
     Without a cMIM, the first model is tested instead.
     """
-    mim = label_of(models, "mim")
-    others = [label for label, model in models.items() if model.config.objective.name == "cmim"] or [next(iter(models))]
-    cmim = others[0]
+    cmims, mims = labels_of(models, "cmim") or list(models)[:1], labels_of(models, "mim")[:1]
+    cmim = cmims[0]
     pairs = [(f"{cmim}, {kind}", f"{RANDOM}, {kind}") for kind in ("mean", "informative", ALL_LAYERS)]
-    pairs += [(f"{label}, {kind}", f"{mim}, {kind}") for label in others if label != mim for kind in ("informative", "mean")]
+    pairs += [(f"{a}, {kind}", f"{b}, {kind}") for a in cmims for b in mims if a != b for kind in ("informative", "mean")]
     pairs += [(f"{label}, informative", f"{label}, mean") for label in models]
     pairs += [(f"{cmim}, {kind}", name) for kind in ("informative", ALL_LAYERS) for name in (*BUILTIN.values(), MINIMOL)]
     known = {row.name for row in rows}
