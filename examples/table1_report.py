@@ -69,17 +69,17 @@ def draw(runs: pd.DataFrame, path: Path) -> None:
     size = (2.5 + 3 * len(sets), 1 + len(heads) * (0.8 + 0.22 * len(rows)))
     figure = Figure(figsize=size, layout="constrained")
     panels = figure.subplots(len(heads), len(sets), sharey=True, squeeze=False)
-    for (data, head, split), points in runs.groupby(["data", "head", "split"], sort=False):
+    for (data, head), of_panel in runs.groupby(["data", "head"], sort=False):
         panel = panels[heads.index(head)][sets.index(data)]
-        is_random = split == "random"
-        style = {"color": "C0" if is_random else "C1", "fillstyle": "full" if is_random else "none", "markersize": 4, "alpha": 0.7}
-        runs_of = runs[(runs["data"] == data) & (runs["head"] == head)]
-        right = _FAR * runs_of["rmse"].median()
-        y = np.array([rows.index(name) + (0.15 if is_random else -0.15) for name in points["features"]])
-        is_far = points["rmse"].to_numpy() > right
-        panel.plot(points["rmse"][~is_far], y[~is_far], "o", label=f"{split} split", **style)
-        panel.plot(np.full(is_far.sum(), right), y[is_far], ">", **style)
-        far = f" (triangles: more than {right:.2g})" if (runs_of["rmse"] > right).any() else ""
+        right = _FAR * of_panel["rmse"].median()
+        for split, points in of_panel.groupby("split", sort=False):
+            color, fill, shift = ("C0", "full", 0.15) if split == "random" else ("C1", "none", -0.15)
+            style = {"color": color, "fillstyle": fill, "markersize": 4, "alpha": 0.7}
+            y = np.array([rows.index(name) + shift for name in points["features"]])
+            is_far = points["rmse"].to_numpy() > right
+            panel.plot(points["rmse"][~is_far], y[~is_far], "o", label=f"{split} split", **style)
+            panel.plot(np.full(is_far.sum(), right), y[is_far], ">", **style)
+        far = f" (triangles: more than {right:.2g})" if (of_panel["rmse"] > right).any() else ""
         panel.set(title=f"{data}, {HEADS[head]}", xlabel=f"RMSE{far}")
         panel.set_yticks(range(len(rows)), rows)
         panel.grid(axis="y", alpha=0.3)
