@@ -124,7 +124,7 @@ def main() -> None:
     lines += ["", "Target: Megatron at most 5 % slower than plain (ratio at least 0.95)."]
     print("\n".join(lines))
     if args.record:
-        record("Training step", "python -m benchmarks.training_step --record", lines, seed=0)
+        record("Training step", f"python -m benchmarks.training_step --repeats {args.repeats} --record", lines, seed=0)
 
 
 if __name__ == "__main__":
