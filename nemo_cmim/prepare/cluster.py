@@ -21,6 +21,9 @@ T = TypeVar("T")
 
 _BAG = 256  # tasks per Dask bag: the cost per task grows with the size of a bag
 _FIRST_WORKER_TIMEOUT = 60  # seconds
+_TRIM = "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_"
+"""Dask's setting that makes workers return memory to the system after each large tensor. It costs time (`benchmarks.dask_workers`), so
+local workers are started without it."""
 _GUARD = """A script that starts several processes must do so under `if __name__ == "__main__":`."""
 _PACKAGES = ("nemo_cmim", "rdkit")  # their versions may change the output
 
@@ -154,6 +157,7 @@ def start_workers(processes: int, scheduler: str | None, folder: VisibleFolder, 
 
 
 def _local_cluster(processes: int) -> Any:
+    import dask
     import distributed
 
     if getattr(multiprocessing.current_process(), "_inheriting", False):
@@ -163,14 +167,15 @@ def _local_cluster(processes: int) -> Any:
     resource_tracker.ensure_running()
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
-        return distributed.LocalCluster(
-            n_workers=processes,
-            threads_per_worker=1,
-            dashboard_address=None,
-            scheduler_kwargs={
-                "dashboard_address": ":0"
-            },  # the status server: any free port, not 8787, which another cluster may use
-        )
+        with dask.config.set({_TRIM: None}):
+            return distributed.LocalCluster(
+                n_workers=processes,
+                threads_per_worker=1,
+                dashboard_address=None,
+                scheduler_kwargs={
+                    "dashboard_address": ":0"
+                },  # the status server: any free port, not 8787, which another cluster may use
+            )
     except RuntimeError as error:
         raise ConfigError(f"No worker could be started ({error}). {_GUARD}") from error
     finally:

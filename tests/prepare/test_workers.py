@@ -1,11 +1,14 @@
-"""The order in which Dask starts tasks."""
+"""The order in which Dask starts tasks, and the environment of local workers."""
 
 from __future__ import annotations
+
+import os
+from pathlib import Path
 
 import distributed
 import pytest
 
-from nemo_cmim.prepare.cluster import Workers
+from nemo_cmim.prepare.cluster import Workers, start_workers
 
 ITEMS = range(30)
 started: list[int] = []
@@ -34,3 +37,15 @@ def test_tasks_start_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
     assert priorities == sorted(set(priorities), reverse=True) and len(priorities) == len(
         ITEMS
     )  # equal ones may start in any order
+
+
+def note_threshold(path: Path) -> None:
+    """Runs in a worker process."""
+    path.write_text(os.environ.get("MALLOC_TRIM_THRESHOLD_", "that of the system"))
+
+
+def test_local_workers_do_not_return_memory_after_each_tensor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MALLOC_TRIM_THRESHOLD_", raising=False)  # an earlier cluster of this process may have left it
+    with start_workers(2, None, tmp_path) as workers:
+        written = list(workers.run(note_threshold, [tmp_path / "0", tmp_path / "1"]))
+    assert [path.read_text() for path in written] == ["that of the system"] * 2
