@@ -6,7 +6,10 @@ r"""The paper's image experiments (Sec. 3.1-3.6, D.1): which objective, at which
     python -m examples.images tables --cells cells      # RESULTS.md, from the finished cells
     python -m examples.images figures --cells cells -o figures
 
-Run from the root of the checkout. `train` runs a single cell, `network` prints the number of parameters. Each command has `--help`.
+Run from the root of the checkout. A cell is one training run with its evaluation; `train` runs a single one. `network` prints the number
+of parameters. Each command has `--help`. The cells of the recorded grid, without weights, are in examples/images/cells:
+
+    python -m examples.images tables --cells examples/images/cells
 
 Ctrl-C, SIGTERM or SIGKILL can end `grid` at any time. Run it again to resume: finished cells are skipped, and the others continue from
 their last validation. The weights of each finished cell are beside its JSON file; `examples.images.results.load_network` loads them.
@@ -18,7 +21,8 @@ grid requires a GPU or a cluster:
         --seeds 1 --valid-images 0 --train-images 0 --test-images 0 -o cells
 
 On a cluster, start a Dask scheduler and workers in this checkout and add `--scheduler tcp://HOST:8786`; all workers must see the folders of
-data and cells. With several GPUs, start one worker for each, with its own CUDA_VISIBLE_DEVICES.
+data and cells. With several GPUs, start one worker for each, with its own CUDA_VISIBLE_DEVICES. On CPUs, start the workers with
+MALLOC_TRIM_THRESHOLD_=1000000000 MALLOC_MMAP_THRESHOLD_=1000000000: with Dask's default, a step of B = 200 takes almost twice as long.
 """
 
 from __future__ import annotations
@@ -250,10 +254,11 @@ def _tables(args: argparse.Namespace) -> None:
     text = "# The paper's image experiments\n\nSections with a command are written by it, from the cell files.\n"
     if args.results.exists():
         text = args.results.read_text(encoding="utf-8")
-    kept = [part for part in re.split(r"^(?=## )", text, flags=re.MULTILINE) if f"\n`{TABLES} " not in part]
+    written = re.compile(rf"## .*\n\n`{re.escape(TABLES)} ")  # the line below a title
+    kept = [part for part in re.split(r"^(?=## )", text, flags=re.MULTILINE) if not written.match(part)]
     args.results.write_text("".join(kept), encoding="utf-8")  # without earlier tables
     for title, parts in found.items():
-        record(title, f"{TABLES} --cells {args.cells.name}", "\n\n".join(parts).split("\n"), results=args.results)
+        record(title, f"{TABLES} --cells {args.cells}", "\n\n".join(parts).split("\n"), results=args.results)
     print(f"{args.results}: {len(cells)} cells")
 
 

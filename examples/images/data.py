@@ -133,14 +133,18 @@ def _shuffled(part: Part) -> Part:
 
 def _checksum_notes(of: ImageSet, folder: Path) -> list[str]:
     """Whether the official files, as far as they exist, have the published MD5."""
-    same = [
-        hashlib.md5((folder / file.name).read_bytes(), usedforsecurity=False).hexdigest() == file.md5
-        for file in of.files
-        if (folder / file.name).exists()
-    ]
+    same = [_md5(folder / file.name) == file.md5 for file in of.files if (folder / file.name).exists()]
     if not all(same):
         return [f"MD5 not as published: {same.count(False)} of {len(of.files)} files"]
     return ["MD5 as published"] if len(same) == len(of.files) > 0 else []
+
+
+def _md5(path: Path) -> str:
+    digest = hashlib.md5(usedforsecurity=False)
+    with path.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def _read_parts(of: ImageSet, folder: Path) -> tuple[dict[str, Part], list[str]]:
@@ -163,6 +167,10 @@ def _read_parts(of: ImageSet, folder: Path) -> tuple[dict[str, Part], list[str]]
             raise DataError(f"{of.name}: labels of {part} are from {low} to {high} in {folder}, not within {expected}.")
         if of.is_transposed:
             images = images.swapaxes(1, 2)
+        if images.ndim not in (3, 4) or images.dtype != np.uint8:
+            raise DataError(
+                f"{of.name}: images of {part} in {folder} must be bytes [N, S, S] or [N, S, S, 3], found {images.dtype} {images.shape}."
+            )
         found[part] = Part(_to_pixels(images), torch.from_numpy(labels_N))
     return found, notes
 
@@ -220,8 +228,6 @@ def _to_pixels(images: NDArray[np.uint8]) -> Tensor:
     """uint8 [N, 784] of grey [N, S, S] or colour images [N, S, S, 3]."""
     if images.ndim == 4:
         images = np.rint(images @ _GREY).astype(np.uint8)
-    if images.ndim != 3 or images.dtype != np.uint8:
-        raise DataError(f"Images must be bytes [N, S, S] or [N, S, S, 3], found {images.dtype} {images.shape}.")
     found = torch.from_numpy(np.array(images, order="C"))
     if found.shape[1:] != (SIDE, SIDE):
         resized = F.interpolate(found.unsqueeze(1).float(), (SIDE, SIDE), mode="bilinear", antialias=True, align_corners=False)

@@ -1,4 +1,4 @@
-"""Tables of what cells measured, without comparison: accuracy, reconstruction, posteriors, and different temperatures."""
+"""Tables of what cells measured, by image set: accuracy, reconstruction, and posteriors."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ import pandas as pd
 
 from nemo_cmim.markdown import markdown_table
 
-from .cell import REFERENCES, TAU, WEIGHT
-from .scores import LABELS, accuracies_of, likelihoods_of
+from .cell import REFERENCES
+from .scores import LABELS, accuracies_of
 from .statistics import MeanTest, paired_test
 
-__all__ = ["accuracy_tables", "likelihood_table", "posterior_table", "references_of", "temperature_table", "with_p_value"]
+__all__ = ["LEAST", "NOTE", "accuracy_tables", "likelihood_tables", "posterior_table", "references_of", "with_p_value"]
 
-_LEAST = 3  # values of a test whose p-value is shown
+LEAST = 3
+"""Values of a test whose p-value is shown."""
 _TERMS = {
     "log_p_x_given_z": r"log p(x\|z)",
     "log_q_z_given_x": r"log q(z\|x)",
@@ -25,10 +26,11 @@ _TERMS = {
     "log_p_k1": "log p_k1",
     "log_p_positive": "minus InfoNCE",
 }
-_NOTE = (
+NOTE = (
     "Rows without training: cMIM's network with its initial weights (untrained), and the pixels as vectors (pixels). They do not depend on "
     "B, and take no part in z-scores and ranks."
 )
+"""What the references are."""
 
 Cells = Sequence[Mapping[str, Any]]
 
@@ -39,12 +41,14 @@ def references_of(cells: Cells) -> Cells:
 
 
 def with_p_value(test: MeanTest, scale: float = 1.0) -> str:
-    """A mean with its p-value (bold below 0.05) and n; without p-value if there are fewer than three values."""
+    """A mean with its confidence interval, p-value (bold below 0.05) and n; only mean and n if there are fewer than three values."""
     if not test.n:
         return ""
+    mean = f"{scale * test.mean:+.2f}"
+    if test.n < LEAST or test.p != test.p:
+        return f"{mean} (n = {test.n})"
     p = f"p = {test.p:.2g}"
-    shown = "" if test.n < _LEAST or test.p != test.p else f"**{p}**, " if test.p < 0.05 else f"{p}, "
-    return f"{scale * test.mean:+.2f} ({shown}n = {test.n})"
+    return f"{mean} ± {scale * test.half_width:.2f} ({f'**{p}**' if test.p < 0.05 else p}, n = {test.n})"
 
 
 def accuracy_tables(scores: pd.DataFrame, references: Cells) -> list[str]:
@@ -55,6 +59,7 @@ def accuracy_tables(scores: pd.DataFrame, references: Cells) -> list[str]:
         references: Cells of `references_of`.
     """
     tables, of_references = [], accuracies_of(references)
+    of_pixels = {one["cell"]["data"]: one for one in references if one["cell"]["objective"] == "pixels"}
     for (data, embedding), some in scores.groupby(["data", "embedding"], sort=False):
         sizes = sorted(some["batch_size"].unique())
         rows = []
@@ -66,8 +71,11 @@ def accuracy_tables(scores: pd.DataFrame, references: Cells) -> list[str]:
         caption = (
             f"{data}: accuracy of {embedding} embeddings, %, averaged over the three classifiers and seeds (range over seeds)."
         )
+        if data in of_pixels:
+            rows.append(("commonest class", *[f"{100 * of_pixels[data]['commonest_class']:.1f}"] * len(sizes)))
+            caption += f" {of_pixels[data]['tested_images']:,} test images."
         tables.append(caption + "\n\n" + markdown_table(("model", *(f"B = {size}" for size in sizes)), rows))
-    return [_NOTE, *tables]
+    return [f"{NOTE} Commonest class: always the class with the most training images.", *tables]
 
 
 def _mean_and_range(scores: pd.DataFrame) -> str:
@@ -76,7 +84,7 @@ def _mean_and_range(scores: pd.DataFrame) -> str:
     return f"{seeds.mean():.1f} ({seeds.max() - seeds.min():.1f})"
 
 
-def likelihood_table(likelihood: pd.DataFrame, references: Cells) -> str:
+def likelihood_tables(likelihood: pd.DataFrame, references: Cells) -> list[str]:
     """log p(x|z) of each image set, batch size and model, that of the mean image, and the test of cMIM against MIM.
 
     Args:
@@ -84,22 +92,30 @@ def likelihood_table(likelihood: pd.DataFrame, references: Cells) -> str:
         references: Cells of `references_of`.
     """
     models = list(dict.fromkeys(likelihood["model"]))
+    sizes = sorted(likelihood["batch_size"].unique())
     mean_images = {one["cell"]["data"]: one["mean_image"] for one in references if one["cell"]["objective"] == "pixels"}
     averages = likelihood.groupby(["data", "batch_size", "model"], sort=False)[["mean", "drawn"]].mean()
     rows = []
     for data in dict.fromkeys(likelihood["data"]):
         mean_image = f"{mean_images[data]:.1f}" if data in mean_images else ""
-        for size in sorted(likelihood["batch_size"].unique()):
+        for size in sizes:
             of_models = [averages.loc[data, size, model] for model in models]
             rows.append((data, str(size), *(f"{one['mean']:.1f} ({one['drawn']:.1f})" for one in of_models), mean_image))
     caption = (
-        "log p(x|z) of test images, nats per image, mean over seeds: z the mean of q(z|x) (in brackets: one draw). Higher is better. Mean "
-        "image: the mean of the training images as probabilities of the pixels, which needs no z."
+        "log p(x|z) of test images, nats per image, mean over seeds: z is the mean of q(z|x) (in brackets: one draw). Higher is better. "
+        "Mean image: the mean of the training images as probabilities of the pixels, which needs no z."
     )
+    tables = [caption + "\n\n" + markdown_table(("set", "B", *models, "mean image"), rows)]
     paired = averages.reset_index().assign(evaluation="all")
-    test = paired_test(paired, LABELS["cmim"], LABELS["mim"], "mean")
-    more = f"cMIM - MIM: {with_p_value(test)} nats per image, two-sided t-test over image sets." if test.n else ""
-    return "\n\n".join([caption, markdown_table(("set", "B", *models, "mean image"), rows), *([more] if more else [])])
+    of_sizes = {f"B = {size}": paired[paired["batch_size"] == size] for size in sizes} | {"all": paired}
+    tests = {name: paired_test(some, LABELS["cmim"], LABELS["mim"], "mean") for name, some in of_sizes.items()}
+    if tests["all"].n:
+        caption = (
+            "cMIM - MIM: log p(x|z), nats per image; below 0, cMIM reconstructs worse. A value of the two-sided t-test is an image set; "
+            "mean ± half of its 95 % confidence interval."
+        )
+        tables.append(caption + "\n\n" + markdown_table(tuple(tests), [tuple(with_p_value(test) for test in tests.values())]))
+    return tables
 
 
 def posterior_table(cells: Cells) -> str:
@@ -128,46 +144,3 @@ def posterior_table(cells: Cells) -> str:
     )
     header = ("model", "B", "median variance", "at the smallest, %", "SD of means", *(_TERMS[name] for name in terms))
     return caption + "\n\n" + markdown_table(header, shown)
-
-
-def temperature_table(cells: Cells) -> str:
-    """cMIM with different tau and weights, compared with the paper's at the same seeds; empty if there are none."""
-    groups: dict[tuple[str, int], dict[tuple[float, float], dict[int, Mapping[str, Any]]]] = {}
-    for one in cells:
-        cell = one["cell"]
-        if cell["objective"] == "cmim":
-            by_setting = groups.setdefault((cell["data"], cell["batch_size"]), {})
-            by_setting.setdefault((cell["weight"], cell["tau"]), {})[cell["seed"]] = one
-    rows, used = [], {}
-    for (data, size), by_setting in sorted(groups.items()):
-        seeds = sorted(set.intersection(*(set(by_seed) for by_seed in by_setting.values())))
-        if not seeds or set(by_setting) == {(WEIGHT, TAU)}:
-            continue
-        used[data] = seeds
-        for (weight, tau), by_seed in sorted(by_setting.items()):
-            some = [by_seed[seed] for seed in seeds]
-            rows.append((data, str(size), f"{tau:g}", f"{weight:g}", *_measured(some), ", ".join(map(str, seeds))))
-    for one in references_of(cells):
-        if one["cell"]["seed"] in used.get(one["cell"]["data"], []):
-            rows.append((one["cell"]["data"], one["cell"]["objective"], "", "", *_measured([one]), str(one["cell"]["seed"])))
-    if not rows:
-        return ""
-    single = (
-        "Rows of one seed have no error bar: small differences mean nothing. "
-        if any(len(one) == 1 for one in used.values())
-        else ""
-    )
-    caption = (
-        f"cMIM, averaged over the three classifiers and seeds. {single}log p(x|z) is that of test images with z the mean of q(z|x); for "
-        f"the pixels, that of the mean image. {_NOTE}"
-    )
-    header = ("set", "B", "tau", "weight", "accuracy, mean, %", "accuracy, informative, %", r"log p(x\|z), nats", "seeds")
-    return caption + "\n\n" + markdown_table(header, rows)
-
-
-def _measured(cells: Cells) -> tuple[str, str, str]:
-    """Accuracy of mean and informative embeddings in percent, and log-likelihood; pixels have one accuracy, which stands for both."""
-    accuracy = 100 * accuracies_of(cells).groupby("embedding")["accuracy"].mean()
-    if "pixels" in accuracy:
-        return f"{accuracy['pixels']:.1f}", f"{accuracy['pixels']:.1f}", f"{cells[0]['mean_image']:.1f}"
-    return f"{accuracy['mean']:.1f}", f"{accuracy['informative']:.1f}", f"{likelihoods_of(cells)['mean'].mean():.1f}"

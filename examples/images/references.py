@@ -26,7 +26,8 @@ def evaluate_reference(cell: Cell, images: Images, device: torch.device) -> dict
 
     Returns:
         "untrained": the result of `evaluate` for cMIM's network with its initial weights. "pixels": `accuracy` of the pixels as vectors,
-        as `evaluate` reports that of embeddings, and `mean_image`, see `log_likelihood_of_mean_image`.
+        as `evaluate` reports that of embeddings, `commonest_class`, the accuracy of always the class with the most training images, and
+        `mean_image`, see `log_likelihood_of_mean_image`.
     """
     if cell.objective == "untrained":
         return evaluate(build(cell)[0].to(device), images, cell)
@@ -34,6 +35,7 @@ def evaluate_reference(cell: Cell, images: Images, device: torch.device) -> dict
     vectors, test_vectors = (pixels(part.images_NP).numpy() for part in (train, test))
     return {
         "accuracy": {"pixels": accuracies(vectors, test_vectors, train.labels_N.numpy(), test.labels_N.numpy(), cell)},
+        "commonest_class": float((test.labels_N == train.labels_N.mode().values).double().mean()),
         "mean_image": log_likelihood_of_mean_image(images.train.images_NP, test.images_NP),
         "classifier_images": len(train),
         "tested_images": len(test),

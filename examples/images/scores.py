@@ -32,42 +32,43 @@ def comparable(
 ) -> tuple[list[Mapping[str, Any]], dict[str, list[str]]]:
     """Selects cells whose z-scores, ranks and means over seeds can be compared.
 
-    Only the paper's tau and weight, and of each image set only the seeds that all objectives have there. An image set is kept if it has
-    every combination of objective and batch size, that any set has, with each of these seeds.
+    Only the paper's tau and weight, and of each image set only the seeds that all objectives have there. Such a seed is kept if it has
+    every combination of objective and batch size that any set has.
 
     Args:
         cells: Results of `results.read_cells`.
         objectives: Names of objectives; those without any cell are ignored.
 
     Returns:
-        The cells of the complete sets, in the order of sets, objectives and batch sizes; and by the name of each other set the cells that
-        it lacks.
+        The cells of the complete seeds, in the order of sets, objectives, batch sizes and seeds; and the cells that other seeds lack, by
+        the names of set and seed.
     """
     order = {name: place for place, name in enumerate(objectives)}
     some = [
         one for one in cells if one["cell"]["objective"] in order and (one["cell"]["tau"], one["cell"]["weight"]) == (TAU, WEIGHT)
     ]
-    runs = {(one["cell"]["objective"], one["cell"]["batch_size"]) for one in some}
+    runs = sorted({_run_of(one) for one in some}, key=lambda run: (order[run[0]], run[1]))
     kept: list[Mapping[str, Any]] = []
     missing = {}
     for data in dict.fromkeys(one["cell"]["data"] for one in some):
-        found = {_run_of(one): one for one in some if one["cell"]["data"] == data}
+        found = {(*_run_of(one), one["cell"]["seed"]): one for one in some if one["cell"]["data"] == data}
         by_objective: dict[str, set[int]] = {}
         for name, _, seed in found:
             by_objective.setdefault(name, set()).add(seed)
         seeds = set.intersection(*by_objective.values()) or set.union(*by_objective.values())
-        expected = [(*run, seed) for run in runs for seed in seeds]
-        expected.sort(key=lambda run: (order[run[0]], *run[1:]))
-        absent = [f"{LABELS[name]} B = {size} seed {seed}" for name, size, seed in expected if (name, size, seed) not in found]
-        if absent:
-            missing[str(data)] = absent
-        else:
-            kept += [found[run] for run in expected]
+        complete = []
+        for seed in sorted(seeds):
+            absent = [f"{LABELS[name]} B = {size}" for name, size in runs if (name, size, seed) not in found]
+            if absent:
+                missing[f"{data} seed {seed}"] = absent
+            else:
+                complete.append(seed)
+        kept += [found[(*run, seed)] for run in runs for seed in complete]
     return kept, missing
 
 
-def _run_of(one: Mapping[str, Any]) -> tuple[str, int, int]:
-    return one["cell"]["objective"], one["cell"]["batch_size"], one["cell"]["seed"]
+def _run_of(one: Mapping[str, Any]) -> tuple[str, int]:
+    return one["cell"]["objective"], one["cell"]["batch_size"]
 
 
 def of_ablated_sets(cells: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

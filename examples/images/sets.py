@@ -91,7 +91,9 @@ def _emnist(name: str, part: str, classes: int, documented: tuple[int, int, int]
         split: (f"gzip/emnist-{part}-{split}-*-idx#-ubyte", f"emnist-{part}-{split}-*-idx#-ubyte") for split in ("train", "test")
     }
     first_label = 1 if part == "letters" else 0
-    return ImageSet(name, classes, documented, paper, (_EMNIST,), images, first_label=first_label, is_transposed=True)
+    return ImageSet(
+        name, classes, documented, paper, (_EMNIST,), images, first_label=first_label, folder="emnist", is_transposed=True
+    )
 
 
 def _med(

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy.stats import linregress, ttest_1samp
+from scipy.stats import linregress, t, ttest_1samp
 
 __all__ = ["MeanTest", "add_differences", "average_seeds", "paired_test", "ranks", "slope_test", "slopes", "z_scores"]
 
@@ -32,6 +32,11 @@ class MeanTest(NamedTuple):
     sd: float
     p: float
     n: int
+
+    @property
+    def half_width(self) -> float:
+        """Half of the 95 % confidence interval of the mean; NaN with fewer than two values."""
+        return float(t.ppf(0.975, self.n - 1) * self.sd / np.sqrt(self.n)) if self.n > 1 else float("nan")
 
 
 def average_seeds(scores: pd.DataFrame) -> pd.DataFrame:
@@ -106,16 +111,22 @@ def slope_test(found: pd.DataFrame, unit: str | None = None) -> dict[str, MeanTe
     return {str(model): _mean_test(some.to_numpy(float)) for model, some in values.items()}
 
 
-def paired_test(scores: pd.DataFrame, first: str, second: str, value: str = "z") -> MeanTest:
+def paired_test(scores: pd.DataFrame, first: str, second: str, value: str = "z", unit: Sequence[str] = ("data",)) -> MeanTest:
     """Whether `first` is better than `second`: t-test of the differences of `value` at equal evaluation and batch size.
 
-    The differences of an image set are averaged, since they are not independent: n is the number of sets that have both models.
+    Args:
+        scores: A table with the column `value`.
+        first: Name of a model.
+        second: Name of another one.
+        value: Name of the column.
+        unit: The differences of each unit are averaged, since they are not independent; n is the number of units with both models.
+            ("data",): image sets. ("data", "batch_size"): pairs of networks; such a test says nothing about other image sets.
     """
     wide = scores.pivot_table(index=[*TASK, "batch_size"], columns="model", values=value)
     if not {first, second} <= set(wide.columns):
         return _mean_test(np.empty(0))
     difference = (wide[first] - wide[second]).dropna()
-    return _mean_test(difference.groupby("data").mean().to_numpy(float))
+    return _mean_test(difference.groupby(list(unit)).mean().to_numpy(float))
 
 
 def _mean_test(values: np.ndarray) -> MeanTest:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import pandas as pd
@@ -11,19 +12,33 @@ from nemo_cmim.errors import DataError
 from nemo_cmim.markdown import markdown_table
 
 from .cell import ABLATIONS, MAIN
-from .measured_tables import accuracy_tables, likelihood_table, posterior_table, references_of, temperature_table, with_p_value
+from .evaluation import CLASSIFIERS
+from .measured_tables import LEAST, accuracy_tables, likelihood_tables, posterior_table, references_of, with_p_value
 from .scores import LABELS, accuracies_of, comparable, likelihoods_of, of_ablated_sets
 from .sets import SETS
-from .statistics import TASK, add_differences, average_seeds, paired_test, ranks, slope_test, slopes, z_scores
+from .statistics import TASK, MeanTest, add_differences, average_seeds, paired_test, ranks, slope_test, slopes, z_scores
+from .temperature_tables import temperature_tables
 
-__all__ = ["conditions", "sections", "sets_table", "standard_scores"]
+__all__ = ["conditions", "scope", "sections", "sets_table", "standard_scores"]
 
-PAIRS = (("cmim", "mim"), ("cmim", "vae"), ("cmim", "ae"), ("cmim", "infonce"), ("mim", "vae"))
-ABLATED = (("cmim", "cmim_sum"), ("infonce", "infonce_x"), ("cae", "ae"), ("cvae", "vae"))
-SLOPES = (("cmim", "ae"), ("cmim", "mim"))
+PAIRS = (("cmim", "mim"), ("cmim", "vae"), ("cmim", "ae"), ("cmim", "infonce"))
+ABLATED = (("cmim_sum", "cmim"), ("infonce_x", "infonce"), ("cae", "ae"), ("cvae", "vae"))
+SLOPES = (("infonce", "cmim"), ("infonce", "ae"), ("cmim", "mim"), ("cmim", "ae"))
+ABLATED_SLOPES = ABLATED[:2]
+PAPER_P = {
+    "MIM": "0.029 (n = 90)",
+    "cMIM": "0.18 (n = 90)",
+    "VAE": "0.79 (n = 90)",
+    "InfoNCE": "7.6e-8 (n = 45)",
+    "AE": "0.10 (n = 90)",
+}
+"""p-values of Table 2 of the paper."""
+
+_Z = "z-score: accuracy minus mean, over standard deviation, of all models and batch sizes of an image set, embedding and classifier."
 _LISTED = 3  # missing cells of a set that are named
 
 Cells = Sequence[Mapping[str, Any]]
+Pairs = Sequence[tuple[str, str]]
 
 
 def standard_scores(cells: Cells, embedding: str | None = None) -> pd.DataFrame:
@@ -49,10 +64,9 @@ def conditions(cells: Cells) -> str:
     images: dict[str, str] = {}
     for one in cells:
         data, sha256 = one["cell"]["data"], one["images"]["sha256"]
-        if one["cell"]["settings"] != first:
-            raise DataError(
-                f"The cells have different settings: {one['cell']['settings']} and {first}. Give the folder of one grid."
-            )
+        if (other := one["cell"]["settings"]) != first:
+            differing = ", ".join(f"{key} {first[key]} and {other[key]}" for key in first if first[key] != other.get(key))
+            raise DataError(f"The cells have different settings: {differing}. Give the folder of one grid.")
         if images.setdefault(data, sha256) != sha256:
             raise DataError(f"The cells of {data} are of different images (SHA-256 {images[data][:12]} and {sha256[:12]}).")
     limits = {name: f"{first[name]:,}" if first[name] else "all" for name in ("train_images", "test_images", "valid_images")}
@@ -70,47 +84,55 @@ def sections(cells: Cells) -> dict[str, list[str]]:
     """All sections by title: each a list of paragraphs and tables. Those without cells are left out."""
     notes = conditions(cells)
     main, missing = comparable(cells, MAIN)
-    found = {"Image sets": [_sets_of(cells), *_missing(missing, "the five main objectives")]}
+    hours = sum(one["seconds"] for one in cells) / 3600
+    found = {
+        "Image sets": [
+            f"{len(cells)} cells (training runs and references), {hours:.1f} core-hours.",
+            _sets_of(cells),
+            *_missing(missing, "the five main objectives"),
+        ]
+    }
     if main:
         found |= _main_sections(main, references_of(cells))
     ablated, missing = comparable(of_ablated_sets(cells), (*MAIN, *ABLATIONS))
     found["Image sets"] += _missing(missing, "the ablations")
     if ablated:
         found["Ablations (Fig. 6, 9)"] = _ablations(ablated)
-    if temperature := temperature_table(cells):
-        found["Temperature and weight of the contrastive term"] = [temperature]
+    if tables := temperature_tables(cells):
+        found["Temperature and weight of the contrastive term"] = tables
     return {title: [notes, *parts] for title, parts in found.items()}
 
 
 def _main_sections(cells: Cells, references: Cells) -> dict[str, list[str]]:
     by_embedding = [standard_scores(cells, kind) for kind in ("mean", "informative", None)]
-    both, scope = by_embedding[-1], _scope(cells)
+    both, of_all = by_embedding[-1], scope(cells)
     found = {
         "Accuracy: z-scores and ranks (Fig. 3, 10-15)": [_by_batch_size(scores) for scores in by_embedding if len(scores)],
-        "Differences between objectives": [_pairs_table(both, PAIRS), _embeddings_table(both)],
-        "Sensitivity to batch size (Table 2, Fig. 4, 8)": [_slopes_table(both)],
+        "Differences between objectives": [_pairs_table(both, PAIRS), _classifiers_table(both), _embeddings_table(both)],
+        "Sensitivity to batch size (Table 2, Fig. 4, 8)": [_slopes_table(both, SLOPES, PAPER_P)],
         "Accuracy of each image set": accuracy_tables(accuracies_of(cells), references),
     }
     likelihood = likelihoods_of(cells)
     if len(likelihood):
-        found["Reconstruction (Fig. 5b)"] = [likelihood_table(likelihood, references)]
+        found["Reconstruction (Fig. 5b)"] = likelihood_tables(likelihood, references)
     found["Posteriors and terms of the validation loss"] = [posterior_table(cells)]
-    return {title: [scope, *parts] for title, parts in found.items()}
+    return {title: [of_all, *(part for part in parts if part)] for title, parts in found.items()}
 
 
 def _ablations(cells: Cells) -> list[str]:
     regular, both = standard_scores(cells, "mean"), standard_scores(cells)
-    tables = [
+    return [
+        f"{scope(cells)} z-scores and ranks are among these objectives. Fig. 6 uses mean embeddings only.",
         _by_batch_size(regular),
-        _slopes_table(regular),
+        _slopes_table(regular, ABLATED_SLOPES),
         _by_batch_size(both),
-        _slopes_table(both),
-        _pairs_table(both, ABLATED),
+        _slopes_table(both, ABLATED_SLOPES),
+        _pairs_table(both, ABLATED, ("data", "batch_size")),
     ]
-    return [f"{_scope(cells)} z and rank are among these objectives. Fig. 6 uses mean embeddings only.", *tables]
 
 
-def _scope(cells: Cells) -> str:
+def scope(cells: Cells) -> str:
+    """Names the image sets of a table or figure, with their seeds."""
     by_set: dict[str, set[int]] = {}
     for one in cells:
         by_set.setdefault(one["cell"]["data"], set()).add(one["cell"]["seed"])
@@ -119,11 +141,11 @@ def _scope(cells: Cells) -> str:
 
 
 def _missing(missing: Mapping[str, Sequence[str]], what: str) -> list[str]:
-    """A paragraph on the sets that `comparable` left out; none if there are none."""
+    """A paragraph on the seeds that `comparable` left out; none if there are none."""
     texts = []
-    for data, cells in missing.items():
+    for seed, cells in missing.items():
         more = f" and {len(cells) - _LISTED} more" if len(cells) > _LISTED else ""
-        texts.append(f"{data} (lacks {', '.join(cells[:_LISTED])}{more})")
+        texts.append(f"{seed} (lacks {', '.join(cells[:_LISTED])}{more})")
     return [f"Left out of the tables of {what}, since cells are missing: {'; '.join(texts)}."] if texts else []
 
 
@@ -164,35 +186,61 @@ def _by_batch_size(scores: pd.DataFrame) -> str:
         rows.append((str(model), *cells, f"**{some['z'].mean():+.2f}** ({some['rank'].mean():.1f})"))
     kind = scores["evaluation"].str.split(" ").str[1].rename("kind")
     runs = scores.groupby([kind, *TASK]).size().groupby(level=0, sort=False).max()
+    embeddings = [f"{name} (ranks 1 to {count}, 1 is the best)" for name, count in runs.sort_index(ascending=False).items()]
     caption = (
-        f"Average z, and average rank in brackets, over {scores['data'].nunique()} image sets and three classifiers: "
-        f"{' and '.join(f'{name} embeddings ({count} runs each)' for name, count in runs.sort_index(ascending=False).items())}."
+        f"{_Z} Average z-score, and average rank in brackets, over sets and classifiers. Embeddings: {' and '.join(embeddings)}."
     )
     if runs.nunique() > 1:
         tasks = scores.groupby("model")["evaluation"].count() // len(sizes)
         caption += (
-            f" Models without a decoder have only mean embeddings: their z and rank are averages over {tasks.min()} tasks (image set and "
-            f"evaluation), those of the others over {tasks.max()}, and their ranks are among more runs. Compare this table only among "
-            "models with a decoder."
+            f" Models without a decoder have only mean embeddings: their numbers are averages over {tasks.min()} tasks (image set, "
+            f"embedding and classifier), those of the others over {tasks.max()}. Compare this table only among models with a decoder."
         )
     return caption + "\n\n" + markdown_table(("model", *(f"B = {size}" for size in sizes), "all"), rows)
 
 
-def _pairs_table(scores: pd.DataFrame, pairs: Sequence[tuple[str, str]]) -> str:
+def _pairs_table(scores: pd.DataFrame, pairs: Pairs, unit: Sequence[str] = ("data",)) -> str:
     rows = []
     for first, second in pairs:
         row = [f"{LABELS[first]} - {LABELS[second]}"]
         for kind in ("mean", "informative"):
             of_kind = scores[scores["evaluation"].str.endswith(" " + kind)]
-            row.append(with_p_value(paired_test(of_kind, LABELS[first], LABELS[second])))
-            row.append(with_p_value(paired_test(of_kind, LABELS[first], LABELS[second], "accuracy"), scale=100))
+            for value, scale in (("z", 1), ("accuracy", 100)):
+                row.append(with_p_value(paired_test(of_kind, LABELS[first], LABELS[second], value, unit), scale))
         rows.append(tuple(row))
-    caption = (
-        "Differences at equal evaluation and batch size, in z and in accuracy (percentage points), averaged over classifiers and batch "
-        "sizes; two-sided t-test over image sets (n)."
+    of = (
+        "averaged over classifiers and batch sizes; a value of the t-test is an image set."
+        if unit == ("data",)
+        else "averaged over classifiers; a value of the t-test is a pair of networks (set and B), so it says nothing about other sets."
     )
-    header = ("difference", "z, mean", "accuracy, mean", "z, informative", "accuracy, informative")
+    caption = (
+        f"Differences at equal image set, classifier and B, in z-score and in accuracy (percentage points), {of} Mean ± half of its 95 % "
+        "confidence interval, with p of a two-sided t-test against 0 (bold below 0.05, not corrected for the number of tests) and the "
+        "number n of values."
+    )
+    header = (
+        "difference",
+        "z-score, mean embedding",
+        "accuracy, mean embedding",
+        "z-score, informative embedding",
+        "accuracy, informative embedding",
+    )
     return caption + "\n\n" + markdown_table(header, rows)
+
+
+def _classifiers_table(scores: pd.DataFrame) -> str:
+    """Accuracy of cMIM minus that of MIM, for each classifier and embedding; empty without MIM."""
+    tasks, rows = scores["evaluation"].str.split(" ", expand=True), []
+    for classifier in CLASSIFIERS:
+        tests = [
+            paired_test(scores[(tasks[0] == classifier) & (tasks[1] == kind)], LABELS["cmim"], LABELS["mim"], "accuracy")
+            for kind in ("mean", "informative")
+        ]
+        rows.append((classifier, *(with_p_value(test, 100) for test in tests)))
+    caption = (
+        "cMIM - MIM for each classifier: accuracy (percentage points), averaged over B; a value of the t-test is an image set."
+    )
+    return caption + "\n\n" + markdown_table(("classifier", "mean embedding", "informative embedding"), rows) if tests[0].n else ""
 
 
 def _embeddings_table(scores: pd.DataFrame) -> str:
@@ -205,27 +253,34 @@ def _embeddings_table(scores: pd.DataFrame) -> str:
             rows.append((f"{model}: informative - mean", with_p_value(test, 100)))
     caption = (
         "Informative and mean embeddings of the same networks: difference in accuracy (percentage points), averaged over classifiers and "
-        "batch sizes; two-sided t-test over image sets (n)."
+        "B; a value of the t-test is an image set."
     )
     return caption + "\n\n" + markdown_table(("difference", "accuracy"), rows) if rows else ""
 
 
-def _slopes_table(scores: pd.DataFrame) -> str:
-    pairs = [(LABELS[first], LABELS[second]) for first, second in SLOPES]
-    found = add_differences(slopes(scores), pairs)
-    by_task, by_set = slope_test(found), slope_test(found, unit="data")
-    averaged = slope_test(add_differences(slopes(scores, by=("evaluation",)), pairs))
+def _slopes_table(scores: pd.DataFrame, pairs: Pairs, paper: Mapping[str, str] = MappingProxyType({})) -> str:
+    labels = [(LABELS[first], LABELS[second]) for first, second in pairs]
+    found = add_differences(slopes(scores), labels)
+    by_set, by_task = slope_test(found, unit="data"), slope_test(found)
+    averaged = slope_test(add_differences(slopes(scores, by=("evaluation",)), labels))
     rows = []
-    for model, test in by_task.items():
-        spreads = [f"{1000 * one.sd:.2f}" if one.n > 1 else "" for one in (test, averaged[model])]
-        tests = [with_p_value(one, 1000) for one in (test, by_set[model], averaged[model])]
-        rows.append((model, tests[0], spreads[0], tests[1], tests[2], spreads[1]))
+    for model, test in by_set.items():
+        p = f", p = {by_task[model].p:.2g}" if test.n >= LEAST else ""
+        rows.append((model, with_p_value(test, 100), _spread(by_task[model], p), paper.get(model, ""), _spread(averaged[model])))
     kinds = " and ".join(scores["evaluation"].str.split(" ").str[1].unique())
     caption = (
-        f"Slope of z against batch size ({kinds} embeddings), in z per 1,000 images of a batch, with p of a two-sided t-test of its mean "
-        "against 0, and its standard deviation (SD). In Table 2 of the paper, each image set and evaluation is one value. The evaluations "
-        "of a set use the same networks, so image sets are tested as well. For Fig. 4, z is averaged over image sets first. Rows of two "
-        "models are the differences of their slopes."
+        f"Slope of the z-score against batch size ({kinds} embeddings): change for 100 more images in a batch. Judge by the first "
+        "column, in which a value of the t-test is an image set: mean ± half of its 95 % confidence interval, p (bold below 0.05, not "
+        "corrected for the number of tests), n. In Table 2 of the paper, each image set and evaluation (embedding and classifier) is a "
+        "value; these values share networks and images, so p is too small. For Fig. 4, z-scores are averaged over image sets first. SD: "
+        "standard deviation. Rows of two models: differences of their slopes, over the evaluations that both have. All batch sizes have "
+        "the same number of steps, so larger ones also see more images; AE has no contrastive term, so its slope shows this effect alone."
     )
-    header = ("model", "sets x evaluations (Table 2)", "SD (Fig. 8)", "image sets", "evaluations (Fig. 4)", "SD (Fig. 4)")
+    header = ("model", "image sets", "sets x evaluations (Table 2, Fig. 8)", "p in Table 2 of the paper", "evaluations (Fig. 4)")
     return caption + "\n\n" + markdown_table(header, rows)
+
+
+def _spread(test: MeanTest, p: str = "") -> str:
+    """Mean slope with its standard deviation, n and perhaps `p`, for values that are not independent."""
+    sd = f"SD {100 * test.sd:.2f}{p}, " if test.n > 1 else ""
+    return f"{100 * test.mean:+.2f} ({sd}n = {test.n})"

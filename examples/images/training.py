@@ -59,7 +59,8 @@ def check_counts(cell: Cell, images: Images) -> None:
     if len(images.train) < cell.batch_size or len(images.valid.first(cell.settings.valid_images)) < 2:
         raise DataError(
             f"{cell.data} has {len(images.train)} training and {len(images.valid)} validation images, of which at most "
-            f"{cell.settings.valid_images or 'all'} are used: too few for {cell.name}."
+            f"{cell.settings.valid_images or 'all'} are used: too few for {cell.name}. Use a smaller batch size, at least 2 validation "
+            "images, or another set."
         )
 
 

@@ -50,7 +50,7 @@ def test_idx_files_give_official_parts_and_five_percent_for_validation(tmp_path:
 
 def test_emnist_is_turned_upright_and_labels_start_at_zero(tmp_path: Path) -> None:
     for split in ("train", "test"):
-        images = write_set(tmp_path / "emnist-letters", f"gzip/emnist-letters-{split}-{{}}-idx{{}}-ubyte.gz", 40, first_label=1)
+        images = write_set(tmp_path / "emnist", f"gzip/emnist-letters-{split}-{{}}-idx{{}}-ubyte.gz", 40, first_label=1)
     found = load("emnist-letters", tmp_path)
     assert found.test.labels_N.min() == 0 and found.test.labels_N.max() == 3
     upright = {tuple(image.T.reshape(-1)) for image in images}
@@ -144,9 +144,21 @@ def test_damaged_npz_files_are_errors(tmp_path: Path, content: bytes) -> None:
 
 def test_labels_that_are_not_classes_are_errors(tmp_path: Path) -> None:
     for split in ("train", "test"):
-        write_set(tmp_path / "emnist-letters", f"emnist-letters-{split}-{{}}-idx{{}}-ubyte", 40)
+        write_set(tmp_path / "emnist", f"emnist-letters-{split}-{{}}-idx{{}}-ubyte", 40)
     with pytest.raises(DataError, match=r"emnist-letters: labels of train are from 0 to 3 in .*, not within 1 to 26"):
         load("emnist-letters", tmp_path)
+
+
+def test_images_that_are_not_bytes_are_errors(tmp_path: Path) -> None:
+    (tmp_path / "octmnist").mkdir()
+    arrays = {
+        f"{part}_{what}": np.zeros((4, 28, 28) if what == "images" else 4)
+        for part in ("train", "val", "test")
+        for what in ("images", "labels")
+    }
+    np.savez(tmp_path / "octmnist" / "octmnist.npz", **arrays)
+    with pytest.raises(DataError, match=r"octmnist: images of train in .*octmnist must be bytes .* found float64 \(4, 28, 28\)"):
+        load("octmnist", tmp_path)
 
 
 def test_missing_sets_are_skipped_with_a_reason(tmp_path: Path) -> None:
@@ -167,7 +179,7 @@ def test_table_3_has_15_sets_with_addresses_and_checksums() -> None:
 
 def test_sets_of_the_shared_folder_have_their_documented_counts(shared_data: Path) -> None:
     folder = shared_data / "images"
-    present = [name for name in SETS if (folder / SETS[name].place).is_dir() and name not in ("emnist-letters", "mnist")]
+    present = [name for name in SETS if (folder / SETS[name].place).is_dir() and name != "mnist"]
     assert len(present) >= 8
     notes = {}
     for name in present:

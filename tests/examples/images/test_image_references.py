@@ -13,7 +13,7 @@ from examples.images.cell import Cell, build
 from examples.images.data import load
 from examples.images.evaluation import evaluate
 from examples.images.grid import Job, run_cell
-from examples.images.measured_tables import accuracy_tables, likelihood_table
+from examples.images.measured_tables import accuracy_tables, likelihood_tables
 from examples.images.references import log_likelihood_of_mean_image
 from examples.images.results import weights_of
 from examples.images.scores import accuracies_of, likelihoods_of
@@ -37,6 +37,8 @@ def test_references_are_evaluated_as_networks_are(tmp_path: Path) -> None:
     expected = evaluate(build(small_cell("cmim"))[0], images, small_cell("cmim"))
     assert {name: found["untrained"][name] for name in expected} == expected
     assert found["pixels"]["accuracy"]["pixels"]["knn_euclidean"] > 0.9  # the bright and the dark images of the set
+    commonest = torch.bincount(images.train.labels_N).argmax()
+    assert found["pixels"]["commonest_class"] == (images.test.first(20).labels_N == commonest).double().mean()
     assert found["pixels"]["mean_image"] == log_likelihood_of_mean_image(images.train.images_NP, images.test.first(20).images_NP)
 
 
@@ -55,6 +57,8 @@ def test_tables_show_the_references_of_the_same_seeds() -> None:
             "accuracy": {kind: {"mlp": value} for kind in kinds},
             "log_likelihood": {"mean": -1.0, "drawn": -2.0},
             "mean_image": -206.25,
+            "commonest_class": 0.125,
+            "tested_images": 20,
         }
 
     runs = [result(small_cell("ae", size), 0.75) for size in (2, 5)]
@@ -66,9 +70,10 @@ def test_tables_show_the_references_of_the_same_seeds() -> None:
             "| AE | 75.0 (0.0) | 75.0 (0.0) |",
             "| untrained | 50.0 (0.0) | 50.0 (0.0) |",
             "| pixels | 25.0 (0.0) | 25.0 (0.0) |",
+            "| commonest class | 12.5 | 12.5 |",
         )
-        assert table.splitlines()[-3:] == list(rows)
-    assert "| breastmnist | 2 | -1.0 (-2.0) | -206.2 |" in likelihood_table(likelihoods_of(runs), references)
+        assert table.splitlines()[-4:] == list(rows) and "20 test images." in table
+    assert "| breastmnist | 2 | -1.0 (-2.0) | -206.2 |" in likelihood_tables(likelihoods_of(runs), references)[0]
 
 
 def test_references_have_no_batch_size() -> None:

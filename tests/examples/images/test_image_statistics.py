@@ -79,14 +79,17 @@ def test_differences_of_slopes_are_tested_in_pairs() -> None:
 
 def test_two_values_have_no_p_value_in_a_table() -> None:
     assert with_p_value(MeanTest(0.5, 1.0, 0.01, 2)) == "+0.50 (n = 2)"
-    assert with_p_value(MeanTest(0.5, 1.0, 0.01, 3)) == "+0.50 (**p = 0.01**, n = 3)"
-    assert with_p_value(MeanTest(0.5, 1.0, 0.2, 3), 10) == "+5.00 (p = 0.2, n = 3)"
+    # 97.5 % quantile of Student's distribution with 2 degrees of freedom: 4.3027; 4.3027 / sqrt(3) = 2.48
+    assert with_p_value(MeanTest(0.5, 1.0, 0.01, 3)) == "+0.50 ± 2.48 (**p = 0.01**, n = 3)"
+    assert with_p_value(MeanTest(0.5, 1.0, 0.2, 3), 10) == "+5.00 ± 24.84 (p = 0.2, n = 3)"
 
 
 def test_paired_differences_are_averaged_over_an_image_set() -> None:
     other = FOUR.assign(data="b", accuracy=[0.1, 0.1, 0.2, 0.2])
     found = paired_test(pd.concat([FOUR, other], ignore_index=True), "n", "m", "accuracy")
     assert found.n == 2 and found.mean == pytest.approx((0.2 + 0.1) / 2)
+    of_networks = paired_test(pd.concat([FOUR, other], ignore_index=True), "n", "m", "accuracy", ("data", "batch_size"))
+    assert of_networks.n == 4 and of_networks.mean == pytest.approx(found.mean)
     assert paired_test(FOUR, "n", "absent", "accuracy").n == 0
 
 
@@ -127,12 +130,13 @@ def test_objectives_are_compared_at_the_seeds_that_all_have() -> None:
     assert comparable(cells, ("cmim",)) == (cells[:2], {})
     other = [cell(name, "usps", seed=1) for name in ("cmim", "cae")]  # each set has its own seeds
     assert comparable([*cells, *other], ("cmim", "cae")) == ([cells[0], cells[2], *other], {})
-    assert comparable([cell("cmim"), cell("cae", seed=1)], ("cmim", "cae"))[1] == {
-        "mnist": ["cMIM B = 2 seed 1", "cAE B = 2 seed 0"]
-    }
+    assert comparable([cell("cmim"), cell("cae", seed=1)], ("cmim", "cae")) == (
+        [],
+        {"mnist seed 0": ["cAE B = 2"], "mnist seed 1": ["cMIM B = 2"]},
+    )
 
 
-def test_sets_that_lack_a_cell_are_left_out_and_the_cell_is_named() -> None:
+def test_seeds_that_lack_a_cell_are_left_out_and_the_cell_is_named() -> None:
     sets = {
         name: [cell(objective, name, size) for objective in ("cmim", "infonce") for size in (2, 5)]
         for name in ("mnist", "usps", "kmnist")
@@ -140,8 +144,8 @@ def test_sets_that_lack_a_cell_are_left_out_and_the_cell_is_named() -> None:
     second_seed = [cell(objective, "kmnist", 2, seed=1) for objective in ("cmim", "infonce")]
     cells = [*sets["mnist"], *sets["usps"][:-1], *sets["kmnist"], *second_seed]
     kept, missing = comparable(cells, ("cmim", "infonce"))
-    assert kept == sets["mnist"]
-    assert missing == {"usps": ["InfoNCE B = 5 seed 0"], "kmnist": ["cMIM B = 5 seed 1", "InfoNCE B = 5 seed 1"]}
+    assert kept == [*sets["mnist"], *sets["kmnist"]]
+    assert missing == {"usps seed 0": ["InfoNCE B = 5"], "kmnist seed 1": ["cMIM B = 5", "InfoNCE B = 5"]}
 
 
 def test_sets_with_an_ablation() -> None:
