@@ -19,7 +19,7 @@ __all__ = ["Workers", "WorkersLostError", "start_workers", "version_of", "versio
 
 T = TypeVar("T")
 
-_BAG = 256  # tasks per Dask bag: the cost per task grows with the size of a bag
+_AT_ONCE = 256  # tasks that are sent to the scheduler at once
 _FIRST_WORKER_TIMEOUT = 60  # seconds
 _TRIM = "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_"
 """Dask's setting that makes workers return memory to the system after each large tensor. It costs time (`benchmarks.dask_workers`), so
@@ -60,7 +60,7 @@ class Workers:
 
     def run(self, task: Callable[[T], None], items: Sequence[T], *, starts_in_order: bool = False) -> Iterator[T]:
         """Runs `task(item)` for each item, and yields each item when its task is done, in any order. See `compute`."""
-        return self.compute(lambda some: _bag(some, task).to_delayed(), items, starts_in_order=starts_in_order)
+        return self.compute(lambda some: _delayed(some, task), items, starts_in_order=starts_in_order)
 
     def compute(
         self, delayed: Callable[[Sequence[T]], Sequence[Any]], items: Sequence[T], *, starts_in_order: bool = False
@@ -86,7 +86,7 @@ class Workers:
         import distributed
 
         futures: dict[Any, T] = {}
-        size = 1 if starts_in_order else _BAG
+        size = 1 if starts_in_order else _AT_ONCE
         for begin in range(0, len(items), size):
             some = items[begin : begin + size]
             futures.update(zip(self._client.compute(list(delayed(some)), priority=-begin), some))
@@ -108,15 +108,15 @@ class Workers:
             self._client.cancel(list(futures))
 
 
-def _bag(items: Sequence[T], task: Callable[[T], None]) -> Any:
-    """One partition per item. Dask computes equal tasks only once, so each call has a unique argument."""
-    import dask.bag
+def _delayed(items: Sequence[T], task: Callable[[T], None]) -> list[Any]:
+    """A value for each item, which is one task of Dask: with two, the second would wait for the next item of a worker."""
+    import dask
 
-    return dask.bag.from_sequence(items, npartitions=len(items)).map(functools.partial(_call, task, uuid.uuid4().hex))
-
-
-def _call(task: Callable[[T], None], nonce: str, item: T) -> None:
-    task(item)
+    nonce = uuid.uuid4().hex  # Dask computes equal keys only once, and orders tasks by their keys
+    return [
+        dask.delayed(functools.partial(task, item), pure=False)(dask_key_name=f"task-{nonce}-{number:06}")
+        for number, item in enumerate(items)
+    ]
 
 
 @contextmanager
@@ -134,7 +134,7 @@ def start_workers(processes: int, scheduler: str | None, folder: VisibleFolder, 
             not see the folder, or the caller's script starts processes while it is imported.
     """
     try:
-        import dask.bag  # noqa: F401
+        import dask  # noqa: F401
         import distributed
     except ImportError as error:
         raise ConfigError(f"{what} requires {error.name}, which is not installed: pip install 'nemo_cmim[data]'.") from error

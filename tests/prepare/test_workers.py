@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 import distributed
@@ -37,6 +38,28 @@ def test_tasks_start_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
     assert priorities == sorted(set(priorities), reverse=True) and len(priorities) == len(
         ITEMS
     )  # equal ones may start in any order
+
+
+def wait_for_news(item: Path) -> None:
+    """Runs in a thread of this process: ends when the file before `item` exists, which is written when the item before is yielded."""
+    before, deadline = item.with_name(str(int(item.name) - 1)), time.monotonic() + 60
+    while not before.exists():
+        assert time.monotonic() < deadline, f"{before.name} was not yielded when its task had ended"
+        time.sleep(0.01)
+
+
+def test_an_item_is_yielded_when_its_task_has_ended(tmp_path: Path) -> None:
+    """Not when the next task of the worker has ended."""
+    items = [tmp_path / str(number) for number in range(1, 4)]
+    (tmp_path / "0").touch()
+    with (
+        distributed.LocalCluster(
+            n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None, protocol="tcp"
+        ) as cluster,
+        distributed.Client(cluster) as client,
+    ):
+        for item in Workers(client).run(wait_for_news, items, starts_in_order=True):
+            item.touch()
 
 
 def note_threshold(path: Path) -> None:
