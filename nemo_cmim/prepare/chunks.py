@@ -23,7 +23,7 @@ from ..tables.readers import read_lines
 from ..tokenizers import SmilesTokenizer, Vocabulary
 from ..zinc.tranches import Tranche
 from .arrow import open_arrow, write_arrow
-from .curate import UNKNOWN_TOKEN, Curated, curate
+from .curate import UNKNOWN_TOKEN, Curated, curate, reason_of
 from .job import Job
 from .scan import ScannedInput, state_of
 
@@ -117,7 +117,7 @@ def curate_chunk(chunk: Chunk, job: Job) -> None:
         curated = curate([line.smiles for line in good], job.settings.rules, tokenizer, logp_is_known=logp_is_known)
         curated_batches.append(curated)
         kept.append(np.array([line.line_number for line in good], dtype=np.int64)[curated.kept])
-        reasons.update(line.problem for line in batch if line.problem)
+        reasons.update(reason_of(line.problem) for line in batch if line.problem)
         rejected.update((line.line_number, line.problem) for line in batch if line.problem)
         for index, rejection in curated.rejected.items():
             rejected[good[index].line_number] = str(rejection)

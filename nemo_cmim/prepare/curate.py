@@ -17,7 +17,17 @@ from .settings import Rules
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["FORBIDDEN_CHARACTER", "NOT_A_MOLECULE", "UNKNOWN_TOKEN", "Curated", "Rejection", "canonicalise", "curate", "digest_of"]
+__all__ = [
+    "FORBIDDEN_CHARACTER",
+    "NOT_A_MOLECULE",
+    "UNKNOWN_TOKEN",
+    "Curated",
+    "Rejection",
+    "canonicalise",
+    "curate",
+    "digest_of",
+    "reason_of",
+]
 
 FORBIDDEN_CHARACTER = "forbidden character"
 NOT_A_MOLECULE = "not a molecule to RDKit"
@@ -85,6 +95,11 @@ def curate(smiles: Sequence[str], rules: Rules, tokenizer: SmilesTokenizer, *, l
     digests = b"".join(map(digest_of, canonical))
     good = ~is_bad
     return Curated(indices[good], np.frombuffer(digests, "<u8").reshape(-1, 2)[good], tokens[good[rows]], lengths[good], rejected)
+
+
+def reason_of(rejection: str) -> str:
+    """The reason, which lines are counted by, of a rejection as text, or of a problem of a line: what stands before ": "."""
+    return rejection.partition(": ")[0]
 
 
 def digest_of(canonical: str) -> bytes:

@@ -18,10 +18,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .. import molecules
-from ..errors import ConfigError, DataError
+from ..errors import ConfigError, DataError, InvalidSmilesError
 from ..loader.order import permute
 from ..outputs import check_file, write_file
-from ..prepare.curate import FORBIDDEN_CHARACTER, NOT_A_MOLECULE
+from ..prepare.curate import FORBIDDEN_CHARACTER, NOT_A_MOLECULE, reason_of
 from ..prepare.merge import DUPLICATE
 from ..prepare.rejects import REJECTED
 from ..store.manifest import StoreManifest
@@ -212,7 +212,7 @@ def _find_rejected(folder: Path, manifest: StoreManifest) -> tuple[dict[str, lis
     found: dict[str, list[_Rejected]] = {reason: [] for reason in manifest.rejected}
     missing = sum(min(count, _EXAMPLES) for count in manifest.rejected.values())
     for searched, row in enumerate(_rows(folder / REJECTED), 1):
-        examples = found[row.reason.partition(": ")[0]]
+        examples = found[reason_of(row.reason)]
         if len(examples) < _EXAMPLES:
             examples.append(row)
             missing -= 1
@@ -252,7 +252,12 @@ def _rejected_figure(row: _Rejected) -> _Figure:
 
 
 def _molecule_in(text: str) -> str:
-    """The longest word of a line (of .smi, .txt or .csv) that RDKit parses as a molecule; empty if there is none to draw."""
+    """The molecule of an SDF record, or the longest word of another line that RDKit parses as one; empty if there is none to draw."""
+    if blocks := text.count("\nM  END"):
+        try:
+            return molecules.smiles_of_mol_block(text) if blocks == 1 else ""
+        except InvalidSmilesError:
+            return ""
     words = (word.strip('"') for word in text.replace(",", " ").split())
     for word in sorted(words, key=len, reverse=True):
         if len(word) > LONGEST_DRAWN:

@@ -57,6 +57,27 @@ def changed(folder: Path, target: Path, **fields: object) -> Path:
     return target
 
 
+def test_records_of_an_sdf_are_counted_by_reason_and_drawn(tmp_path: Path, made_up_smiles: list[str]) -> None:
+    records = [Chem.MolToMolBlock(Chem.MolFromSmiles(smiles)) + "$$$$\n" for smiles in made_up_smiles[:20]]
+    carbon = Chem.MolToMolBlock(Chem.MolFromSmiles("CC(C)(C)C"))
+    five_bonds = carbon.replace("  1  2  1  0", "  1  2  2  0")  # a carbon with five bonds
+    heavy = Chem.MolToMolBlock(Chem.MolFromSmiles("N" + "C" * 40))
+    two_blocks = carbon + carbon
+    no_block = "name\n\n\nnothing\n"
+    bad = [f"{record}$$$$\n" for record in (five_bonds, heavy, two_blocks, no_block)]
+    (tmp_path / "in.sdf").write_text("".join(records + bad))
+    prepare([tmp_path / "in.sdf"], tmp_path / "out", processes=1, valid_fraction=0.1, test_fraction=0.1)
+    rejected = StoreManifest.load(tmp_path / "out").rejected
+    assert rejected == {
+        "the mol block could not be parsed": 2,
+        "two mol blocks in one record": 1,
+        "molecular weight above 500": 1,
+    }
+    figures = [figure for figure in Page(data_report(tmp_path / "out")).figures if ", line " in figure]
+    assert len(figures) == 4
+    assert all(figure.startswith("drawn ") == ("molecular weight above" in figure) for figure in figures)
+
+
 def test_the_page_loads_nothing_and_has_no_date(folder: Path) -> None:
     check_offline(data_report(folder))
 
