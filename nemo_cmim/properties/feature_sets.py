@@ -71,14 +71,17 @@ class FeatureSet:
         Raises:
             InvalidSmilesError: If the model cannot embed a molecule.
         """
-        if self._known is not None:
-            rows, table_MD = self._known
+        rows, table_MD = self._known or ({}, None)
+        if table_MD is not None and all(one in rows for one in smiles):
             return table_MD[[rows[one] for one in smiles]]
         return np.concatenate([self._block(block, smiles) for block in self._blocks], axis=1)
 
     @contextmanager
     def computed(self, smiles: Sequence[str]) -> Iterator[None]:
-        """Computes the features of these molecules once; within the context, calls with some of them look them up."""
+        """Computes the features of these molecules once; within the context, calls with some of them look them up.
+
+        If another thread begins or ends such a context meanwhile, calls compute them again.
+        """
         distinct = list(dict.fromkeys(smiles))
         table = self(distinct)
         self._known = ({one: row for row, one in enumerate(distinct)}, table)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,16 @@ def test_regression() -> None:
     errors = table["prediction"] - table["measured"]
     np.testing.assert_allclose(table["score"], errors.abs(), atol=1e-12)
     assert metrics["rmse"] == pytest.approx(errors.pow(2).groupby(table["fold"]).mean().pow(0.5).mean())
+
+
+def test_threads_predict_with_the_same_model() -> None:
+    model = model_of(folds=2).fit(SMILES, VALUES)
+    parts = [SMILES[i::3] for i in range(3)] * 10
+    expected = [model.predict_table(part) for part in parts]
+    with ThreadPoolExecutor(3) as pool:
+        found = list(pool.map(model.predict_table, parts))
+    for one, other in zip(found, expected):
+        pd.testing.assert_frame_equal(one, other)
 
 
 def test_classification_of_text_labels() -> None:

@@ -291,8 +291,8 @@ class FineTuner:
     def _checkpoint(self, rows: Rows, seed: int) -> Checkpoint | None:
         if self.checkpoint is None:
             return None
-        described = [dataclasses.asdict(self.recipe), seed, self.fingerprint_, rows.tokens, rows.molecule_of_row.tolist()]
-        text = json.dumps([*described, rows.targets_NT.tolist(), rows.outputs, torch.__version__])
+        settings = [dataclasses.asdict(self.recipe), self.random_state, seed, self.fingerprint_, torch.__version__]
+        text = json.dumps([*settings, rows.tokens, rows.molecule_of_row.tolist(), rows.targets_NT.tolist(), rows.outputs])
         return Checkpoint(Path(self.checkpoint) / f"seed-{seed}", hashlib.sha256(text.encode()).hexdigest())
 
 

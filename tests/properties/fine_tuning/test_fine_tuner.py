@@ -106,9 +106,10 @@ def test_a_fit_that_was_killed_continues_to_the_same_result(
 def test_a_checkpoint_of_another_fit_is_refused(
     model: CMIMModel, sixteen: list[str], values: NDArray[np.float64], tmp_path: Path
 ) -> None:
-    FineTuner(model=model, recipe=QUICK, members=1, checkpoint=tmp_path).fit(sixteen, values)
-    with pytest.raises(CheckpointError, match=r"member.safetensors belongs to a fit with other data"):
-        FineTuner(model=model, recipe=QUICK, members=1, checkpoint=tmp_path).fit(sixteen, values + 1)
+    FineTuner(model=model, recipe=QUICK, members=2, checkpoint=tmp_path).fit(sixteen, values)
+    for changed, seed in ((values + 1, 0), (values, 1)):  # seed 1 also had a member of the first fit
+        with pytest.raises(CheckpointError, match=rf"seed-{seed}.member.safetensors belongs to a fit with other data"):
+            FineTuner(model=model, recipe=QUICK, members=1, checkpoint=tmp_path, random_state=seed).fit(sixteen, changed)
     file = tmp_path / "seed-0" / "member.safetensors"
     file.write_bytes(file.read_bytes()[:100])
     with pytest.raises(CheckpointError, match=r"member.safetensors is damaged"):
