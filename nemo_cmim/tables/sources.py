@@ -51,12 +51,14 @@ class Source:
         file: The decompressed bytes, from the start.
         head: The first bytes of `file`, which are not consumed by looking at them.
         size: Size in bytes before decompression; None if unknown.
+        path: The file that is read; None for other inputs.
         compression: See `compression_of`.
         can_seek: Whether `open_at` can begin to read at any byte.
     """
 
-    def __init__(self, name: str, raw: IO[bytes], size: int | None) -> None:
-        self.name, self.size, self._raw = name, size, raw
+    def __init__(self, name: str, raw: IO[bytes], size: int | None, path: Path | None = None) -> None:
+        self.name, self.size, self.path, self._raw = name, size, path, raw
+        self._is_stdin = raw is getattr(sys.stdin, "buffer", None)
         try:
             first = raw.read(max(map(len, _MAGIC)))
             self.compression = compression_of(first)
@@ -91,7 +93,7 @@ class Source:
 
     def close(self) -> None:
         """Closes the input, but not standard input."""
-        if self.name != "standard input":
+        if not self._is_stdin:
             self._raw.close()
 
     def __enter__(self) -> Source:
@@ -131,7 +133,7 @@ def open_source(where: str | Path) -> Source:
     try:
         if path.is_dir():
             raise DataError(f"{path} is a folder; name the files in the folder.")
-        return Source(str(where), path.open("rb"), path.stat().st_size if path.is_file() else None)
+        return Source(str(where), path.open("rb"), path.stat().st_size if path.is_file() else None, path)
     except FileNotFoundError:
         from ..molecules import is_valid  # RDKit is loaded only for the message
 
@@ -259,9 +261,8 @@ def reopenable(source: Source, *, plain: bool = False) -> tuple[Path, ExitStack]
     Returns:
         The path, and a context that ends the use of it: the input itself, or a temporary copy.
     """
-    path = Path(source.name)
-    if path.is_file() and not (plain and compression_of(path)):
-        return path, ExitStack()
+    if source.path and source.path.is_file() and not (plain and source.compression):
+        return source.path, ExitStack()
     with ExitStack() as context:
         copy = context.enter_context(tempfile.NamedTemporaryFile(prefix="nemo_cmim-"))
         for block in source.blocks():

@@ -277,6 +277,11 @@ def test_standard_input_and_fifos(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     content = gzip.compress(b"id,smiles\n1,CCO\n")
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
     assert read("-") == {"id": ["1"], "smiles": ["CCO"]}
+    monkeypatch.chdir(tmp_path)
+    for name, smiles in (("standard input", "N"), ("a.parquet", "CCO")):
+        parquet.write_table(pa.table({"smiles": [smiles]}), tmp_path / name)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO((tmp_path / "a.parquet").read_bytes())))
+    assert read("-") == {"smiles": ["CCO"]}  # not the file with the name that messages use
     parquet.write_table(pa.table({"smiles": ["CCO"]}), tmp_path / "a.parquet")
     for one in (content, (tmp_path / "a.parquet").read_bytes(), SDF.format(name="", atom="O", data="").encode()):
         fifo = tmp_path / "fifo"
