@@ -70,6 +70,7 @@ DEV = [
     *SEARCH,
     *HUB,
     "httpx>=0.27",
+    "psutil>=5.9",
     "schemathesis>=4.0",
     "pytest>=8.0",
     "pytest-randomly>=3.15",

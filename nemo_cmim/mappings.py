@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import re
 import types
 import typing
@@ -12,7 +13,7 @@ from typing import Any, TypeVar
 
 from .errors import ConfigError
 
-__all__ = ["check", "check_keys", "from_mapping", "hydra_quoted", "suggestion", "to_mapping"]
+__all__ = ["check", "check_keys", "finite", "from_mapping", "hydra_quoted", "suggestion", "to_mapping"]
 
 T = TypeVar("T")
 
@@ -21,6 +22,15 @@ def check(condition: bool, message: str) -> None:
     """Raises a `ConfigError` unless `condition` is true."""
     if not condition:
         raise ConfigError(message)
+
+
+def finite(value: Any) -> Any:
+    """A value for JSON, with None in place of NaN and infinite numbers, which JSON does not have; also within mappings and sequences."""
+    if isinstance(value, Mapping):
+        return {name: finite(one) for name, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def from_mapping(cls: type[T], mapping: Mapping[str, Any], where: str = "") -> T:

@@ -19,6 +19,7 @@ import os
 import re
 import resource
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, Any
 
@@ -31,6 +32,7 @@ from nemo_cmim.evaluation.held_out import held_out_molecules
 from nemo_cmim.inference.shipped import load
 from nemo_cmim.mappings import hydra_quoted
 from nemo_cmim.markdown import markdown_table
+from nemo_cmim.signals import sigterm_raises
 from nemo_cmim.training.run import compose
 from tools.validation import LOWER_IS_BETTER, validation_scores
 
@@ -57,19 +59,37 @@ def _run(command: list[str], log: IO[bytes], seconds: Path) -> int:
     before = sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2])
     process = psutil.Popen(command, stdout=log, stderr=log, env=os.environ | {"OMP_NUM_THREADS": "1"})
     status = None
-    while status is None:
-        try:
-            status = process.wait(_PERIOD_S)
-            used = sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2]) - before
-        except psutil.TimeoutExpired:
-            used = sum(sum(one.cpu_times()[:2]) for one in (process, *process.children(recursive=True)))
-        seconds.write_text(f"{earlier + used}\n")
+    try:
+        while status is None:
+            try:
+                status = process.wait(_PERIOD_S)
+                used = sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2]) - before
+            except psutil.TimeoutExpired:
+                used = sum(sum(one.cpu_times()[:2]) for one in (process, *process.children(recursive=True)))
+            seconds.write_text(f"{earlier + used}\n")
+    finally:
+        if status is None:  # interrupted: the training must not continue alone
+            process.terminate()
+            process.wait()
     return int(status)
+
+
+def slug(name: str) -> str:
+    """The name of a recipe in names of files."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower())
+
+
+def check_names(names: Iterable[str]) -> None:
+    """Checks that no two recipes have the same folder."""
+    by_slug: dict[str, str] = {}
+    for name in names:
+        if (other := by_slug.setdefault(slug(name), name)) != name:
+            raise SystemExit(f"The recipes {other!r} and {name!r} would have the same folder, {slug(name)}. Rename one.")
 
 
 def measured(name: str, overrides: list[str], molecules: int, args: argparse.Namespace) -> dict[str, Any]:
     """Trains a recipe and scores its model."""
-    path, hours = trained(args.output / f"{re.sub(r'[^a-z0-9]+', '-', name.lower())}-{molecules}", overrides, molecules)
+    path, hours = trained(args.output / f"{slug(name)}-{molecules}", overrides, molecules)
     model = load(path)
     held_out = held_out_molecules(args.held_out, args.decoded, model.config.network.max_tokens)
     return {
@@ -120,6 +140,7 @@ def main() -> None:
     args = arguments()
     folders = {name: hydra_quoted(Path(path).absolute()) for name, _, path in (one.partition("=") for one in args.data)}
     spec = yaml.safe_load(args.spec.read_text(encoding="utf-8"))
+    check_names(spec["recipes"])
     args.output.mkdir(parents=True, exist_ok=True)
     results = args.output / "results.jsonl"
     done = [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
@@ -147,4 +168,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with sigterm_raises():
+        main()

@@ -9,9 +9,9 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from multiprocessing import active_children, get_context
 from pathlib import Path
@@ -102,9 +102,9 @@ def _measured(todo: Sequence[Block], jobs: int) -> Generator[str, None, None]:
     if jobs == 1 or not todo:
         yield from map(_keep, todo)
         return
-    os.environ["OMP_NUM_THREADS"] = str(max(1, thread_count() // jobs))  # for the processes, which share the cores
     others = active_children()
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+    threads = max(1, thread_count() // jobs)  # the processes share the cores
+    with _environment("OMP_NUM_THREADS", str(threads)), ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
         try:
             for future in as_completed([pool.submit(_keep, block) for block in todo]):
                 yield future.result()
@@ -113,6 +113,20 @@ def _measured(todo: Sequence[Block], jobs: int) -> Generator[str, None, None]:
             for process in set(active_children()).difference(others):
                 process.terminate()
             raise
+
+
+@contextmanager
+def _environment(name: str, value: str) -> Iterator[None]:
+    """Context in which new processes have this variable."""
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
 
 
 def _keep(block: Block) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -12,9 +13,11 @@ import torch
 from ..arguments import check_integer, check_positive, check_seed
 from ..errors import DataError
 from ..generation import BANDWIDTH, KERNELS, MAX_COMPONENTS, MAX_KERNELS, LatentDensity
+from ..molecules import shorten
 from ..tables.layout import DETECT, ReadOptions
 from ..tables.rows import MoleculeTable
 from .capabilities import require_bottleneck, require_prior
+from .inputs import EXPLAIN
 from .model import CMIMModel
 from .model_file import ModelFile
 
@@ -56,14 +59,21 @@ def fit_density(
     require_bottleneck(content.config, "fit_density", "use a model that has one")
     require_prior(content.config, "fit_density", "use a model with a posterior, such as mim or cmim")
     model = CMIMModel(content, device)
-    means, variances = [], []
+    means, variances, left_out = [], [], list[int]()
     for start in range(0, len(smiles), _ROWS_AT_ONCE):
-        posterior = model.encode(smiles[start : start + _ROWS_AT_ONCE], on_invalid="nan")
+        posterior = model.encode(smiles[start : start + _ROWS_AT_ONCE], on_invalid=EXPLAIN)
         is_valid_B = posterior.mean_BKD.isfinite().all((1, 2))
+        left_out += (start + (~is_valid_B).nonzero().flatten()).tolist()
         means.append(posterior.mean_BKD[is_valid_B].flatten(1))
         variances.append(posterior.variance_BKD[is_valid_B].flatten(1))
         if progress:
             progress(min(start + _ROWS_AT_ONCE, len(smiles)))
+    if left_out:
+        warnings.warn(
+            f"{len(left_out)} of {len(smiles)} SMILES cannot be used and are left out; the first is at index {left_out[0]}: "
+            f"{shorten(smiles[left_out[0]])}.",
+            stacklevel=2,
+        )
     if not means:
         raise DataError("There are no molecules to fit the density to. Pass a file with molecules.")
     posteriors = torch.cat(means).numpy(), torch.cat(variances).numpy()

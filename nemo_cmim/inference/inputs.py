@@ -253,8 +253,8 @@ def _encode(smiles: str, tokenizer: SmilesTokenizer, max_tokens: int, name: str)
     try:
         ids = tokenizer.encode(smiles)
     except UnknownTokenError as error:
-        known = set(tokenizer.vocabulary.tokens)
-        unknown = next(token for token in tokenizer.tokenize(smiles) if token not in known)
+        pairs = zip(tokenizer.tokenize(smiles), tokenizer.encode(smiles, on_unknown="unk"))
+        unknown = next(token for token, number in pairs if number == tokenizer.vocabulary.unk_id)
         raise UnknownTokenError(
             f"{name} ({shorten(smiles, 200)}) contains the token {unknown!r}, which is not in the vocabulary of this model"
         ) from error

@@ -47,6 +47,7 @@ class ArchiveLayout(NamedTuple):
         required: Members without which a file is incomplete.
         optional: Members without which the predictions are the same.
         update: What to do with a file of another format, for the error message.
+        is_public: Whether others may read a file, whatever the umask.
     """
 
     format: str
@@ -55,6 +56,7 @@ class ArchiveLayout(NamedTuple):
     required: Sequence[str]
     optional: Sequence[str] = ()
     update: str = "Update nemo_cmim."
+    is_public: bool = False
 
 
 NEMO = ArchiveLayout(
@@ -64,6 +66,7 @@ NEMO = ArchiveLayout(
     (CONFIG, WEIGHTS, VOCABULARY),
     (CARD, PROPERTIES, DENSITY),
     "Update nemo_cmim; convert a training checkpoint with `nemo-cmim export`.",
+    is_public=True,
 )
 
 
@@ -96,7 +99,8 @@ def write_members(path: Path, members: Mapping[str, bytes], layout: ArchiveLayou
                 entry = tarfile.TarInfo(name)
                 entry.size = len(data)
                 archive.addfile(entry, io.BytesIO(data))
-        staging.chmod(0o644)  # readable by others, whatever the umask
+        if layout.is_public:
+            staging.chmod(0o644)
 
 
 def read_members(path: Path, data: bytes | None = None, layout: ArchiveLayout = NEMO) -> dict[str, bytes]:

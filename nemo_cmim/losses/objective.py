@@ -184,6 +184,8 @@ def build_objective(
     weights = dict(composition.weights)
     if composition.free_beta:
         weights["kl"] = -(config.beta or 1.0 / (network.latents * network.hidden_size))
+    if config.beta is not None and "kl" in config.weights:
+        raise ConfigError("objective.beta and objective.weights.kl set the same weight. Leave one of them out.")
     for name, weight in config.weights.items():
         if name not in weights:
             raise ConfigError(

@@ -43,7 +43,7 @@ class LatentBlock(NamedTuple):
 
     Attributes:
         numbers: Numbers of the rows, see `LatentTable.unit`.
-        latents: float32 [N, width]; a row with a problem is NaN.
+        latents: float32 [N, width]; of a row with a problem, at least the number with the problem is NaN.
         problems: Why a row has no latent, by its index in the block.
         rows: All other columns.
     """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -45,6 +45,9 @@ class _Writer(Protocol):
 
     def close(self) -> None: ...
 
+    def discard(self) -> None:
+        """Closes files that will be deleted, since there was an error."""
+
 
 @contextmanager
 def embedding_writer(path: Path, staging: Path | None = None, embedding: Mapping[str, Any] | None = None) -> Iterator[Append]:
@@ -75,8 +78,10 @@ def embedding_writer(path: Path, staging: Path | None = None, embedding: Mapping
             writer = _WRITERS[max((suffix for suffix in OUTPUTS if path.name.endswith(suffix)), key=len)](temporary)
         try:
             yield writer.append
-        finally:
-            writer.close()
+        except BaseException:
+            writer.discard()
+            raise
+        writer.close()
 
 
 class _RowsWriter:
@@ -95,6 +100,10 @@ class _RowsWriter:
 
     def close(self) -> None:
         self._rows.close()
+
+    def discard(self) -> None:
+        with suppress(OSError, pa.ArrowException):  # the first error is raised, not that of the last rows
+            self._rows.close()
 
 
 class _NpyWriter:
@@ -117,6 +126,10 @@ class _NpyWriter:
         self._file.seek(0)
         self._file.write(header + text.encode().ljust(self._HEADER - 11) + b"\n")
         self._file.close()
+
+    def discard(self) -> None:
+        with suppress(OSError):
+            self._file.close()
 
 
 class _NpzWriter:
@@ -141,6 +154,10 @@ class _NpzWriter:
                 cells = pa.chunked_array([chunk for rows in self._rows for chunk in rows.column(column).chunks])
                 with archive.open(f"{column}.npy", "w", force_zip64=True) as file:
                     np.save(file, _as_array(column, cells), allow_pickle=False)
+
+    def discard(self) -> None:
+        self._vectors.discard()
+        self._folder.cleanup()
 
 
 _WRITERS: dict[str, Callable[[Path], _Writer]] = {

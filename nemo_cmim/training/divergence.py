@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from ..mappings import finite
 from ..tokenizers import SmilesTokenizer
 from ..types import MicroBatch
 
@@ -52,6 +53,8 @@ class LossWatch:
 def save_batch(folder: Path, name: str, batch: MicroBatch, tokenizer: SmilesTokenizer, facts: dict[str, Any]) -> Path:
     """Saves a batch: the tensors of its buckets and the properties to `NAME.pt`, the facts and the decoder's SMILES to `NAME.json`.
 
+    In the JSON file, a number that is not finite is null.
+
     Returns:
         The JSON file.
     """
@@ -62,5 +65,5 @@ def save_batch(folder: Path, name: str, batch: MicroBatch, tokenizer: SmilesToke
     rows = [row for bucket in batch.buckets for row in zip(bucket.target_BT.tolist(), (bucket.is_target_BT.sum(1) - 1).tolist())]
     smiles = [tokenizer.decode(ids[:length]) for ids, length in rows]  # without <EOS>
     path = folder / f"{name}.json"
-    path.write_text(json.dumps({**facts, "smiles": smiles}, indent=1) + "\n", encoding="utf-8")
+    path.write_text(json.dumps(finite({**facts, "smiles": smiles}), indent=1, allow_nan=False) + "\n", encoding="utf-8")
     return path

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
+import numpy as np
 import torch
 from lightning.pytorch import Trainer
 from megatron.core import parallel_state
@@ -137,7 +138,7 @@ class MegatronCMIMModel(ModelPT):
         )
         molecules = min(len(store), config.limit or len(store))
         self._health_stride = -(-molecules // _HEALTH_SAMPLE)
-        chosen = torch.linspace(0, len(store) - 1, min(self.model_config.validation.reconstruct, len(store))).long()
+        chosen = np.linspace(0, len(store) - 1, min(self.model_config.validation.reconstruct, len(store))).astype(int)
         of_this_rank = chosen[rank::ranks] if len(chosen) >= ranks else chosen
         self._reconstruct_tokens = [store.tokens(int(i)) for i in of_this_rank]
 

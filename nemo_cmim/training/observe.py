@@ -14,6 +14,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch.utils.data import DataLoader
 
 from ..files import atomic_write
+from ..mappings import finite
 from ..mcore.parallel import runs_on_gpu
 from ..types import MicroBatch
 from .state import TrainingState
@@ -145,7 +146,7 @@ class Observation(Callback):
             update = {"lr": state.optimizer.param_groups[0]["lr"], "gradient_norm": float(state.gradients.norm)}
             update |= {"loss_scale": state.loss_scale.scale, "skipped_steps": state.loss_scale.skipped}
             with self.file.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"step": self._step, **totals, **update, **performance}) + "\n")
+                file.write(json.dumps(finite({"step": self._step, **totals, **update, **performance}), allow_nan=False) + "\n")
 
 
 def _peak_memory_bytes() -> float:

@@ -19,7 +19,9 @@ from safetensors.torch import load_file, save_file
 import nemo_cmim
 from nemo_cmim.errors import CheckpointError, ConfigError, InvalidShapeError, InvalidSmilesError, UnknownTokenError
 from nemo_cmim.inference import CMIMModel, load
+from nemo_cmim.inference.inputs import InputOptions, tokenize
 from nemo_cmim.molecules import randomized_smiles
+from nemo_cmim.tokenizers import SmilesTokenizer, Vocabulary
 from tests.inference.archives import MANIFEST, manifest, members, unpack
 from tests.inference.conftest import random_model
 from tests.shipped_names import DEFAULT
@@ -308,3 +310,12 @@ def test_the_repr_describes_the_model(model: CMIMModel, model_file: Path) -> Non
     assert re.fullmatch(
         rf"CMIMModel\('{DEFAULT}', .*, \d\.\d M parameters, 1 x 256 latents, .*, device=cpu\)", repr(load(DEFAULT, "cpu"))
     )
+
+
+def test_a_special_token_is_unknown_in_a_smiles() -> None:
+    """In vocabularies of NeMo, special tokens are single characters."""
+    vocabulary = Vocabulary(
+        ("<PAD>", "?", "^", "&", "<MASK>", "<SEP>", "C"), pad_id=0, unk_id=1, bos_id=2, eos_id=3, mask_id=4, sep_id=5
+    )
+    with pytest.raises(UnknownTokenError, match="contains the token '&', which is not in the vocabulary"):
+        tokenize(["C&C"], SmilesTokenizer(vocabulary), 63, InputOptions(is_canonical=True))

@@ -127,6 +127,11 @@ def test_settings_without_effect_warn(config: ObjectiveConfig, message: str) -> 
         build_objective(config)
 
 
+def test_the_weight_of_the_kl_term_is_set_once() -> None:
+    with pytest.raises(ConfigError, match=r"beta and objective\.weights\.kl set the same weight"):
+        build_objective(ObjectiveConfig(name="beta_vae", beta=0.5, weights={"kl": -0.1}))
+
+
 def test_gaussian_terms_equal_the_loops() -> None:
     _, posterior, z = case()
     torch.testing.assert_close(log_normal(z, posterior).double(), reference.log_normal(z, *posterior[:2]))

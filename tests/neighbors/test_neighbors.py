@@ -66,6 +66,7 @@ def test_a_column_of_the_user_is_no_scale(model_file: Path, tmp_path: Path) -> N
     stream.embed_file(load(model_file), tmp_path / "in.parquet", tmp_path / "library.parquet")
     found = find_neighbors("CCO", tmp_path / "library.parquet", 2)
     assert found["library_smiles"].tolist() == ["CCO", "CCN"] and found["similarity"][0] == pytest.approx(1)
+    assert found["similarity"].max() <= 1
     assert found["library_embedding_scale"].tolist() == [-1, 0] and found["library_invalid_reason"].tolist() == ["a", "b"]
 
 

@@ -52,6 +52,12 @@ def test_scores_of_vectors_that_determine_the_targets(sets: Path) -> None:
     assert scores["size RMSE"] < 1.5
 
 
+def test_recipes_have_different_folders() -> None:
+    search.check_names(["Muon", "Muon 2"])
+    with pytest.raises(SystemExit, match=r"The recipes 'lr 0.1' and 'LR 0,1' would have the same folder, lr-0-1. Rename one."):
+        search.check_names(["lr 0.1", "LR 0,1"])
+
+
 def test_recipes_are_ranked_by_all_scores() -> None:
     one = {"molecules": 8, "hours": 1.0, "validity": 0.0, "token_accuracy": 0.5, "size RMSE": 1.0, "polar ROC-AUC": 0.7}
     worse = one | {"recipe": "worse", "token_accuracy": 0.4, "size RMSE": 2.0, "polar ROC-AUC": 0.6, "validity": 1.0, "hours": 0.1}

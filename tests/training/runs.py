@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
 from omegaconf import DictConfig
 
 from nemo_cmim.mappings import hydra_quoted
@@ -66,4 +67,4 @@ def steps(folder: Path) -> list[dict[str, Any]]:
     """The complete lines of `metrics/steps.jsonl`."""
     file = folder / "metrics" / "steps.jsonl"
     lines = file.read_text().splitlines(keepends=True) if file.exists() else []
-    return [json.loads(line) for line in lines if line.endswith("\n")]
+    return [json.loads(line, parse_constant=pytest.fail) for line in lines if line.endswith("\n")]  # JSON has no NaN

@@ -43,7 +43,7 @@ from .format import (
 __all__ = ["CheckpointWriter"]
 
 _SCHEDULE_STATE = "last_epoch", "_step_count", "_last_lr"
-_OF_THIS_RUN = ("params", "fused", "foreach")  # of a group of the optimiser: the weights, and kernels of this device
+_OF_THIS_RUN = ("params", "fused", "foreach", "in_bf16")  # of a group of the optimiser: the weights, and how this run computes
 _NOT_SAVED = (
     "state_dict",
     "optimizer_states",
