@@ -110,11 +110,11 @@ class Workers:
 
 def _delayed(items: Sequence[T], task: Callable[[T], None]) -> list[Any]:
     """A value for each item, which is one task of Dask: with two, the second would wait for the next item of a worker."""
-    import dask
+    from dask.delayed import delayed
 
     nonce = uuid.uuid4().hex  # Dask computes equal keys only once, and orders tasks by their keys
     return [
-        dask.delayed(functools.partial(task, item), pure=False)(dask_key_name=f"task-{nonce}-{number:06}")
+        delayed(functools.partial(task, item), pure=False)(dask_key_name=f"task-{nonce}-{number:06}")
         for number, item in enumerate(items)
     ]
 
