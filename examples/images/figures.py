@@ -127,7 +127,7 @@ def _slope_figure(found: pd.DataFrame, title: str) -> Figure:
         axis.plot([place - 0.3, place + 0.3], [values.mean()] * 2, color="black", linewidth=1.5)
     axis.axhline(0, color="black", linewidth=0.5, linestyle=":")
     axis.set_xticks(range(len(models)), models)
-    axis.set(ylabel="slope, z-score per 100 images of a batch")
+    axis.set_ylabel("slope, z-score per 100 images of a batch", fontsize=8)
     return figure
 
 

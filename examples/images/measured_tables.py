@@ -79,9 +79,10 @@ def accuracy_tables(scores: pd.DataFrame, references: Cells) -> list[str]:
 
 
 def _mean_and_range(scores: pd.DataFrame) -> str:
-    """Of the accuracies of seeds, averaged over classifiers, in percent."""
+    """Of the accuracies of seeds, averaged over classifiers, in percent; without range if there is one seed."""
     seeds = 100 * scores.groupby("seed")["accuracy"].mean()
-    return f"{seeds.mean():.1f} ({seeds.max() - seeds.min():.1f})"
+    spread = f" ({seeds.max() - seeds.min():.1f})" if len(seeds) > 1 else ""
+    return f"{seeds.mean():.1f}{spread}"
 
 
 def likelihood_tables(likelihood: pd.DataFrame, references: Cells) -> list[str]:

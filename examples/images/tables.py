@@ -136,7 +136,7 @@ def scope(cells: Cells) -> str:
     by_set: dict[str, set[int]] = {}
     for one in cells:
         by_set.setdefault(one["cell"]["data"], set()).add(one["cell"]["seed"])
-    texts = [f"{name} (seeds {', '.join(map(str, sorted(seeds)))})" for name, seeds in by_set.items()]
+    texts = [f"{name} (seed{'s' * (len(seeds) > 1)} {', '.join(map(str, sorted(seeds)))})" for name, seeds in by_set.items()]
     return f"Image sets: {', '.join(texts)}."
 
 

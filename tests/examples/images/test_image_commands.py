@@ -93,7 +93,7 @@ def test_sections_state_their_sets_seeds_and_missing_cells(data: Path, tmp_path:
     missing = "since cells are missing: retinamnist seed 0 (lacks cMIM B = 5, InfoNCE B = 2, InfoNCE B = 5)."
     assert any(missing in part for part in found["Image sets"])
     accuracy = found["Accuracy: z-scores and ranks (Fig. 3, 10-15)"]
-    assert accuracy[1] == "Image sets: breastmnist (seeds 0)."
+    assert accuracy[1] == "Image sets: breastmnist (seed 0)."
     assert accuracy[2].split("\n")[0].endswith("Embeddings: mean (ranks 1 to 4, 1 is the best).")
     assert accuracy[3].split("\n")[0].endswith("Embeddings: informative (ranks 1 to 2, 1 is the best).")
     assert "Embeddings: mean (ranks 1 to 4, 1 is the best) and informative (ranks 1 to 2, 1 is the best)." in accuracy[4]

@@ -67,9 +67,9 @@ def test_tables_show_the_references_of_the_same_seeds() -> None:
     assert "take no part in z-scores and ranks" in note and len(tables) == 2
     for table in tables:
         rows = (
-            "| AE | 75.0 (0.0) | 75.0 (0.0) |",
-            "| untrained | 50.0 (0.0) | 50.0 (0.0) |",
-            "| pixels | 25.0 (0.0) | 25.0 (0.0) |",
+            "| AE | 75.0 | 75.0 |",
+            "| untrained | 50.0 | 50.0 |",
+            "| pixels | 25.0 | 25.0 |",
             "| commonest class | 12.5 | 12.5 |",
         )
         assert table.splitlines()[-4:] == list(rows) and "20 test images." in table
