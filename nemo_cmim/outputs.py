@@ -182,13 +182,15 @@ def _stands(path: Path) -> bool:
 
 
 def _check_differs(path: Path, others: Iterable[str | Path]) -> None:
-    """Raises an error if the path is the same file as one of the others, also by a link or by another name of its folder."""
+    """Raises an error if the path is the same file as one of the others, also by a link or by another name of its folder, or in one."""
     for one in others:
         if str(one) == "-" and _is_stdin(path):
             raise DataError(f"{path} is also standard input. Name a different file.")
         other = Path(_LOCAL_URL.sub("", str(one)))
         if path.resolve() == other.resolve() or (path.exists() and other.exists() and path.samefile(other)):
             raise DataError(f"{path} is also {'an input' if other.exists() else 'another output'}. Name a different file.")
+        if other.is_dir() and path.resolve().is_relative_to(other.resolve()):
+            raise DataError(f"{path} is in the folder {other}, which is an input. Name a file in a different folder.")
 
 
 def _is_stdin(path: Path) -> bool:
@@ -207,5 +209,7 @@ def _probe(folder: Path) -> None:
 def _reported(path: Path) -> Iterator[None]:
     try:
         yield
+    except BrokenPipeError:  # of standard output
+        raise
     except OSError as error:
         raise DataError(f"{path} cannot be written: {error.strerror or error}. Choose a different place.") from error

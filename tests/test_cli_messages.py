@@ -57,10 +57,13 @@ def parser() -> argparse.ArgumentParser:
         ("begun with column=None, overwrite=False", "begun with column=None, overwrite=False"),
         ("canonical=True, input=3, --kind mean, mlp_steps_x=1", "canonical=True, input=3, --kind mean, mlp_steps_x=1"),
         ("two processes of mlp_steps(3)", "two processes of mlp_steps(3)"),
+        # texts of the user
+        ("the SMILES ('CC(kind=O)C1') could not be parsed", "the SMILES ('CC(kind=O)C1') could not be parsed"),
+        ("kind=mean.csv, line 3: set kind='mean' and kind=x", "kind=mean.csv, line 3: set --kind mean and --kind x"),
     ],
 )
 def test_arguments_become_options(text: str, expected: str) -> None:
-    assert with_options(text, parser()) == expected
+    assert with_options(text, parser(), ["kind=mean.csv", "--kind"]) == expected
 
 
 @pytest.fixture

@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"{command}: interrupted.{hint}", file=sys.stderr)
         return 130
     except (OSError, ValueError) as error:
-        print(f"{command}: {with_options(reason_of(error), parser)}", file=sys.stderr)
+        print(f"{command}: {with_options(reason_of(error), parser, sys.argv[1:] if argv is None else argv)}", file=sys.stderr)
         _discard_output()
         return 2
     return 0

@@ -33,7 +33,7 @@ def add_commands(commands: Commands) -> None:
     add("--int8", action="store_true", help="also write graphs that multiply integers of 8 bits, for the engine onnx-int8")
     cosine = "smallest cosine similarity of a vector to that of PyTorch (default: 0.999999)"
     add("--min-cosine", type=float, metavar="C", help=cosine)
-    add("--min-cosine-int8", type=float, metavar="C", help="the same for the engine onnx-int8 (default: 0.999)")
+    add("--min-cosine-int8", type=float, metavar="C", help="the same for the engine onnx-int8 (default: 0.998)")
     check = (
         "molecules with a measured property: also report the error of ridge regression on the vectors of PyTorch and of each engine"
     )

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import re
 import shlex
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 __all__ = ["one_line", "reason_of", "warnings_as_lines", "with_options"]
 
 # of an argument in a message, such as `kind="mean"`: quoted, a tuple, or a word without the punctuation that may follow it
 _VALUE = r"""(?P<value>"[^"]*"|'[^']*'|\([^()]*\)|[^\s"'(),;]*[^\s"'(),;.:])"""
+
+_QUOTED = r"(?<![\w=])'[^']*'"  # but not the value of an argument, or an apostrophe
 
 
 def one_line(text: object) -> str:
@@ -27,17 +30,25 @@ def reason_of(error: Exception) -> str:
     return one_line((isinstance(error, OSError) and error.strerror) or error)
 
 
-def with_options(text: str, parser: argparse.ArgumentParser | None) -> str:
+def with_options(text: str, parser: argparse.ArgumentParser | None, given: Sequence[str] = ()) -> str:
     """Replaces arguments of Python functions by the options of a command: `on_invalid="nan"` by `--on-invalid nan`.
+
+    What a message quotes in single quotes, such as a SMILES, stays as it is, except the value of an argument.
 
     Args:
         text: A message.
         parser: The parser of the command; None: the text stays as it is.
+        given: Texts of the user that also stay as they are, such as names of files.
     """
+    names = "|".join(re.escape(one) for one in sorted(given, key=len, reverse=True) if "=" in one)
+    kept = re.compile(rf"{_QUOTED}|{names}" if names else _QUOTED)
+    originals = kept.findall(text)
+    numbers = itertools.count()
+    text = kept.sub(lambda _: f"\0{next(numbers)}\0", text)
     for action in parser._actions if parser else ():
         if action.option_strings and action.help != argparse.SUPPRESS:
             text = _with_option(text, action)
-    return text
+    return re.sub("\0(\\d+)\0", lambda match: originals[int(match[1])], text)
 
 
 def _with_option(text: str, action: argparse.Action) -> str:

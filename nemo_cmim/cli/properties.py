@@ -128,7 +128,7 @@ def _run_fit(args: argparse.Namespace) -> None:
     model.check_arguments()
     read = partial(
         read_property_data,
-        columns=PropertyColumns(args.target, args.task, args.time_column, read_options(args)),
+        columns=PropertyColumns(args.target, args.task, args.time_column, read_options(args), args.target_transform),
         on_invalid=args.on_invalid,
         invalid_reason=FeatureSet(args.features, args.model, args.device).invalid_reason,
         wording=partial(with_options, parser=args.parser),

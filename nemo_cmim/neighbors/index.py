@@ -8,6 +8,7 @@ The graph of all rows would have to fit into memory while it is built. So there 
 
 from __future__ import annotations
 
+import glob
 import json
 from collections.abc import Callable, Collection
 from pathlib import Path
@@ -22,7 +23,7 @@ from ..files import atomic_write, lock
 from .exact import Hits, exact_hits, nearest, no_hits, normalised
 from .library import EmbeddedLibrary
 
-__all__ = ["BuiltIndex", "Index", "build_index", "has_index"]
+__all__ = ["BuiltIndex", "Index", "build_index", "files_of", "has_index"]
 
 SHARD_ROWS = 5_000_000
 _FORMAT = "nemo_cmim index 1"
@@ -225,6 +226,14 @@ def _batch(found: Any, queries: int, count: int) -> Hits:
 def has_index(where: str | Path) -> bool:
     """Whether there is an index beside a library."""
     return "://" not in str(where) and _file(_place(where), "json").is_file()
+
+
+def files_of(library: str | Path) -> list[str | Path]:
+    """A library, which is a folder, a file or a URL, and the files of its index, if they are beside it."""
+    if "://" in str(library):
+        return [library]
+    place = _place(library)
+    return [library, *sorted(place.parent.glob(f"{glob.escape(place.name)}*"))]
 
 
 def _place(library: str | Path) -> Path:

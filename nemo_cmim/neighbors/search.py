@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from ..tables.layout import DETECT, ReadOptions
 from ..tables.rows import Block, MoleculeTable
 from ..tables.sources import Source
 from .exact import exact_hits
-from .index import Index, has_index
+from .index import Index, files_of, has_index
 from .library import EmbeddedLibrary
 
 __all__ = ["find_neighbors", "neighbors_file"]
@@ -100,6 +101,7 @@ def neighbors_file(
         What was read and written, and whether the search was exact.
     """
     is_file = _is_file(str(query))
+    options = replace(options, reads=(*options.reads, *files_of(library)))
     check_outputs(query if is_file else None, target, options, smi=False)
     search = _Search(library, k, model, device, exact=exact)
 

@@ -19,6 +19,7 @@ from ..tables.rejects import RowProblem
 from ..tables.rows import MoleculeTable
 from .targets import check_label, is_missing, number
 from .times import check_time, read_times
+from .transforms import check_value
 
 __all__ = ["Place", "PropertyColumns", "PropertyData", "read_property_data"]
 
@@ -34,12 +35,14 @@ class PropertyColumns:
         task: "regression" or "classification".
         time: The column of times; None: it is not read.
         read: How the files are read, with the steps that change each molecule first.
+        transform: Name of the transform of the targets, see `transforms.TRANSFORMS`.
     """
 
     targets: Sequence[str]
     task: str = "regression"
     time: str | None = None
     read: ReadOptions = DETECT
+    transform: str | None = None
 
 
 class Place(NamedTuple):
@@ -151,6 +154,7 @@ class _Reader:
         self._steps = check_steps(columns.read.standardise)
         self._invalid_reason = invalid_reason
         self._is_label = columns.task == "classification"
+        self._transform = columns.transform
 
     def check_smiles(self, text: str) -> None:
         canonical = standard_smiles(text, self._steps)
@@ -183,13 +187,18 @@ class _Reader:
             raise DataError(f"{name!r} {error}") from None
         return cell
 
-    @staticmethod
-    def _number(name: str, cell: Any) -> float:
+    def _number(self, name: str, cell: Any) -> float:
         try:
-            return number(cell)
+            value = number(cell)
+            check_value(self._transform, value)
+            return value
         except DataError as error:
             text = str(cell).strip()
-            hint = ' (labels need task="classification")' if text.isalpha() and text[:3].lower() != "inf" else ""
+            hint = (
+                ' (labels need task="classification")'
+                if text.isalpha() and text[:3].lower() != "inf" and "missing value" not in str(error)
+                else ""
+            )
             raise DataError(f"{name!r} {error}{hint}") from None
 
 

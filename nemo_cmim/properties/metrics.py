@@ -42,7 +42,7 @@ def classification_metrics(codes_N: NDArray[np.int64], probabilities_NC: NDArray
     return {
         "roc_auc": _mean([roc_auc_score(is_class_NC[:, c], probabilities_NC[:, c]) for c in scored]),
         "pr_auc": _mean([average_precision_score(is_class_NC[:, c], probabilities_NC[:, c]) for c in scored]),
-        "mcc": float(matthews_corrcoef(codes_N, probabilities_NC.argmax(axis=1))),
+        "mcc": float(matthews_corrcoef(codes_N, probabilities_NC.argmax(axis=1))) if np.ptp(codes_N) else np.nan,
         "brier": float(squares_NC[:, 1].mean() if count == 2 else squares_NC.sum(axis=1).mean()),
     }
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["Targets", "check_label", "check_varied", "contradictions", "is_missing", "number", "read_targets"]
 
 _DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+([eE][+-]?\d+)?")
+_WORDS_FOR_MISSING = ("NA", "N/A", "n/a", "<NA>", "NULL")
 _SPREADSHEET_ERROR = re.compile(
     r"#(N/A|NV|GETTING_DATA|[^\W\d_][\w/]*[!?])|Err:\d{3}", re.IGNORECASE
 )  # #VALUE!, #NAME?; of LibreOffice
@@ -68,11 +69,16 @@ def number(cell: Any) -> float:
 
 
 def check_label(cell: Any) -> None:
-    """Checks that a cell is not what a spreadsheet writes in place of a value, such as `#N/A` or `#DIV/0!`.
+    """Checks that a cell is not what programs write in place of a value, such as `#N/A`, `#DIV/0!` or `NA`.
 
     Raises:
         DataError: If it is. The message continues a sentence that names the place.
     """
+    if isinstance(cell, str) and cell.strip() in _WORDS_FOR_MISSING:
+        raise DataError(
+            f"is {cell.strip()}, which many programs write for a missing value. Leave the cell empty if it is missing, or name the class "
+            "differently"
+        )
     if isinstance(cell, str) and _SPREADSHEET_ERROR.fullmatch(cell.strip()):
         raise DataError(f"is {shorten(cell.strip())}, an error of a spreadsheet, not a value")
 

@@ -17,7 +17,7 @@ from ..errors import DataError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["TRANSFORMS", "TargetTransform", "check_domain"]
+__all__ = ["TRANSFORMS", "TargetTransform", "check_domain", "check_value"]
 
 TRANSFORMS = ("log10", "log1p", "quantile")
 _LOWEST = {"log10": 0.0, "log1p": -1.0}  # values must be above
@@ -80,6 +80,12 @@ class TargetTransform:
 def _levels(count: int) -> NDArray[np.float64]:
     """Probabilities of the quantiles: those of the ends are not 0 and 1, whose normal scores are infinite."""
     return (np.arange(count) + 0.5) / count
+
+
+def check_value(name: str | None, value: float) -> None:
+    """Raises a `DataError` if a value has no logarithm. The message continues a sentence that names the place."""
+    if name in _LOWEST and value <= _LOWEST[name]:
+        raise DataError(f"is {value:g}, but target_transform={name!r} needs values above {_LOWEST[name]:g}")
 
 
 def check_domain(name: str | None, targets_NT: NDArray[np.float64], names: Sequence[str], rows: NDArray[np.int64]) -> None:

@@ -10,11 +10,13 @@ import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
-from ..errors import InvalidLatentError
+from ..errors import CheckpointError, InvalidLatentError
 from ..generation import DecodingSettings
 from ..inference import CMIMModel
 from ..inference.capabilities import require_bottleneck, require_decoder
 from ..inference.decoding import LARGEST, SOURCES, informative_rows
+from ..inference.removed import fingerprint_hint
+from ..inference.shipped import reference_of
 from ..tables.columns import smiles_columns
 from ..tables.latents import LatentBlock, LatentTable
 from .rows import DEFAULTS, Found, Streamed, StreamOptions, check_outputs, stream_rows, unused
@@ -48,6 +50,7 @@ def decode_file(
         DataError: See `LatentTable` and `stream_rows`.
         InvalidShapeError: If the latents have a different width than those of the model.
         InvalidLatentError: If they are embeddings of a different kind.
+        CheckpointError: If they are embeddings of a different model, as a Parquet file of `embed` says.
         InvalidSmilesError: If a latent cannot be used, for example NaN, and `options.on_invalid` is "raise".
         ConfigError: If the model has no decoder or no bottleneck.
     """
@@ -56,6 +59,7 @@ def decode_file(
     check_outputs(source, target, options)
     network = model.config.network
     with LatentTable(source, network.latents * network.hidden_size) as table:
+        _check_embedding(model, table)
         column = "decoded" if smiles_columns(table.names) else "smiles"
         columns = {column: pa.string()} | ({"rank": pa.int32()} if settings.n_best > 1 else {})
 
@@ -77,6 +81,21 @@ def _found(texts: list[str], problem: str | None, width: int) -> Found:
     if problem:
         return Found((), problem, is_valid=False)
     return Found([(text, rank)[:width] for rank, text in enumerate(texts, 1)])
+
+
+def _check_embedding(model: CMIMModel, table: LatentTable) -> None:
+    """Raises an error if the file says that its rows are of a different kind or model."""
+    found = table.embedding
+    if found is None:
+        return
+    if found["kind"] != "mean":
+        raise InvalidLatentError(f'{table.name} holds embeddings with kind="{found["kind"]}", which cannot be decoded. {SOURCES}.')
+    differs = found["fingerprint"] != model.fingerprint("mean")
+    if differs and (found["precision"] == model.precision or found["model"] != reference_of(model)):
+        raise CheckpointError(
+            f"{table.name} was embedded with the model {found['model']}, and {model.name or 'this model'} cannot decode its latents. Pass "
+            f"model={found['model']}.{fingerprint_hint(found['fingerprint'])}"
+        )
 
 
 def _check_not_informative(model: CMIMModel, table: LatentTable, numbers: Sequence[int], latents: NDArray[np.float32]) -> None:

@@ -27,7 +27,7 @@ from .detection import PARQUET_MAGIC
 from .layout import ReadOptions
 from .rows import MoleculeTable
 from .sources import READ_ERRORS, Source, damaged_file, open_source, reopenable
-from .vectors import EMBEDDING, SCALE, scale_columns
+from .vectors import EMBEDDING, SCALE, metadata_of, scale_columns
 
 __all__ = ["LatentBlock", "LatentTable"]
 
@@ -66,6 +66,7 @@ class LatentTable:
         names: Names of the other columns.
         smiles_column: Index of the only one of these that holds SMILES, by its name; None if there is none or more than one.
         unit: What row numbers count, from 1: lines of text files, with the header; otherwise rows.
+        embedding: How the rows were embedded, see `vectors.metadata`; None if the file does not say it.
 
     Raises:
         DataError: If the file is missing or damaged, or does not contain latents.
@@ -78,6 +79,7 @@ class LatentTable:
             self.name = source.name
             self._form = _form_of(source, width, stack)
             self.names, self.unit = self._form.names, self._form.unit
+            self.embedding = self._form.embedding if isinstance(self._form, _Parquet) else None
             if self.names:
                 check_columns(self.name, self.names)
             self._stack = stack.pop_all()
@@ -205,6 +207,7 @@ class _Parquet:
         if kind is None:
             _check_width(source, len(self._latents), width)
         self._scale = scale_columns(file.schema_arrow) if EMBEDDING in names else []
+        self.embedding = metadata_of(file.schema_arrow) if EMBEDDING in names else None
         self.names = [name for name in names if name not in (*self._latents, *self._scale)]
 
     def blocks(self, max_rows: int) -> Iterator[LatentBlock]:

@@ -21,12 +21,13 @@ import nemo_cmim
 from nemo_cmim import MoleculeEmbedder
 from nemo_cmim.cli import main
 from nemo_cmim.errors import CheckpointError, ConfigError
-from nemo_cmim.inference import CMIMModel, load, stream
+from nemo_cmim.inference import CMIMModel, list_models, load, stream
 from nemo_cmim.inference.engines import export as export_module
 from nemo_cmim.inference.engines import fidelity, folder, onnx_model
 from nemo_cmim.inference.engines.export import export_engine
 from nemo_cmim.inference.engines.onnx_model import OnnxModel
 from nemo_cmim.inference.model_file import read_model_file, write_model_file
+from nemo_cmim.inference.shipped import model_file_of
 from nemo_cmim.inference.threads import limit_threads, thread_count
 from nemo_cmim.molecules import standard_smiles
 from nemo_cmim.tokenizers import SmilesTokenizer
@@ -184,6 +185,12 @@ def test_a_model_file_is_exported_once(model_file: Path, tmp_path: Path, capsys:
     ):
         patch.setenv("NEMO_CMIM_CACHE", str(tmp_path / "file"))
         load(changing, engine="onnx")
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_shipped_models_are_exported_with_the_default_limits(name: str, tmp_path: Path) -> None:
+    reports = export_engine(model_file_of(name), tmp_path / "engine", name=name, engines=BOTH)
+    assert reports["onnx-int8"].fidelity["informative"].mean_cosine > 0.999
 
 
 def test_an_engine_that_misses_its_limit_is_not_written(model_file: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import re
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,34 @@ def test_a_column_of_the_user_is_no_scale(model_file: Path, tmp_path: Path) -> N
     assert found["library_smiles"].tolist() == ["CCO", "CCN"] and found["similarity"][0] == pytest.approx(1)
     assert found["similarity"].max() <= 1
     assert found["library_embedding_scale"].tolist() == [-1, 0] and found["library_invalid_reason"].tolist() == ["a", "b"]
+
+
+def test_the_library_is_not_overwritten(model_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "in.csv").write_text("smiles\nCCO\nCCN\n")
+    stream.embed_file(load(model_file), tmp_path / "in.csv", tmp_path / "library.parquet")
+    embed_files(tmp_path / "in.csv", tmp_path / "folder", model=model_file, scheduler="local:1", progress=False)
+    (tmp_path / "library.parquet.index.json").write_text("of its index")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    for library, output in (
+        ("library.parquet", "library.parquet"),
+        ("library.parquet", "library.parquet.index.json"),
+        ("folder", "folder/manifest.json"),
+        ("folder", "folder/new.parquet"),
+    ):
+        for options in (["-o", tmp_path / output], ["-o", tmp_path / "out.csv", "--rejects", tmp_path / output]):
+            command = [
+                "neighbors",
+                tmp_path / "in.csv",
+                tmp_path / library,
+                *options,
+                "--on-invalid",
+                "nan",
+                "--overwrite",
+                "--exact",
+            ]
+            assert main(list(map(str, command))) == 2
+            assert re.search("an input|rows are written as", capsys.readouterr().err)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
 def test_queries_that_are_no_names_of_files(model_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

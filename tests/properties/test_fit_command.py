@@ -184,6 +184,21 @@ def test_errors(
     assert [path.name for path in tmp_path.iterdir()] == ["in.csv"]
 
 
+def test_rows_without_a_logarithm_or_with_words_for_missing_are_named_by_their_lines(
+    tmp_path: Path, fit: Fit, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = text(np.abs(VALUES) + 1) + "x,C1CC,1\nx,CCO,-2\nx,CCN,NA\n"
+    assert fit(rows, "--target-transform", "log10", "--on-invalid", "drop", "--rejects", tmp_path / "bad.csv") == 0
+    rejected = pd.read_csv(tmp_path / "bad.csv", keep_default_na=False)
+    assert rejected["row"].tolist() == [62, 63, 64]
+    assert "'logS' is -2, but --target-transform log10 needs values above 0" in rejected["reason"][1]
+    assert "'logS' is NA, which many programs write for a missing value. Leave the cell empty" in rejected["reason"][2]
+    assert "labels" not in rejected["reason"][2]
+    (tmp_path / "out.model").unlink()
+    assert fit(text([*LABELS[:-1], "NA"]), "--task", "classification", "--head", "logistic") == 2
+    assert "line 61: 'logS' is NA, which many" in capsys.readouterr().err
+
+
 def test_the_model_of_the_embeddings_is_not_replaced(tmp_path: Path, fit: Fit, capsys: pytest.CaptureFixture[str]) -> None:
     own = tmp_path / "out.model"
     own.write_text("a model")

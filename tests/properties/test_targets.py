@@ -85,7 +85,7 @@ def test_errors_of_spreadsheets_are_neither_numbers_nor_classes(cell: str, task:
         DataError, match=f"at index 1 is {re.escape(repr(cell.strip()))}, an error of a spreadsheet, not a value. Cor"
     ):
         read_targets(["1", cell, "0"], task)
-    assert read_targets(["#1", "# high", "N/A"], "classification").classes[0].tolist() == ["# high", "#1", "N/A"]
+    assert read_targets(["#1", "# high", "none"], "classification").classes[0].tolist() == ["# high", "#1", "none"]
 
 
 def test_tables_that_cannot_be_used() -> None:

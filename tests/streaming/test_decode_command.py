@@ -3,6 +3,7 @@ an error with its place or a row without SMILES."""
 
 from __future__ import annotations
 
+import dataclasses
 import gzip
 import io
 import sys
@@ -14,6 +15,7 @@ import pytest
 
 from nemo_cmim.cli import main
 from nemo_cmim.inference import CMIMModel
+from nemo_cmim.inference.model_file import read_model_file, write_model_file
 from nemo_cmim.streaming import rows
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*had not ended")
@@ -99,6 +101,28 @@ def test_what_embed_writes_is_decoded_to_reconstructions(
     assert list(table) == ["SMILES", "id", "decoded"] and list(table["SMILES"]) == smiles
     with pytest.warns(UserWarning, match="had not ended"):
         assert list(table["decoded"]) == model.reconstruct(smiles)
+
+
+def test_embeddings_of_another_model_or_kind_are_an_error(
+    tmp_path: Path, run, model_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A Parquet file of `embed` says what its vectors are."""
+    (tmp_path / "molecules.csv").write_text("smiles\nCCO\nCCN\n")
+    copy = tmp_path / "copy.nemo"
+    content = read_model_file(model_file)
+    key = next(iter(content.weights))
+    write_model_file(copy, dataclasses.replace(content, weights={**content.weights, key: content.weights[key] + 1}))
+    for name, options in (("other", ["--kind", "mean", "--model", copy]), ("layers", ["--layers", "1", "--model", model_file])):
+        command = ["embed", tmp_path / "molecules.csv", "-o", tmp_path / f"{name}.parquet", *options]
+        assert main(list(map(str, command))) == 0
+        capsys.readouterr()
+        assert run(tmp_path / f"{name}.parquet", "-o", tmp_path / "out.csv", "--on-invalid", "nan") == 2
+    assert 'layers.parquet holds embeddings with kind="informative", which cannot be decoded' in capsys.readouterr().err
+    assert run(tmp_path / "other.parquet", "-o", tmp_path / "out.csv") == 2
+    printed = capsys.readouterr().err
+    assert f"other.parquet was embedded with the model {copy}, and " in printed and f"Pass --model {copy}" in printed
+    assert not (tmp_path / "out.csv").exists()
+    assert main(["decode", str(tmp_path / "other.parquet"), "-o", str(tmp_path / "out.csv"), "--model", str(copy)]) == 0
 
 
 def test_several_for_each_latent_have_a_rank(tmp_path: Path, run, model: CMIMModel) -> None:

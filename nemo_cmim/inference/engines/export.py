@@ -23,7 +23,7 @@ from .onnx_model import OnnxModel, runtime
 
 __all__ = ["COSINES", "EngineReport", "Measured", "check_installed", "export_engine"]
 
-COSINES: Mapping[str, float] = {ONNX: 1 - 1e-6, INT8: 0.999}
+COSINES: Mapping[str, float] = {ONNX: 1 - 1e-6, INT8: 0.998}
 """Smallest cosine similarity to vectors of PyTorch that an engine must have."""
 
 _PROBES = 4
@@ -171,7 +171,8 @@ def _measure(
             raise CheckpointError(
                 f"The engine {model.engine} is not written: the cosine similarity of its {kind} embeddings to those of PyTorch is "
                 f"{found.smallest_cosine:.7f} for one of {len(usable)} molecules, and must be at least {smallest}. Use another engine, or "
-                "allow a smaller similarity."
+                "allow a smaller similarity (`nemo-cmim export-onnx MODEL -o FOLDER`: --min-cosine, --min-cosine-int8), then pass "
+                "FOLDER as the model."
             )
     rmse = {}
     if measured is not None:
