@@ -18,6 +18,7 @@ from ..errors import CheckpointError, InvalidSmilesError
 from ..inference.embedding import EmbeddingModel
 from ..inference.removed import fingerprint_hint
 from ..inference.shipped import resolve
+from ..molecules import shorten
 from ..streaming.rows import DEFAULTS, Found, Streamed, StreamOptions, check_outputs, stream_rows
 from ..tables.layout import DETECT, ReadOptions
 from ..tables.rows import Block, MoleculeTable
@@ -104,6 +105,8 @@ def neighbors_file(
     options = replace(options, reads=(*options.reads, *files_of(library)))
     check_outputs(query if is_file else None, target, options, smi=False)
     search = _Search(library, k, model, device, exact=exact)
+    if not is_file and (reason := search.model.invalid_reason(str(query), search.embedding["standardise"])):
+        raise InvalidSmilesError(f"There is no file {shorten(str(query))}, and {reason}.")
 
     def compute(first: int, block: Block, report: Callable[[int, int], None]) -> list[Found]:
         vectors, reasons, *_ = search.model.embed_or_explain(block.smiles, progress=report, **search.embedding)

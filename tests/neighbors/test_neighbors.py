@@ -104,6 +104,8 @@ def test_queries_that_are_no_names_of_files(model_file: Path, tmp_path: Path, ca
     stream.embed_file(load(model_file), tmp_path / "in.csv", tmp_path / "library.parquet")
     assert main(["neighbors", "C" * 300, str(tmp_path / "library.parquet")]) == 2
     assert "tokens" in capsys.readouterr().err  # too long for this model, but no error about a file
+    assert main(["neighbors", "none.csv", str(tmp_path / "library.parquet")]) == 2
+    assert "There is no file 'none.csv', and the SMILES ('none.csv') could not be parsed" in capsys.readouterr().err
     assert main(["neighbors", "", str(tmp_path / "library.parquet")]) == 2
     assert "The query is empty" in capsys.readouterr().err
 
