@@ -1,0 +1,19 @@
+"""The tables of RESULTS.md are those of the recorded cells."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from examples.images.__main__ import RESULTS
+from examples.images.results import read_cells
+from examples.images.tables import sections
+
+CELLS = Path(RESULTS).with_name("cells")
+
+
+def test_the_recorded_tables_are_made_again_from_the_cell_files() -> None:
+    text = RESULTS.read_text(encoding="utf-8")
+    for title, parts in sections(read_cells(CELLS)).items():
+        section = text.split(f"\n## {title}\n")[1].split("\n## ")[0]
+        for part in parts:
+            assert part in section, f"{title}: run `python -m examples.images tables --cells examples/images/cells`"
