@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,7 @@ COLOURS = {
     "cAE": "tab:red",
     "cVAE": "tab:olive",
 }  # the paper's, where it names one (Fig. 3, 6)
+_WIDTH = 120  # characters of a line above a narrow figure
 _FIGURE_6 = ("cmim", "cmim_sum", "infonce", "infonce_x")
 _TITLES = dict(zip(CLASSIFIERS, ("KNN5 cosine", "KNN5 Euclidean", "MLP classifier")))
 
@@ -117,7 +119,7 @@ def _bar_panel(axis: Axes, scores: pd.DataFrame, value: str) -> None:
 def _slope_figure(found: pd.DataFrame, title: str) -> Figure:
     """The slopes of each model as points, with their mean."""
     figure = Figure(figsize=(8, 3.8), layout="constrained")
-    figure.suptitle(title, fontsize=7)
+    figure.suptitle(fill(title, _WIDTH), fontsize=7)
     axis = figure.subplots()
     models = list(dict.fromkeys(found["model"]))
     for place, model in enumerate(models):
@@ -135,7 +137,7 @@ def _reconstruction(likelihood: pd.DataFrame, of: str) -> Figure:
     """log p(x|z) of MIM and cMIM for each image set and batch size; a point is a run."""
     figure = Figure(figsize=(9, 4.5), layout="constrained")
     sets, sizes = list(dict.fromkeys(likelihood["data"])), sorted(likelihood["batch_size"].unique())
-    figure.suptitle(f"{of} From left to right in each set: B = {', '.join(map(str, sizes))}.", fontsize=7)
+    figure.suptitle(fill(f"{of} From left to right in each set: B = {', '.join(map(str, sizes))}.", _WIDTH), fontsize=7)
     axis = figure.subplots()
     offsets = dict(zip(sizes, np.linspace(-0.3, 0.3, len(sizes)) if len(sizes) > 1 else np.zeros(1)))
     for model, marker in ((LABELS["mim"], "o"), (LABELS["cmim"], "x")):

@@ -136,8 +136,11 @@ def scope(cells: Cells) -> str:
     by_set: dict[str, set[int]] = {}
     for one in cells:
         by_set.setdefault(one["cell"]["data"], set()).add(one["cell"]["seed"])
-    texts = [f"{name} (seed{'s' * (len(seeds) > 1)} {', '.join(map(str, sorted(seeds)))})" for name, seeds in by_set.items()]
-    return f"Image sets: {', '.join(texts)}."
+    by_seeds: dict[str, list[str]] = {}
+    for name, seeds in by_set.items():
+        by_seeds.setdefault(f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, sorted(seeds)))}", []).append(name)
+    texts = [f"{', '.join(names)} ({seeds})" for seeds, names in by_seeds.items()]
+    return f"Image sets: {'; '.join(texts)}."
 
 
 def _missing(missing: Mapping[str, Sequence[str]], what: str) -> list[str]:

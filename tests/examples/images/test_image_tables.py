@@ -173,7 +173,7 @@ def test_bars_and_points_of_figures(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     # of each model: the average, B = 2, B = 5
     assert heights(z_axis) == pytest.approx([0.7071, 0, 1.4142, -0.7071, -1.4142, 0], abs=1e-4)
     assert heights(rank_axis) == pytest.approx([1.75, 2.5, 1, 3.25, 4, 2.5])
-    assert "Image sets: mnist (seed 0), usps (seed 0), kmnist (seed 0)." in str(drawn["3.png"].get_suptitle())
+    assert "Image sets: mnist, usps, kmnist (seed 0)." in str(drawn["3.png"].get_suptitle())
     slopes = drawn["8.png"].axes[0].lines[0]
     assert np.asarray(slopes.get_ydata()).tolist() == pytest.approx([0] * 3 + [47.14] * 15, abs=0.01)
     mim, cmim = (np.asarray(line.get_data()).tolist() for line in drawn["5b.png"].axes[0].lines)
