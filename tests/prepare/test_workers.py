@@ -58,8 +58,11 @@ def test_an_item_is_yielded_when_its_task_has_ended(tmp_path: Path) -> None:
         ) as cluster,
         distributed.Client(cluster) as client,
     ):
+        yielded = []
         for item in Workers(client).run(wait_for_news, items, starts_in_order=True):
             item.touch()
+            yielded.append(item)
+    assert yielded == items
 
 
 def note_threshold(path: Path) -> None:
