@@ -33,7 +33,7 @@ def comparable(
     """Selects cells whose z-scores, ranks and means over seeds can be compared.
 
     Only the paper's tau and weight, and of each image set only the seeds that all objectives have there. Such a seed is kept if it has
-    every combination of objective and batch size that any set has.
+    every combination of the objectives and batch sizes that any set has.
 
     Args:
         cells: Results of `results.read_cells`.
@@ -47,7 +47,8 @@ def comparable(
     some = [
         one for one in cells if one["cell"]["objective"] in order and (one["cell"]["tau"], one["cell"]["weight"]) == (TAU, WEIGHT)
     ]
-    runs = sorted({_run_of(one) for one in some}, key=lambda run: (order[run[0]], run[1]))
+    names, sizes = {_run_of(one)[0] for one in some}, {_run_of(one)[1] for one in some}
+    runs = [(name, size) for name in objectives if name in names for size in sorted(sizes)]
     kept: list[Mapping[str, Any]] = []
     missing = {}
     for data in dict.fromkeys(one["cell"]["data"] for one in some):

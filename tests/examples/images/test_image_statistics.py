@@ -148,6 +148,11 @@ def test_seeds_that_lack_a_cell_are_left_out_and_the_cell_is_named() -> None:
     assert missing == {"usps seed 0": ["InfoNCE B = 5"], "kmnist seed 1": ["cMIM B = 5", "InfoNCE B = 5"]}
 
 
+def test_objectives_with_some_of_the_batch_sizes_are_not_complete() -> None:
+    cells = [cell("cmim"), cell("cmim", batch_size=5), cell("cae", batch_size=5)]
+    assert comparable(cells, ("cmim", "cae")) == ([], {"mnist seed 0": ["cAE B = 2"]})
+
+
 def test_sets_with_an_ablation() -> None:
     cells = [cell("cmim"), cell("cmim", "usps"), cell("cae", "usps")]
     assert of_ablated_sets(cells) == cells[1:]
