@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
-
 import numpy as np
 import pandas as pd
 
 from nemo_cmim.markdown import markdown_table
 
 from .cell import REFERENCES
-from .scores import LABELS, accuracies_of
+from .scores import LABELS, Cells, accuracies_of, best_validation
 from .statistics import MeanTest, paired_test
 
-__all__ = ["LEAST", "NOTE", "accuracy_tables", "likelihood_tables", "posterior_table", "references_of", "with_p_value"]
+__all__ = ["LEAST", "NOTE", "TESTED", "accuracy_tables", "likelihood_tables", "posterior_table", "references_of", "with_p_value"]
 
 LEAST = 3
 """Values of a test whose p-value is shown."""
@@ -32,7 +29,11 @@ NOTE = (
 )
 """What the references are."""
 
-Cells = Sequence[Mapping[str, Any]]
+TESTED = (
+    "mean ± half of its 95 % confidence interval, with p of a two-sided t-test against 0 (bold below 0.05, not corrected for the number of "
+    "tests) and the number n of values"
+)
+"""What `with_p_value` shows."""
 
 
 def references_of(cells: Cells) -> Cells:
@@ -123,7 +124,7 @@ def posterior_table(cells: Cells) -> str:
     """Variance and spread of q(z|x), and the terms of the lowest validation loss, of each model and batch size."""
     rows = []
     for one in cells:
-        best = next(found for found in one["validation"] if found["step"] == one["best_step"])
+        best = best_validation(one)
         own = {"model": LABELS[one["cell"]["objective"]], "B": one["cell"]["batch_size"]}
         rows.append({**own, **one["posterior"], **{name: best.get(name) for name in _TERMS}})
     frame = pd.DataFrame(rows).astype(dict.fromkeys(("median_variance", "at_floor", *_TERMS), float))

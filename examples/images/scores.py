@@ -9,7 +9,19 @@ import pandas as pd
 
 from .cell import ABLATIONS, TAU, WEIGHT
 
-__all__ = ["LABELS", "accuracies_of", "comparable", "likelihoods_of", "of_ablated_sets"]
+__all__ = [
+    "LABELS",
+    "Cells",
+    "accuracies_of",
+    "best_validation",
+    "comparable",
+    "likelihoods_of",
+    "of_ablated_sets",
+    "percent_correct",
+]
+
+Cells = Sequence[Mapping[str, Any]]
+"""Results of `results.read_cells`."""
 
 LABELS = {
     "cmim": "cMIM",
@@ -27,16 +39,14 @@ LABELS = {
 """The paper's names of the objectives."""
 
 
-def comparable(
-    cells: Sequence[Mapping[str, Any]], objectives: Sequence[str]
-) -> tuple[list[Mapping[str, Any]], dict[str, list[str]]]:
+def comparable(cells: Cells, objectives: Sequence[str]) -> tuple[list[Mapping[str, Any]], dict[str, list[str]]]:
     """Selects cells whose z-scores, ranks and means over seeds can be compared.
 
     Only the paper's tau and weight, and of each image set only the seeds that all objectives have there. Such a seed is kept if it has
     every combination of the objectives and batch sizes that any set has.
 
     Args:
-        cells: Results of `results.read_cells`.
+        cells: The cells.
         objectives: Names of objectives; those without any cell are ignored.
 
     Returns:
@@ -72,13 +82,13 @@ def _run_of(one: Mapping[str, Any]) -> tuple[str, int]:
     return one["cell"]["objective"], one["cell"]["batch_size"]
 
 
-def of_ablated_sets(cells: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+def of_ablated_sets(cells: Cells) -> list[Mapping[str, Any]]:
     """The cells of the image sets that have an ablation."""
     names = {one["cell"]["data"] for one in cells if one["cell"]["objective"] in ABLATIONS}
     return [one for one in cells if one["cell"]["data"] in names]
 
 
-def accuracies_of(cells: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+def accuracies_of(cells: Cells) -> pd.DataFrame:
     """A row for each cell, embedding and classifier; see `statistics` for the columns. There is also a column `embedding`."""
     rows = []
     for one in cells:
@@ -88,7 +98,7 @@ def accuracies_of(cells: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["data", "model", "batch_size", "seed", "embedding", "evaluation", "accuracy"])
 
 
-def likelihoods_of(cells: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+def likelihoods_of(cells: Cells) -> pd.DataFrame:
     """A row for each cell with a decoder: log p(x|z) of test images, nats per image, with z the `mean` and `drawn`."""
     rows = [
         (*_key(one["cell"]), one["log_likelihood"]["mean"], one["log_likelihood"]["drawn"])
@@ -96,6 +106,17 @@ def likelihoods_of(cells: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
         if one["log_likelihood"]
     ]
     return pd.DataFrame(rows, columns=["data", "model", "batch_size", "seed", "mean", "drawn"])
+
+
+def best_validation(one: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The validation of a cell with the lowest loss, whose weights are evaluated."""
+    found: Mapping[str, Any] = next(found for found in one["validation"] if found["step"] == one["best_step"])
+    return found
+
+
+def percent_correct(one: Mapping[str, Any]) -> dict[str, float]:
+    """Accuracy of a cell in percent, averaged over classifiers, by embedding."""
+    return {kind: 100 * sum(of.values()) / len(of) for kind, of in one["accuracy"].items()}
 
 
 def _key(cell: Mapping[str, Any]) -> tuple[str, str, int, int]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
 
 import pandas as pd
 
@@ -13,8 +12,8 @@ from nemo_cmim.markdown import markdown_table
 
 from .cell import ABLATIONS, MAIN
 from .evaluation import CLASSIFIERS
-from .measured_tables import LEAST, accuracy_tables, likelihood_tables, posterior_table, references_of, with_p_value
-from .scores import LABELS, accuracies_of, comparable, likelihoods_of, of_ablated_sets
+from .measured_tables import LEAST, TESTED, accuracy_tables, likelihood_tables, posterior_table, references_of, with_p_value
+from .scores import LABELS, Cells, accuracies_of, comparable, likelihoods_of, of_ablated_sets
 from .sets import SETS
 from .statistics import TASK, MeanTest, add_differences, average_seeds, paired_test, ranks, slope_test, slopes, z_scores
 from .temperature_tables import temperature_tables
@@ -37,7 +36,6 @@ PAPER_P = {
 _Z = "z-score: accuracy minus mean, over standard deviation, of all models and batch sizes of an image set, embedding and classifier."
 _LISTED = 3  # missing cells of a set that are named
 
-Cells = Sequence[Mapping[str, Any]]
 Pairs = Sequence[tuple[str, str]]
 
 
@@ -217,9 +215,7 @@ def _pairs_table(scores: pd.DataFrame, pairs: Pairs, unit: Sequence[str] = ("dat
         else "averaged over classifiers; a value of the t-test is a pair of networks (set and B), so it says nothing about other sets."
     )
     caption = (
-        f"Differences at equal image set, classifier and B, in z-score and in accuracy (percentage points), {of} Mean ± half of its 95 % "
-        "confidence interval, with p of a two-sided t-test against 0 (bold below 0.05, not corrected for the number of tests) and the "
-        "number n of values."
+        f"Differences at equal image set, classifier and B, in z-score and in accuracy (percentage points), {of} Shown: {TESTED}."
     )
     header = (
         "difference",
@@ -273,11 +269,11 @@ def _slopes_table(scores: pd.DataFrame, pairs: Pairs, paper: Mapping[str, str] =
     kinds = " and ".join(scores["evaluation"].str.split(" ").str[1].unique())
     caption = (
         f"Slope of the z-score against batch size ({kinds} embeddings): change for 100 more images in a batch. Judge by the first "
-        "column, in which a value of the t-test is an image set: mean ± half of its 95 % confidence interval, p (bold below 0.05, not "
-        "corrected for the number of tests), n. In Table 2 of the paper, each image set and evaluation (embedding and classifier) is a "
-        "value; these values share networks and images, so p is too small. For Fig. 4, z-scores are averaged over image sets first. SD: "
-        "standard deviation. Rows of two models: differences of their slopes, over the evaluations that both have. All batch sizes have "
-        "the same number of steps, so larger ones also see more images; AE has no contrastive term, so its slope shows this effect alone."
+        f"column, in which a value of the t-test is an image set: {TESTED}. In Table 2 of the paper, each image set and "
+        "evaluation (embedding and classifier) is a value; these values share networks and images, so p is too small. For Fig. 4, z-scores "
+        "are averaged over image sets first. SD: standard deviation. Rows of two models: differences of their slopes, over the evaluations "
+        "that both have. All batch sizes have the same number of steps, so larger ones also see more images; AE has no contrastive term, "
+        "so its slope shows this effect alone."
     )
     header = ("model", "image sets", "sets x evaluations (Table 2, Fig. 8)", "p in Table 2 of the paper", "evaluations (Fig. 4)")
     return caption + "\n\n" + markdown_table(header, rows)

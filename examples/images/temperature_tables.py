@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
@@ -10,7 +10,8 @@ import pandas as pd
 from nemo_cmim.markdown import markdown_table
 
 from .cell import TAU, WEIGHT
-from .measured_tables import NOTE, references_of, with_p_value
+from .measured_tables import NOTE, TESTED, references_of, with_p_value
+from .scores import Cells, best_validation, percent_correct
 from .statistics import paired_test
 
 __all__ = ["temperature_tables"]
@@ -22,8 +23,6 @@ _MEASURED = {
     "log_p_k1": "log p_k1, nats",
 }
 _RUN = ["data", "batch_size"]
-
-Cells = Sequence[Mapping[str, Any]]
 
 
 def temperature_tables(cells: Cells) -> list[str]:
@@ -46,12 +45,11 @@ def temperature_tables(cells: Cells) -> list[str]:
 
 def _measured(one: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of a cell, its accuracy in percent, averaged over classifiers, and its log-likelihoods."""
-    best = next(found for found in one["validation"] if found["step"] == one["best_step"])
     return {
         **{name: one["cell"][name] for name in (*_RUN, "seed", "weight", "tau")},
-        **{kind: 100 * pd.Series(by_classifier).mean() for kind, by_classifier in one["accuracy"].items()},
+        **percent_correct(one),
         "log_p_x": one["log_likelihood"]["mean"],
-        "log_p_k1": best.get("log_p_k1"),
+        "log_p_k1": best_validation(one)["log_p_k1"],
     }
 
 
@@ -74,15 +72,14 @@ def _values(frame: pd.DataFrame, references: Cells) -> str:
 
 def _of_reference(one: Mapping[str, Any]) -> pd.Series[float]:
     """The pixels have one accuracy, which stands for both embeddings."""
-    accuracy = {kind: 100 * pd.Series(by_classifier).mean() for kind, by_classifier in one["accuracy"].items()}
+    accuracy = percent_correct(one)
     if "pixels" in accuracy:
         return pd.Series({"mean": accuracy["pixels"], "informative": accuracy["pixels"], "log_p_x": one["mean_image"]})
     return pd.Series(accuracy | {"log_p_x": one["log_likelihood"]["mean"]})
 
 
 def _shown(values: pd.Series[float]) -> list[str]:
-    digits = {"log_p_k1": 3}
-    return ["" if pd.isna(values.get(name)) else f"{values[name]:.{digits.get(name, 1)}f}" for name in _MEASURED]
+    return ["" if pd.isna(values.get(name)) else f"{values[name]:.{3 if name == 'log_p_k1' else 1}f}" for name in _MEASURED]
 
 
 def _differences(frame: pd.DataFrame) -> list[str]:
@@ -99,8 +96,7 @@ def _differences(frame: pd.DataFrame) -> list[str]:
     if not rows:
         return []
     caption = (
-        f"Differences from {paper}, the paper's: mean ± half of its 95 % confidence interval, with p of a two-sided t-test against 0 (bold "
-        "below 0.05, not corrected for the number of tests) and n. A value is a pair of networks (image set and B), so the test says "
-        "nothing about other sets."
+        f"Differences from {paper}, the paper's: {TESTED}. A value is a pair of networks (image set and B), so the test says nothing about "
+        "other sets."
     )
     return [caption + "\n\n" + markdown_table(("setting", *_MEASURED.values()), rows)]
