@@ -46,10 +46,10 @@ def record(section_title: str, command: str, lines: list[str], seed: int | None 
 
 
 def _commit() -> str:
-    """Short hash, followed by "with changes" if files differ from the commit; "none" outside a repository."""
+    """Short hash, followed by "with changes" if code or settings differ from the commit; "none" outside a repository."""
     try:
         commit = _git("rev-parse", "--short", "HEAD")
-        return commit + (" with changes" if _git("status", "--porcelain", "--", ".", f":!{RESULTS.name}") else "")
+        return commit + (" with changes" if _git("status", "--porcelain", "--", ":(top)*.py", ":(top)*.yaml") else "")
     except (OSError, subprocess.CalledProcessError):
         return "none"
 
