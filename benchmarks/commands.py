@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import resource
 import subprocess
@@ -15,7 +16,7 @@ import psutil
 
 from benchmarks.molecules import sample_smiles
 
-__all__ = ["Command", "timed", "write_table"]
+__all__ = ["Command", "arguments", "timed", "write_table"]
 
 
 class Command(NamedTuple):
@@ -24,6 +25,15 @@ class Command(NamedTuple):
     seconds: float
     processor: float
     memory_mb: float
+
+
+def arguments(doc: str | None, rows: int) -> argparse.Namespace:
+    """The command line of a benchmark that embeds `rows` molecules by default."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=rows, metavar="N", help="rows to embed (default: %(default)s)")
+    parser.add_argument("--repeats", type=int, default=3, metavar="N", help="rounds to measure (default: %(default)s)")
+    parser.add_argument("--record", action="store_true", help="write the result to benchmarks/RESULTS.md")
+    return parser.parse_args()
 
 
 def timed(arguments: Sequence[object], threads: int) -> Command:

@@ -8,14 +8,13 @@ for the next one. `start_workers` leaves it out. A value in the environment has 
 
 from __future__ import annotations
 
-import argparse
 import os
 import statistics
 import tempfile
 from functools import partial
 from pathlib import Path
 
-from benchmarks.commands import Command, timed, write_table
+from benchmarks.commands import Command, arguments, timed, write_table
 from benchmarks.report import record
 from benchmarks.timing import ratio, take_turns
 from nemo_cmim.inference import list_models
@@ -25,11 +24,7 @@ _THRESHOLD = "MALLOC_TRIM_THRESHOLD_"
 
 def main() -> None:
     """Measures and prints; `--record` saves the result."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, default=12_000, metavar="N", help="rows to embed (default: %(default)s)")
-    parser.add_argument("--repeats", type=int, default=3, metavar="N", help="rounds to measure (default: %(default)s)")
-    parser.add_argument("--record", action="store_true", help="write the result to benchmarks/RESULTS.md")
-    args = parser.parse_args()
+    args = arguments(__doc__, 12_000)
     found: dict[str, list[Command]] = {"Dask's threshold": [], "that of the system": []}
     with tempfile.TemporaryDirectory() as folder:
         table = write_table(Path(folder, "molecules.csv"), args.rows)

@@ -7,13 +7,12 @@ The molecules are distinct ones of MOSES, the model is the default one, the vect
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import tempfile
 from functools import partial
 from pathlib import Path
 
-from benchmarks.commands import timed, write_table
+from benchmarks.commands import arguments, timed, write_table
 from benchmarks.report import record
 from benchmarks.timing import take_turns
 from nemo_cmim.inference import list_models
@@ -26,11 +25,7 @@ _FEW = 256  # rows of a run that is nearly all start-up
 
 def main() -> None:
     """Measures and prints; `--record` saves the result."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, default=16_384, metavar="N", help="rows to embed (default: %(default)s)")
-    parser.add_argument("--repeats", type=int, default=3, metavar="N", help="rounds to measure (default: %(default)s)")
-    parser.add_argument("--record", action="store_true", help="write the result to benchmarks/RESULTS.md")
-    args = parser.parse_args()
+    args = arguments(__doc__, 16_384)
     with tempfile.TemporaryDirectory() as folder:
         tables = {rows: write_table(Path(folder, f"{rows}.csv"), rows) for rows in (_FEW, args.rows)}
         output = Path(folder, "out.parquet")
