@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
@@ -44,6 +43,7 @@ from nemo_cmim.mappings import check, from_mapping
 from nemo_cmim.markdown import markdown_table
 from nemo_cmim.signals import sigterm_raises
 from tools import validation
+from tools.folders import folders_of
 from tools.validation import LOWER_IS_BETTER, mean_log_p_k1, property_sets, validation_scores
 
 TAU = 1.0  # of the reported log p_k1, for all models
@@ -85,8 +85,7 @@ def runs_of(spec: Spec, args: argparse.Namespace) -> tuple[dict[Run, str], dict[
         return planned(config)
 
     pairs = {run: run.objective for run in plan(output, spec.objectives, spec.seeds, ())}
-    folders = {name: re.sub(r"[^a-z0-9.]+", "-", name.lower()) for name in spec.variants}
-    check(len(set(folders.values())) == len(folders), f"Two variants have the same folder; rename one: {folders}.")
+    folders = folders_of(spec.variants)
     variants = {}
     for name, overrides in spec.variants.items():
         variants[plan(output / "runs" / folders[name], spec.objectives[:1], spec.seeds[:1], overrides)[0]] = name

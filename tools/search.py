@@ -16,10 +16,8 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import re
 import resource
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, Any
 
@@ -34,6 +32,7 @@ from nemo_cmim.mappings import hydra_quoted
 from nemo_cmim.markdown import markdown_table
 from nemo_cmim.signals import sigterm_raises
 from nemo_cmim.training.run import compose
+from tools.folders import folders_of
 from tools.validation import LOWER_IS_BETTER, validation_scores
 
 NOT_RANKED = ("recipe", "molecules", "hours", "validity")
@@ -74,22 +73,9 @@ def _run(command: list[str], log: IO[bytes], seconds: Path) -> int:
     return int(status)
 
 
-def slug(name: str) -> str:
-    """The name of a recipe in names of files."""
-    return re.sub(r"[^a-z0-9]+", "-", name.lower())
-
-
-def check_names(names: Iterable[str]) -> None:
-    """Checks that no two recipes have the same folder."""
-    by_slug: dict[str, str] = {}
-    for name in names:
-        if (other := by_slug.setdefault(slug(name), name)) != name:
-            raise SystemExit(f"The recipes {other!r} and {name!r} would have the same folder, {slug(name)}. Rename one.")
-
-
-def measured(name: str, overrides: list[str], molecules: int, args: argparse.Namespace) -> dict[str, Any]:
+def measured(name: str, folder: Path, overrides: list[str], molecules: int, args: argparse.Namespace) -> dict[str, Any]:
     """Trains a recipe and scores its model."""
-    path, hours = trained(args.output / f"{slug(name)}-{molecules}", overrides, molecules)
+    path, hours = trained(folder, overrides, molecules)
     model = load(path)
     held_out = held_out_molecules(args.held_out, args.decoded, model.config.network.max_tokens)
     return {
@@ -140,7 +126,7 @@ def main() -> None:
     args = arguments()
     folders = {name: hydra_quoted(Path(path).absolute()) for name, _, path in (one.partition("=") for one in args.data)}
     spec = yaml.safe_load(args.spec.read_text(encoding="utf-8"))
-    check_names(spec["recipes"])
+    names_of_folders = folders_of(spec["recipes"])
     args.output.mkdir(parents=True, exist_ok=True)
     results = args.output / "results.jsonl"
     done = [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
@@ -148,7 +134,7 @@ def main() -> None:
     def ensure(name: str, molecules: int) -> None:
         if not any((row["recipe"], row["molecules"]) == (name, molecules) for row in done):
             overrides = [_with_folders(one, folders) for one in (*spec["common"], *spec["recipes"][name])]
-            done.append(measured(name, overrides, molecules, args))
+            done.append(measured(name, args.output / f"{names_of_folders[name]}-{molecules}", overrides, molecules, args))
             with results.open("a") as file:
                 file.write(json.dumps(done[-1]) + "\n")
 

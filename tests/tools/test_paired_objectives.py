@@ -128,7 +128,7 @@ def test_bad_input_is_found_before_training(data: Path, sets: Path, tmp_path: Pa
         objectives.main(options(data, sets, output, spec))
     same = {"objectives": ["cmim", "mim"], "seeds": [0], "steps": 1, "variants": {"tau, 1": [], "tau 1": []}}
     spec.write_text(yaml.safe_dump(same))
-    with pytest.raises(ConfigError, match="Two variants have the same folder"):
+    with pytest.raises(ConfigError, match="Two names have the same folder"):
         objectives.main(options(data, sets, output, spec))
 
 

@@ -13,8 +13,10 @@ import yaml
 
 pytest.importorskip("nemo.core", reason="needs the [train] extra")
 
+from nemo_cmim.errors import ConfigError
 from tests.training.runs import TINY
 from tools import search
+from tools.folders import folders_of
 from tools.validation import validation_scores
 
 SETS = ("size RMSE", "polar ROC-AUC")
@@ -53,9 +55,9 @@ def test_scores_of_vectors_that_determine_the_targets(sets: Path) -> None:
 
 
 def test_recipes_have_different_folders() -> None:
-    search.check_names(["Muon", "Muon 2"])
-    with pytest.raises(SystemExit, match=r"The recipes 'lr 0.1' and 'LR 0,1' would have the same folder, lr-0-1. Rename one."):
-        search.check_names(["lr 0.1", "LR 0,1"])
+    assert folders_of(["Muon", "Muon, lr 0.1"]) == {"Muon": "muon", "Muon, lr 0.1": "muon-lr-0.1"}
+    with pytest.raises(ConfigError, match=r"Two names have the same folder; rename one: {'lr 0.1': 'lr-0.1', 'LR, 0.1': 'lr-0.1'}"):
+        folders_of(["lr 0.1", "LR, 0.1"])
 
 
 def test_recipes_are_ranked_by_all_scores() -> None:
