@@ -29,7 +29,7 @@ def exact_hits(library: EmbeddedLibrary, queries: NDArray[np.float32], k: int) -
     best = no_hits(len(queries), k)
     unit = normalised(queries)
     for block in library.blocks():
-        similarities = (unit @ normalised(block.vectors).T).clip(-1, 1)  # equal vectors may have a cosine a rounding above 1
+        similarities = unit @ normalised(block.vectors).T
         best = nearest(best, np.broadcast_to(block.rows, similarities.shape), similarities)
     return best
 

@@ -219,7 +219,7 @@ def _batch(found: Any, queries: int, count: int) -> Hits:
     counts = found.counts if queries > 1 else [len(found.keys)]
     for i, (keys, distances) in enumerate(zip(*(np.atleast_2d(one) for one in (found.keys, found.distances)))):
         hits.rows[i, : counts[i]] = keys[: counts[i]]
-        hits.similarities[i, : counts[i]] = (1 - distances[: counts[i]]).clip(-1, 1)
+        hits.similarities[i, : counts[i]] = 1 - distances[: counts[i]]
     return hits
 
 

@@ -178,7 +178,7 @@ class _Search:
         found: list[list[tuple[Any, ...]]] = [[] for _ in vectors]
         if len(query):
             rows = self._library.take(hits.rows[query, place])
-            similarities = hits.similarities[query, place].tolist()
+            similarities = hits.similarities[query, place].clip(-1, 1).tolist()  # rounding can give a cosine above 1
             for i, rank, similarity, *row in zip(
                 query.tolist(), (place + 1).tolist(), similarities, *(c.to_pylist() for c in rows.columns)
             ):
