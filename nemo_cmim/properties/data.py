@@ -17,7 +17,7 @@ from ..tables.columns import column_index
 from ..tables.layout import DETECT, ReadOptions
 from ..tables.rejects import RowProblem
 from ..tables.rows import MoleculeTable
-from .targets import check_label, is_missing, number
+from .targets import WORDS_FOR_MISSING, check_label, is_missing, number
 from .times import check_time, read_times
 from .transforms import check_value
 
@@ -194,11 +194,8 @@ class _Reader:
             return value
         except DataError as error:
             text = str(cell).strip()
-            hint = (
-                ' (labels need task="classification")'
-                if text.isalpha() and text[:3].lower() != "inf" and "missing value" not in str(error)
-                else ""
-            )
+            is_label = text.isalpha() and text[:3].lower() != "inf" and text not in WORDS_FOR_MISSING
+            hint = ' (labels need task="classification")' if is_label else ""
             raise DataError(f"{name!r} {error}{hint}") from None
 
 

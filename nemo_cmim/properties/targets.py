@@ -20,10 +20,11 @@ from ..molecules import shorten
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Targets", "check_label", "check_varied", "contradictions", "is_missing", "number", "read_targets"]
+__all__ = ["WORDS_FOR_MISSING", "Targets", "check_label", "check_varied", "contradictions", "is_missing", "number", "read_targets"]
 
 _DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+([eE][+-]?\d+)?")
-_WORDS_FOR_MISSING = ("NA", "N/A", "n/a", "<NA>", "NULL")
+WORDS_FOR_MISSING = ("NA", "N/A", "n/a", "<NA>", "NULL")
+"""What other programs write for a missing value. They are errors, since they could also be classes."""
 _SPREADSHEET_ERROR = re.compile(
     r"#(N/A|NV|GETTING_DATA|[^\W\d_][\w/]*[!?])|Err:\d{3}", re.IGNORECASE
 )  # #VALUE!, #NAME?; of LibreOffice
@@ -74,7 +75,7 @@ def check_label(cell: Any) -> None:
     Raises:
         DataError: If it is. The message continues a sentence that names the place.
     """
-    if isinstance(cell, str) and cell.strip() in _WORDS_FOR_MISSING:
+    if isinstance(cell, str) and cell.strip() in WORDS_FOR_MISSING:
         raise DataError(
             f"is {cell.strip()}, which many programs write for a missing value. Leave the cell empty if it is missing, or name the class "
             "differently"
