@@ -7,6 +7,7 @@ import dataclasses
 import importlib
 import re
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from .commands import Commands
@@ -60,7 +61,8 @@ def _run_export(args: argparse.Namespace) -> None:
     from ..inference.model_file import is_model_file, read_model_file, write_model_file
     from ..outputs import check_file
 
-    check_file(args.output, overwrite=args.overwrite, others=[args.checkpoint])
+    files_of_run = [path for path in Path(args.checkpoint).rglob("*") if path.suffix != ".nemo"]
+    check_file(args.output, overwrite=args.overwrite, others=files_of_run or [args.checkpoint])
     if is_model_file(args.checkpoint):
         write_model_file(args.output, read_model_file(args.checkpoint))
         print(f"{args.output}: converted {args.checkpoint}")

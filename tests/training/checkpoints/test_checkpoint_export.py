@@ -20,3 +20,13 @@ def test_what_is_not_a_valid_checkpoint_is_not_exported(run: Path, tmp_path: Pat
     assert main(["export", str(run / "checkpoints" / "step=00000004.ckpt"), "-o", str(nemo_file)]) == 2
     assert "is damaged" in capsys.readouterr().err
     assert not nemo_file.exists()
+
+
+def test_a_model_file_may_be_in_the_folder_of_its_run(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for _ in range(2):
+        assert main(["export", str(run), "-o", str(run / "model.nemo"), "--overwrite"]) == 0
+    settings = run / "hparams.yaml"
+    before = settings.read_bytes()
+    assert main(["export", str(run), "-o", str(settings), "--overwrite"]) == 2
+    assert "is also an input" in capsys.readouterr().err
+    assert settings.read_bytes() == before
