@@ -18,11 +18,12 @@ The defaults are those of the recorded grid: six image sets, two seeds, 49 laten
 grid requires a GPU or a cluster:
 
     python -m examples.images grid --latents 400 --steps 1000000 --sets paper --fewer-sets paper --parts main ablations references \
-        --seeds 1 --valid-images 0 --train-images 0 --test-images 0 -o cells
+        --seeds 1 --validations 1000 --valid-images 0 --train-images 0 --test-images 0 -o cells
 
-On a cluster, start a Dask scheduler and workers in this checkout and add `--scheduler tcp://HOST:8786`; all workers must see the folders of
-data and cells. With several GPUs, start one worker for each, with its own CUDA_VISIBLE_DEVICES. On CPUs, start the workers with
-MALLOC_TRIM_THRESHOLD_=1000000000 MALLOC_MMAP_THRESHOLD_=1000000000: with Dask's default, a step of B = 200 takes almost twice as long.
+On a cluster, start `dask scheduler` and `dask worker tcp://HOST:8786 --nthreads 1` in this checkout and add `--scheduler tcp://HOST:8786`;
+all workers must see the folders of data and cells. With several GPUs, start one worker for each, with its own CUDA_VISIBLE_DEVICES. On
+CPUs, start the workers with MALLOC_TRIM_THRESHOLD_=1000000000 MALLOC_MMAP_THRESHOLD_=1000000000: with Dask's default, a step of B = 200
+takes almost twice as long.
 """
 
 from __future__ import annotations
@@ -81,9 +82,7 @@ def arguments() -> argparse.ArgumentParser:
     _add_run(many)
     _add_settings(many)
     _add_grid(many)
-    many.add_argument(
-        "--processes", type=int, default=1, metavar="N", help="processes, each with one thread (default: %(default)s)"
-    )
+    many.add_argument("--processes", type=int, metavar="N", help="processes on this machine, each with one thread (default: 1)")
     many.add_argument("--scheduler", metavar="ADDRESS", help="address of a Dask scheduler, instead of processes on this machine")
     cost = command(_plan, "plan", "measure the time of a step with one thread of this CPU, and print the core-hours of a grid")
     _add_settings(cost)
@@ -216,7 +215,7 @@ def _data(args: argparse.Namespace) -> None:
     absent = [(of, file) for name, of in SETS.items() if found[name][0] is None for file in of.files]
     if absent:
         rows = [(str(args.data / of.place / file.name), file.url, file.md5, file.hint) for of, file in absent]
-        print("\nFiles to download:\n\n" + markdown_table(("file", "address", "MD5", "then"), rows))
+        print("\nFiles to download:\n\n" + markdown_table(("file", "address", "MD5", "then"), list(dict.fromkeys(rows))))
 
 
 def _network(args: argparse.Namespace) -> None:

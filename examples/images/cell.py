@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import threading
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -33,6 +34,8 @@ LATENTS = 49
 VERSION = 2
 """Part of the name of every cell. Increase it if code or constants that are not settings change results: network, augmentation, order,
 training, classifiers."""
+
+_SEEDED = threading.Lock()  # of torch's generator, which the threads of a process share
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,6 +153,6 @@ def build(cell: Cell) -> tuple[ImageNetwork, Objective]:
     tau = cell.tau if composition.is_contrastive else ObjectiveConfig().tau
     config = ObjectiveConfig(name=name, weights=weights, tau=tau)
     objective = build_objective(config, latent_config(cell.settings.sizes, composition))
-    with torch.random.fork_rng(devices=[]):
+    with _SEEDED, torch.random.fork_rng(devices=[]):
         torch.manual_seed(cell.seed)
         return ImageNetwork(cell.settings.sizes, composition), objective

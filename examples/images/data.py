@@ -165,12 +165,12 @@ def _read_parts(of: ImageSet, folder: Path) -> tuple[dict[str, Part], list[str]]
             low, high = labels_N.min() + of.first_label, labels_N.max() + of.first_label
             expected = f"{of.first_label} to {of.first_label + of.classes - 1}"
             raise DataError(f"{of.name}: labels of {part} are from {low} to {high} in {folder}, not within {expected}.")
-        if of.is_transposed:
-            images = images.swapaxes(1, 2)
         if images.ndim not in (3, 4) or images.dtype != np.uint8:
             raise DataError(
                 f"{of.name}: images of {part} in {folder} must be bytes [N, S, S] or [N, S, S, 3], found {images.dtype} {images.shape}."
             )
+        if of.is_transposed:
+            images = images.swapaxes(1, 2)
         found[part] = Part(_to_pixels(images), torch.from_numpy(labels_N))
     return found, notes
 

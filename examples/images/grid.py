@@ -19,7 +19,8 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from benchmarks.report import hardware
-from nemo_cmim.errors import DataError
+from nemo_cmim.arguments import check_integer
+from nemo_cmim.errors import ConfigError, DataError
 from nemo_cmim.files import atomic_write, lock
 from nemo_cmim.inference.device import device_of, multiply_exactly
 from nemo_cmim.prepare.cluster import start_workers
@@ -137,7 +138,7 @@ def _is_finished(job: Job, images: Images) -> bool:
     return True
 
 
-def run_grid(jobs: Sequence[Job], *, processes: int, scheduler: str | None, say: Callable[[str], None]) -> dict[str, str]:
+def run_grid(jobs: Sequence[Job], *, processes: int | None, scheduler: str | None, say: Callable[[str], None]) -> dict[str, str]:
     """Runs the cells that have no file yet, the longest first, so that processes end at about the same time.
 
     Cells of sets that cannot be read are skipped. If a cell fails, its error is written into a file, and the others are run; the next
@@ -145,7 +146,7 @@ def run_grid(jobs: Sequence[Job], *, processes: int, scheduler: str | None, say:
 
     Args:
         jobs: The cells; all have the same folders and device.
-        processes: Processes on this machine; 1: in this one.
+        processes: Processes on this machine; None or 1: this one.
         scheduler: Address of a Dask scheduler instead of processes on this machine. Its workers need this checkout on their path.
         say: Gets a line for each finished or failed cell, and for each skipped set.
 
@@ -153,10 +154,15 @@ def run_grid(jobs: Sequence[Job], *, processes: int, scheduler: str | None, say:
         Names of the cells that failed, each with its error message.
 
     Raises:
-        ConfigError: If the device of processes on this machine is not available; see also `start_workers`.
+        ConfigError: If the device of processes on this machine is not available, or `processes` is below 1 or is given with
+            `scheduler`; see also `start_workers`.
         DataError: If no set can be read, a set has too few images for a cell, or a file is of different images.
         OSError: If an error cannot be written into its file, since the disk is full.
     """
+    if processes is not None:
+        check_integer("processes", processes)
+        if scheduler is not None:
+            raise ConfigError(f"processes={processes} has no effect with the scheduler {scheduler}. Pass only one of them.")
     if scheduler is None:
         device_of(jobs[0].device)
     total, todo = 0, []
@@ -175,9 +181,11 @@ def run_grid(jobs: Sequence[Job], *, processes: int, scheduler: str | None, say:
     todo.sort(key=lambda job: -job.cell.batch_size)
     todo[0].error.parent.mkdir(parents=True, exist_ok=True)
     failed = {}
-    with sigterm_raises(), start_workers(processes, scheduler, todo[0].output, "A grid of several processes") as workers:
+    with sigterm_raises(), start_workers(processes or 1, scheduler, todo[0].output, "A grid of several processes") as workers:
         for number, job in enumerate(workers.run(_run_or_write_error, todo, starts_in_order=True), 1):
-            if job.error.exists():
+            if job.file.exists():  # perhaps by another grid, which this one ran into
+                job.error.unlink(missing_ok=True)
+            elif job.error.exists():
                 failed[job.cell.name] = job.error.read_text(encoding="utf-8").split("\n", 1)[0]
             say(f"{number}/{len(todo)} {job.cell.name}{' failed' if job.cell.name in failed else ''}")
     return failed

@@ -2,8 +2,8 @@
 
 The grid has four parts. `main`: the five objectives of Fig. 3, all batch sizes, six image sets, two seeds. `ablations`: cMIM-Sigma,
 InfoNCE-X, cAE and cVAE (Fig. 6) on one of these sets, one seed. `temperature`: cMIM with different tau or a different weight of the
-contrastive term, on the same set, at two batch sizes, one seed; the paper leaves both open. `references`: an untrained network and the
-pixels, for each set and seed.
+contrastive term, on the same set, at two batch sizes, one seed; the paper chooses tau from 0.1 and 1, and has no weight. `references`:
+an untrained network and the pixels, for each set and seed.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from nemo_cmim.errors import ConfigError
 from nemo_cmim.markdown import markdown_table
 
 from .cell import ABLATIONS, MAIN, REFERENCES, TAU, WEIGHT, Cell, Settings, build
-from .data import VALIDATION, Images, Part, pixels
+from .data import TEST, VALIDATION, Images, Part, pixels
 from .evaluation import evaluate
 from .grid import one_thread
 from .network import PIXELS
@@ -120,8 +120,7 @@ def measure_rest(cell: Cell, sets: Sequence[str]) -> tuple[float, float]:
     """
     settings = cell.settings
     limits = (settings.train_images, settings.valid_images, settings.test_images)
-    documented = [SETS[name].documented for name in sets]
-    counts_of_sets = [(train, valid or round(VALIDATION * train), test) for train, valid, test in documented]
+    counts_of_sets = [_counts_of(*SETS[name].documented) for name in sets]
     counts = [limit or max(2, *column) for limit, column in zip(limits, zip(*counts_of_sets))]
     parts = []
     for count in counts:
@@ -137,6 +136,15 @@ def measure_rest(cell: Cell, sets: Sequence[str]) -> tuple[float, float]:
     end = time.process_time()
     factor = (counts[0] + counts[2]) / (len(train) + len(test))
     return (middle - begin) * counts[1] / len(valid), (end - middle) * factor
+
+
+def _counts_of(train: int, valid: int, test: int) -> tuple[int, int, int]:
+    """Numbers of images of each part of a set, after the parts that it lacks are drawn; see `data.load`."""
+    if not train:  # no official split: the images are counted as test
+        test, train = round(TEST * test), round((1 - TEST) * test)
+    if not valid:
+        valid, train = round(VALIDATION * train), round((1 - VALIDATION) * train)
+    return train, valid, test
 
 
 def report(grid: Grid, seconds: float, say: Callable[[str], None]) -> str:

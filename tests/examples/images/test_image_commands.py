@@ -157,6 +157,9 @@ def test_the_plan_without_limits_uses_the_documented_counts(monkeypatch: pytest.
     plan.measure_rest(small_cell(settings=settings), ["breastmnist", "retinamnist"])
     plan.measure_rest(small_cell(), ["breastmnist"])
     assert parts == [[500, 120, 400], [30, 12, 20]]
+    monkeypatch.setattr(plan, "_MEASURED_IMAGES", 10_000)
+    plan.measure_rest(small_cell(settings=settings), ["quickdraw3"])  # 3,000 images without a split
+    assert parts[2:] == [[2280, 120, 600]]
 
 
 def test_help_explains_each_command(capsys: pytest.CaptureFixture[str]) -> None:
@@ -186,3 +189,5 @@ def test_the_list_of_sets_has_counts_and_addresses(data: Path, capsys: pytest.Ca
     assert "| mnist | absent | 60,000 / 0 / 10,000, 10 classes |" in printed.out
     assert "58c8d27c78d21e728a6bc7b3cc06412e | unpack it in its folder |" in printed.out
     assert "skipped mnist: " in printed.err and "breastmnist.npz?" not in printed.out
+    files = [line for line in printed.out.split("Files to download:")[1].splitlines() if line.startswith("| ")]
+    assert len(files) == len(set(files)) and sum("gzip.zip" in line for line in files) == 1

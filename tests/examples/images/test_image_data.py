@@ -161,6 +161,13 @@ def test_images_that_are_not_bytes_are_errors(tmp_path: Path) -> None:
         load("octmnist", tmp_path)
 
 
+def test_images_without_two_axes_are_errors(tmp_path: Path) -> None:
+    for what in ("images-idx3", "labels-idx1"):
+        write_idx(tmp_path / "emnist" / "gzip" / f"emnist-letters-train-{what}-ubyte.gz", np.ones(40))
+    with pytest.raises(DataError, match=r"emnist-letters: images of train in .* found uint8 \(40,\)"):
+        load("emnist-letters", tmp_path)
+
+
 def test_missing_sets_are_skipped_with_a_reason(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"mnist: .* has none of train-images-idx3-ubyte, with or without .gz"):
         load("mnist", tmp_path)

@@ -10,14 +10,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import distributed
 import pytest
 import torch
 from threadpoolctl import threadpool_info
 
-from examples.images.cell import MAIN
+from examples.images.cell import MAIN, build
 from examples.images.data import Images, load
 from examples.images.evaluation import evaluate
 from examples.images.grid import Job, one_thread, run_cell, run_grid
@@ -30,6 +32,7 @@ from nemo_cmim.prepare.cluster import Workers
 from tests.examples.images.small_sets import SMALL, small_cell, write_small_set
 
 ROOT = Path(__file__).resolve().parents[3]
+FREE_PORT = {"dashboard_address": ":0"}  # for the status server of a scheduler: another process may use its usual port
 LONG = dataclasses.replace(SMALL, steps=400, validations=40)
 
 
@@ -197,6 +200,35 @@ def test_a_cell_that_another_process_runs_is_an_error(data: Path, tmp_path: Path
         run_cell(job)
 
 
+def test_threads_of_a_process_build_the_same_networks() -> None:
+    cells = [small_cell(seed=seed) for seed in range(40)]
+    with ThreadPoolExecutor(4) as threads:
+        built = [network for network, _ in threads.map(build, cells)]
+    for network, cell in zip(built, cells):
+        expected = build(cell)[0].state_dict()
+        assert all(torch.equal(weights, expected[name]) for name, weights in network.state_dict().items())
+
+
+def test_numbers_of_processes_that_have_no_meaning_are_errors(data: Path, tmp_path: Path) -> None:
+    jobs = [Job(small_cell(), data, tmp_path / "cells")]
+    for processes in (0, -1):
+        with pytest.raises(ConfigError, match="processes must be at least 1"):
+            run(jobs, processes)
+    with pytest.raises(ConfigError, match="processes=2 has no effect with the scheduler"):
+        run_grid(jobs, processes=2, scheduler="tcp://127.0.0.1:1", say=lambda _: None)
+
+
+def test_a_cell_that_another_grid_finished_has_not_failed(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = Job(small_cell(), data, tmp_path / "cells")
+
+    def two_grids(one: Job) -> None:
+        run_cell(one)
+        one.error.write_text("ConfigError: is in use")  # by the grid that ran into the lock of the other
+
+    monkeypatch.setattr("examples.images.grid._run_or_write_error", two_grids)
+    assert run([job]) == {} and job.file.exists() and not job.error.exists()
+
+
 def test_one_thread_computes_a_cell() -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(2)
@@ -249,6 +281,10 @@ def test_dask_processes_give_the_same_result_as_this_one(data: Path, tmp_path: P
     cells = [small_cell(objective) for objective in MAIN]
     for processes in (1, 2):
         assert run([Job(cell, data, tmp_path / str(processes)) for cell in cells], processes) == {}
+    options = {"threads_per_worker": 1, "dashboard_address": None, "scheduler_kwargs": FREE_PORT}
+    with distributed.LocalCluster(n_workers=1, **options) as cluster:
+        jobs = [Job(cell, data, tmp_path / "scheduler") for cell in cells]
+        assert run_grid(jobs, processes=None, scheduler=cluster.scheduler_address, say=lambda _: None) == {}
     for cell in cells:
-        one, two = (without_time(tmp_path / n / f"{cell.name}.json") for n in ("1", "2"))
-        assert one == two
+        one, *others = (without_time(tmp_path / folder / f"{cell.name}.json") for folder in ("1", "2", "scheduler"))
+        assert others == [one, one]

@@ -132,10 +132,12 @@ def test_posteriors_are_averages_over_sets() -> None:
 
 
 def test_ablations_are_tested_over_pairs_of_networks() -> None:
-    cells = [cell("mnist", "cmim", size, 0.5, 0.5) for size in (2, 5, 10)]
-    cells += [cell("mnist", "cmim_sum", size, 0.5 - loss, 0.5) for size, loss in ((2, 0.1), (5, 0.2), (10, 0.3))]
+    cells = [cell("mnist", "cmim", size, 0.5, 0.5) for size in (2, 5, 10, 100)]
+    losses = {2: 0.4, 5: 0.2, 10: 0.3, 100: 0.1}  # B = 2 is left out, where both are the same objective
+    cells += [cell("mnist", "cmim_sum", size, 0.5 - loss, 0.5) for size, loss in losses.items()]
     parts = sections(cells)["Ablations (Fig. 6, 9)"]
     assert rows(parts, "difference")["cMIM-Σ - cMIM"][1] == "-20.00 ± 24.84 (p = 0.074, n = 3)"
+    assert parts[-1].startswith("B = 2 is left out for cMIM-Σ: ")
     slopes = next(part for part in parts if part.startswith("Slope"))
     assert "p =" not in slopes.split("\n\n")[-1]  # these values are of one set
 
