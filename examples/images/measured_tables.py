@@ -11,7 +11,17 @@ from .cell import REFERENCES
 from .scores import LABELS, Cells, accuracies_of, best_validation
 from .statistics import MeanTest, paired_test
 
-__all__ = ["LEAST", "NOTE", "TESTED", "accuracy_tables", "likelihood_tables", "posterior_table", "references_of", "with_p_value"]
+__all__ = [
+    "LEAST",
+    "NOTE",
+    "TESTED",
+    "accuracy_tables",
+    "likelihood_tables",
+    "posterior_table",
+    "references_of",
+    "training_tables",
+    "with_p_value",
+]
 
 LEAST = 3
 """Values of a test whose p-value is shown."""
@@ -84,6 +94,35 @@ def _mean_and_range(scores: pd.DataFrame) -> str:
     seeds = 100 * scores.groupby("seed")["accuracy"].mean()
     spread = f" ({seeds.max() - seeds.min():.1f})" if len(seeds) > 1 else ""
     return f"{seeds.mean():.1f}{spread}"
+
+
+def training_tables(scores: pd.DataFrame, references: Cells) -> list[str]:
+    """What training adds: accuracy minus that of the untrained network, for each model and batch size, and its test over image sets.
+
+    Args:
+        scores: Rows of `scores.accuracies_of`.
+        references: Cells of `references_of`.
+
+    Returns:
+        A table for each embedding; none without the untrained network.
+    """
+    untrained = accuracies_of([one for one in references if one["cell"]["objective"] == "untrained"])
+    untrained = untrained.merge(scores[["data", "seed"]].drop_duplicates())
+    sizes, tables = sorted(scores["batch_size"].unique()), []
+    for embedding, some in scores.groupby("embedding", sort=False):
+        before = untrained[untrained["embedding"] == embedding]
+        rows = []
+        for model in some["model"].unique() if len(before) else ():
+            pairs = [pd.concat([some[some["batch_size"] == size], before.assign(batch_size=size)]) for size in sizes]
+            tests = [paired_test(pair, model, LABELS["untrained"], "accuracy") for pair in pairs]
+            rows.append((model, *(with_p_value(test, 100) for test in tests)))
+        if rows:
+            caption = (
+                f"What training adds: accuracy of {embedding} embeddings minus that of the untrained network (percentage points), averaged "
+                "over classifiers and seeds; a value of the t-test is an image set."
+            )
+            tables.append(caption + "\n\n" + markdown_table(("model", *(f"B = {size}" for size in sizes)), rows))
+    return tables
 
 
 def likelihood_tables(likelihood: pd.DataFrame, references: Cells) -> list[str]:

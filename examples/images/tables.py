@@ -12,7 +12,16 @@ from nemo_cmim.markdown import markdown_table
 
 from .cell import ABLATIONS, MAIN
 from .evaluation import CLASSIFIERS
-from .measured_tables import LEAST, TESTED, accuracy_tables, likelihood_tables, posterior_table, references_of, with_p_value
+from .measured_tables import (
+    LEAST,
+    TESTED,
+    accuracy_tables,
+    likelihood_tables,
+    posterior_table,
+    references_of,
+    training_tables,
+    with_p_value,
+)
 from .scores import LABELS, Cells, accuracies_of, comparable, likelihoods_of, of_ablated_sets
 from .sets import SETS
 from .statistics import TASK, MeanTest, add_differences, average_seeds, paired_test, ranks, slope_test, slopes, z_scores
@@ -102,13 +111,14 @@ def sections(cells: Cells) -> dict[str, list[str]]:
 
 
 def _main_sections(cells: Cells, references: Cells) -> dict[str, list[str]]:
+    scores = accuracies_of(cells)
     by_embedding = [standard_scores(cells, kind) for kind in ("mean", "informative", None)]
     both, of_all = by_embedding[-1], scope(cells)
     found = {
         "Accuracy: z-scores and ranks (Fig. 3, 10-15)": [_by_batch_size(scores) for scores in by_embedding if len(scores)],
         "Differences between objectives": [_pairs_table(both, PAIRS), _classifiers_table(both), _embeddings_table(both)],
         "Sensitivity to batch size (Table 2, Fig. 4, 8)": [_slopes_table(both, SLOPES, PAPER_P)],
-        "Accuracy of each image set": accuracy_tables(accuracies_of(cells), references),
+        "Accuracy of each image set": [*training_tables(scores, references), *accuracy_tables(scores, references)],
     }
     likelihood = likelihoods_of(cells)
     if len(likelihood):

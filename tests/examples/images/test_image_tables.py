@@ -18,6 +18,7 @@ from examples.images.tables import sections
 SETTINGS = {"sizes": {"latents": 4}, "steps": 10, "train_images": 5, "test_images": 0, "valid_images": 7}
 SCALES = {"mnist": 1.0, "usps": 0.5, "kmnist": 1.5}
 SHIFTS = {("cmim", 2): 0.0, ("cmim", 5): 0.2, ("mim", 2): -0.2, ("mim", 5): 0.0}
+UNTRAINED = {"mnist": 0.1, "usps": 0.2, "kmnist": 0.3}
 LIKELIHOODS = {("cmim", 2): -100.0, ("cmim", 5): -90.0, ("mim", 5): -91.0}
 
 
@@ -101,6 +102,13 @@ def test_few_image_sets_have_no_p_values() -> None:
     text = "\n".join(part for parts in sections(cells).values() for part in parts)
     assert "| cMIM | +47.14 (n = 2) | +47.14 (SD 0.00, n = 4) | 0.18 (n = 90) | +47.14 (SD 0.00, n = 2) |" in text
     assert "| +20.00 (n = 2) |" in text and "p = 0" not in text.replace("p = 0.18", "")
+
+
+def test_trained_and_untrained_networks_are_compared() -> None:
+    untrained = [cell(data, "untrained", 0, 0.4 - loss, 0.4, seed=seed) for data, loss in UNTRAINED.items() for seed in (0, 1)]
+    found = sections(all_cells() + untrained)["Accuracy of each image set"]
+    assert rows(found[2:3], "model")["cMIM"] == ["+20.00 ± 24.84 (p = 0.074, n = 3)", "+40.00 ± 43.03 (p = 0.057, n = 3)"]
+    assert "What training adds: accuracy of informative" in found[3] and "What training adds" not in "".join(found[4:])
 
 
 def test_reconstruction_of_cmim_and_mim_is_compared_at_each_batch_size() -> None:
