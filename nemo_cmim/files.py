@@ -70,6 +70,8 @@ def atomic_write(path: Path, staging: Path | None = None) -> Iterator[Path]:
     Raises:
         OSError: If the file cannot be written. Its `filename` is `path`.
     """
+    if not path.name:  # "." or "/", which has no name to derive one from
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     # A new name is not longer than the longest name that a file can have.
     staging = staging or path.with_name(f".{path.name[:50]}.{uuid.uuid4().hex}")
     try:

@@ -108,6 +108,10 @@ def test_an_error_of_an_atomic_write_names_the_file_and_not_the_temporary_one(tm
         staging.symlink_to("/dev/full")
         staging.write_text("x")
     assert (full.value.errno, full.value.filename) == (errno.ENOSPC, str(tmp_path / "out"))
+    for folder in (Path(), Path("/"), tmp_path):
+        with pytest.raises(IsADirectoryError) as no_file, atomic_write(folder) as staging:
+            staging.write_text("x")
+        assert no_file.value.filename == str(folder)
 
 
 def test_a_folder_is_written_once(tmp_path: Path) -> None:
