@@ -2,7 +2,7 @@
 
 The grid has four parts. `main`: the five objectives of Fig. 3, all batch sizes, six image sets, two seeds. `ablations`: cMIM-Sigma,
 InfoNCE-X, cAE and cVAE (Fig. 6) on one of these sets, one seed. `temperature`: cMIM with different tau or a different weight of the
-contrastive term, on the same set, at two batch sizes, one seed; the paper chooses tau from 0.1 and 1, and has no weight. `references`:
+contrastive term, on the same set, at four batch sizes, one seed; the paper chooses tau from 0.1 and 1, and has no weight. `references`:
 an untrained network and the pixels, for each set and seed.
 """
 
@@ -30,7 +30,7 @@ __all__ = ["PARTS", "Grid", "cells_of", "measure_times", "report"]
 
 PARTS = ("main", "ablations", "temperature", "references")
 BATCH_SIZES = (2, 5, 10, 100, 200)
-TEMPERATURE_BATCH_SIZES = (5, 100)
+TEMPERATURE_BATCH_SIZES = (2, 5, 10, 100)
 MAIN_SETS = ("mnist", "fashion-mnist", "emnist-letters-a-m", "pneumoniamnist", "retinamnist", "breastmnist")
 FEWER_SETS = ("mnist",)
 TAUS = (0.05, 0.3, 1.0)  # and 0.1, in the main part

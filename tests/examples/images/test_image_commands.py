@@ -129,7 +129,7 @@ def test_failed_cells_are_listed_and_the_status_is_not_zero(
 def test_the_recorded_grid_is_that_of_the_issue() -> None:
     cells = plan.cells_of(plan.Grid(settings=SMALL))
     main_part = plan.cells_of(plan.Grid(settings=SMALL, parts=("main",)))
-    assert len(main_part) == 6 * 5 * 5 * 2 and len(set(cells)) == len(cells) == 300 + 4 * 5 + 5 * 2 + 6 * 2 * 2
+    assert len(main_part) == 6 * 5 * 5 * 2 and len(set(cells)) == len(cells) == 300 + 4 * 5 + 5 * 4 + 6 * 2 * 2
     assert {(cell.batch_size, cell.seed) for cell in cells if cell.is_reference} == {(0, 0), (0, 1)}
     assert {cell.tau for cell in cells} == {0.05, 0.1, 0.3, 1.0} and {cell.weight for cell in cells} == {0.1, 1.0, 10.0}
     with pytest.raises(ConfigError, match="seeds must be at least 1"):

@@ -1,14 +1,21 @@
-"""The tables of RESULTS.md are those of the recorded cells."""
+"""The recorded cells are those of the default grid, and the tables of RESULTS.md are theirs."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from examples.images.__main__ import RESULTS
+from examples.images.cell import Settings
+from examples.images.plan import Grid, cells_of
 from examples.images.results import read_cells
 from examples.images.tables import sections
 
 CELLS = Path(RESULTS).with_name("cells")
+
+
+def test_the_recorded_grid_is_complete() -> None:
+    expected = cells_of(Grid(settings=Settings()))
+    assert {path.name for path in CELLS.glob("*.json")} == {f"{cell.name}.json" for cell in expected}
 
 
 def test_the_recorded_tables_are_made_again_from_the_cell_files() -> None:
