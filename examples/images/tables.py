@@ -262,16 +262,20 @@ def _classifiers_table(scores: pd.DataFrame) -> str:
 def _embeddings_table(scores: pd.DataFrame) -> str:
     """Accuracy of informative minus that of mean embeddings, for each model with both; empty if there is none."""
     tasks = scores["evaluation"].str.split(" ", expand=True)
-    rows = []
+    sizes, rows = sorted(scores["batch_size"].unique()), []
     for model, some in scores.assign(evaluation=tasks[0], kind=tasks[1]).groupby("model", sort=False):
-        test = paired_test(some.assign(model=some["kind"]), "informative", "mean", "accuracy")
-        if test.n:
-            rows.append((f"{model}: informative - mean", with_p_value(test, 100)))
+        pairs = some.assign(model=some["kind"])
+        tests = [
+            paired_test(of_size, "informative", "mean", "accuracy")
+            for of_size in (*(pairs[pairs["batch_size"] == size] for size in sizes), pairs)
+        ]
+        if tests[-1].n:
+            rows.append((f"{model}: informative - mean", *(with_p_value(test, 100) for test in tests)))
     caption = (
-        "Informative and mean embeddings of the same networks: difference in accuracy (percentage points), averaged over classifiers and "
-        "B; a value of the t-test is an image set."
+        "Informative and mean embeddings of the same networks: difference in accuracy (percentage points), averaged over classifiers (all: "
+        "and batch sizes); a value of the t-test is an image set."
     )
-    return caption + "\n\n" + markdown_table(("difference", "accuracy"), rows) if rows else ""
+    return caption + "\n\n" + markdown_table(("difference", *(f"B = {size}" for size in sizes), "all"), rows) if rows else ""
 
 
 def _slopes_table(scores: pd.DataFrame, pairs: Pairs, paper: Mapping[str, str] = MappingProxyType({})) -> str:

@@ -61,7 +61,7 @@ def _run_export(args: argparse.Namespace) -> None:
     from ..inference.model_file import is_model_file, read_model_file, write_model_file
     from ..outputs import check_file
 
-    files_of_run = [path for path in Path(args.checkpoint).rglob("*") if path.suffix != ".nemo"]
+    files_of_run = [path for path in Path(args.checkpoint).rglob("*") if path.is_file() and path.suffix != ".nemo"]
     check_file(args.output, overwrite=args.overwrite, others=files_of_run or [args.checkpoint])
     if is_model_file(args.checkpoint):
         write_model_file(args.output, read_model_file(args.checkpoint))

@@ -1,4 +1,4 @@
-"""`nemo-cmim export` of folders that are not valid checkpoints. Other tests export valid ones."""
+"""`nemo-cmim export` of folders that are not valid checkpoints, and into the folder of a run."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def test_what_is_not_a_valid_checkpoint_is_not_exported(run: Path, tmp_path: Pat
 
 
 def test_a_model_file_may_be_in_the_folder_of_its_run(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for _ in range(2):
-        assert main(["export", str(run), "-o", str(run / "model.nemo"), "--overwrite"]) == 0
+    for folder in (run, run, run / "checkpoints"):
+        assert main(["export", str(run), "-o", str(folder / "model.nemo"), "--overwrite"]) == 0
     settings = run / "hparams.yaml"
     before = settings.read_bytes()
     assert main(["export", str(run), "-o", str(settings), "--overwrite"]) == 2
