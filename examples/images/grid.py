@@ -19,11 +19,10 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from benchmarks.report import hardware
-from nemo_cmim.arguments import check_integer
-from nemo_cmim.errors import ConfigError, DataError
+from nemo_cmim.errors import DataError
 from nemo_cmim.files import atomic_write, lock
 from nemo_cmim.inference.device import device_of, multiply_exactly
-from nemo_cmim.prepare.cluster import start_workers
+from nemo_cmim.prepare.cluster import check_workers, start_workers
 from nemo_cmim.signals import sigterm_raises
 
 from .cell import Cell
@@ -154,15 +153,11 @@ def run_grid(jobs: Sequence[Job], *, processes: int | None, scheduler: str | Non
         Names of the cells that failed, each with its error message.
 
     Raises:
-        ConfigError: If the device of processes on this machine is not available, or `processes` is below 1 or is given with
-            `scheduler`; see also `start_workers`.
+        ConfigError: If the device of processes on this machine is not available; see also `check_workers` and `start_workers`.
         DataError: If no set can be read, a set has too few images for a cell, or a file is of different images.
         OSError: If an error cannot be written into its file, since the disk is full.
     """
-    if processes is not None:
-        check_integer("processes", processes)
-        if scheduler is not None:
-            raise ConfigError(f"processes={processes} has no effect with the scheduler {scheduler}. Pass only one of them.")
+    check_workers(processes, scheduler)
     if scheduler is None:
         device_of(jobs[0].device)
     total, todo = 0, []

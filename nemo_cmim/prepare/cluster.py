@@ -13,9 +13,10 @@ from contextlib import contextmanager
 from multiprocessing import resource_tracker
 from typing import Any, Protocol, TypeVar
 
+from ..arguments import check_integer
 from ..errors import ConfigError, DataError
 
-__all__ = ["Workers", "WorkersLostError", "start_workers", "version_of", "versions"]
+__all__ = ["Workers", "WorkersLostError", "check_workers", "start_workers", "version_of", "versions"]
 
 T = TypeVar("T")
 
@@ -39,6 +40,16 @@ def version_of(package: str) -> str:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return "not installed as a package"
+
+
+def check_workers(processes: int | None, scheduler: str | None) -> None:
+    """Raises a `ConfigError` if the number of processes is not an integer of at least 1, or is given with a scheduler."""
+    check_integer("processes", processes, optional=True)
+    if processes is not None and scheduler is not None:
+        raise ConfigError(
+            f"processes={processes} and scheduler={scheduler} exclude each other: the workers of the scheduler do the work. "
+            "Pass only one of them."
+        )
 
 
 class VisibleFolder(Protocol):

@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 from tqdm import tqdm
 
 from ..cores import available_cores
-from ..errors import ConfigError, DataError
+from ..errors import DataError
 from ..files import fsync
 from ..mappings import from_mapping
 from ..molecules import check_properties
@@ -36,7 +36,7 @@ from ..tables.layout import Layout
 from ..tables.sources import STDIN
 from ..tokenizers import SmilesTokenizer, Vocabulary
 from .chunks import curate_chunk, plan_chunks
-from .cluster import Workers, start_workers, versions
+from .cluster import Workers, check_workers, start_workers, versions
 from .job import Job
 from .merge import HashRange, count_distinct, distinct_hashes, hash_ranges, merge_range
 from .properties import compute_piece, fit_table, plan_pieces, write_records
@@ -91,13 +91,7 @@ def prepare(
             package is not installed.
     """
     chosen = from_mapping(Settings, {**settings, **{field_of(step): True for step in check_steps(standardise)}}, "prepare")
-    if processes is not None and processes < 1:
-        raise ConfigError(f"processes must be at least 1, found {processes}.")
-    if processes is not None and scheduler is not None:
-        raise ConfigError(
-            f"processes={processes} and scheduler={scheduler} exclude each other: the workers of the scheduler do the work. "
-            "Pass only one of them."
-        )
+    check_workers(processes, scheduler)
     check_properties(chosen.property_names)
     words = SmilesTokenizer(None if vocabulary is None else Vocabulary.load(vocabulary)).vocabulary
     sources = _files_of(inputs)

@@ -214,7 +214,7 @@ def test_numbers_of_processes_that_have_no_meaning_are_errors(data: Path, tmp_pa
     for processes in (0, -1):
         with pytest.raises(ConfigError, match="processes must be at least 1"):
             run(jobs, processes)
-    with pytest.raises(ConfigError, match="processes=2 has no effect with the scheduler"):
+    with pytest.raises(ConfigError, match="Pass only one of them"):
         run_grid(jobs, processes=2, scheduler="tcp://127.0.0.1:1", say=lambda _: None)
 
 
