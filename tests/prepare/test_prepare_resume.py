@@ -25,9 +25,8 @@ from nemo_cmim.prepare.cluster import start_workers
 from nemo_cmim.prepare.prepare import prepare
 from nemo_cmim.store.manifest import StoreManifest
 from nemo_cmim.tokenizers import Vocabulary, shipped_vocabulary
+from tests.clusters import FREE_PORT
 from tests.prepare.command import PATIENCE_S, SETTINGS, arguments, children_of, has_results, let_go, results, start, wait_for
-
-FREE_PORT = {"dashboard_address": ":0"}  # for the status server of a scheduler: another process may use its usual port
 
 
 @pytest.fixture

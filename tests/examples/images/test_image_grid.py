@@ -29,10 +29,10 @@ from examples.images.training import train
 from nemo_cmim.errors import ConfigError, DataError, DivergenceError
 from nemo_cmim.files import lock
 from nemo_cmim.prepare.cluster import Workers
+from tests.clusters import FREE_PORT
 from tests.examples.images.small_sets import SMALL, small_cell, write_small_set
 
 ROOT = Path(__file__).resolve().parents[3]
-FREE_PORT = {"dashboard_address": ":0"}  # for the status server of a scheduler: another process may use its usual port
 LONG = dataclasses.replace(SMALL, steps=400, validations=40)
 
 
