@@ -33,10 +33,11 @@ def check_file(path: str | Path, *, overwrite: bool, others: Iterable[str | Path
     Args:
         path: The file.
         overwrite: Allow that it exists.
-        others: Inputs and other outputs of the same call, which must be other files.
+        others: Inputs and other outputs of the same call, which must be other files. If one is a folder, the file must not be in it.
 
     Raises:
-        DataError: If the file exists and `overwrite` is False, if it is one of `others`, a folder, or `-`, or if it cannot be created.
+        DataError: If the file exists and `overwrite` is False, if it is one of `others` or in one, a folder, or `-`, or if it
+            cannot be created.
     """
     if str(path) == "-":
         raise DataError("'-' stands for standard output, to which this cannot be written. Name a file.")
